@@ -1,0 +1,41 @@
+"""Which parts of this prompt, taken together, made the model say this?
+
+    import jopa
+    attribution = jopa.explain("Write a story about the doctor and his patient.", k=3)
+    print(attribution.chosen, attribution.probability_ratio)
+"""
+
+from jopa.attribution import Attribution, Method, Problem, Selection
+from jopa.errors import InputFileError, JopaError, ModelError, PromptError, ScoringError, SettingError
+from jopa.explanation import explain
+from jopa.methods import METHODS, make_method
+from jopa.methods.search import PaperSearch
+from jopa.model import LanguageModel, load
+from jopa.prompt import Prompt, Unit, build_prompt
+from jopa.scoring import ModelScorer, Output, Scorer, WhiteBoxScorer
+
+__all__ = [
+    "METHODS",
+    "Attribution",
+    "InputFileError",
+    "JopaError",
+    "LanguageModel",
+    "Method",
+    "ModelError",
+    "ModelScorer",
+    "Output",
+    "PaperSearch",
+    "Problem",
+    "Prompt",
+    "PromptError",
+    "Scorer",
+    "ScoringError",
+    "Selection",
+    "SettingError",
+    "Unit",
+    "WhiteBoxScorer",
+    "build_prompt",
+    "explain",
+    "load",
+    "make_method",
+]

@@ -1,0 +1,351 @@
+"""What is asked, who may answer, and the answer.
+
+`Problem` binds one prompt, one output, one removal and one scorer. `Method` is a way to choose k units; it asks the
+Problem for scores and returns a `Selection`. `Attribution` is the finished answer, scored by the Problem, so that no
+method grades itself.
+
+    L(S) = log p(y|x) − log p(y|x without S)        the joint effect of S, in nats, summed over the target
+    synergy = L(S) − Σ_i L({i})                     what the units do together beyond what each does alone
+    PR = exp(−L(S) / len(y))                        probability ratio; 1 = nothing changed (paper, section 5.2)
+
+Knows scorers, never a tokenizer or a model.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from jopa.errors import InputFileError, SettingError
+from jopa.prompt import Unit
+from jopa.scoring import Scorer, WhiteBoxScorer
+
+if TYPE_CHECKING:
+    import torch
+    from jaxtyping import Bool, Float
+    from torch import Tensor
+
+SCHEMA = 1
+
+Progress = Callable[[int, int | None], None]
+"""Called with the steps done and, if known, the steps in all."""
+
+
+class Problem:
+    """One prompt, output and removal behind a scorer; remembers every evaluation.
+
+    Args:
+        scorer: gives the log-probabilities of the target tokens under keep masks.
+        progress: called by methods that take many steps.
+    """
+
+    def __init__(self, scorer: Scorer, progress: Progress | None = None) -> None:
+        self.scorer = scorer
+        self.n_units = scorer.n_units
+        self.progress: Progress = progress or (lambda _done, _total: None)
+        self._memo: dict[frozenset[int], Tensor] = {}
+
+    @property
+    def evaluations(self) -> int:
+        """Masks scored so far; a repeat is free."""
+        return len(self._memo)
+
+    @property
+    def ffe(self) -> float:
+        """Model work so far, in full-forward equivalents."""
+        return self.scorer.ffe
+
+    def token_log_probs(self, removals: Iterable[Iterable[int]]) -> Float[Tensor, "masks out"]:
+        """Log-probability of each target token with each set of units removed, in nats."""
+        import torch
+
+        sets = [frozenset(removed) for removed in removals]
+        new = list(dict.fromkeys(removed for removed in sets if removed not in self._memo))
+        if new:
+            keep = torch.stack([self.keep_mask(removed) for removed in new])
+            self._memo.update(zip(new, self.scorer.log_probs(keep), strict=True))
+        return torch.stack([self._memo[removed] for removed in sets])
+
+    def log_probs(self, removals: Iterable[Iterable[int]]) -> list[float]:
+        """log p(y | x without S) for each set S of units, in nats, summed over the target."""
+        return self.token_log_probs(removals).double().sum(dim=1).tolist()
+
+    def log_prob(self, removed: Iterable[int] = ()) -> float:
+        """log p(y | x without the removed units), in nats, summed over the target."""
+        return self.log_probs([removed])[0]
+
+    def mask_gradient(self, removed: Iterable[int] = ()) -> Float[Tensor, "units"]:
+        """Derivative of log p(y) by each unit's mask, with the given units removed (nats)."""
+        assert isinstance(self.scorer, WhiteBoxScorer)  # `require` was asked before any work
+        return self.scorer.mask_gradient(self.keep_mask(removed))
+
+    def keep_mask(self, removed: Iterable[int]) -> Bool[Tensor, "units"]:
+        """The mask that is False at the removed units."""
+        import torch
+
+        keep = torch.ones(self.n_units, dtype=torch.bool)
+        keep[list(removed)] = False
+        return keep
+
+    def require(self, k: int, method: Method) -> None:
+        """Refuse, before any work, a k out of range or a method that needs more than this scorer gives.
+
+        Raises:
+            SettingError: naming the value and the legal range, or the method and what is missing.
+        """
+        if not 1 <= k <= self.n_units:
+            raise SettingError(f"k must be between 1 and the prompt's {self.n_units} units, got {k}")
+        if method.requires == "gradient" and not isinstance(self.scorer, WhiteBoxScorer):
+            raise SettingError(
+                f"method '{method.name}' needs gradients, which {type(self.scorer).__name__} does not give; choose a "
+                "black-box method"
+            )
+
+    def certificate(self, removed: Iterable[int]) -> Literal["none", "one-swap-optimal", "optimal"]:
+        """What the evaluations so far prove about a set.
+
+        "optimal": all sets of its size were scored and none is better. "one-swap-optimal": every single swap was
+        scored and none is better, the local optimum of Appendix A.1, checked rather than promised.
+        """
+        chosen = frozenset(removed)
+        value = self.log_prob(chosen)
+        scored = {other for other in self._memo if len(other) == len(chosen)}
+        if len(scored) == math.comb(self.n_units, len(chosen)):
+            return "optimal" if all(self.log_prob(other) >= value for other in scored) else "none"
+        others = set(range(self.n_units)) - chosen
+        swaps = [chosen - {out} | {into} for out in chosen for into in others]
+        if all(swap in scored and self.log_prob(swap) >= value for swap in swaps):
+            return "one-swap-optimal"
+        return "none"
+
+
+@dataclass(frozen=True)
+class TraceStep:
+    """The state of a search after a step.
+
+    Attributes:
+        step: proposals made so far.
+        log_prob: log p(y) with the current set removed, in nats.
+        evaluations: masks scored so far.
+        ffe: model work so far.
+    """
+
+    step: int
+    log_prob: float
+    evaluations: int
+    ffe: float
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The k units a method chose.
+
+    Attributes:
+        removed: distinct unit indices.
+        stop: why the method ended, in a few words.
+        trace: how a search came there; empty for methods that do not search.
+    """
+
+    removed: tuple[int, ...]
+    stop: str
+    trace: tuple[TraceStep, ...] = ()
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """A way to choose k units: an immutable value whose fields are its settings."""
+
+    name: ClassVar[str]
+    """As the command line calls it."""
+    summary: ClassVar[str]
+    """One line for people."""
+    requires: ClassVar[Literal["scores", "gradient"]] = "scores"
+    """What it needs of a scorer."""
+    preset_removal: ClassVar[str] = "delete"
+    """The removal it uses unless asked otherwise."""
+
+    @abstractmethod
+    def run(self, problem: Problem, k: int, *, seed: int = 0) -> Selection:
+        """Choose k units.
+
+        Args:
+            problem: what to ask for scores.
+            k: how many units, 1 ≤ k ≤ problem.n_units.
+            seed: of everything random; the same seed gives the same selection.
+
+        Raises:
+            SettingError: k is out of range, or the scorer lacks what the method needs.
+        """
+
+    def with_budget(self, budget: int) -> Method:
+        """The same method allowed to spend `budget`, in its own measure.
+
+        Raises:
+            SettingError: the method's cost is fixed.
+        """
+        raise SettingError(f"method '{self.name}' takes no budget: its cost is fixed by its settings")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The method's name and the values of its fields."""
+        return {"name": self.name, **{item.name: getattr(self, item.name) for item in fields(self)}}
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Which units of a prompt, taken together, made the model say this, and the evidence for it.
+
+    Log-probabilities are in nats, summed over the target tokens. `evaluations`, `ffe` and `seconds` are what the
+    method spent, the score of the whole prompt included; `individual` and `effects` are scored afterwards.
+
+    Attributes:
+        model: id, revision, dtype and device of the model.
+        prompt: the attributable text.
+        input_ids: the model's whole input, template included.
+        units: the removable parts of the prompt.
+        output: the explained output's text.
+        output_ids: its token ids.
+        target: `[start, end)` of `output_ids`, the tokens whose probability counts.
+        removal: how units were removed: "delete", "zero" or "hide".
+        k: how many units were asked for.
+        removed: indices of the chosen units, the one with the largest individual effect first.
+        log_prob: log p(y|x).
+        log_prob_removed: log p(y|x without the chosen units).
+        probability_ratio: exp(mean log-probability difference per target token).
+        individual: L({i}) of each chosen unit, in the order of `removed`.
+        synergy: L(S) − Σ L({i}).
+        counterfactual_output: what the model says without the chosen units.
+        method: its name and settings.
+        seed: what the method's random choices came from.
+        evaluations: masks the method had scored.
+        ffe: its model work in full-forward equivalents.
+        seconds: its wall-clock time.
+        trace: how its search went.
+        stop: why it ended.
+        certificate: "none", "one-swap-optimal" or "optimal"; see `Problem.certificate`.
+        versions: of jopa and what it stands on.
+        effects: L({i}) of every unit of the prompt, if asked for.
+    """
+
+    model: dict[str, str | None]
+    prompt: str
+    input_ids: tuple[int, ...]
+    units: tuple[Unit, ...]
+    output: str
+    output_ids: tuple[int, ...]
+    target: tuple[int, int]
+    removal: str
+    k: int
+    removed: tuple[int, ...]
+    log_prob: float
+    log_prob_removed: float
+    probability_ratio: float
+    individual: tuple[float, ...]
+    synergy: float
+    counterfactual_output: str
+    method: dict[str, Any]
+    seed: int
+    evaluations: int
+    ffe: float
+    seconds: float
+    trace: tuple[TraceStep, ...]
+    stop: str
+    certificate: str
+    versions: dict[str, str]
+    effects: tuple[float, ...] | None = field(default=None)
+
+    @property
+    def joint(self) -> float:
+        """L(S) of the chosen units together, in nats."""
+        return self.log_prob - self.log_prob_removed
+
+    @property
+    def chosen(self) -> tuple[Unit, ...]:
+        """The chosen units, the one with the largest individual effect first."""
+        return tuple(self.units[i] for i in self.removed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The attribution as the stable JSON schema (version 1) orders it."""
+        record: dict[str, Any] = {
+            "schema": SCHEMA,
+            "model": self.model,
+            "prompt": {
+                "text": self.prompt,
+                "ids": list(self.input_ids),
+                "units": [{**asdict(unit), "positions": list(unit.positions)} for unit in self.units],
+            },
+            "output": {"text": self.output, "ids": list(self.output_ids), "target": list(self.target)},
+        }
+        plain = [item.name for item in fields(self) if item.name not in _NESTED]
+        record |= {name: getattr(self, name) for name in plain if name != "effects"}
+        record |= {name: list(record[name]) for name in ("removed", "individual")}
+        record["trace"] = [asdict(step) for step in self.trace]
+        if self.effects is not None:
+            record["effects"] = list(self.effects)
+        return record
+
+    def to_json(self) -> str:
+        """The attribution as JSON text; `from_json` gives an equal value."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, indent=1, allow_nan=False)
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> Attribution:
+        """Rebuild an attribution from `to_dict`'s form.
+
+        Raises:
+            InputFileError: the record has another schema or lacks something.
+        """
+        if record.get("schema") != SCHEMA:
+            raise InputFileError(f"this is no attribution of schema {SCHEMA}: schema is {record.get('schema')!r}")
+        try:
+            prompt, output = record["prompt"], record["output"]
+            values = {
+                **{item.name: record[item.name] for item in fields(cls) if item.name in record},
+                "prompt": prompt["text"],
+                "input_ids": tuple(prompt["ids"]),
+                "units": tuple(Unit(**{**unit, "positions": tuple(unit["positions"])}) for unit in prompt["units"]),
+                "output": output["text"],
+                "output_ids": tuple(output["ids"]),
+                "target": tuple(output["target"]),
+                "removed": tuple(record["removed"]),
+                "individual": tuple(record["individual"]),
+                "trace": tuple(TraceStep(**step) for step in record["trace"]),
+                "effects": tuple(record["effects"]) if "effects" in record else None,
+            }
+            return cls(**values)
+        except (KeyError, TypeError) as error:
+            raise InputFileError(f"this attribution is incomplete: {error}") from error
+
+    @classmethod
+    def from_json(cls, text: str) -> Attribution:
+        """Rebuild an attribution from `to_json`'s text.
+
+        Raises:
+            InputFileError: the text is no JSON, or no attribution.
+        """
+        try:
+            record = json.loads(text)
+        except ValueError as error:
+            raise InputFileError(f"this is no JSON: {error}") from error
+        if not isinstance(record, dict):
+            raise InputFileError("this JSON is no attribution: it is no object")
+        return cls.from_dict(record)
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it."""
+        from jopa.report import to_html  # the one arrow that points back: a notebook asks the value itself
+
+        return to_html(self, standalone=False)
+
+
+_NESTED = {"model", "prompt", "input_ids", "units", "output", "output_ids", "target", "trace"}
+
+
+def joint_effects(problem: Problem, sets: Sequence[Iterable[int]]) -> list[float]:
+    """L(S) of each set of units: log p(y|x) − log p(y|x without S), in nats."""
+    base, *removed = problem.log_probs([(), *sets])
+    return [base - log_prob for log_prob in removed]

@@ -1,0 +1,35 @@
+"""The errors a caller of jopa can meet, in one tree.
+
+JopaError                  anything jopa refuses or cannot do; the command line prints its one line
+├── SettingError           a setting is out of its range, or two settings do not fit (also a ValueError)
+├── PromptError            this prompt cannot be explained as asked (also a ValueError)
+├── ModelError             a model cannot be found, loaded or used
+├── ScoringError           the model gave a number that is no score, or memory ran out at batch size one
+└── InputFileError         a file cannot be read, written or understood
+
+Each message says what is wrong and what to do about it.
+"""
+
+
+class JopaError(Exception):
+    """Base of every error that jopa raises on purpose."""
+
+
+class SettingError(JopaError, ValueError):
+    """A setting is out of its legal range, or two settings contradict each other."""
+
+
+class PromptError(JopaError, ValueError):
+    """A prompt cannot be turned into ids and units as asked."""
+
+
+class ModelError(JopaError):
+    """A model cannot be found, loaded or used for this task."""
+
+
+class ScoringError(JopaError):
+    """The model's scores cannot be trusted (NaN, infinite) or could not be computed."""
+
+
+class InputFileError(JopaError):
+    """A file cannot be read, written or understood."""

@@ -1,0 +1,274 @@
+"""The whole way from a prompt to its Attribution.
+
+    prompt → ids and units → output (generated or given) → method → effects and counterfactual → Attribution
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from jopa.attribution import Attribution, Method, Problem, joint_effects
+from jopa.errors import PromptError, SettingError
+from jopa.methods import DEFAULT_METHOD, make_method
+from jopa.model import LanguageModel, load
+from jopa.prompt import Message, Prompt, Span, build_prompt
+from jopa.scoring import REMOVALS, ModelScorer, Output
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with what is being done, the steps done and, if known, the steps in all."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How the model's answers are generated.
+
+    Attributes:
+        max_new_tokens: the most tokens of an answer.
+        temperature: 0 for greedy; otherwise the softmax temperature to sample with.
+        seed: of the sampling.
+    """
+
+    max_new_tokens: int = 100
+    temperature: float = 0.0
+    seed: int = 0
+
+
+def explain(
+    prompt: str | Sequence[Message],
+    *,
+    k: int = 3,
+    model: LanguageModel | str | Path | None = None,
+    method: Method | str = DEFAULT_METHOD,
+    unit: str | Sequence[Span] = "token",
+    removal: str | None = None,
+    system: str | None = None,
+    prefix: str | None = None,
+    prefill: str | None = None,
+    output: str | None = None,
+    target: Span | str | None = None,
+    max_new_tokens: int = 100,
+    temperature: float = 0.0,
+    seed: int = 0,
+    all_effects: bool = False,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Attribution:
+    """Find the k units of a prompt whose joint removal most lowers the probability of the model's own output.
+
+    Args:
+        prompt: a text, or chat messages whose last user message is explained.
+        k: how many units to find.
+        model: a loaded model, or what `load` takes: a hub id, a folder, a `.gguf` file, None for the bundled model.
+        method: a method, or its name with its default settings.
+        unit: "token", "word", "sentence", "line", or character spans of the prompt.
+        removal: "delete", "zero" or "hide"; by default the method's own preset.
+        system: a system message before the prompt (chat models).
+        prefix: a fixed instruction before the prompt in the same turn; not attributable.
+        prefill: the beginning of the answer, put into the assistant's mouth.
+        output: the text to explain; by default what the model generates.
+        target: the part of the output to explain: `(start, end)` in output tokens, or a text that occurs in it once.
+        max_new_tokens: the most tokens to generate.
+        temperature: 0 for greedy generation; otherwise the softmax temperature to sample with.
+        seed: of everything random.
+        all_effects: also score every unit removed alone.
+        batch_size: masks scored in one forward; by default as many as pay.
+        progress: called as the work goes on.
+
+    Returns:
+        The attribution.
+
+    Raises:
+        JopaError: one of its children, whose message says what is wrong and what to do.
+    """
+    chosen = make_method(method) if isinstance(method, str) else method
+    if removal is not None and removal not in REMOVALS:
+        raise SettingError(f"unknown removal '{removal}': choose one of {', '.join(REMOVALS)}")
+    language_model = model if isinstance(model, LanguageModel) else load(model)
+    built = build_prompt(
+        language_model.tokenizer, prompt, unit=unit, system=system, prefix=prefix, prefill=prefill
+    )
+    if not 1 <= k <= len(built.units):
+        raise SettingError(f"k must be between 1 and the prompt's {len(built.units)} units, got {k}")
+    generation = Generation(max_new_tokens, temperature, seed)
+    return attribute(
+        language_model,
+        built,
+        answer(language_model, built, generation, output=output, target=target, progress=progress),
+        k=k,
+        method=chosen,
+        removal=removal or chosen.preset_removal,
+        generation=generation,
+        seed=seed,
+        all_effects=all_effects,
+        batch_size=batch_size,
+        progress=progress,
+    )
+
+
+def answer(
+    model: LanguageModel,
+    prompt: Prompt,
+    generation: Generation,
+    *,
+    output: str | None = None,
+    target: Span | str | None = None,
+    progress: Progress | None = None,
+) -> Output:
+    """The output to explain: what the model generates for the prompt, or the caller's own text.
+
+    Raises:
+        PromptError: the prompt does not fit the model, or the output is empty.
+        SettingError: the target does not lie in the output.
+    """
+    n_new = generation.max_new_tokens if output is None else 0
+    ids = () if output is None else model.encode_continuation(output)
+    _require_room(model, len(prompt.ids), n_new or len(ids))
+    if output is None:
+        import torch
+
+        inputs = torch.tensor([prompt.ids], device=model.device)
+        ids = _generate(model, {"input_ids": inputs}, generation, "answering", progress)
+        if not ids:
+            raise PromptError(
+                "the model's output is empty: it stopped at once; give the text to explain (output) or the beginning "
+                "of an answer (prefill)"
+            )
+    text = model.decode(ids) if output is None else output
+    return Output(ids, text, _target(model, ids, text, target))
+
+
+def attribute(
+    model: LanguageModel,
+    prompt: Prompt,
+    output: Output,
+    *,
+    k: int,
+    method: Method,
+    removal: str,
+    generation: Generation,
+    seed: int = 0,
+    all_effects: bool = False,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Attribution:
+    """Run one method on a prompt and output that are ready, and gather the evidence; see `explain`."""
+
+    def report_search(done: int, total: int | None) -> None:
+        if progress:
+            progress("searching", done, total)
+
+    scorer = ModelScorer(model, prompt, output, removal, batch_size=batch_size)
+    problem = Problem(scorer, report_search)
+    started = time.perf_counter()
+    log_prob = problem.log_prob()
+    selection = method.run(problem, k, seed=seed)
+    seconds = time.perf_counter() - started
+    evaluations, ffe = problem.evaluations, problem.ffe
+
+    certificate = problem.certificate(selection.removed)
+    alone = range(problem.n_units) if all_effects else selection.removed
+    joint, *effects = joint_effects(problem, [selection.removed, *([i] for i in alone)])
+    effect_of = dict(zip(alone, effects, strict=True))
+    removed = sorted(selection.removed, key=lambda i: (-effect_of[i], i))
+    individual = tuple(effect_of[i] for i in removed)
+    inputs = scorer.removed_inputs(problem.keep_mask(removed))
+    counterfactual = _generate(model, inputs, generation, "answering without them", progress)
+    start, end = output.target
+    return Attribution(
+        model={
+            "id": model.id,
+            "revision": model.revision,
+            "dtype": model.dtype,
+            "device": str(model.device),
+        },
+        prompt=prompt.text,
+        input_ids=prompt.ids,
+        units=prompt.units,
+        output=output.text,
+        output_ids=output.ids,
+        target=output.target,
+        removal=removal,
+        k=k,
+        removed=tuple(removed),
+        log_prob=log_prob,
+        log_prob_removed=log_prob - joint,
+        probability_ratio=_probability_ratio(joint, end - start),
+        individual=individual,
+        synergy=joint - sum(individual),
+        counterfactual_output=model.decode(counterfactual),
+        method=method.settings,
+        seed=seed,
+        evaluations=evaluations,
+        ffe=ffe,
+        seconds=seconds,
+        trace=selection.trace,
+        stop=selection.stop,
+        certificate=certificate,
+        versions={
+            "jopa": version("jopa"),
+            "torch": version("torch"),
+            "transformers": version("transformers"),
+            "python": platform.python_version(),
+        },
+        effects=tuple(effects) if all_effects else None,
+    )
+
+
+def _probability_ratio(joint: float, length: int) -> float:
+    """exp(−L(S)/len(y)): the ratio of length-normalised probabilities (paper, section 5.2)."""
+    import math
+
+    return math.exp(-joint / length)
+
+
+def _require_room(model: LanguageModel, n_prompt: int, n_output: int) -> None:
+    """Refuse a prompt that, with its output, is longer than the model's context."""
+    context = model.context_length
+    if context is not None and n_prompt + n_output > context:
+        raise PromptError(
+            f"the prompt has {n_prompt} tokens and the output up to {n_output}, together more than the model's context "
+            f"of {context} tokens; shorten the prompt or lower max_new_tokens"
+        )
+
+
+def _generate(
+    model: LanguageModel,
+    inputs: dict,  # of tensors
+    generation: Generation,
+    stage: str,
+    progress: Progress | None,
+) -> tuple[int, ...]:
+    def count(done: int) -> None:
+        if progress:
+            progress(stage, done, generation.max_new_tokens)
+
+    return model.generate(
+        inputs,
+        max_new_tokens=generation.max_new_tokens,
+        temperature=generation.temperature,
+        seed=generation.seed,
+        on_token=count,
+    )
+
+
+def _target(model: LanguageModel, ids: Sequence[int], text: str, target: Span | str | None) -> Span:
+    """The token span of the output whose probability counts."""
+    if target is None:
+        return 0, len(ids)
+    if not isinstance(target, str):
+        return target
+    if text.count(target) != 1 or not target:
+        raise SettingError(
+            f"the target {target!r} occurs {text.count(target)} times in the output; give a text that occurs once, or a "
+            "range of output tokens such as 0:10"
+        )
+    first = text.index(target)
+    last = first + len(target)
+    ends = [len(model.decode(ids[: i + 1])) for i in range(len(ids))]
+    inside = [i for i, end in enumerate(ends) if end > first and (ends[i - 1] if i else 0) < last]
+    return inside[0], inside[-1] + 1

@@ -1,0 +1,36 @@
+"""Every method, by the name the command line uses."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from jopa.attribution import Method
+from jopa.errors import SettingError
+from jopa.methods.search import PaperSearch
+
+METHODS: dict[str, type[Method]] = {
+    "jopa-paper": PaperSearch,
+}
+DEFAULT_METHOD = PaperSearch()
+
+
+def make_method(name: str, budget: int | None = None, **settings: Any) -> Method:
+    """A method by its name.
+
+    Args:
+        name: a key of `METHODS`.
+        budget: how much a search may spend, in its own measure.
+        settings: its fields.
+
+    Raises:
+        SettingError: there is no such method or setting, or the method has no budget.
+    """
+    if name not in METHODS:
+        raise SettingError(f"unknown method '{name}': choose one of {', '.join(METHODS)}")
+    known = [item.name for item in fields(METHODS[name])]
+    for setting in settings:
+        if setting not in known:
+            raise SettingError(f"method '{name}' has no setting '{setting}': it has {', '.join(known) or 'none'}")
+    method = METHODS[name](**settings)
+    return method if budget is None else method.with_budget(budget)
