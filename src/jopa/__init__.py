@@ -1,8 +1,8 @@
 """Which parts of this prompt, taken together, made the model say this?
 
-    import jopa
-    attribution = jopa.explain("Write a story about the doctor and his patient.", k=3)
-    print(attribution.chosen, attribution.probability_ratio)
+import jopa
+attribution = jopa.explain("Write a story about the doctor and his patient.", k=3)
+print(attribution.chosen, attribution.probability_ratio)
 """
 
 from jopa.attribution import Attribution, Method, Problem, Selection

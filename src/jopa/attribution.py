@@ -25,7 +25,6 @@ from jopa.prompt import Unit
 from jopa.scoring import Scorer, WhiteBoxScorer
 
 if TYPE_CHECKING:
-    import torch
     from jaxtyping import Bool, Float
     from torch import Tensor
 
@@ -342,7 +341,7 @@ class Attribution:
         return to_html(self, standalone=False)
 
 
-_NESTED = {"model", "prompt", "input_ids", "units", "output", "output_ids", "target", "trace"}
+_NESTED = {"model", "prompt", "input_ids", "units", "output", "output_ids", "target"}
 
 
 def joint_effects(problem: Problem, sets: Sequence[Iterable[int]]) -> list[float]:

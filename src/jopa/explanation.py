@@ -1,6 +1,6 @@
 """The whole way from a prompt to its Attribution.
 
-    prompt → ids and units → output (generated or given) → method → effects and counterfactual → Attribution
+prompt → ids and units → output (generated or given) → method → effects and counterfactual → Attribution
 """
 
 from __future__ import annotations
@@ -89,9 +89,7 @@ def explain(
     if removal is not None and removal not in REMOVALS:
         raise SettingError(f"unknown removal '{removal}': choose one of {', '.join(REMOVALS)}")
     language_model = model if isinstance(model, LanguageModel) else load(model)
-    built = build_prompt(
-        language_model.tokenizer, prompt, unit=unit, system=system, prefix=prefix, prefill=prefill
-    )
+    built = build_prompt(language_model.tokenizer, prompt, unit=unit, system=system, prefix=prefix, prefill=prefill)
     if not 1 <= k <= len(built.units):
         raise SettingError(f"k must be between 1 and the prompt's {len(built.units)} units, got {k}")
     generation = Generation(max_new_tokens, temperature, seed)
@@ -264,8 +262,8 @@ def _target(model: LanguageModel, ids: Sequence[int], text: str, target: Span | 
         return target
     if text.count(target) != 1 or not target:
         raise SettingError(
-            f"the target {target!r} occurs {text.count(target)} times in the output; give a text that occurs once, or a "
-            "range of output tokens such as 0:10"
+            f"the target {target!r} occurs {text.count(target)} times in the output; give a text that occurs once, "
+            "or a range of output tokens such as 0:10"
         )
     first = text.index(target)
     last = first + len(target)

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import io
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -207,7 +208,13 @@ def load(
     precision = getattr(torch, dtype) if dtype else _default_dtype(placement)
     name, folder, checksum = _locate(source)
     return _from_pretrained(
-        name, folder, revision, checksum, device_map=placement, dtype=precision, trust_remote_code=trust_remote_code
+        name,
+        folder,
+        checksum,
+        revision=revision,
+        device_map=placement,
+        dtype=precision,
+        trust_remote_code=trust_remote_code,
     )
 
 
@@ -255,26 +262,37 @@ def _locate(source: str | Path | None) -> tuple[str, str, str | None]:
     return str(source), str(path) if path.is_dir() else str(source), None
 
 
-def _from_pretrained(name: str, folder: str, revision: str | None, checksum: str | None, **options: Any) -> LanguageModel:
-    from huggingface_hub.errors import HFValidationError
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    shared = {"revision": revision, "trust_remote_code": options.pop("trust_remote_code")}
+def _from_pretrained(name: str, folder: str, checksum: str | None, **options: Any) -> LanguageModel:
+    """Load what is on this machine already; ask the hub only for what is not."""
+    local = Path(folder).is_dir()
     try:
         with quiet_transformers():
-            config = AutoConfig.from_pretrained(folder, **shared)
-            if config.is_encoder_decoder:
-                raise ModelError(f"'{name}' is an encoder-decoder model; jopa explains causal (decoder-only) ones")
-            tokenizer = AutoTokenizer.from_pretrained(folder, **shared)
-            model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, **shared, **options)
-    except (OSError, ValueError, HFValidationError) as error:
+            try:
+                model, tokenizer = _read_model(name, folder, local_files_only=True, **options)
+            except (OSError, ValueError):
+                if local:
+                    raise
+                model, tokenizer = _read_model(name, folder, **options)
+    except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise ModelError(
-            f"cannot load the model '{name}': it is no folder or .gguf file here, and as a hub id it gave: {reason:.300}"
-            if not Path(folder).is_dir()
-            else f"cannot load the model '{name}': {reason:.300}"
-        ) from error
-    return LanguageModel(model.eval(), tokenizer, name, checksum or getattr(config, "_commit_hash", None) or revision)
+        place = "" if local else "it is no folder or .gguf file here, and as a hub id it gave: "
+        raise ModelError(f"cannot load the model '{name}': {place}{reason:.300}") from error
+    revision = checksum or getattr(model.config, "_commit_hash", None) or options["revision"]
+    return LanguageModel(model.eval(), tokenizer, name, revision)
+
+
+def _read_model(
+    name: str, folder: str, *, device_map: str, dtype: torch.dtype, **where: Any
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    if AutoConfig.from_pretrained(folder, **where).is_encoder_decoder:
+        raise ModelError(f"'{name}' is an encoder-decoder model; jopa explains causal (decoder-only) ones")
+    tokenizer = AutoTokenizer.from_pretrained(folder, **where)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, use_safetensors=True, device_map=device_map, dtype=dtype, **where
+    )
+    return model, tokenizer
 
 
 def _require_causal(model: PreTrainedModel, name: str) -> None:
@@ -328,7 +346,7 @@ def _unpack(path: Path, folder: Path, checksum: str) -> None:
     except OSError as error:
         raise ModelError(f"cannot write the model cache '{folder.parent}': {error.strerror}; set JOPA_CACHE") from error
     try:
-        with quiet_transformers():
+        with quiet_transformers(), redirect_stderr(io.StringIO()):  # its progress bar cannot be turned off
             source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
             model = AutoModelForCausalLM.from_pretrained(
                 **source, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
@@ -384,15 +402,37 @@ def evaluating(model: PreTrainedModel) -> Iterator[None]:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No progress bars and warnings from transformers for the time of a block."""
+    """No warnings and loading bars from transformers and the hub's client for the time of a block."""
+    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    verbosity, hub_verbosity = logging.get_verbosity(), hub_logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(verbosity)
+        hub_logging.set_verbosity(hub_verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+def local_models() -> list[tuple[str, str]]:
+    """Models that load without a download: name and where they are."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    found = []
+    if importlib.util.find_spec(_BUNDLE_PACKAGE):
+        found.append((DEFAULT_MODEL, f"the default, from the package {_BUNDLE_PACKAGE.replace('_', '-')}"))
+    for path in sorted((cache_folder() / "models").glob("*")):
+        if (path / _MANIFEST).is_file() and not path.name.startswith(Path(_BUNDLE_FILE).stem):
+            found.append((str(path), "unpacked GGUF file"))
+    try:
+        repositories = scan_cache_dir().repos
+    except CacheNotFound:
+        return found
+    return found + sorted((repo.repo_id, "hub cache") for repo in repositories if repo.repo_type == "model")

@@ -20,7 +20,7 @@ import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from jopa.errors import ModelError, PromptError, ScoringError, SettingError
 from jopa.model import LanguageModel, evaluating
@@ -60,6 +60,7 @@ class Output:
             raise SettingError(f"the target must lie within the output's {len(self.ids)} tokens, got {start}:{end}")
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """The seam between methods and models; a few lines fake it in tests."""
 
@@ -120,7 +121,9 @@ class ModelScorer:
             raise SettingError(f"batch_size must be at least 1, got {batch_size}")
         self._takes_positions = "position_ids" in inspect.signature(model.model.forward).parameters
         if removal == "hide" and not self._takes_positions:
-            raise SettingError(f"'{model.id}' takes no position_ids, so removal 'hide' cannot leave positions unchanged")
+            raise SettingError(
+                f"'{model.id}' takes no position_ids, so removal 'hide' cannot leave positions unchanged"
+            )
         self.model = model
         self.prompt = prompt
         self.removal = removal
@@ -283,9 +286,7 @@ class ModelScorer:
             inputs = {"input_ids": ids.to(self.model.device)}
             if self.removal == "zero":
                 inputs = self._embedded(ids, visible[:, self._prefix_length :].float())
-            logits = self._target_logits(
-                inputs, positions, visible.long() if self.removal == "hide" else None, lengths
-            )
+            logits = self._target_logits(inputs, positions, visible.long() if self.removal == "hide" else None, lengths)
             return torch.stack([_log_probs(row, self._targets).cpu() for row in logits])
 
     def _embedded(self, ids: Int[Tensor, "rows n"], scale: Float[Tensor, "rows n"]) -> dict[str, Tensor]:
@@ -307,7 +308,7 @@ class ModelScorer:
         # Every row ends with the output, so the target's logits sit at the same distance from its end.
         behind = torch.arange(self._first_read, len(self._ids)) - len(self._ids)
         reads = torch.tensor(lengths)[:, None] + behind
-        arguments = dict(inputs)
+        arguments: dict[str, Any] = dict(inputs)
         if self._takes_positions:
             arguments["position_ids"] = positions.to(device)
         if attention_mask is not None:
@@ -365,8 +366,8 @@ def _log_probs(logits: Float[Tensor, "out vocab"], targets: Int[Tensor, "out"]) 
 
 def _nothing_left(keep: Bool[Tensor, "units"]) -> PromptError:
     return PromptError(
-        f"with all {int((~keep).sum())} units removed nothing is left to predict the output from; remove fewer units, or "
-        "use removal 'zero'"
+        f"with all {int((~keep).sum())} units removed nothing is left to predict the output from; remove fewer units, "
+        "or use removal 'zero'"
     )
 
 

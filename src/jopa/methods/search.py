@@ -15,16 +15,18 @@ Sees units and scores, never a tokenizer.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from jopa.attribution import Method, Problem, Selection, TraceStep
 from jopa.errors import SettingError
 
 if TYPE_CHECKING:
+    import torch
+    from jaxtyping import Float
     from torch import Tensor
 
-Initial = Literal["abs", "signed-low", "signed-high", "random"]
-Sampling = Literal["gradient", "uniform"]
+INITIAL = ("abs", "signed-low", "signed-high", "random")
+SAMPLING = ("gradient", "uniform")
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,8 @@ class PaperSearch(Method):
     """
 
     steps: int = 200
-    initial: Initial = "abs"
-    sampling: Sampling = "gradient"
+    initial: str = "abs"
+    sampling: str = "gradient"
 
     name: ClassVar[str] = "jopa-paper"
     summary: ClassVar[str] = "Algorithm 1 of the paper: gradient-guided probabilistic swaps"
@@ -51,10 +53,10 @@ class PaperSearch(Method):
     def __post_init__(self) -> None:
         if self.steps < 0:
             raise SettingError(f"steps must be at least 0, got {self.steps}")
-        if self.initial not in get_args(Initial):
-            raise SettingError(f"initial must be one of {', '.join(get_args(Initial))}, got '{self.initial}'")
-        if self.sampling not in get_args(Sampling):
-            raise SettingError(f"sampling must be one of {', '.join(get_args(Sampling))}, got '{self.sampling}'")
+        if self.initial not in INITIAL:
+            raise SettingError(f"initial must be one of {', '.join(INITIAL)}, got '{self.initial}'")
+        if self.sampling not in SAMPLING:
+            raise SettingError(f"sampling must be one of {', '.join(SAMPLING)}, got '{self.sampling}'")
 
     def with_budget(self, budget: int) -> PaperSearch:
         """The same search with `budget` proposals."""
@@ -86,22 +88,16 @@ class PaperSearch(Method):
         return Selection(tuple(removed), f"all {self.steps} proposals made", tuple(trace))
 
 
-def _first_set(gradient: Tensor, k: int, initial: Initial, random: object) -> list[int]:
+def _first_set(gradient: Float[Tensor, "units"], k: int, initial: str, random: torch.Generator) -> list[int]:
     """The k units that the search starts from."""
     import torch
 
-    match initial:
-        case "abs":
-            order = gradient.abs().argsort(descending=True, stable=True)
-        case "signed-low":
-            order = gradient.argsort(stable=True)
-        case "signed-high":
-            order = gradient.argsort(descending=True, stable=True)
-        case "random":
-            order = torch.randperm(len(gradient), generator=random)
-    return order[:k].tolist()
+    if initial == "random":
+        return torch.randperm(len(gradient), generator=random)[:k].tolist()
+    strength = {"abs": gradient.abs(), "signed-low": -gradient, "signed-high": gradient}[initial]
+    return strength.argsort(descending=True, stable=True)[:k].tolist()
 
 
-def _draw(strength: Tensor, random: object) -> int:
+def _draw(strength: Float[Tensor, "choices"], random: torch.Generator) -> int:
     """An index drawn by softmax(strength)."""
     return int(strength.softmax(dim=0).multinomial(1, generator=random))

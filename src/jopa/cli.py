@@ -1,0 +1,314 @@
+"""The `jopa` command: parse, call, print.
+
+Exit codes: 0 done; 1 could not (one line on stderr, a traceback only with --debug); 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jopa.errors import InputFileError, JopaError, SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jopa.attribution import Attribution
+    from jopa.prompt import Message, Span
+
+app = typer.Typer(
+    help="Which parts of this prompt, taken together, made the model say this?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+def explain(
+    prompt: Annotated[str | None, typer.Argument(help="The prompt to explain.", show_default=False)] = None,
+    file: Annotated[Path | None, typer.Option(help="Read the prompt from a UTF-8 file ('-': stdin).")] = None,
+    messages: Annotated[
+        Path | None, typer.Option(help="Chat messages, a JSON list; the last user message is explained.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Hub id, folder or .gguf file.", show_default="the bundled model")
+    ] = None,
+    k: Annotated[int, typer.Option("--k", "-k", help="How many units to find.")] = 3,
+    method: Annotated[str, typer.Option(help="See 'jopa methods'.")] = "jopa-paper",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of the method, NAME=VALUE; repeatable.")
+    ] = None,
+    unit: Annotated[
+        str, typer.Option(help="token, word, sentence, line, or spans such as 0-10,12-20 (characters).")
+    ] = "token",
+    removal: Annotated[str | None, typer.Option(help="delete, zero or hide.", show_default="the method's own")] = None,
+    system: Annotated[str | None, typer.Option(help="A system message.")] = None,
+    prefix: Annotated[str | None, typer.Option(help="A fixed instruction before the prompt.")] = None,
+    prefill: Annotated[str | None, typer.Option(help="The beginning of the answer.")] = None,
+    output: Annotated[
+        str | None, typer.Option(help="The text to explain.", show_default="what the model generates")
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="Part of the output: tokens START:END, or a text in it.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="The most tokens to generate.")] = 100,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    budget: Annotated[int | None, typer.Option(help="How much a search may spend.", show_default=False)] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    all_effects: Annotated[bool, typer.Option("--all-effects", help="Score every unit alone, too.")] = False,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", help="Write the attribution as JSON ('-': stdout).")
+    ] = None,
+    html_path: Annotated[Path | None, typer.Option("--html", help="Write one self-contained page.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.", show_default="the best there is")
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="float32, bfloat16 or float16.", show_default="bfloat16 on CUDA, else float32"),
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Masks in one forward.", show_default="as many as pay")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Find the k units of a prompt that together made the model answer as it did."""
+    text = _prompt(prompt, file, messages)
+    for path in (json_path, html_path):
+        _require_writable(path)
+    spans = _unit(unit)
+    part = _target(target)
+
+    from jopa.explanation import explain as run
+    from jopa.methods import make_method
+    from jopa.model import load
+
+    chosen = make_method(method, budget, **dict(map(_setting, settings or [])))
+    with _progress() as progress:
+        progress("loading the model", 0, None)
+        attribution = run(
+            text,
+            k=k,
+            model=load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code),
+            method=chosen,
+            unit=spans,
+            removal=removal,
+            system=system,
+            prefix=prefix,
+            prefill=prefill,
+            output=output,
+            target=part,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            all_effects=all_effects,
+            batch_size=batch_size,
+            progress=progress,
+        )
+    _deliver(attribution, json_path, html_path)
+
+
+@app.command()
+def methods() -> None:
+    """List the methods, one line each."""
+    from jopa.methods import METHODS
+
+    width = max(map(len, METHODS))
+    for name, method in METHODS.items():
+        needs = {"scores": "black box", "gradient": "gradient"}[method.requires]
+        typer.echo(f"{name:<{width}}  {needs:<9}  {method.preset_removal:<6}  {method.summary}")
+
+
+@app.command()
+def models() -> None:
+    """List the models that need no download, one line each."""
+    from jopa.model import local_models
+
+    for name, where in local_models():
+        typer.echo(f"{name}  {where}")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"jopa {version('jopa')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Which parts of this prompt, taken together, made the model say this?"""
+
+
+def main() -> None:
+    """Run the command line; see the module's exit codes."""
+    debug = "--debug" in sys.argv
+    try:
+        app()
+    except JopaError as error:
+        if debug:
+            raise
+        _fail(" ".join(str(error).split()))
+    except Exception as error:
+        if debug:
+            raise
+        reason = " ".join(str(error).split())
+        _fail(f"unexpected {type(error).__name__}: {reason:.300}; run again with --debug for the traceback")
+
+
+def _fail(line: str) -> None:
+    typer.echo(f"jopa: {line}", err=True)
+    sys.exit(1)
+
+
+def _prompt(prompt: str | None, file: Path | None, messages: Path | None) -> str | list[Message]:
+    """The prompt from the one place where the user put it."""
+    if sum(source is not None for source in (prompt, file, messages)) != 1:
+        raise typer.BadParameter("give exactly one of PROMPT, --file and --messages")
+    if prompt is not None:
+        return prompt
+    if file is not None:
+        return _read(file).removesuffix("\n").removesuffix("\r")
+    assert messages is not None
+    try:
+        chat = json.loads(_read(messages))
+    except ValueError as error:
+        raise InputFileError(f"'{messages}' is no JSON: {error}") from error
+    if not isinstance(chat, list):
+        raise InputFileError(f"'{messages}' must hold a JSON list of chat messages, not {type(chat).__name__}")
+    return chat
+
+
+def _read(path: Path) -> str:
+    """The text of a UTF-8 file, line ends untouched; '-' is stdin."""
+    try:
+        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        raise InputFileError(f"cannot read '{path}': {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputFileError(f"'{path}' is not UTF-8: byte {error.start} cannot be read; save it as UTF-8") from error
+
+
+def _require_writable(path: Path | None) -> None:
+    """Find out before the work whether a result can be written."""
+    import tempfile
+
+    if path is None or str(path) == "-":
+        return
+    if path.is_dir():
+        raise InputFileError(f"cannot write '{path}': it is a folder")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputFileError(f"cannot write '{path}': {error.strerror} ('{path.parent}')") from error
+
+
+def _unit(unit: str) -> str | list[Span]:
+    """A unit's name, or the character spans START-END,START-END."""
+    if not unit[:1].isdigit():
+        return unit
+    try:
+        return [_span(part, "-") for part in unit.split(",")]
+    except ValueError:
+        raise SettingError(f"cannot read the spans '{unit}': write them as 0-10,12-20") from None
+
+
+def _target(target: str | None) -> Span | str | None:
+    """A target as a range of output tokens START:END, or a text that occurs in the output."""
+    if target is None:
+        return None
+    try:
+        return _span(target, ":")
+    except ValueError:
+        return target
+
+
+def _span(text: str, separator: str) -> Span:
+    start, end = text.split(separator)
+    return int(start), int(end)
+
+
+def _setting(assignment: str) -> tuple[str, Any]:
+    """NAME=VALUE, the value as JSON where it is JSON (numbers, true, false), else as text."""
+    name, equals, value = assignment.partition("=")
+    if not equals:
+        raise SettingError(f"cannot read the setting '{assignment}': write NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _progress() -> Any:
+    """A context whose value shows progress on stderr if that is a terminal."""
+    from contextlib import contextmanager
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    @contextmanager
+    def shown() -> Iterator[Any]:
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task("", total=None)
+            yield lambda stage, done, total: bar.update(task, description=stage, completed=done, total=total)
+
+    return shown()
+
+
+def _deliver(attribution: Attribution, json_path: Path | None, html_path: Path | None) -> None:
+    """Write the asked files and show the attribution, on stderr's side if stdout carries JSON."""
+    from rich.console import Console
+
+    from jopa.report import to_html, to_terminal
+
+    if str(json_path) == "-":
+        sys.stdout.write(attribution.to_json() + "\n")
+    else:
+        Console().print(to_terminal(attribution))
+    written = []
+    if json_path is not None and str(json_path) != "-":
+        written.append(_write(json_path, attribution.to_json() + "\n"))
+    if html_path is not None:
+        written.append(_write(html_path, to_html(attribution)))
+    for path in written:
+        typer.echo(f"Wrote {path}", err=True)
+
+
+def _write(path: Path, text: str) -> Path:
+    """Write a whole file or none: under a temporary name first, then renamed."""
+    import os
+    import tempfile
+
+    try:
+        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+            umask = os.umask(0)
+            os.umask(umask)
+            Path(partial).chmod(0o666 & ~umask)
+            Path(partial).replace(path)
+        except BaseException:
+            Path(partial).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise InputFileError(f"cannot write '{path}': {error.strerror}") from error
+    return path
+
+
+if __name__ == "__main__":
+    main()

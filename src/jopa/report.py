@@ -1,0 +1,362 @@
+"""An Attribution for people: one HTML page (or a piece of a notebook) and a terminal view.
+
+Both show the same things in the same order: a verdict in one sentence, the prompt with the removed units marked, what
+each unit does alone and all do together, the output beside the output without them, and how the answer was found.
+
+Prompts and outputs are text from strangers. They are never read as markup, and characters that a reader cannot see
+(control, direction and zero-width characters) are shown as escapes, so that nothing hides in a report or steers a
+terminal. Runs no model; sees Attributions only.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from difflib import SequenceMatcher
+from functools import cache
+from itertools import accumulate, chain, groupby, pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from jinja2 import Environment
+    from rich.console import RenderableType
+    from rich.text import Text
+
+    from jopa.attribution import Attribution
+
+REMOVAL_WORDS = {
+    "delete": "the tokens of removed units are cut out and later tokens move up, as if a person had edited the prompt",
+    "zero": "the input embeddings of removed units are multiplied by zero; every position stays where it was",
+    "hide": "no other token attends to removed units; every position stays where it was",
+}
+CERTIFICATE_WORDS = {
+    "none": "nothing is proved; another set of {k} may do more",
+    "one-swap-optimal": "every set that differs in a single unit was scored, and none does more",
+    "optimal": "every set of {k} of the {n} units ({sets} in all) was scored, and none does more",
+}
+_NOTHING = "(nothing: it stops at once)"
+_NAMED = 4  # so many units are named in the verdict
+_BAR = 34  # terminal cells
+
+# Unseen characters, but not what joins letters and emoji (U+200C, U+200D, U+FE0F), nor newline and tab.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e01ef]"
+)
+_BLANKS = {" ": "␣", "\n": "⏎", "\t": "⇥"}
+_WORD = re.compile(r"\s*(?:[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+)|\s+")
+_SUBSCRIPT = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+class Piece(NamedTuple):
+    """A run of text; `mark` is 0, or what sets the run apart: a removed unit's rank, 1 where outputs differ."""
+
+    text: str
+    mark: int = 0
+
+
+class Bar(NamedTuple):
+    """A row of the effects picture: its value in nats, and where its bar lies, as fractions of the width."""
+
+    label: str
+    value: float
+    start: float
+    end: float
+
+
+def to_html(attribution: Attribution, *, standalone: bool = True) -> str:
+    """The attribution as a web page that needs nothing but itself.
+
+    Args:
+        attribution: what to show.
+        standalone: a whole page; otherwise a fragment for notebooks, whose style touches nothing around it.
+    """
+    return (
+        _environment()
+        .get_template("attribution.html.j2")
+        .render(
+            a=attribution,
+            standalone=standalone,
+            verdict=_verdict(attribution),
+            prompt=_prompt_pieces(attribution),
+            bars=_bars(attribution),
+            meaning=_meaning(attribution),
+            span=_span(attribution),
+            outputs=word_diff(attribution.output, attribution.counterfactual_output),
+            nothing=_NOTHING,
+            facts=_facts(attribution),
+            trace=_trace_line(attribution),
+        )
+    )
+
+
+def to_terminal(attribution: Attribution) -> RenderableType:
+    """The attribution for a terminal: rich renderables that read well on 80 columns, with or without colour."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.panel import Panel
+
+    a, span = attribution, _span(attribution)
+    prompt = _text(_bracketed(piece) for piece in _prompt_pieces(a))
+    effects = Group(_effects_table(a), _text([(_meaning(a), "italic")]))
+    sections: list[tuple[str, str, RenderableType]] = [
+        ("Prompt", "⟦…⟧ removed, ranked by individual effect", prompt),
+        ("Effects", "in nats; each bar starts where the one above ends", effects),
+        ("Output", "‹…› differs between the two" + (f"; only tokens {span} count" if span else ""), _outputs_table(a)),
+    ]
+    if a.effects is not None:
+        each = zip(a.units, a.effects, strict=True)
+        strip = "  ".join(f"{unit_name(unit.text)} {nats(effect)}" for unit, effect in each)
+        sections.append(("Every unit alone", "in nats", _text([(strip, "")])))
+    sections.append(("How this was found", "", _facts_table(a)))
+    parts: list[RenderableType] = [Panel(_text((run, "bold" if mark else "") for run, mark in _verdict(a)))]
+    for title, note, body in sections:
+        parts += [_text([(title, "bold underline"), (f"  {note}", "italic")]), Padding(body, (0, 0, 1, 2))]
+    return Group(*parts)
+
+
+def word_diff(before: str, after: str) -> tuple[list[Piece], list[Piece]]:
+    """Mark the words in which two texts differ; the pieces of each side, joined, are that text exactly.
+
+    Words are compared without the blanks before them; blanks that differ are marked by themselves.
+    """
+    left, right = _WORD.findall(before), _WORD.findall(after)
+    matcher = SequenceMatcher(None, [w.lstrip() for w in left], [w.lstrip() for w in right], autojunk=False)
+    marked: tuple[list[Piece], list[Piece]] = ([], [])
+    for tag, i1, i2, j1, j2 in matcher.get_opcodes():
+        words = left[i1:i2], right[j1:j2]
+        n_paired = {"equal": i2 - i1, "replace": 1}.get(tag, 0)
+        for pair in zip(words[0][:n_paired], words[1][:n_paired], strict=True):
+            blanks = [word[: len(word) - len(word.lstrip())] for word in pair]
+            for side, word, blank in zip(marked, pair, blanks, strict=True):
+                side.append(Piece(blank, int(blanks[0] != blanks[1])))
+                side.append(Piece(word[len(blank) :], int(tag != "equal")))
+        for side, rest in zip(marked, words, strict=True):
+            side.extend(Piece(word, 1) for word in rest[n_paired:])
+    return _merged(marked[0]), _merged(marked[1])
+
+
+def _merged(pieces: list[Piece]) -> list[Piece]:
+    """Neighbours with the same mark become one piece."""
+    runs = groupby((piece for piece in pieces if piece.text), key=lambda piece: piece.mark)
+    return [Piece("".join(piece.text for piece in run), mark) for mark, run in runs]
+
+
+def visible(text: str) -> str:
+    """The text with unseen characters as escapes, such as `\\x1b`; newlines and tabs stay."""
+    return _UNSEEN.sub(lambda match: match.group().encode("unicode_escape").decode("ascii"), text)
+
+
+def unit_name(text: str, width: int = 32) -> str:
+    """A unit on one line, without the blanks around it; of a unit that is all blanks, signs for them."""
+    core = visible(text.strip()).replace("\n", "⏎").replace("\t", "⇥")
+    name = core or "".join(_BLANKS.get(char, ascii(char)[1:-1]) for char in text)
+    return name if len(name) <= width else name[: width - 1] + "…"
+
+
+def nats(value: float, *, signed: bool = False) -> str:
+    """A number of nats with two decimals and a true minus sign; zero has no sign."""
+    rounded = round(value, 2) + 0.0
+    return f"{rounded:{'+' if signed and rounded else ''}.2f}".replace("-", "−")
+
+
+def _ratio(value: float) -> str:
+    """A ratio for reading: two decimals, none when large, a power of ten when very large or small."""
+    if value >= 1e6 or 0 < value < 0.01:
+        digits, power = f"{value:.1e}".split("e") if math.isfinite(value) else ("1", "308")
+        return f"{digits} × 10{str(int(power)).translate(_SUPERSCRIPT)}"
+    return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
+
+
+def _verdict(attribution: Attribution) -> list[Piece]:
+    """The answer as one sentence; unit names have mark 1, the strength mark 2."""
+    ratio, units, span = attribution.probability_ratio, attribution.chosen, _span(attribution)
+    pieces = [Piece("Without ")]
+    for number, unit in enumerate(units[:_NAMED], start=1):
+        gap = "" if number == 1 else " and " if number == len(units) else ", "
+        pieces += [Piece(f"{gap}“"), Piece(unit_name(unit.text), 1), Piece("”")]
+    more = f" and {len(units) - _NAMED} more" if len(units) > _NAMED else ""
+    strength = _ratio(max(ratio, 1 / ratio) if ratio else math.inf)
+    times = f"{strength} times {'less' if ratio < 1 else 'more'} likely" if strength != "1.00" else "about as likely"
+    return [
+        *pieces,
+        Piece(f"{more} together, the model is " if len(units) > 1 else ", the model is "),
+        Piece(times, 2),
+        Piece(f" per token to say {f'output tokens {span}' if span else 'this'} (PR {_ratio(ratio)})."),
+    ]
+
+
+def _span(attribution: Attribution) -> str:
+    """The output tokens that count, as start:end; empty if all do."""
+    start, end = attribution.target
+    return "" if end - start == len(attribution.output_ids) else f"{start}:{end}"
+
+
+def _prompt_pieces(attribution: Attribution) -> list[Piece]:
+    """The prompt with the visible part of each removed unit marked by its rank."""
+    pieces, done = [], 0
+    for index, rank in sorted(zip(attribution.removed, range(1, len(attribution.removed) + 1), strict=True)):
+        unit = attribution.units[index]
+        core = unit.text.strip()
+        start = unit.start + unit.text.index(core)
+        pieces += [Piece(attribution.prompt[done:start]), Piece(core or unit_name(unit.text), rank)]
+        # A line break that is removed is named and still breaks the line.
+        done = start + len(core) if core or "\n" in unit.text else unit.end
+    return [piece for piece in [*pieces, Piece(attribution.prompt[done:])] if piece.text]
+
+
+def _share(value: float, low: float, high: float) -> float:
+    """Where a value lies between two others, from 0 to 1."""
+    return (value - low) / ((high - low) or 1.0)
+
+
+def _bars(attribution: Attribution) -> list[Bar]:
+    """Individual effects and synergy, each from where the last one ended, and the joint effect they add up to."""
+    values = [*attribution.individual, attribution.synergy]
+    ends = [0.0, *accumulate(values)]
+    labels = [*(unit.text for unit in attribution.chosen), "synergy", "joint effect"]
+    spans = [sorted(span) for span in [*pairwise(ends), (0.0, attribution.joint)]]
+    low, high = min(first for first, _ in spans), max(last for _, last in spans)
+    return [
+        Bar(label, value, _share(first, low, high), _share(last, low, high))
+        for label, value, (first, last) in zip(labels, [*values, attribution.joint], spans, strict=True)
+    ]
+
+
+def _meaning(attribution: Attribution) -> str:
+    """What the synergy says, in words."""
+    amount = nats(abs(attribution.synergy))
+    if amount == "0.00":
+        return "The joint effect is the sum of the individual effects."
+    if attribution.synergy > 0:
+        return f"Together they do {amount} nats more than the sum of each alone."
+    return f"They overlap: together they do {amount} nats less than the sum of each alone."
+
+
+def _trace_line(attribution: Attribution) -> dict[str, Any] | None:
+    """The search as a stepped line in a 100 × 100 box; None without two steps to join."""
+    steps = [(step.ffe, step.log_prob) for step in attribution.trace]
+    if len(steps) < 2:
+        return None
+    heights = [attribution.log_prob, *(height for _, height in steps)]
+    low, high, right = min(heights), max(heights), steps[-1][0]
+    turns = [[(ffe, before), (ffe, height)] for (_, before), (ffe, height) in pairwise(steps) if height != before]
+    return {
+        "points": " ".join(
+            f"{100 * _share(ffe, 0, right):.2f},{100 * _share(height, high, low):.2f}"
+            for ffe, height in [steps[0], *chain.from_iterable(turns), steps[-1]]
+        ),
+        "whole": f"{100 * _share(attribution.log_prob, high, low):.2f}",
+        **{"low": low, "high": high, "right": right, "first": steps[0][1], "last": steps[-1][1]},
+    }
+
+
+def _facts(attribution: Attribution) -> list[tuple[str, str]]:
+    """How the answer was found, as terms and plain words."""
+    a, span, n_output, n_units = attribution, _span(attribution), len(attribution.output_ids), len(attribution.units)
+    settings = ", ".join(f"{name} = {value}" for name, value in a.method.items() if name != "name")
+    certificate = CERTIFICATE_WORDS.get(a.certificate, "").format(k=a.k, n=n_units, sets=f"{math.comb(n_units, a.k):,}")
+    return [
+        (
+            "log p(output)",
+            f"{nats(a.log_prob)} nats with the whole prompt, {nats(a.log_prob_removed)} without the units",
+        ),
+        ("Target", f"tokens {span} of the output's {n_output}" if span else f"tokens 0:{n_output}, the whole output"),
+        ("Removal", f"{a.removal}: {REMOVAL_WORDS.get(a.removal, '')}"),
+        ("Certificate", f"{a.certificate}: {certificate}"),
+        ("Method", a.method["name"] + (f" ({settings})" if settings else "")),
+        ("Asked for", f"k = {a.k} of {n_units} units, seed {a.seed}"),
+        ("Stopped", a.stop),
+        ("Cost", f"{a.evaluations:,} evaluations, {a.ffe:,.1f} FFE, {a.seconds:,.1f} seconds"),
+        ("Model", " · ".join(a.model.get(key) or "" for key in ("id", "dtype", "device"))),
+        ("Revision", a.model.get("revision") or "not recorded"),
+        ("Versions", " · ".join(f"{name} {number}" for name, number in a.versions.items())),
+    ]
+
+
+@cache
+def _environment() -> Environment:
+    """Templates that escape every value, after its unseen characters became visible."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("jopa"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,
+    )
+    environment.filters |= {"nats": nats, "ratio": _ratio, "unit_name": unit_name}
+    return environment
+
+
+def _text(runs: Iterable[tuple[str, str]], *, one_line: bool = False) -> Text:
+    """Styled runs for the terminal: plain text, never markup, with its unseen characters visible."""
+    from rich.text import Text
+
+    text = Text(overflow="ellipsis" if one_line else "fold", no_wrap=one_line)
+    for run, style in runs:
+        text.append(visible(run), style=style)
+    return text
+
+
+def _bracketed(piece: Piece) -> tuple[str, str]:
+    """A removed unit between brackets, with its rank."""
+    text, rank = piece
+    return (f"⟦{text}⟧{str(rank).translate(_SUBSCRIPT)}", "bold red") if rank else (text, "")
+
+
+def _quoted(pieces: list[Piece]) -> Iterator[tuple[str, str]]:
+    """Differing runs between marks, the blanks around them outside."""
+    for text, mark in pieces or [Piece(_NOTHING)]:
+        if not mark or not text.strip():
+            yield text, ""
+            continue
+        before, core, after = text.partition(text.strip())
+        yield from [(before, ""), ("‹", "bold magenta"), (core, ""), ("›", "bold magenta"), (after, "")]
+
+
+def _effects_table(attribution: Attribution) -> RenderableType:
+    """One row a bar, with its number before it."""
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 1))
+    for justify in ("right", "left", "right", "left"):
+        table.add_column(justify=justify)
+    for rank, bar in enumerate(_bars(attribution), start=1):
+        of_unit = rank <= len(attribution.removed)
+        first, last = round(bar.start * _BAR), round(bar.end * _BAR)
+        block = ("█" if bar.value > 0 else "░") * (last - first) or ("▏" if bar.value else "")
+        table.add_row(
+            str(rank) if of_unit else "",
+            _text([(unit_name(bar.label, 22), "red" if of_unit else "bold")]),
+            nats(bar.value, signed=True),
+            _text([(" " * first + block, "red" if of_unit else "")], one_line=True),
+        )
+    return table
+
+
+def _outputs_table(attribution: Attribution) -> RenderableType:
+    """The two outputs side by side."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, expand=True, padding=(0, 1), show_edge=False)
+    table.add_column("what the model said", ratio=1)
+    table.add_column("what it says without them", ratio=1)
+    table.add_row(*(_text(_quoted(side)) for side in word_diff(attribution.output, attribution.counterfactual_output)))
+    return table
+
+
+def _facts_table(attribution: Attribution) -> RenderableType:
+    """Terms and their words in two columns."""
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    for term, words in _facts(attribution):
+        table.add_row(_text([(term, "")], one_line=True), _text([(words, "")]))
+    return table

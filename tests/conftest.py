@@ -1,0 +1,34 @@
+"""Shapes in signatures are enforced while the tests run; tiny random models of every architecture."""
+
+import os
+import typing
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the hub
+
+import beartype  # noqa: F401  # imported before TYPE_CHECKING is set, as are the others: it must only reach jopa
+import jaxtyping
+import pytest
+import torch
+from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase  # noqa: F401
+
+# jopa names its shapes under TYPE_CHECKING to stay light; here those imports must really happen.
+typing.TYPE_CHECKING = True
+with jaxtyping.install_import_hook("jopa", "beartype.beartype"):
+    import jopa
+
+typing.TYPE_CHECKING = False
+
+import tiny_models
+
+torch.set_num_threads(1)  # tiny models; the test processes share the cores
+
+
+@pytest.fixture(scope="session", params=sorted(tiny_models.BUILDERS))
+def tiny(request) -> "jopa.LanguageModel":
+    """A tiny random model of one architecture with a tokenizer of its own."""
+    return tiny_models.language_model(request.param)
+
+
+@pytest.fixture(scope="session")
+def llama() -> "jopa.LanguageModel":
+    return tiny_models.language_model("llama")

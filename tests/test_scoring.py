@@ -1,0 +1,312 @@
+"""Every fast path of the scorer equals a slow, obvious reference in plain transformers."""
+
+import math
+from itertools import combinations
+
+import pytest
+import torch
+
+import jopa
+import tiny_models
+from jopa.scoring import REMOVALS
+
+TEXT = "write a story about the doctor and his patient"
+ANSWER = tuple(tiny_models.VOCABULARY[word] for word in "once upon time there was a doctor".split())
+
+
+def reference(model, prompt, output, removal, removed):
+    """One full forward, all logits, no cache, no batch: log p of each target token."""
+    gone = [position for i in removed for position in prompt.units[i].positions]
+    ids = torch.tensor([[*prompt.ids, *output.ids]])
+    positions = torch.arange(ids.shape[1])[None]
+    start = len(prompt.ids)
+    if removal == "delete":
+        stay = [i for i in range(ids.shape[1]) if i not in gone]
+        ids, start = ids[:, stay], start - len(gone)
+        arguments = {"input_ids": ids}
+    elif removal == "zero":
+        embeddings = model.model.get_input_embeddings()(ids).clone()
+        embeddings[0, gone] = 0.0
+        arguments = {"inputs_embeds": embeddings}
+    else:
+        attention = torch.ones_like(ids)
+        attention[0, gone] = 0
+        arguments = {"input_ids": ids, "attention_mask": attention, "position_ids": positions}
+    with torch.no_grad():
+        logits = model.model(**arguments, use_cache=False).logits[0].double()
+    log_probs = logits.log_softmax(-1)[torch.arange(start - 1, start - 1 + len(output.ids)), list(output.ids)]
+    return log_probs[slice(*output.target)]
+
+
+def keep_masks(n_units, sets):
+    keep = torch.ones(len(sets), n_units, dtype=torch.bool)
+    for row, removed in enumerate(sets):
+        keep[row, list(removed)] = False
+    return keep
+
+
+def case(model, *, unit="token", system=None, target=None, text=TEXT):
+    prompt = jopa.build_prompt(model.tokenizer, text, unit=unit, system=system)
+    output = jopa.Output(ANSWER, model.decode(ANSWER), target or (0, len(ANSWER)))
+    return prompt, output
+
+
+def check_against_reference(model, prompt, output, removal, sets, **settings):
+    scorer = jopa.ModelScorer(model, prompt, output, removal, **settings)
+    scores = scorer.log_probs(keep_masks(len(prompt.units), sets))
+    for row, removed in zip(scores, sets, strict=True):
+        expected = reference(model, prompt, output, removal, removed)
+        assert torch.allclose(row.double(), expected, atol=1e-4, rtol=0), (removal, removed)
+
+
+@pytest.mark.parametrize("removal", REMOVALS)
+@pytest.mark.parametrize("reuse_prefix", [True, False])
+@pytest.mark.parametrize("batch_size", [None, 1, 3])
+def test_scores_equal_one_plain_forward_a_mask(tiny, removal, reuse_prefix, batch_size):
+    prompt, output = case(tiny)
+    sets = [(), (0,), (8,), (0, 8), (2, 5, 7), (1, 2, 3, 4), tuple(range(9))]
+    check_against_reference(tiny, prompt, output, removal, sets, reuse_prefix=reuse_prefix, batch_size=batch_size)
+
+
+@pytest.mark.parametrize("removal", REMOVALS)
+def test_a_long_template_before_the_prompt_fills_the_sliding_window(tiny, removal):
+    prompt, output = case(tiny, system="please tell me what you think of green birds in the rain")
+    check_against_reference(tiny, prompt, output, removal, [(), (0,), (3, 4), (0, 8)])
+
+
+@pytest.mark.parametrize("removal", REMOVALS)
+def test_a_model_without_chat_template_or_bos(removal):
+    for architecture in tiny_models.BUILDERS:
+        model = tiny_models.language_model(architecture, chat=False)
+        prompt, output = case(model)
+        assert len(prompt.ids) == len(prompt.units)  # no template at all: the first unit is the first token
+        check_against_reference(model, prompt, output, removal, [(), (0,), (8,), (0, 1, 2), tuple(range(8))])
+
+
+@pytest.mark.parametrize("removal", REMOVALS)
+@pytest.mark.parametrize("target", [(0, 1), (2, 5), (6, 7)])
+def test_a_narrowed_target_scores_only_its_tokens(tiny, removal, target):
+    prompt, output = case(tiny, target=target)
+    check_against_reference(tiny, prompt, output, removal, [(), (1, 2), (8,)])
+
+
+def test_units_of_several_tokens_and_rows_of_different_length(tiny):
+    prompt, output = case(tiny, unit=[(0, 13), (20, 30), (31, 46)])
+    assert [len(unit.positions) for unit in prompt.units] == [3, 2, 3]
+    for removal in REMOVALS:
+        check_against_reference(tiny, prompt, output, removal, [(), (0,), (1,), (2,), (0, 1), (0, 1, 2)])
+
+
+def test_greedy_output_scores_as_generate_says(tiny):
+    prompt = jopa.build_prompt(tiny.tokenizer, TEXT)
+    inputs = torch.tensor([prompt.ids])
+    ids = tiny.generate({"input_ids": inputs}, max_new_tokens=8)
+    with torch.no_grad():
+        generated = tiny.model.generate(
+            input_ids=inputs,
+            max_new_tokens=8,
+            do_sample=False,
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+    n_new = len(ids)
+    assert generated.sequences[0, inputs.shape[1] :][:n_new].tolist() == list(ids)
+    own = [generated.logits[t][0].double().log_softmax(-1)[ids[t]].item() for t in range(n_new)]
+    output = jopa.Output(ids, tiny.decode(ids), (0, n_new))
+    scores = jopa.ModelScorer(tiny, prompt, output, "delete").log_probs(keep_masks(len(prompt.units), [()]))
+    assert scores[0].tolist() == pytest.approx(own, abs=1e-4)
+
+
+@pytest.mark.parametrize("removal", REMOVALS)
+def test_what_the_model_says_without_units_is_the_arg_max_of_the_same_scores(tiny, removal):
+    """Generation and scoring must remove in the same way: each greedy token is the reference's most likely one."""
+    prompt, _ = case(tiny)
+    removed = (2, 5)
+    scorer = jopa.ModelScorer(tiny, prompt, jopa.Output(ANSWER, "", (0, 1)), removal)
+    ids = tiny.generate(scorer.removed_inputs(keep_masks(9, [removed])[0]), max_new_tokens=6)
+    for length in range(len(ids)):
+        said = [
+            reference(tiny, prompt, jopa.Output((*ids[:length], token), "", (length, length + 1)), removal, removed)
+            for token in range(len(tiny_models.VOCABULARY))
+        ]
+        assert int(torch.cat(said).argmax()) == ids[length]
+
+
+def plain_log_prob(model, prompt, output, factor):
+    """Σ log p(y) with each unit's input embeddings multiplied by its factor: one plain forward."""
+    ids = torch.tensor([[*prompt.ids, *output.ids]])
+    scale = torch.ones(ids.shape[1], dtype=factor.dtype)
+    for number, unit in enumerate(prompt.units):
+        scale = scale.index_put((torch.tensor(unit.positions),), factor[number])
+    embeddings = model.get_input_embeddings()(ids).detach() * scale[None, :, None]
+    logits = model(inputs_embeds=embeddings, use_cache=False).logits[0].log_softmax(-1)
+    return logits[torch.arange(len(prompt.ids) - 1, ids.shape[1] - 1), list(output.ids)].sum()
+
+
+@pytest.mark.parametrize("removed", [(), (1,), (0, 8)])
+def test_mask_gradient_equals_a_plain_backward(tiny, removed):
+    prompt, output = case(tiny)
+    keep = keep_masks(9, [removed])[0]
+    factor = keep.float().requires_grad_()
+    (expected,) = torch.autograd.grad(plain_log_prob(tiny.model, prompt, output, factor), factor)
+    gradient = jopa.ModelScorer(tiny, prompt, output, "zero").mask_gradient(keep)
+    assert torch.allclose(gradient, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_mask_gradient_equals_finite_differences():
+    gpt2 = tiny_models.language_model("gpt2")  # its layers keep float64, which small differences need
+    prompt, output = case(gpt2)
+    double = type(gpt2.model)(gpt2.model.config)
+    double.load_state_dict(gpt2.model.state_dict())
+    double.double().eval()
+    keep = keep_masks(9, [()])[0]
+    gradient = jopa.ModelScorer(gpt2, prompt, output, "zero").mask_gradient(keep)
+    step = 1e-4
+    for unit in range(9):
+        change = torch.zeros(9, dtype=torch.double)
+        change[unit] = step
+        with torch.no_grad():
+            up, down = (plain_log_prob(double, prompt, output, 1 + sign * change).item() for sign in (1, -1))
+        assert gradient[unit].item() == pytest.approx((up - down) / (2 * step), rel=1e-3, abs=1e-3)
+
+
+def test_logits_are_made_for_target_positions_only_and_hooks_are_gone_afterwards(llama):
+    prompt, output = case(llama, target=(2, 5))
+    shapes = []
+    watch = llama.model.lm_head.register_forward_hook(lambda _m, _i, out: shapes.append(tuple(out.shape[:2])))
+    try:
+        jopa.ModelScorer(llama, prompt, output, "delete").log_probs(keep_masks(9, [(0,), (1,)]))
+    finally:
+        watch.remove()
+    assert shapes == [
+        (1, 1),
+        (2, 3),
+    ]  # one position for the prefix; three target tokens for each of two masks
+    assert not llama.model.lm_head._forward_pre_hooks
+
+
+def test_ffe_counts_the_tokens_that_enter_the_model(llama):
+    prompt, output = case(llama)
+    seen = []
+    watch = llama.model.register_forward_pre_hook(
+        lambda _m, _a, kw: seen.append(kw["input_ids" if "input_ids" in kw else "inputs_embeds"].shape[:2].numel()),
+        with_kwargs=True,
+    )
+    scorer = jopa.ModelScorer(llama, prompt, output, "delete", batch_size=2)
+    try:
+        scorer.log_probs(keep_masks(9, [(), (0,), (1, 2), (3,)]))
+        forwards = sum(seen)
+        assert scorer.ffe == pytest.approx(forwards / (len(prompt.ids) + len(output.ids)))
+        scorer.mask_gradient(keep_masks(9, [()])[0])
+        gradient = seen[-1]
+    finally:
+        watch.remove()
+    assert scorer.ffe == pytest.approx((forwards + 3 * gradient) / (len(prompt.ids) + len(output.ids)))
+
+
+def test_the_prefix_is_computed_once(llama):
+    prompt, output = case(llama, system="please tell me what you think")
+    with_prefix = jopa.ModelScorer(llama, prompt, output, "zero")
+    without = jopa.ModelScorer(llama, prompt, output, "zero", reuse_prefix=False)
+    for scorer in (with_prefix, without):
+        for pair in combinations(range(9), 2):
+            scorer.log_probs(keep_masks(9, [pair]))
+    n_prefix = prompt.units[0].positions[0]
+    total = len(prompt.ids) + len(output.ids)
+    assert without.ffe == pytest.approx(36 * (total - 1) / total)
+    assert with_prefix.ffe == pytest.approx((n_prefix + 36 * (total - 1 - n_prefix)) / total)
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(llama, monkeypatch):
+    prompt, output = case(llama)
+    sets = [(i,) for i in range(9)]
+    expected = jopa.ModelScorer(llama, prompt, output, "delete").log_probs(keep_masks(9, sets))
+    scorer = jopa.ModelScorer(llama, prompt, output, "delete")
+    sizes = []
+    score = scorer._score
+
+    def tight(rows, keep):
+        sizes.append(len(rows))
+        if len(rows) > 2:
+            raise torch.OutOfMemoryError("no room")
+        return score(rows, keep)
+
+    monkeypatch.setattr(scorer, "_score", tight)
+    assert torch.allclose(scorer.log_probs(keep_masks(9, sets)), expected, atol=1e-5)
+    assert sizes == [9, 4, 2, 2, 2, 2, 1]
+
+
+def test_out_of_memory_with_one_mask_says_what_to_do(llama, monkeypatch):
+    prompt, output = case(llama)
+    scorer = jopa.ModelScorer(llama, prompt, output, "delete")
+
+    def never(rows, keep):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+
+    monkeypatch.setattr(scorer, "_score", never)
+    with pytest.raises(jopa.ScoringError, match="out of memory with one mask"):
+        scorer.log_probs(keep_masks(9, [()]))
+
+
+def test_other_errors_of_the_model_are_not_swallowed(llama, monkeypatch):
+    prompt, output = case(llama)
+    scorer = jopa.ModelScorer(llama, prompt, output, "delete")
+
+    def broken(rows, keep):
+        raise RuntimeError("shape mismatch")
+
+    monkeypatch.setattr(scorer, "_score", broken)
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        scorer.log_probs(keep_masks(9, [()]))
+
+
+def test_nan_is_an_error_that_names_the_mask(llama):
+    prompt, output = case(llama)
+    with torch.no_grad():
+        weight = llama.model.get_input_embeddings().weight
+        token = prompt.ids[prompt.units[4].positions[0]]
+        saved = weight[token].clone()
+        weight[token] = math.nan
+        try:
+            scorer = jopa.ModelScorer(llama, prompt, output, "delete")
+            scorer.log_probs(keep_masks(9, [(4,)]))  # without the broken token all is well
+            with pytest.raises(jopa.ScoringError, match=r"nan .* units \[2, 3\] removed \(delete\)"):
+                scorer.log_probs(keep_masks(9, [(4,), (2, 3)]))
+        finally:
+            weight[token] = saved
+
+
+def test_nothing_left_to_predict_from_is_refused():
+    model = tiny_models.language_model("gpt2", chat=False)
+    prompt, output = case(model)
+    for removal in ("delete", "hide"):
+        scorer = jopa.ModelScorer(model, prompt, output, removal)
+        with pytest.raises(jopa.PromptError, match="nothing is left"):
+            scorer.log_probs(keep_masks(9, [tuple(range(9))]))
+    scorer = jopa.ModelScorer(model, prompt, output, "zero")
+    assert scorer.log_probs(keep_masks(9, [tuple(range(9))])).isfinite().all()
+
+
+def test_training_mode_and_dropout_are_put_back():
+    model = tiny_models.language_model("gpt2")
+    prompt, output = case(model)
+    model.model.train()
+    model.model.transformer.h[0].eval()
+    try:
+        modes = [module.training for module in model.model.modules()]
+        first = jopa.ModelScorer(model, prompt, output, "delete").log_probs(keep_masks(9, [(1,)]))
+        second = jopa.ModelScorer(model, prompt, output, "delete").log_probs(keep_masks(9, [(1,)]))
+        assert torch.equal(first, second)
+        assert [module.training for module in model.model.modules()] == modes
+    finally:
+        model.model.eval()
+
+
+def test_bad_settings_are_refused(llama):
+    prompt, output = case(llama)
+    with pytest.raises(jopa.SettingError, match="unknown removal 'blank': choose one of delete, zero, hide"):
+        jopa.ModelScorer(llama, prompt, output, "blank")
+    with pytest.raises(jopa.SettingError, match="batch_size must be at least 1"):
+        jopa.ModelScorer(llama, prompt, output, "zero", batch_size=0)
+    with pytest.raises(jopa.SettingError, match="target must lie within the output's 7 tokens, got 3:9"):
+        jopa.Output(ANSWER, "", (3, 9))

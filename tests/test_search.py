@@ -1,0 +1,151 @@
+"""Algorithm 1 on planted problems, with brute force as the oracle."""
+
+import pytest
+import torch
+
+import jopa
+from jopa.methods.search import PaperSearch
+from table_scorer import TableScorer, TableScorerWithGradient, best_sets, problem, redundant_pair
+
+
+def chosen(method, question, k, seed=0):
+    selection = method.run(question, k, seed=seed)
+    assert len(set(selection.removed)) == k
+    assert all(0 <= unit < question.n_units for unit in selection.removed)
+    return frozenset(selection.removed)
+
+
+@pytest.mark.parametrize("initial", ["abs", "signed-low", "signed-high", "random"])
+@pytest.mark.parametrize("sampling", ["gradient", "uniform"])
+def test_finds_the_pair_that_no_single_removal_reveals(initial, sampling):
+    question = problem(8, redundant_pair)
+    alone = {i: question.log_prob() - question.log_prob([i]) for i in range(8)}
+    ranked = sorted(alone, key=lambda i: -alone[i])
+    assert ranked[:2] == [0, 1]
+    assert not {2, 5} <= set(ranked[:3])  # the best three one by one miss the pair
+    method = PaperSearch(initial=initial, sampling=sampling)
+    assert chosen(method, question, 3) == {0, 2, 5}
+    assert best_sets(question.scorer, 3) == {frozenset({0, 2, 5})}
+
+
+def test_single_swaps_end_in_a_local_optimum():
+    """Appendix A.1 promises no more: from {0, 1} no single swap leads towards the pair {2, 5}."""
+    question = problem(8, redundant_pair)
+    assert chosen(PaperSearch(sampling="uniform"), question, 2) == {0, 1}
+    assert question.certificate([0, 1]) == "one-swap-optimal"
+    assert best_sets(question.scorer, 2) == {frozenset({2, 5})}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_reaches_the_enumerated_optimum_of_random_problems(seed):
+    weights = torch.randn(9, 9, generator=torch.Generator().manual_seed(seed))
+
+    def quadratic(removed):
+        index = sorted(removed)
+        return float(weights[index][:, index].sum())
+
+    question = problem(9, quadratic)
+    assert chosen(PaperSearch(steps=400, sampling="uniform"), question, 3) in best_sets(question.scorer, 3)
+
+
+def test_the_objective_never_rises_and_the_trace_tells_every_proposal():
+    question = problem(8, redundant_pair)
+    selection = PaperSearch(steps=50).run(question, 2, seed=3)
+    values = [step.log_prob for step in selection.trace]
+    assert [step.step for step in selection.trace] == list(range(51))
+    assert values == sorted(values, reverse=True)
+    assert values[-1] == question.log_prob(selection.removed)
+    assert selection.trace[-1].evaluations == question.evaluations == len(set(question.scorer.asked))
+    assert selection.stop == "all 50 proposals made"
+
+
+def test_the_same_mask_is_never_scored_twice():
+    question = problem(6, redundant_pair)
+    PaperSearch(steps=300, sampling="uniform").run(question, 2)
+    assert len(question.scorer.asked) == len(set(question.scorer.asked)) <= 15 + 1
+
+
+def test_the_same_seed_gives_the_same_search_and_another_seed_another():
+    def run(seed):
+        return PaperSearch(steps=20, initial="random").run(problem(12, redundant_pair), 3, seed=seed)
+
+    assert run(1) == run(1)
+    assert len({run(seed).trace for seed in range(5)}) > 1
+
+
+def test_initial_sets_are_what_they_are_called():
+    slopes = torch.tensor([0.5, -3.0, 2.0, -0.1, 1.0])
+
+    class Slopes(TableScorer):
+        def mask_gradient(self, keep):
+            assert keep.all()
+            return slopes
+
+    def first(initial):
+        return PaperSearch(steps=0, initial=initial).run(jopa.Problem(Slopes(5, lambda _: -1.0)), 2).removed
+
+    assert first("abs") == (1, 2)
+    assert first("signed-low") == (1, 3)
+    assert first("signed-high") == (2, 4)
+
+
+def test_gradient_sampling_prefers_units_with_a_large_gradient():
+    class Slopes(TableScorer):
+        def mask_gradient(self, keep):
+            return torch.tensor([9.0, 0.0, 0.0, 5.0, 0.0, 0.0])
+
+    question = jopa.Problem(Slopes(6, lambda _: -1.0))
+    PaperSearch(steps=40, sampling="gradient").run(question, 1)
+    proposed = question.scorer.asked[1:]
+    assert set(proposed) <= {frozenset({3}), frozenset({1}), frozenset({2}), frozenset({4}), frozenset({5})}
+    assert frozenset({3}) in proposed and len(proposed) < 4  # e^5 against four times e^0
+    even = jopa.Problem(Slopes(6, lambda _: -1.0))
+    PaperSearch(steps=40, sampling="uniform").run(even, 1)
+    assert len(even.scorer.asked) == 6  # the first set and all five others
+
+
+def test_removing_every_unit_leaves_nothing_to_search():
+    question = problem(3, lambda removed: -float(len(removed)))
+    selection = PaperSearch().run(question, 3)
+    assert sorted(selection.removed) == [0, 1, 2]
+    assert selection.stop == "every unit is removed"
+
+
+def test_a_black_box_scorer_is_refused_before_any_work():
+    scorer = TableScorer(4, redundant_pair)
+    with pytest.raises(jopa.SettingError, match="method 'jopa-paper' needs gradients, which TableScorer does not give"):
+        PaperSearch().run(jopa.Problem(scorer), 2)
+    assert scorer.asked == []
+
+
+@pytest.mark.parametrize("k", [0, -1, 9])
+def test_k_out_of_range_is_refused(k):
+    with pytest.raises(jopa.SettingError, match=f"k must be between 1 and the prompt's 8 units, got {k}"):
+        PaperSearch().run(problem(8, redundant_pair), k)
+
+
+def test_settings_out_of_range_are_refused():
+    with pytest.raises(jopa.SettingError, match="steps must be at least 0, got -1"):
+        PaperSearch(steps=-1)
+    with pytest.raises(
+        jopa.SettingError, match="initial must be one of abs, signed-low, signed-high, random, got 'top'"
+    ):
+        PaperSearch(initial="top")
+    with pytest.raises(jopa.SettingError, match="sampling must be one of gradient, uniform, got 'greedy'"):
+        PaperSearch(sampling="greedy")
+
+
+def test_make_method_knows_names_settings_and_budgets():
+    assert jopa.make_method("jopa-paper", steps=7, initial="random") == PaperSearch(7, "random")
+    assert jopa.make_method("jopa-paper", budget=9).steps == 9
+    with pytest.raises(jopa.SettingError, match="unknown method 'jopper': choose one of jopa-paper"):
+        jopa.make_method("jopper")
+    with pytest.raises(jopa.SettingError, match="has no setting 'step': it has steps, initial, sampling"):
+        jopa.make_method("jopa-paper", step=3)
+
+
+def test_progress_is_told():
+    told = []
+    scorer = TableScorerWithGradient(5, redundant_pair)
+    PaperSearch(steps=3).run(jopa.Problem(scorer, lambda done, total: told.append((done, total))), 2)
+    assert told == [(1, 3), (2, 3), (3, 3)]
