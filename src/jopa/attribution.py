@@ -22,13 +22,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from jopa.errors import InputFileError, SettingError
 from jopa.prompt import Unit
-from jopa.scoring import Scorer, WhiteBoxScorer
+from jopa.scoring import ModelScorer, Scorer, WhiteBoxScorer
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
     from torch import Tensor
 
 SCHEMA = 1
+
+Needs = Literal["scores", "gradient", "attention", "model"]
 
 Progress = Callable[[int, int | None], None]
 """Called with the steps done and, if known, the steps in all."""
@@ -98,10 +100,12 @@ class Problem:
         """
         if not 1 <= k <= self.n_units:
             raise SettingError(f"k must be between 1 and the prompt's {self.n_units} units, got {k}")
-        if method.requires == "gradient" and not isinstance(self.scorer, WhiteBoxScorer):
+        needed = {"scores": Scorer, "gradient": WhiteBoxScorer, "attention": WhiteBoxScorer, "model": ModelScorer}
+        if not isinstance(self.scorer, needed[method.requires]):
+            what = {"gradient": "gradients", "attention": "attention weights", "model": "the model itself"}
             raise SettingError(
-                f"method '{method.name}' needs gradients, which {type(self.scorer).__name__} does not give; choose a "
-                "black-box method"
+                f"method '{method.name}' needs {what[method.requires]}, which {type(self.scorer).__name__} does not "
+                "give; choose a black-box method"
             )
 
     def certificate(self, removed: Iterable[int]) -> Literal["none", "one-swap-optimal", "optimal"]:
@@ -147,11 +151,15 @@ class Selection:
         removed: distinct unit indices.
         stop: why the method ended, in a few words.
         trace: how a search came there; empty for methods that do not search.
+        scores: one a unit, for methods that rank: the chosen units have the highest.
+        details: what else the method has to tell, such as standard errors; numbers, texts and lists of them.
     """
 
     removed: tuple[int, ...]
     stop: str
     trace: tuple[TraceStep, ...] = ()
+    scores: tuple[float, ...] | None = None
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -162,8 +170,10 @@ class Method(ABC):
     """As the command line calls it."""
     summary: ClassVar[str]
     """One line for people."""
-    requires: ClassVar[Literal["scores", "gradient"]] = "scores"
-    """What it needs of a scorer."""
+    cost: ClassVar[str]
+    """Its model work in full-forward equivalents, in a few words; T is the number of units."""
+    requires: ClassVar[Needs] = "scores"
+    """What it needs of a scorer: scores alone (a black box), gradients, attention weights, or the model itself."""
     preset_removal: ClassVar[str] = "delete"
     """The removal it uses unless asked otherwise."""
 
@@ -192,6 +202,42 @@ class Method(ABC):
     def settings(self) -> dict[str, Any]:
         """The method's name and the values of its fields."""
         return {"name": self.name, **{item.name: getattr(self, item.name) for item in fields(self)}}
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A score for every unit, from which any k can be answered.
+
+    Attributes:
+        scores: one a unit; the higher, the more the unit matters.
+        stop: why the method ended, in a few words.
+        details: what else the method has to tell.
+    """
+
+    scores: tuple[float, ...]
+    stop: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RankingMethod(Method):
+    """A method that scores units one by one; its k units are the k with the highest scores."""
+
+    @abstractmethod
+    def rank(self, problem: Problem, *, seed: int = 0) -> Ranking:
+        """Score every unit."""
+
+    def run(self, problem: Problem, k: int, *, seed: int = 0) -> Selection:
+        """Choose the k units with the highest scores, the first of equals; see `Method.run`."""
+        problem.require(k, self)
+        ranking = self.rank(problem, seed=seed)
+        return top_units(ranking, k)
+
+
+def top_units(ranking: Ranking, k: int) -> Selection:
+    """The selection of the k highest-ranked units: any k from one ranking."""
+    order = sorted(range(len(ranking.scores)), key=lambda i: (-ranking.scores[i], i))
+    return Selection(tuple(order[:k]), ranking.stop, scores=ranking.scores, details=ranking.details)
 
 
 @dataclass(frozen=True)
@@ -228,6 +274,8 @@ class Attribution:
         certificate: "none", "one-swap-optimal" or "optimal"; see `Problem.certificate`.
         versions: of jopa and what it stands on.
         effects: L({i}) of every unit of the prompt, if asked for.
+        scores: the method's own score of every unit, if it ranks units.
+        details: what else the method has to tell, if anything.
     """
 
     model: dict[str, str | None]
@@ -255,7 +303,9 @@ class Attribution:
     stop: str
     certificate: str
     versions: dict[str, str]
-    effects: tuple[float, ...] | None = field(default=None)
+    effects: tuple[float, ...] | None = None
+    scores: tuple[float, ...] | None = None
+    details: dict[str, Any] | None = None
 
     @property
     def joint(self) -> float:
@@ -280,12 +330,10 @@ class Attribution:
             "output": {"text": self.output, "ids": list(self.output_ids), "target": list(self.target)},
         }
         plain = [item.name for item in fields(self) if item.name not in _NESTED]
-        record |= {name: getattr(self, name) for name in plain if name != "effects"}
-        record |= {name: list(record[name]) for name in ("removed", "individual")}
+        record |= {name: getattr(self, name) for name in plain}
         record["trace"] = [asdict(step) for step in self.trace]
-        if self.effects is not None:
-            record["effects"] = list(self.effects)
-        return record
+        record |= {name: list(value) for name, value in record.items() if isinstance(value, tuple)}
+        return {name: value for name, value in record.items() if value is not None or name not in _OPTIONAL}
 
     def to_json(self) -> str:
         """The attribution as JSON text; `from_json` gives an equal value."""
@@ -313,7 +361,7 @@ class Attribution:
                 "removed": tuple(record["removed"]),
                 "individual": tuple(record["individual"]),
                 "trace": tuple(TraceStep(**step) for step in record["trace"]),
-                "effects": tuple(record["effects"]) if "effects" in record else None,
+                **{name: tuple(record[name]) for name in ("effects", "scores") if name in record},
             }
             return cls(**values)
         except (KeyError, TypeError) as error:
@@ -342,6 +390,7 @@ class Attribution:
 
 
 _NESTED = {"model", "prompt", "input_ids", "units", "output", "output_ids", "target"}
+_OPTIONAL = {"effects", "scores", "details"}
 
 
 def joint_effects(problem: Problem, sets: Sequence[Iterable[int]]) -> list[float]:

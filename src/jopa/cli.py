@@ -118,10 +118,12 @@ def methods() -> None:
     """List the methods, one line each."""
     from jopa.methods import METHODS
 
-    width = max(map(len, METHODS))
-    for name, method in METHODS.items():
-        needs = {"scores": "black box", "gradient": "gradient"}[method.requires]
-        typer.echo(f"{name:<{width}}  {needs:<9}  {method.preset_removal:<6}  {method.summary}")
+    needs = {"scores": "black box", "gradient": "gradient", "attention": "attention", "model": "model"}
+    rows = [("METHOD", "NEEDS", "COST IN FFE", "WHAT IT IS")]
+    rows += [(name, needs[method.requires], method.cost, method.summary) for name, method in METHODS.items()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        typer.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 @app.command()

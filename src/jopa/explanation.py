@@ -214,6 +214,8 @@ def attribute(
             "python": platform.python_version(),
         },
         effects=tuple(effects) if all_effects else None,
+        scores=selection.scores,
+        details=selection.details or None,
     )
 
 

@@ -148,7 +148,7 @@ def _conversation(prompt: str | Sequence[Message], system: str | None, prefill: 
     return messages
 
 
-def _checked_messages(prompt: Sequence[Message]) -> list[dict[str, Any]]:
+def _checked_messages(prompt: object) -> list[dict[str, Any]]:
     """Copies of chat messages whose shape is right, at least one of them the user's."""
     if not isinstance(prompt, Sequence) or isinstance(prompt, bytes):
         raise PromptError(f"a prompt is a text or a list of chat messages, got {type(prompt).__name__}")
@@ -282,17 +282,12 @@ def _atoms(tokens: _Tokens) -> list[Unit]:
     """The smallest removable pieces; their texts, joined, are the prompt's text."""
     kept = list(_prompt_pieces(tokens))
     text = tokens.text
-    cuts = [end + _visible_length(text[end:begin]) for ((_, end), _), ((begin, _), _) in pairwise(kept)]
+    cuts = [end + len(_MARKS.match(text, end, begin)[0]) for ((_, end), _), ((begin, _), _) in pairwise(kept)]
     spans = pairwise([0, *cuts, len(text)]) if kept else ()
     return [
         Unit(text[start:end], start, end, tuple(positions))
         for (start, end), (_, positions) in zip(spans, kept, strict=True)
     ]
-
-
-def _visible_length(text: str) -> int:
-    """How many characters there are before the first blank."""
-    return next((i for i, character in enumerate(text) if character.isspace()), len(text))
 
 
 def _prompt_pieces(tokens: _Tokens) -> Iterator[tuple[Span, list[int]]]:
@@ -331,7 +326,7 @@ def _pieces(offsets: Sequence[Span | None]) -> list[tuple[Span, list[int]]]:
 
 # Scripts written without blanks (kana, Han); there a word is a character with the punctuation around it.
 _UNSPACED = "\u3040-\u3098\u309b-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_WORD = re.compile(rf"\s*(?:[^\w\s]*[{_UNSPACED}][^\w\s]*|[^\s{_UNSPACED}]+)")
+_WORD = re.compile(rf"[^\w\s]*[{_UNSPACED}][^\w\s]*|[^\s{_UNSPACED}]+")
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _SENTENCE_END = re.compile(
     r"(?<![.!?…؟۔।])[.!?…؟۔।]++[\"'”’»)\]*_]*+(?=\s)\s*"  # needs a blank: not the point in 3.14 or jopa.org
@@ -391,7 +386,7 @@ def _tiling(text: str, ends: list[int]) -> list[Span]:
     return list(pairwise([0, *ends[:-1], len(text)]))
 
 
-def _checked_spans(text: str, spans: Sequence[Span]) -> list[Span]:
+def _checked_spans(text: str, spans: Any) -> list[Span]:
     """The caller's own spans, in reading order."""
     try:
         ordered = sorted((whole_number(start), whole_number(end)) for start, end in spans)

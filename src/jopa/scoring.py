@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -28,7 +28,7 @@ from jopa.model import LanguageModel, evaluating
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
     from torch import Tensor
-    from transformers import Cache
+    from transformers import Cache, PreTrainedModel
 
     from jopa.prompt import Prompt
 
@@ -38,6 +38,8 @@ REMOVALS = ("delete", "zero", "hide")
 # throughput curve on a 2-core CPU, and small against any GPU's memory.
 _BATCH_TOKENS = {"cpu": 1024, "cuda": 32768}
 _BATCH_LOGIT_BYTES = {"cpu": 2**28, "cuda": 2**31}
+# A backward keeps every layer's activations, so its rows are counted as this many times longer.
+_GRADIENT_MEMORY = 4
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,20 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class WhiteBoxScorer(Scorer, Protocol):
-    """A scorer that also knows gradients."""
+    """A scorer that also looks inside: gradients of the relaxed mask, and attention."""
 
     def mask_gradient(self, keep: Bool[Tensor, "units"]) -> Float[Tensor, "units"]:
         """Derivative of Σ log p(y) by each unit's factor m at `keep`, in nats."""
+        ...
+
+    def relaxed_gradients(
+        self, factors: Float[Tensor, "rows units"]
+    ) -> tuple[Float[Tensor, "rows"], Float[Tensor, "rows units"]]:
+        """Σ log p(y) and its derivative by m at fractional masks m, in nats."""
+        ...
+
+    def attention(self) -> Float[Tensor, "layers units"]:
+        """Mean attention that the tokens which predict the target pay to each unit, layer by layer."""
         ...
 
 
@@ -168,25 +180,14 @@ class ModelScorer:
 
         self._prepare_prefix()
         rows = [self._kept_positions(mask) for mask in keep]
-        # Rows of like length share a batch, so that little of it is padding.
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         scores = torch.empty(len(rows), len(self._targets))
-        done = 0
-        while done < len(order):
-            batch = order[done : done + self._rows_per_batch(len(rows[order[-1]]))]
-            try:
-                scores[batch] = self._score([rows[i] for i in batch], keep[batch])
-            except RuntimeError as error:
-                if not _out_of_memory(error):
-                    raise
-                if len(batch) == 1:
-                    raise ScoringError(
-                        f"out of memory with one mask of {len(rows[batch[0]])} tokens; use a smaller model or dtype, a "
-                        "shorter prompt or fewer output tokens"
-                    ) from error
-                self._batch_size = len(batch) // 2
-                continue
-            done += len(batch)
+        # Rows of like length share a batch, so that little of it is padding.
+        for batch, score in self._in_batches(
+            sorted(range(len(rows)), key=lambda i: len(rows[i])),
+            max(map(len, rows), default=0),
+            lambda batch: self._score([rows[i] for i in batch], keep[batch]),
+        ):
+            scores[batch] = score
         finite = scores.isfinite().all(dim=1)
         if not finite.all():
             worst = int((~finite).nonzero()[0])
@@ -198,33 +199,135 @@ class ModelScorer:
         return scores
 
     def mask_gradient(self, keep: Bool[Tensor, "units"]) -> Float[Tensor, "units"]:
-        """Derivative of Σ log p(y) by m at m = keep, where m scales the units' input embeddings (equation 3).
+        """Derivative of Σ log p(y) by m at m = keep; see `relaxed_gradients`."""
+        return self.relaxed_gradients(keep.float()[None])[1][0]
 
-        Whatever the removal, the relaxation is the paper's m ⊙ x: one forward and one backward.
+    def relaxed_gradients(
+        self, factors: Float[Tensor, "rows units"]
+    ) -> tuple[Float[Tensor, "rows"], Float[Tensor, "rows units"]]:
+        """Σ log p(y) and its derivative by m, where m scales the units' input embeddings (m ⊙ x, equation 3).
+
+        Whatever the removal, this is the relaxation: one forward and one backward for each row.
 
         Args:
-            keep: the mask to differentiate at.
+            factors: one fractional mask a row; 1 leaves a unit as it is, 0 removes it as removal "zero" does.
 
         Returns:
-            float32, in nats, on the CPU.
+            Log-probabilities and derivatives, float32, in nats, on the CPU.
+
+        Raises:
+            ScoringError: a gradient is not finite, or memory does not suffice for one row.
         """
         import torch
 
         self._prepare_prefix()
-        factor = keep.to(torch.float32).requires_grad_()
+        log_probs, gradients = torch.empty(len(factors)), torch.empty(len(factors), self.n_units)
+        n_tokens = len(self._ids) - self._prefix_length
+        for batch, (log_prob, gradient) in self._in_batches(
+            range(len(factors)), n_tokens * _GRADIENT_MEMORY, lambda batch: self._differentiate(factors[batch])
+        ):
+            log_probs[batch], gradients[batch] = log_prob, gradient
+        if not gradients.isfinite().all():
+            raise ScoringError("the gradient of the log-probability is not finite; try dtype float32")
+        return log_probs, gradients
+
+    def _differentiate(
+        self, factors: Float[Tensor, "rows units"]
+    ) -> tuple[Float[Tensor, "rows"], Float[Tensor, "rows units"]]:
+        import torch
+
+        factors = factors.clone().requires_grad_()
         positions = torch.arange(self._prefix_length, len(self._ids))
         units = self._unit_of[positions]
-        scale = torch.where(units >= 0, factor[units.clamp(min=0)], torch.ones(()))
-        with evaluating(self.model.model):
-            inputs = self._embedded(self._ids[positions][None], scale[None])
-            with torch.enable_grad():
-                logits = self._target_logits(inputs, positions[None], None, [len(positions)])
-                total = _log_probs(logits[0], self._targets).sum()
-                (gradient,) = torch.autograd.grad(total, factor)
-        self._tokens_processed += 2 * len(positions)
-        if not gradient.isfinite().all():
-            raise ScoringError("the gradient of the log-probability is not finite; try dtype float32")
-        return gradient
+        scale = torch.where(units >= 0, factors[:, units.clamp(min=0)], torch.ones(()))
+        ids, rows = self._ids[positions].expand(len(factors), -1), positions.expand(len(factors), -1)
+        with evaluating(self.model.model), torch.enable_grad():
+            logits = self._target_logits(self._embedded(ids, scale), rows, None, [len(positions)] * len(factors))
+            totals = torch.stack([_log_probs(row, self._targets).sum() for row in logits])
+            (gradients,) = torch.autograd.grad(totals.sum(), factors)
+        self._tokens_processed += 2 * rows.numel()
+        return totals.detach().cpu(), gradients
+
+    def attention(self) -> Float[Tensor, "layers units"]:
+        """Attention to each unit, averaged over heads and over the positions that predict the target tokens.
+
+        Those are the last token of the input (it predicts the first output token) and every output token but the
+        last. A unit's attention is the sum over its tokens. One forward without the prefix cache.
+
+        Returns:
+            float32, on the CPU; each entry between 0 and 1.
+
+        Raises:
+            ScoringError: the model does not give its attention weights.
+        """
+        import torch
+
+        model = self.model.model
+        reads = torch.arange(self._first_read, len(self._ids))
+        with torch.no_grad(), evaluating(model), _eager_attention(model), _reading_only(self.model, reads[None]):
+            layers = model(
+                input_ids=self._ids[None].to(self.model.device), output_attentions=True, use_cache=False
+            ).attentions
+        self._tokens_processed += len(self._ids)
+        if not layers or any(layer is None for layer in layers):
+            raise ScoringError(f"'{self.model.id}' does not give its attention weights; choose another method")
+        of_tokens = torch.stack(
+            [layer[0, :, reads.to(layer.device)].float().mean(dim=(0, 1)).cpu() for layer in layers]
+        )
+        of_units = torch.zeros(len(layers), self.n_units)
+        inside = self._unit_of >= 0
+        return of_units.index_add(1, self._unit_of[inside], of_tokens[:, inside])
+
+    def replaced_log_probs(self, ids: Int[Tensor, "rows prompt_tokens"]) -> Float[Tensor, "rows out"]:
+        """Log-probability of each target token after other prompts of the same number of tokens, in nats.
+
+        Args:
+            ids: whole inputs, template included; the template before the first unit must be the prompt's own.
+        """
+        import torch
+
+        self._prepare_prefix()
+        n_prompt = len(self.prompt.ids)
+        assert ids.shape[1] == n_prompt and bool(
+            (ids[:, : self._prefix_length] == self._ids[: self._prefix_length]).all()
+        )
+        rows = torch.cat([ids, self._ids[n_prompt:].expand(len(ids), -1)], dim=1)[:, self._prefix_length :]
+        positions = torch.arange(self._prefix_length, len(self._ids))
+        scores = torch.empty(len(rows), len(self._targets))
+
+        def score(batch: Sequence[int]) -> Float[Tensor, "rows out"]:
+            inputs = {"input_ids": rows[list(batch)].to(self.model.device)}
+            with torch.no_grad(), evaluating(self.model.model):
+                logits = self._target_logits(
+                    inputs, positions.expand(len(batch), -1), None, [len(positions)] * len(batch)
+                )
+                return torch.stack([_log_probs(row, self._targets).cpu() for row in logits])
+
+        for batch, log_probs in self._in_batches(range(len(rows)), len(positions), score):
+            scores[batch] = log_probs
+        return scores
+
+    def _in_batches(
+        self, rows: Sequence[int], length: int, work: Callable[[list[int]], Any]
+    ) -> Iterator[tuple[list[int], Any]]:
+        """Do work on rows of at most `length` tokens, many at once; halve the batch when memory runs out."""
+        done = 0
+        while done < len(rows):
+            batch = list(rows[done : done + self._rows_per_batch(length)])
+            try:
+                result = work(batch)
+            except RuntimeError as error:
+                if not _out_of_memory(error):
+                    raise
+                if len(batch) == 1:
+                    raise ScoringError(
+                        f"out of memory with one input of {len(self._ids)} tokens; use a smaller model or dtype, a "
+                        "shorter prompt or fewer output tokens"
+                    ) from error
+                self._batch_size = len(batch) // 2
+                continue
+            yield batch, result
+            done += len(batch)
 
     def removed_inputs(self, keep: Bool[Tensor, "units"]) -> dict[str, Tensor]:
         """The prompt under one mask as keyword arguments of `LanguageModel.generate`."""
@@ -356,6 +459,17 @@ def _reading_only(model: LanguageModel, reads: Int[Tensor, "rows out"]) -> Itera
         yield
     finally:
         hook.remove()
+
+
+@contextmanager
+def _eager_attention(model: PreTrainedModel) -> Iterator[None]:
+    """An attention implementation that returns its weights, for the time of a block."""
+    implementation: Any = model.config._attn_implementation
+    try:
+        model.set_attn_implementation("eager")
+        yield
+    finally:
+        model.set_attn_implementation(implementation)
 
 
 def _log_probs(logits: Float[Tensor, "out vocab"], targets: Int[Tensor, "out"]) -> Float[Tensor, "out"]:

@@ -15,9 +15,9 @@ Sees units and scores, never a tokenizer.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
-from jopa.attribution import Method, Problem, Selection, TraceStep
+from jopa.attribution import Method, Needs, Problem, Selection, TraceStep
 from jopa.errors import SettingError
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ class PaperSearch(Method):
 
     name: ClassVar[str] = "jopa-paper"
     summary: ClassVar[str] = "Algorithm 1 of the paper: gradient-guided probabilistic swaps"
-    requires: ClassVar[Literal["scores", "gradient"]] = "gradient"
+    cost: ClassVar[str] = "3 + N at most"
+    requires: ClassVar[Needs] = "gradient"
     preset_removal: ClassVar[str] = "zero"
 
     def __post_init__(self) -> None:

@@ -1,0 +1,76 @@
+"""Imports point one way: errors ← prompt ← model ← scoring ← attribution ← methods ← explanation ← report ← cli."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "jopa"
+
+ROOMS = ["errors", "prompt", "model", "scoring", "attribution", "methods", "explanation", "report", "cli"]
+EXCEPTIONS = {
+    ("attribution", "report"),  # a notebook asks an Attribution for its HTML; imported when it does
+}
+HEAVY = {"torch", "transformers", "numpy", "rich", "jinja2", "accelerate", "gguf", "platformdirs", "huggingface_hub"}
+
+
+def imports(path: Path, top_level_only: bool = False) -> set[str]:
+    """Names of the modules that a file imports, those under TYPE_CHECKING left out if only the top level counts."""
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level_only else list(ast.walk(tree))
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(node.module)
+    return found
+
+
+def room(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+FILES = [path for path in sorted(SOURCE.rglob("*.py")) if path != SOURCE / "__init__.py"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_point_one_way(path):
+    here = room(path)
+    assert here in ROOMS, f"{here} has no place in the picture: add it here and to docs/architecture.md"
+    for name in imports(path):
+        if name.startswith("jopa."):
+            there = name.split(".")[1]
+            allowed = ROOMS.index(there) <= ROOMS.index(here) or (here, there) in EXCEPTIONS
+            assert allowed, f"{here} must not know {there}"
+
+
+def test_methods_do_not_import_one_another():
+    for path in (SOURCE / "methods").glob("*.py"):
+        if path.name != "__init__.py":
+            assert not any(name.startswith("jopa.methods") for name in imports(path)), path.name
+
+
+def test_the_report_never_runs_a_model():
+    assert not {"torch", "transformers", "jopa.model", "jopa.scoring"} & imports(SOURCE / "report.py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_heavy_imports_happen_where_they_are_used(path):
+    roots = {name.split(".")[0] for name in imports(path, top_level_only=True)}
+    assert not roots & HEAVY
+
+
+def test_import_jopa_is_light():
+    script = f"import sys, jopa; print(sorted(set({sorted(HEAVY)!r}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_picture_in_the_docs_names_every_room():
+    picture = (SOURCE.parents[1] / "docs" / "architecture.md").read_text()
+    for name in ROOMS:
+        assert f"{name}.py" in picture or f"{name}/" in picture, name

@@ -1,0 +1,37 @@
+"""The public names, pinned: whoever adds or removes one means to."""
+
+import jopa
+
+
+def test_public_names():
+    assert jopa.__all__ == [
+        "METHODS",
+        "Attribution",
+        "InputFileError",
+        "JopaError",
+        "LanguageModel",
+        "Method",
+        "ModelError",
+        "ModelScorer",
+        "Output",
+        "PaperSearch",
+        "Problem",
+        "Prompt",
+        "PromptError",
+        "Scorer",
+        "ScoringError",
+        "Selection",
+        "SettingError",
+        "Unit",
+        "WhiteBoxScorer",
+        "build_prompt",
+        "explain",
+        "load",
+        "make_method",
+    ]
+    assert all(hasattr(jopa, name) for name in jopa.__all__)
+
+
+def test_every_public_name_says_what_it_is():
+    for name in jopa.__all__:
+        assert name == "METHODS" or getattr(jopa, name).__doc__, name
