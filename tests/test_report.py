@@ -16,8 +16,9 @@ from rich.console import Console
 
 from jopa.attribution import Attribution, Problem, TraceStep
 from jopa.prompt import Unit
-from jopa.report import CERTIFICATE_WORDS, REMOVAL_WORDS, nats, to_html, to_terminal, unit_name, visible, word_diff
+from jopa.report import CERTIFICATE_WORDS, REMOVAL_WORDS, nats, to_html, unit_name, visible, word_diff
 from jopa.scoring import REMOVALS
+from jopa.terminal import to_terminal
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
@@ -496,7 +497,7 @@ def test_tables_and_boxes_have_names():
 
 
 def test_import_stays_light():
-    code = "import sys, jopa.report; print([m for m in ('rich', 'jinja2', 'torch') if m in sys.modules])"
+    code = "import sys, jopa.report, jopa.terminal; print([m for m in ('rich', 'jinja2', 'torch') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert found.strip() == "[]"
 

@@ -8,9 +8,10 @@ print(attribution.chosen, attribution.probability_ratio)
 from jopa.attribution import Attribution, Method, Problem, Selection
 from jopa.errors import InputFileError, JopaError, ModelError, PromptError, ScoringError, SettingError
 from jopa.explanation import explain
+from jopa.loading import load
 from jopa.methods import METHODS, make_method
 from jopa.methods.search import PaperSearch
-from jopa.model import LanguageModel, load
+from jopa.model import LanguageModel
 from jopa.prompt import Prompt, Unit, build_prompt
 from jopa.scoring import ModelScorer, Output, Scorer, WhiteBoxScorer
 

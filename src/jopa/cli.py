@@ -85,8 +85,8 @@ def explain(
     part = _target(target)
 
     from jopa.explanation import explain as run
+    from jopa.loading import load
     from jopa.methods import make_method
-    from jopa.model import load
 
     chosen = make_method(method, budget, **dict(map(_setting, settings or [])))
     with _progress() as progress:
@@ -129,7 +129,7 @@ def methods() -> None:
 @app.command()
 def models() -> None:
     """List the models that need no download, one line each."""
-    from jopa.model import local_models
+    from jopa.loading import local_models
 
     for name, where in local_models():
         typer.echo(f"{name}  {where}")
@@ -186,8 +186,10 @@ def _prompt(prompt: str | None, file: Path | None, messages: Path | None) -> str
         chat = json.loads(_read(messages))
     except ValueError as error:
         raise InputFileError(f"'{messages}' is no JSON: {error}") from error
-    if not isinstance(chat, list):
-        raise InputFileError(f"'{messages}' must hold a JSON list of chat messages, not {type(chat).__name__}")
+    if not isinstance(chat, list) or not all(isinstance(message, dict) for message in chat):
+        raise InputFileError(
+            f"'{messages}' must hold a JSON list of chat messages, as [{{\"role\": \"user\", \"content\": \"…\"}}]"
+        )
     return chat
 
 
@@ -275,7 +277,8 @@ def _deliver(attribution: Attribution, json_path: Path | None, html_path: Path |
     """Write the asked files and show the attribution, on stderr's side if stdout carries JSON."""
     from rich.console import Console
 
-    from jopa.report import to_html, to_terminal
+    from jopa.report import to_html
+    from jopa.terminal import to_terminal
 
     if str(json_path) == "-":
         sys.stdout.write(attribution.to_json() + "\n")

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from jopa.attribution import Attribution, Method, Problem, joint_effects
 from jopa.errors import PromptError, SettingError
+from jopa.loading import load
 from jopa.methods import DEFAULT_METHOD, make_method
-from jopa.model import LanguageModel, load
+from jopa.model import LanguageModel
 from jopa.prompt import Message, Prompt, Span, build_prompt
 from jopa.scoring import REMOVALS, ModelScorer, Output
 

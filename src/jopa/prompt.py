@@ -7,9 +7,9 @@ found by rendering a second time with a marker in the middle of it.
 
 Units are built in three steps. *Pieces* are tokens joined where they share a character: the bytes of one character, or
 the parts of one that the tokenizer normalises. A piece is the prompt's if it shows some of the prompt and none of the
-template, blanks aside. *Atoms* are the prompt's pieces stretched until they tile the text: characters that no token of
-the prompt covers go to the atom before them, and from the first blank on to the one after them. Every other kind of
-unit is a run of atoms: an atom goes to the word, sentence, line or span that holds its first visible character.
+template, blanks aside. *Atoms* are the prompt's pieces stretched until they tile the text: characters that no piece of
+the prompt shows go to the atom after them, combining marks to the one before. Every other kind of unit is a run of
+atoms: an atom goes to the word, sentence, line or span that holds its first visible character.
 
 Knows tokenizers, never a model.
 """
@@ -17,6 +17,7 @@ Knows tokenizers, never a model.
 from __future__ import annotations
 
 import re
+import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 UNIT_KINDS = ("token", "word", "sentence", "line")
+_MARKS = ("Mn", "Mc", "Me", "Cf")
+"""Unicode categories of characters that belong to the one before."""
 
 Span = tuple[int, int]
 Message = Mapping[str, str]
@@ -282,12 +285,17 @@ def _atoms(tokens: _Tokens) -> list[Unit]:
     """The smallest removable pieces; their texts, joined, are the prompt's text."""
     kept = list(_prompt_pieces(tokens))
     text = tokens.text
-    cuts = [end + len(_MARKS.match(text, end, begin)[0]) for ((_, end), _), ((begin, _), _) in pairwise(kept)]
+    cuts = [end + _n_marks(text[end:begin]) for ((_, end), _), ((begin, _), _) in pairwise(kept)]
     spans = pairwise([0, *cuts, len(text)]) if kept else ()
     return [
         Unit(text[start:end], start, end, tuple(positions))
         for (start, end), (_, positions) in zip(spans, kept, strict=True)
     ]
+
+
+def _n_marks(text: str) -> int:
+    """How many combining or invisible characters a text begins with."""
+    return next((i for i, char in enumerate(text) if unicodedata.category(char) not in _MARKS), len(text))
 
 
 def _prompt_pieces(tokens: _Tokens) -> Iterator[tuple[Span, list[int]]]:

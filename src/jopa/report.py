@@ -1,6 +1,6 @@
-"""An Attribution for people: one HTML page (or a piece of a notebook) and a terminal view.
+"""An Attribution for people: what there is to show, and one HTML page (or a piece of a notebook) that shows it.
 
-Both show the same things in the same order: a verdict in one sentence, the prompt with the removed units marked, what
+The page and the terminal view show the same things in the same order: a verdict in one sentence, the prompt with the removed units marked, what
 each unit does alone and all do together, the output beside the output without them, and how the answer was found.
 
 Prompts and outputs are text from strangers. They are never read as markup, and characters that a reader cannot see
@@ -18,11 +18,7 @@ from itertools import accumulate, chain, groupby, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from jinja2 import Environment
-    from rich.console import RenderableType
-    from rich.text import Text
 
     from jopa.attribution import Attribution
 
@@ -36,9 +32,8 @@ CERTIFICATE_WORDS = {
     "one-swap-optimal": "every set that differs in a single unit was scored, and none does more",
     "optimal": "every set of {k} of the {n} units ({sets} in all) was scored, and none does more",
 }
-_NOTHING = "(nothing: it stops at once)"
+NOTHING = "(nothing: it stops at once)"
 _NAMED = 4  # so many units are named in the verdict
-_BAR = 34  # terminal cells
 
 # Unseen characters, but not what joins letters and emoji (U+200C, U+200D, U+FE0F), nor newline and tab.
 _UNSEEN = re.compile(
@@ -47,7 +42,6 @@ _UNSEEN = re.compile(
 )
 _BLANKS = {" ": "␣", "\n": "⏎", "\t": "⇥"}
 _WORD = re.compile(r"\s*(?:[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+)|\s+")
-_SUBSCRIPT = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -80,42 +74,17 @@ def to_html(attribution: Attribution, *, standalone: bool = True) -> str:
         .render(
             a=attribution,
             standalone=standalone,
-            verdict=_verdict(attribution),
-            prompt=_prompt_pieces(attribution),
-            bars=_bars(attribution),
-            meaning=_meaning(attribution),
-            span=_span(attribution),
+            verdict=verdict(attribution),
+            prompt=prompt_pieces(attribution),
+            bars=bars(attribution),
+            meaning=meaning(attribution),
+            span=target_span(attribution),
             outputs=word_diff(attribution.output, attribution.counterfactual_output),
-            nothing=_NOTHING,
-            facts=_facts(attribution),
+            nothing=NOTHING,
+            facts=facts(attribution),
             trace=_trace_line(attribution),
         )
     )
-
-
-def to_terminal(attribution: Attribution) -> RenderableType:
-    """The attribution for a terminal: rich renderables that read well on 80 columns, with or without colour."""
-    from rich.console import Group
-    from rich.padding import Padding
-    from rich.panel import Panel
-
-    a, span = attribution, _span(attribution)
-    prompt = _text(_bracketed(piece) for piece in _prompt_pieces(a))
-    effects = Group(_effects_table(a), _text([(_meaning(a), "italic")]))
-    sections: list[tuple[str, str, RenderableType]] = [
-        ("Prompt", "⟦…⟧ removed, ranked by individual effect", prompt),
-        ("Effects", "in nats; each bar starts where the one above ends", effects),
-        ("Output", "‹…› differs between the two" + (f"; only tokens {span} count" if span else ""), _outputs_table(a)),
-    ]
-    if a.effects is not None:
-        each = zip(a.units, a.effects, strict=True)
-        strip = "  ".join(f"{unit_name(unit.text)} {nats(effect)}" for unit, effect in each)
-        sections.append(("Every unit alone", "in nats", _text([(strip, "")])))
-    sections.append(("How this was found", "", _facts_table(a)))
-    parts: list[RenderableType] = [Panel(_text((run, "bold" if mark else "") for run, mark in _verdict(a)))]
-    for title, note, body in sections:
-        parts += [_text([(title, "bold underline"), (f"  {note}", "italic")]), Padding(body, (0, 0, 1, 2))]
-    return Group(*parts)
 
 
 def word_diff(before: str, after: str) -> tuple[list[Piece], list[Piece]]:
@@ -171,9 +140,9 @@ def _ratio(value: float) -> str:
     return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
 
 
-def _verdict(attribution: Attribution) -> list[Piece]:
+def verdict(attribution: Attribution) -> list[Piece]:
     """The answer as one sentence; unit names have mark 1, the strength mark 2."""
-    ratio, units, span = attribution.probability_ratio, attribution.chosen, _span(attribution)
+    ratio, units, span = attribution.probability_ratio, attribution.chosen, target_span(attribution)
     pieces = [Piece("Without ")]
     for number, unit in enumerate(units[:_NAMED], start=1):
         gap = "" if number == 1 else " and " if number == len(units) else ", "
@@ -189,13 +158,13 @@ def _verdict(attribution: Attribution) -> list[Piece]:
     ]
 
 
-def _span(attribution: Attribution) -> str:
+def target_span(attribution: Attribution) -> str:
     """The output tokens that count, as start:end; empty if all do."""
     start, end = attribution.target
     return "" if end - start == len(attribution.output_ids) else f"{start}:{end}"
 
 
-def _prompt_pieces(attribution: Attribution) -> list[Piece]:
+def prompt_pieces(attribution: Attribution) -> list[Piece]:
     """The prompt with the visible part of each removed unit marked by its rank."""
     pieces, done = [], 0
     for index, rank in sorted(zip(attribution.removed, range(1, len(attribution.removed) + 1), strict=True)):
@@ -213,7 +182,7 @@ def _share(value: float, low: float, high: float) -> float:
     return (value - low) / ((high - low) or 1.0)
 
 
-def _bars(attribution: Attribution) -> list[Bar]:
+def bars(attribution: Attribution) -> list[Bar]:
     """Individual effects and synergy, each from where the last one ended, and the joint effect they add up to."""
     values = [*attribution.individual, attribution.synergy]
     ends = [0.0, *accumulate(values)]
@@ -226,7 +195,7 @@ def _bars(attribution: Attribution) -> list[Bar]:
     ]
 
 
-def _meaning(attribution: Attribution) -> str:
+def meaning(attribution: Attribution) -> str:
     """What the synergy says, in words."""
     amount = nats(abs(attribution.synergy))
     if amount == "0.00":
@@ -254,9 +223,14 @@ def _trace_line(attribution: Attribution) -> dict[str, Any] | None:
     }
 
 
-def _facts(attribution: Attribution) -> list[tuple[str, str]]:
+def facts(attribution: Attribution) -> list[tuple[str, str]]:
     """How the answer was found, as terms and plain words."""
-    a, span, n_output, n_units = attribution, _span(attribution), len(attribution.output_ids), len(attribution.units)
+    a, span, n_output, n_units = (
+        attribution,
+        target_span(attribution),
+        len(attribution.output_ids),
+        len(attribution.units),
+    )
     settings = ", ".join(f"{name} = {value}" for name, value in a.method.items() if name != "name")
     certificate = CERTIFICATE_WORDS.get(a.certificate, "").format(k=a.k, n=n_units, sets=f"{math.comb(n_units, a.k):,}")
     return [
@@ -292,71 +266,3 @@ def _environment() -> Environment:
     )
     environment.filters |= {"nats": nats, "ratio": _ratio, "unit_name": unit_name}
     return environment
-
-
-def _text(runs: Iterable[tuple[str, str]], *, one_line: bool = False) -> Text:
-    """Styled runs for the terminal: plain text, never markup, with its unseen characters visible."""
-    from rich.text import Text
-
-    text = Text(overflow="ellipsis" if one_line else "fold", no_wrap=one_line)
-    for run, style in runs:
-        text.append(visible(run), style=style)
-    return text
-
-
-def _bracketed(piece: Piece) -> tuple[str, str]:
-    """A removed unit between brackets, with its rank."""
-    text, rank = piece
-    return (f"⟦{text}⟧{str(rank).translate(_SUBSCRIPT)}", "bold red") if rank else (text, "")
-
-
-def _quoted(pieces: list[Piece]) -> Iterator[tuple[str, str]]:
-    """Differing runs between marks, the blanks around them outside."""
-    for text, mark in pieces or [Piece(_NOTHING)]:
-        if not mark or not text.strip():
-            yield text, ""
-            continue
-        before, core, after = text.partition(text.strip())
-        yield from [(before, ""), ("‹", "bold magenta"), (core, ""), ("›", "bold magenta"), (after, "")]
-
-
-def _effects_table(attribution: Attribution) -> RenderableType:
-    """One row a bar, with its number before it."""
-    from rich.table import Table
-
-    table = Table.grid(padding=(0, 1))
-    for justify in ("right", "left", "right", "left"):
-        table.add_column(justify=justify)
-    for rank, bar in enumerate(_bars(attribution), start=1):
-        of_unit = rank <= len(attribution.removed)
-        first, last = round(bar.start * _BAR), round(bar.end * _BAR)
-        block = ("█" if bar.value > 0 else "░") * (last - first) or ("▏" if bar.value else "")
-        table.add_row(
-            str(rank) if of_unit else "",
-            _text([(unit_name(bar.label, 22), "red" if of_unit else "bold")]),
-            nats(bar.value, signed=True),
-            _text([(" " * first + block, "red" if of_unit else "")], one_line=True),
-        )
-    return table
-
-
-def _outputs_table(attribution: Attribution) -> RenderableType:
-    """The two outputs side by side."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, expand=True, padding=(0, 1), show_edge=False)
-    table.add_column("what the model said", ratio=1)
-    table.add_column("what it says without them", ratio=1)
-    table.add_row(*(_text(_quoted(side)) for side in word_diff(attribution.output, attribution.counterfactual_output)))
-    return table
-
-
-def _facts_table(attribution: Attribution) -> RenderableType:
-    """Terms and their words in two columns."""
-    from rich.table import Table
-
-    table = Table.grid(padding=(0, 2))
-    for term, words in _facts(attribution):
-        table.add_row(_text([(term, "")], one_line=True), _text([(words, "")]))
-    return table

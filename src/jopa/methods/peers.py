@@ -1,0 +1,319 @@
+"""Other people's methods on the same problem, for comparison: Captum's leave-one-out, and ReAGent.
+
+`Captum` runs Captum's own code (https://captum.ai/api/llm_attr.html) through the extension point it offers, so that
+its numbers and its time can be set beside ours.
+
+`ReAGent` follows Zhao & Shan, "ReAGent: A Model-agnostic Feature Attribution Method for Generative Language Models"
+(arXiv 2402.00794), with the whole output as its target, as in Appendix A.13 of the JoPA paper:
+
+    s ← random
+    repeat: replace a random share of the units by other tokens; Δ = p̃(y|x) − p̃(y|x̂)
+            s_i ← s_i + logit((1 + Δ)/2) for the replaced units, s_i − logit((1 + Δ)/2) for the others
+    until   p̃(y) hardly falls when all units but those with the highest s are replaced
+    importance = softmax(s), averaged over independent chains
+
+Both look past the scores at the model, its ids and its tokenizer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from jopa.attribution import Needs, Problem, Ranking, RankingMethod
+from jopa.errors import ModelError, SettingError
+from jopa.model import LanguageModel, evaluating, quiet_transformers
+from jopa.prompt import Prompt
+from jopa.scoring import ModelScorer
+
+if TYPE_CHECKING:
+    import torch
+    from captum.attr import InterpretableInput
+    from jaxtyping import Bool, Float, Int
+    from torch import Tensor
+
+    Replace = Callable[[Bool[Tensor, "rows units"]], Int[Tensor, "rows tokens"]]
+
+_PREDICTIONS = 20
+"""Words that the masked model is asked for in place of a unit: the most probable ones."""
+_CONTEXT = 200
+"""Characters on each side of a unit that the masked model sees."""
+_LEAST = 1e-6
+"""Probabilities are kept this far from 0 and 1 before a logit."""
+
+
+@dataclass(frozen=True)
+class Captum(RankingMethod):
+    """Leave-one-out by Captum itself: `LLMAttribution(FeatureAblation(model))` (the paper's "Captum" row).
+
+    Its scores are those of `ablation`, log p(y|x) − log p(y|x without i) in nats. Units are deleted, and ids are
+    carried: nothing is tokenised again. Captum's cached way of scoring token by token, its default, gives wrong
+    numbers with transformers 5, so it is never used. Captum takes log-softmax in the model's own dtype.
+
+    `details` has what Captum's code cost: "captum_forwards", and "captum_ffe" in full-forward equivalents.
+
+    Attributes:
+        token_by_token: one forward for every output token, as Captum does by default but without its cache; otherwise
+            one forward for each removed unit. The scores are the same.
+    """
+
+    token_by_token: bool = False
+
+    name: ClassVar[str] = "captum"
+    summary: ClassVar[str] = "Captum's own leave-one-out, for comparison and timing"
+    cost: ClassVar[str] = "1 + T; times the output's length if token by token"
+    requires: ClassVar[Needs] = "model"
+
+    def rank(self, problem: Problem, *, seed: int = 0) -> Ranking:
+        """Captum's attribution of every unit, in nats.
+
+        Raises:
+            SettingError: the removal is not "delete", or Captum is not installed.
+        """
+        scorer = problem.scorer
+        assert isinstance(scorer, ModelScorer)  # `require` was asked before any work
+        if scorer.removal != "delete":
+            raise SettingError(f"method 'captum' can only delete units, got removal '{scorer.removal}'")
+        _require_captum()
+        lengths: list[int] = []
+        attributions = self._attribute(problem, scorer, lengths)
+        scorer.count(sum(lengths))
+        start, end = scorer.output.target
+        full_length = len(scorer.prompt.ids) + len(scorer.output.ids)
+        return Ranking(
+            tuple(attributions[start:end].double().sum(dim=0).tolist()),
+            "every unit removed alone by Captum",
+            {"captum_forwards": len(lengths), "captum_ffe": sum(lengths) / full_length},
+        )
+
+    def _attribute(self, problem: Problem, scorer: ModelScorer, lengths: list[int]) -> Float[Tensor, "out units"]:
+        """Captum's attribution of each output token to each unit; adds the tokens of each forward to `lengths`."""
+        import torch
+        from captum.attr import FeatureAblation, LLMAttribution
+
+        model = scorer.model.model
+        targets = scorer.output.ids[: scorer.output.target[1]]
+        inputs = _unit_input(problem, scorer)
+        attribution = LLMAttribution(FeatureAblation(model), _TokenNames(targets))  # type: ignore[arg-type]
+        attribution.SUPPORTED_INPUTS = (type(inputs),)  # type: ignore[assignment]  # Captum's list names its own only
+        # Captum calls `model.forward` directly, which runs no hooks of the model itself.
+        hook = model.get_input_embeddings().register_forward_hook(
+            lambda _module, _arguments, embeddings: lengths.append(embeddings.shape[0] * embeddings.shape[1])
+        )
+        try:
+            with evaluating(model):
+                result = attribution.attribute(
+                    inputs,
+                    target=torch.tensor(targets),
+                    use_cached_outputs=False,
+                    forward_in_tokens=self.token_by_token,
+                )
+        finally:
+            hook.remove()
+        assert result.token_attr is not None
+        return result.token_attr.cpu()
+
+
+def _require_captum() -> None:
+    try:
+        import captum.attr  # noqa: F401
+    except ImportError as error:
+        raise SettingError("method 'captum' needs the package captum: pip install 'jopa[baselines]'") from error
+
+
+def _unit_input(problem: Problem, scorer: ModelScorer) -> InterpretableInput:
+    """The prompt as Captum sees it: one feature a unit, and ids without the tokens of the absent ones."""
+    import torch
+    from captum.attr import InterpretableInput
+
+    class UnitInput(InterpretableInput):
+        n_itp_features = problem.n_units
+        values = [unit.text for unit in scorer.prompt.units]  # noqa: RUF012  # declared so by Captum
+        asked = 0
+
+        def to_tensor(self) -> Tensor:
+            return torch.ones(1, problem.n_units)
+
+        def to_model_input(self, perturbed_tensor: Tensor | None = None) -> Tensor:
+            present = self.to_tensor() if perturbed_tensor is None else perturbed_tensor
+            self.asked += 1
+            problem.progress(self.asked, problem.n_units + 1)
+            return scorer.removed_inputs(present[0].bool().cpu())["input_ids"]
+
+    return UnitInput()
+
+
+class _TokenNames:
+    """Stands in for the tokenizer, which Captum uses to label output tokens.
+
+    For that Captum tokenises the decoded output again, and fails where the output is cut inside a character.
+    """
+
+    def __init__(self, ids: tuple[int, ...]) -> None:
+        self._ids = ids
+
+    def decode(self, ids: Tensor) -> str:
+        return "." * len(ids)
+
+    def __call__(self, text: str, **_options: object) -> dict[str, Any]:
+        return {"input_ids": list(self._ids), "offset_mapping": [(i, i + 1) for i in range(len(text))]}
+
+
+@dataclass(frozen=True)
+class ReAGent(RankingMethod):
+    """Recursive Attribution Generator: random replacements raise or lower every unit's importance.
+
+    p̃ = p(y)^(1/len(y)) is the length-normalised probability of the target, so that Δ keeps the range the source's
+    one-token probability has. The source stops when the output token is still among the model's first three after
+    replacing the units of low importance; for a whole output that becomes: p̃ is at least `recovered` of the original.
+
+    Units are replaced, not removed, and keep their number of tokens: the problem's removal plays no part in the
+    ranking. What the replaced text says also acts on the output, and a redundant pair is seen only in draws that
+    replace both. Scores are probabilities, not nats.
+
+    Attributes:
+        steps: updates of each chain at most.
+        chains: independent runs whose importances are averaged.
+        ratio: share of the units replaced in each update (the source: 0.3).
+        kept: share of the units, those of highest importance, that the stopping test leaves as they are.
+        recovered: share of p̃(y|x) at which the stopping test ends a chain.
+        masked_lm: hub id or folder of a masked language model (the source takes RoBERTa) whose predictions replace
+            units; by default tokens drawn evenly from the vocabulary do. It predicts a unit's replacements once, with
+            the rest of the text in place; those that are not the unit's number of tokens long are left out, and a
+            unit without any is replaced by drawn tokens. Its own work is in no count of full-forward equivalents.
+    """
+
+    steps: int = 40
+    chains: int = 5
+    ratio: float = 0.3
+    kept: float = 0.3
+    recovered: float = 0.8
+    masked_lm: str | None = None
+
+    name: ClassVar[str] = "reagent"
+    summary: ClassVar[str] = "ReAGent: importance updated recursively from random replacements"
+    cost: ClassVar[str] = "1 + 2 × chains × steps at most"
+    requires: ClassVar[Needs] = "model"
+
+    def __post_init__(self) -> None:
+        for setting, least in (("steps", self.steps), ("chains", self.chains)):
+            if least < 1:
+                raise SettingError(f"{setting} must be at least 1, got {least}")
+        for setting, share in (("ratio", self.ratio), ("kept", self.kept)):
+            if not 0 < share < 1:
+                raise SettingError(f"{setting} must lie between 0 and 1, both excluded, got {share}")
+        if not self.recovered > 0:
+            raise SettingError(f"recovered must be above 0, got {self.recovered}")
+
+    def rank(self, problem: Problem, *, seed: int = 0) -> Ranking:
+        """Importance of every unit: non-negative, with sum 1.
+
+        Raises:
+            ModelError: the masked language model cannot be loaded.
+        """
+        import torch
+
+        scorer = problem.scorer
+        assert isinstance(scorer, ModelScorer)  # `require` was asked before any work
+        random = torch.Generator().manual_seed(seed)
+        replace = _replacement(scorer, self.masked_lm, random)
+        original = _normalised_probability(problem.token_log_probs([()]))
+
+        def ratio_to_original(replaced: Bool[Tensor, "rows units"]) -> Float[Tensor, "rows"]:
+            return _normalised_probability(scorer.replaced_log_probs(replace(replaced))) / original
+
+        importance, updates, n_recovered = self._run_chains(problem, original, ratio_to_original, random)
+        return Ranking(
+            tuple(importance.softmax(dim=1).mean(dim=0).tolist()),
+            f"the output recovered in {n_recovered} of {self.chains} chains, at most {self.steps} steps each",
+            {"updates": updates.tolist()},
+        )
+
+XXX
+def _normalised_probability(log_probs: Float[Tensor, "rows out"]) -> Float[Tensor, "rows"]:
+    """p̃ = p(y)^(1/len(y)) of each row."""
+    return log_probs.double().mean(dim=1).exp()
+
+
+def _highest(values: Float[Tensor, "rows units"], count: int) -> Bool[Tensor, "rows units"]:
+    """True at the `count` highest values of each row."""
+    import torch
+
+    chosen = torch.zeros_like(values, dtype=torch.bool)
+    return chosen.scatter_(1, values.topk(min(count, values.shape[1]), dim=1).indices, True)
+
+
+def _replacement(scorer: ModelScorer, masked_lm: str | None, random: torch.Generator) -> Replace:
+    """A function from the units to replace, a mask a row, to the prompt's ids with other tokens in their place."""
+    import torch
+
+    units, tokenizer = scorer.prompt.units, scorer.model.tokenizer
+    original = torch.tensor(scorer.prompt.ids)
+    special = {*tokenizer.all_special_ids, *(i for i, token in tokenizer.added_tokens_decoder.items() if token.special)}
+    drawable = torch.tensor([i for i in range(len(tokenizer)) if i not in special])
+    offers = _offers(masked_lm, scorer.model, scorer.prompt) if masked_lm else [[] for _ in units]
+
+    def replace(chosen: Bool[Tensor, "rows units"]) -> Int[Tensor, "rows tokens"]:
+        ids = original.repeat(len(chosen), 1)
+        for row, unit in chosen.nonzero().tolist():
+            positions, offer = list(units[unit].positions), offers[unit]
+            draw = int(torch.randint(len(offer), (1,), generator=random)) if offer else 0
+            ids[row, positions] = (
+                torch.tensor(offer[draw])
+                if offer
+                else drawable[torch.randint(len(drawable), (len(positions),), generator=random)]
+            )
+        return ids
+
+    return replace
+
+
+def _offers(name: str, model: LanguageModel, prompt: Prompt) -> list[list[tuple[int, ...]]]:
+    """For every unit, ids of what a masked language model would put in its place, as many as the unit has tokens."""
+    predict = _masked_predictor(name)
+    offers = []
+    for unit in prompt.units:
+        start = len(unit.text) - len(unit.text.lstrip())
+        end = max(start, len(unit.text.rstrip()))
+        lead, own, trail = unit.text[:start], unit.text[start:end], unit.text[end:]
+        before = prompt.text[max(0, unit.start - _CONTEXT) : unit.start] + lead
+        after = trail + prompt.text[unit.end : unit.end + _CONTEXT]
+        candidates = [model.encode_continuation(lead + word + trail) for word in predict(before, after) if word != own]
+        offers.append([ids for ids in candidates if len(ids) == len(unit.positions)])
+    return offers
+
+
+def _masked_predictor(name: str) -> Callable[[str, str], list[str]]:
+    """A function from the text before and after a gap to the likeliest words in it.
+
+    Raises:
+        ModelError: there is no such masked language model.
+    """
+    import torch
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    try:
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(name)
+            model = AutoModelForMaskedLM.from_pretrained(name, use_safetensors=True).eval()
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"cannot load the masked language model '{name}': {reason:.300}") from error
+    if tokenizer.mask_token is None:
+        raise ModelError(f"'{name}' has no mask token; give a masked language model such as FacebookAI/roberta-base")
+
+    def predict(before: str, after: str) -> list[str]:
+        inputs = tokenizer(before + tokenizer.mask_token + after, return_tensors="pt", truncation=True)
+        gaps = (inputs["input_ids"][0] == tokenizer.mask_token_id).nonzero()[:, 0]
+        if len(gaps) != 1:
+            return []
+        with torch.no_grad():
+            logits = model(**inputs).logits[0, gaps[0]]
+        logits[tokenizer.all_special_ids] = -math.inf
+        likeliest = logits.topk(min(_PREDICTIONS, len(logits))).indices.tolist()
+        words = [tokenizer.decode([i]).strip() for i in likeliest]
+        return [word for word in words if word and not word.startswith("##")]
+
+    return predict

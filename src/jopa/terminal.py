@@ -1,0 +1,127 @@
+"""An Attribution for a terminal: reads well on 80 columns, with colour and without.
+
+Shows what `report` says there is to show. Text is never read as markup, and what a reader cannot see is escaped.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jopa.report import (
+    NOTHING,
+    Piece,
+    bars,
+    facts,
+    meaning,
+    nats,
+    prompt_pieces,
+    target_span,
+    unit_name,
+    verdict,
+    visible,
+    word_diff,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from rich.console import RenderableType
+    from rich.text import Text
+
+    from jopa.attribution import Attribution
+
+_BAR = 34  # terminal cells
+_SUBSCRIPT = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+
+
+def to_terminal(attribution: Attribution) -> RenderableType:
+    """The attribution for a terminal: rich renderables that read well on 80 columns, with or without colour."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.panel import Panel
+
+    a, span = attribution, target_span(attribution)
+    prompt = _text(_bracketed(piece) for piece in prompt_pieces(a))
+    effects = Group(_effects_table(a), _text([(meaning(a), "italic")]))
+    sections: list[tuple[str, str, RenderableType]] = [
+        ("Prompt", "⟦…⟧ removed, ranked by individual effect", prompt),
+        ("Effects", "in nats; each bar starts where the one above ends", effects),
+        ("Output", "‹…› differs between the two" + (f"; only tokens {span} count" if span else ""), _outputs_table(a)),
+    ]
+    if a.effects is not None:
+        each = zip(a.units, a.effects, strict=True)
+        strip = "  ".join(f"{unit_name(unit.text)} {nats(effect)}" for unit, effect in each)
+        sections.append(("Every unit alone", "in nats", _text([(strip, "")])))
+    sections.append(("How this was found", "", _facts_table(a)))
+    parts: list[RenderableType] = [Panel(_text((run, "bold" if mark else "") for run, mark in verdict(a)))]
+    for title, note, body in sections:
+        parts += [_text([(title, "bold underline"), (f"  {note}", "italic")]), Padding(body, (0, 0, 1, 2))]
+    return Group(*parts)
+
+
+def _text(runs: Iterable[tuple[str, str]], *, one_line: bool = False) -> Text:
+    """Styled runs for the terminal: plain text, never markup, with its unseen characters visible."""
+    from rich.text import Text
+
+    text = Text(overflow="ellipsis" if one_line else "fold", no_wrap=one_line)
+    for run, style in runs:
+        text.append(visible(run), style=style)
+    return text
+
+
+def _bracketed(piece: Piece) -> tuple[str, str]:
+    """A removed unit between brackets, with its rank."""
+    text, rank = piece
+    return (f"⟦{text}⟧{str(rank).translate(_SUBSCRIPT)}", "bold red") if rank else (text, "")
+
+
+def _quoted(pieces: list[Piece]) -> Iterator[tuple[str, str]]:
+    """Differing runs between marks, the blanks around them outside."""
+    for text, mark in pieces or [Piece(NOTHING)]:
+        if not mark or not text.strip():
+            yield text, ""
+            continue
+        before, core, after = text.partition(text.strip())
+        yield from [(before, ""), ("‹", "bold magenta"), (core, ""), ("›", "bold magenta"), (after, "")]
+
+
+def _effects_table(attribution: Attribution) -> RenderableType:
+    """One row a bar, with its number before it."""
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 1))
+    for justify in ("right", "left", "right", "left"):
+        table.add_column(justify=justify)
+    for rank, bar in enumerate(bars(attribution), start=1):
+        of_unit = rank <= len(attribution.removed)
+        first, last = round(bar.start * _BAR), round(bar.end * _BAR)
+        block = ("█" if bar.value > 0 else "░") * (last - first) or ("▏" if bar.value else "")
+        table.add_row(
+            str(rank) if of_unit else "",
+            _text([(unit_name(bar.label, 22), "red" if of_unit else "bold")]),
+            nats(bar.value, signed=True),
+            _text([(" " * first + block, "red" if of_unit else "")], one_line=True),
+        )
+    return table
+
+
+def _outputs_table(attribution: Attribution) -> RenderableType:
+    """The two outputs side by side."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, expand=True, padding=(0, 1), show_edge=False)
+    table.add_column("what the model said", ratio=1)
+    table.add_column("what it says without them", ratio=1)
+    table.add_row(*(_text(_quoted(side)) for side in word_diff(attribution.output, attribution.counterfactual_output)))
+    return table
+
+
+def _facts_table(attribution: Attribution) -> RenderableType:
+    """Terms and their words in two columns."""
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    for term, words in facts(attribution):
+        table.add_row(_text([(term, "")], one_line=True), _text([(words, "")]))
+    return table
