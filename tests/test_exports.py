@@ -25,6 +25,7 @@ def test_public_names():
         "Unit",
         "WhiteBoxScorer",
         "build_prompt",
+        "compare",
         "explain",
         "load",
         "make_method",

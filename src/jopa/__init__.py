@@ -7,7 +7,7 @@ print(attribution.chosen, attribution.probability_ratio)
 
 from jopa.attribution import Attribution, Method, Problem, Selection
 from jopa.errors import InputFileError, JopaError, ModelError, PromptError, ScoringError, SettingError
-from jopa.explanation import explain
+from jopa.explanation import compare, explain
 from jopa.loading import load
 from jopa.methods import METHODS, make_method
 from jopa.methods.search import PaperSearch
@@ -36,6 +36,7 @@ __all__ = [
     "Unit",
     "WhiteBoxScorer",
     "build_prompt",
+    "compare",
     "explain",
     "load",
     "make_method",

@@ -389,6 +389,12 @@ class Attribution:
         return to_html(self, standalone=False)
 
 
+def comparison_json(attributions: Sequence[Attribution]) -> str:
+    """Several attributions of one prompt and output as JSON: `{"schema": 1, "comparison": [attribution, …]}`."""
+    record = {"schema": SCHEMA, "comparison": [attribution.to_dict() for attribution in attributions]}
+    return json.dumps(record, ensure_ascii=False, indent=1, allow_nan=False)
+
+
 _NESTED = {"model", "prompt", "input_ids", "units", "output", "output_ids", "target"}
 _OPTIONAL = {"effects", "scores", "details"}
 

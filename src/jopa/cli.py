@@ -15,7 +15,7 @@ import typer
 from jopa.errors import InputFileError, JopaError, SettingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from jopa.attribution import Attribution
     from jopa.prompt import Message, Span
@@ -41,6 +41,9 @@ def explain(
     ] = None,
     k: Annotated[int, typer.Option("--k", "-k", help="How many units to find.")] = 3,
     method: Annotated[str, typer.Option(help="See 'jopa methods'.")] = "jopa-paper",
+    compare: Annotated[
+        str | None, typer.Option(help="Methods to compare on the same output, NAME,NAME,…", show_default=False)
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A setting of the method, NAME=VALUE; repeatable.")
     ] = None,
@@ -84,33 +87,41 @@ def explain(
     spans = _unit(unit)
     part = _target(target)
 
-    from jopa.explanation import explain as run
+    from jopa import explanation
     from jopa.loading import load
     from jopa.methods import make_method
 
-    chosen = make_method(method, budget, **dict(map(_setting, settings or [])))
+    if compare is None:
+        chosen = [make_method(method, budget, **dict(map(_setting, settings or [])))]
+    elif settings or budget is not None:
+        raise SettingError("--compare runs each method with its own settings; leave out --set and --budget")
+    else:
+        chosen = [make_method(name.strip()) for name in compare.split(",")]
+    options = {
+        "k": k,
+        "unit": spans,
+        "removal": removal,
+        "system": system,
+        "prefix": prefix,
+        "prefill": prefill,
+        "output": output,
+        "target": part,
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "seed": seed,
+        "all_effects": all_effects,
+        "batch_size": batch_size,
+    }
     with _progress() as progress:
         progress("loading the model", 0, None)
-        attribution = run(
-            text,
-            k=k,
-            model=load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code),
-            method=chosen,
-            unit=spans,
-            removal=removal,
-            system=system,
-            prefix=prefix,
-            prefill=prefill,
-            output=output,
-            target=part,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            seed=seed,
-            all_effects=all_effects,
-            batch_size=batch_size,
-            progress=progress,
-        )
-    _deliver(attribution, json_path, html_path)
+        options |= {"progress": progress}
+        language_model = load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+        if compare is None:
+            found = [explanation.explain(text, model=language_model, method=chosen[0], **options)]
+        else:
+            options["removal"] = removal or "delete"
+            found = explanation.compare(text, chosen, model=language_model, **options)
+    _deliver(found, compare is not None, json_path, html_path)
 
 
 @app.command()
@@ -188,7 +199,7 @@ def _prompt(prompt: str | None, file: Path | None, messages: Path | None) -> str
         raise InputFileError(f"'{messages}' is no JSON: {error}") from error
     if not isinstance(chat, list) or not all(isinstance(message, dict) for message in chat):
         raise InputFileError(
-            f"'{messages}' must hold a JSON list of chat messages, as [{{\"role\": \"user\", \"content\": \"…\"}}]"
+            f'\'{messages}\' must hold a JSON list of chat messages, as [{{"role": "user", "content": "…"}}]'
         )
     return chat
 
@@ -273,22 +284,24 @@ def _progress() -> Any:
     return shown()
 
 
-def _deliver(attribution: Attribution, json_path: Path | None, html_path: Path | None) -> None:
-    """Write the asked files and show the attribution, on stderr's side if stdout carries JSON."""
+def _deliver(found: Sequence[Attribution], compared: bool, json_path: Path | None, html_path: Path | None) -> None:
+    """Write the asked files and show what was found, unless stdout carries JSON."""
     from rich.console import Console
 
-    from jopa.report import to_html
-    from jopa.terminal import to_terminal
+    from jopa.attribution import comparison_json
+    from jopa.report import comparison_html, to_html
+    from jopa.terminal import comparison_table, to_terminal
 
+    record = (comparison_json(found) if compared else found[0].to_json()) + "\n"
     if str(json_path) == "-":
-        sys.stdout.write(attribution.to_json() + "\n")
+        sys.stdout.write(record)
     else:
-        Console().print(to_terminal(attribution))
+        Console().print(comparison_table(found) if compared else to_terminal(found[0]))
     written = []
     if json_path is not None and str(json_path) != "-":
-        written.append(_write(json_path, attribution.to_json() + "\n"))
+        written.append(_write(json_path, record))
     if html_path is not None:
-        written.append(_write(html_path, to_html(attribution)))
+        written.append(_write(html_path, comparison_html(found) if compared else to_html(found[0])))
     for path in written:
         typer.echo(f"Wrote {path}", err=True)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from jopa.attribution import Attribution, Method, Problem, joint_effects
 from jopa.errors import PromptError, SettingError
@@ -50,7 +51,7 @@ def explain(
     system: str | None = None,
     prefix: str | None = None,
     prefill: str | None = None,
-    output: str | None = None,
+    output: str | Output | None = None,
     target: Span | str | None = None,
     max_new_tokens: int = 100,
     temperature: float = 0.0,
@@ -71,7 +72,7 @@ def explain(
         system: a system message before the prompt (chat models).
         prefix: a fixed instruction before the prompt in the same turn; not attributable.
         prefill: the beginning of the answer, put into the assistant's mouth.
-        output: the text to explain; by default what the model generates.
+        output: the text to explain, or an output with its token ids; by default what the model generates.
         target: the part of the output to explain: `(start, end)` in output tokens, or a text that occurs in it once.
         max_new_tokens: the most tokens to generate.
         temperature: 0 for greedy generation; otherwise the softmax temperature to sample with.
@@ -97,7 +98,9 @@ def explain(
     return attribute(
         language_model,
         built,
-        answer(language_model, built, generation, output=output, target=target, progress=progress),
+        output
+        if isinstance(output, Output)
+        else answer(language_model, built, generation, output=output, target=target, progress=progress),
         k=k,
         method=chosen,
         removal=removal or chosen.preset_removal,
@@ -107,6 +110,41 @@ def explain(
         batch_size=batch_size,
         progress=progress,
     )
+
+
+def compare(
+    prompt: str | Sequence[Message],
+    methods: Sequence[Method | str],
+    *,
+    model: LanguageModel | str | Path | None = None,
+    removal: str = "delete",
+    **settings: Any,
+) -> tuple[Attribution, ...]:
+    """Run several methods on the same prompt, output and removal.
+
+    Args:
+        prompt: as for `explain`.
+        methods: what to compare, each with a memo and counters of its own.
+        model: as for `explain`; loaded once.
+        removal: one for all methods, whatever their presets.
+        settings: what else `explain` takes.
+
+    Returns:
+        One attribution a method, in the order of `methods`.
+
+    Raises:
+        JopaError: as `explain`; and if there is nothing to compare.
+    """
+    if not methods:
+        raise SettingError("give at least one method to compare")
+    chosen = [make_method(method) if isinstance(method, str) else method for method in methods]
+    language_model = model if isinstance(model, LanguageModel) else load(model)
+    attributions: list[Attribution] = []
+    for method in chosen:
+        attribution = explain(prompt, model=language_model, method=method, removal=removal, **settings)
+        settings["output"] = Output(attribution.output_ids, attribution.output, attribution.target)
+        attributions.append(attribution)
+    return tuple(attributions)
 
 
 def answer(

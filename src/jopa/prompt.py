@@ -229,7 +229,7 @@ def _locate(text: str, rendered: str, render: Callable[[str], str], said: str) -
         )
     head, tail = around[0].removesuffix(before), around[-1].removeprefix(after)
     shown = rendered[len(head) : len(rendered) - len(tail)]
-    if len(around) < 2 or rendered != head + shown + tail or shown.strip() != core or shown not in text:
+    if len(around) < 2 or shown.strip() != core or shown not in text:
         raise PromptError(
             "nothing attributable: the model's chat template leaves the prompt out or rewrites it; "
             "set the tokenizer's chat_template to one that shows it as it is"
@@ -322,13 +322,12 @@ def _pieces(offsets: Sequence[Span | None]) -> list[tuple[Span, list[int]]]:
         reached = pieces[-1][0][1] if pieces else 0
         if begin == end:  # a blank left out of its own token's offsets, or else one that the tokenizer put in
             begin, end = (reached, end) if reached < end else (begin, begin + 1)
-        positions = [position]
-        while pieces and begin < pieces[-1][0][1]:
-            span, before = pieces.pop()
-            begin, end = min(begin, span[0]), max(end, span[1])
-            before.extend(positions)
-            positions = before
-        pieces.append(((begin, end), positions))
+        if pieces and begin < reached:
+            (first, _), positions = pieces[-1]
+            positions.append(position)
+            pieces[-1] = (min(first, begin), max(reached, end)), positions
+        else:
+            pieces.append(((begin, end), [position]))
     return pieces
 
 
@@ -376,12 +375,9 @@ def _goes_on(text: str, start: int, match: re.Match[str]) -> bool:
     if match.group()[0] in "。！？｡":
         return False
     recent = text[max(start, match.start() - 8) : match.start() + 1]  # longer than any abbreviation
-    return (
-        follows.islower()
-        or bool(_TITLE.search(recent))
-        or (follows.isdigit() and bool(_COUNTED.search(recent)))
-        or (match.start() - start < 8 and bool(_ITEM_NUMBER.fullmatch(recent)))
-    )
+    abbreviated = _TITLE.search(recent) or (follows.isdigit() and _COUNTED.search(recent))
+    numbered = match.start() - start < 8 and _ITEM_NUMBER.fullmatch(recent)
+    return follows.islower() or bool(abbreviated or numbered)
 
 
 _SEGMENTERS = {"word": _words, "line": _lines, "sentence": _sentences}

@@ -1,7 +1,8 @@
 """An Attribution for people: what there is to show, and one HTML page (or a piece of a notebook) that shows it.
 
-The page and the terminal view show the same things in the same order: a verdict in one sentence, the prompt with the removed units marked, what
-each unit does alone and all do together, the output beside the output without them, and how the answer was found.
+The page and the terminal view show the same things in the same order: a verdict in one sentence, the prompt with the
+removed units marked, what each unit does alone and all do together, the output beside the output without them, and how
+the answer was found.
 
 Prompts and outputs are text from strangers. They are never read as markup, and characters that a reader cannot see
 (control, direction and zero-width characters) are shown as escapes, so that nothing hides in a report or steers a
@@ -18,6 +19,8 @@ from itertools import accumulate, chain, groupby, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jinja2 import Environment
 
     from jopa.attribution import Attribution
@@ -61,20 +64,24 @@ class Bar(NamedTuple):
     end: float
 
 
-def to_html(attribution: Attribution, *, standalone: bool = True) -> str:
+def to_html(attribution: Attribution, *, standalone: bool = True, styled: bool = True) -> str:
     """The attribution as a web page that needs nothing but itself.
 
     Args:
         attribution: what to show.
         standalone: a whole page; otherwise a fragment for notebooks, whose style touches nothing around it.
+        styled: with its style; False for a fragment on a page that has it.
     """
+    sentence = verdict(attribution)
     return (
         _environment()
         .get_template("attribution.html.j2")
         .render(
             a=attribution,
             standalone=standalone,
-            verdict=verdict(attribution),
+            styled=styled,
+            title="".join(piece.text for piece in sentence),
+            verdict=sentence,
             prompt=prompt_pieces(attribution),
             bars=bars(attribution),
             meaning=meaning(attribution),
@@ -85,6 +92,50 @@ def to_html(attribution: Attribution, *, standalone: bool = True) -> str:
             trace=_trace_line(attribution),
         )
     )
+
+
+def comparison_html(attributions: Sequence[Attribution]) -> str:
+    """Several methods on the same prompt and output as one page: a table, then each attribution to unfold."""
+    from markupsafe import Markup
+
+    parts = [
+        (a.method["name"], Markup(to_html(a, standalone=False, styled=False)))  # its template has escaped it
+        for a in attributions
+    ]
+    header, rows = comparison(attributions)
+    return (
+        _environment()
+        .get_template("comparison.html.j2")
+        .render(
+            title=f"{len(attributions)} methods, one output",
+            header=header,
+            rows=rows,
+            removal=attributions[0].removal,
+            parts=parts,
+        )
+    )
+
+
+def comparison(attributions: Sequence[Attribution]) -> tuple[list[str], list[tuple[list[str], bool]]]:
+    """The header and rows of a comparison; a row's flag says that no method found a larger joint effect."""
+    header = ["method", "units", "joint effect", "PR", "evaluations", "FFE", "seconds"]
+    best = max(round(a.joint, 4) for a in attributions)
+    rows = [
+        (
+            [
+                a.method["name"],
+                " · ".join(unit_name(a.units[i].text) for i in sorted(a.removed)),
+                nats(a.joint, signed=True),
+                _ratio(a.probability_ratio),
+                f"{a.evaluations:,}",
+                f"{a.ffe:,.1f}",
+                f"{a.seconds:,.1f}",
+            ],
+            round(a.joint, 4) == best,
+        )
+        for a in attributions
+    ]
+    return header, rows
 
 
 def word_diff(before: str, after: str) -> tuple[list[Piece], list[Piece]]:

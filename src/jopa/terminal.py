@@ -11,6 +11,7 @@ from jopa.report import (
     NOTHING,
     Piece,
     bars,
+    comparison,
     facts,
     meaning,
     nats,
@@ -23,7 +24,7 @@ from jopa.report import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rich.console import RenderableType
     from rich.text import Text
@@ -57,6 +58,24 @@ def to_terminal(attribution: Attribution) -> RenderableType:
     for title, note, body in sections:
         parts += [_text([(title, "bold underline"), (f"  {note}", "italic")]), Padding(body, (0, 0, 1, 2))]
     return Group(*parts)
+
+
+def comparison_table(attributions: Sequence[Attribution]) -> RenderableType:
+    """Several methods on the same prompt and output, one a row; ★ marks the largest joint effect."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+
+    header, rows = comparison(attributions)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_edge=False)
+    for number, name in enumerate(header):
+        table.add_column(name, justify="left" if number < 2 else "right", no_wrap=number != 1, overflow="fold")
+    for cells, best in rows:
+        style = "bold" if best else ""
+        table.add_row(*(_text([(cell + (" ★" if best and not i else ""), style)]) for i, cell in enumerate(cells)))
+    first = attributions[0]
+    note = f"★ largest joint effect, in nats. Removal: {first.removal}. Output: {' '.join(first.output.split())}"
+    return Group(table, _text([(note, "italic")]))
 
 
 def _text(runs: Iterable[tuple[str, str]], *, one_line: bool = False) -> Text:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     Replace = Callable[[Bool[Tensor, "rows units"]], Int[Tensor, "rows tokens"]]
+    Probability = Callable[[Bool[Tensor, "rows units"]], Float[Tensor, "rows"]]
 
 _PREDICTIONS = 20
 """Words that the masked model is asked for in place of a unit: the most probable ones."""
@@ -219,19 +220,42 @@ class ReAGent(RankingMethod):
         assert isinstance(scorer, ModelScorer)  # `require` was asked before any work
         random = torch.Generator().manual_seed(seed)
         replace = _replacement(scorer, self.masked_lm, random)
-        original = _normalised_probability(problem.token_log_probs([()]))
 
-        def ratio_to_original(replaced: Bool[Tensor, "rows units"]) -> Float[Tensor, "rows"]:
-            return _normalised_probability(scorer.replaced_log_probs(replace(replaced))) / original
+        def probability(replaced: Bool[Tensor, "rows units"]) -> Float[Tensor, "rows"]:
+            return _normalised_probability(scorer.replaced_log_probs(replace(replaced)))
 
-        importance, updates, n_recovered = self._run_chains(problem, original, ratio_to_original, random)
+        importance, updates, n_recovered = self._run_chains(problem, probability, random)
         return Ranking(
             tuple(importance.softmax(dim=1).mean(dim=0).tolist()),
             f"the output recovered in {n_recovered} of {self.chains} chains, at most {self.steps} steps each",
             {"updates": updates.tolist()},
         )
 
-XXX
+    def _run_chains(
+        self, problem: Problem, probability: Probability, random: torch.Generator
+    ) -> tuple[Float[Tensor, "chains units"], Int[Tensor, "chains"], int]:
+        """The final s of every chain, its updates, and how many chains passed the stopping test."""
+        import torch
+
+        n_units = problem.n_units
+        n_replaced, n_kept = (max(1, round(share * n_units)) for share in (self.ratio, self.kept))
+        original = _normalised_probability(problem.token_log_probs([()]))
+        importance = torch.rand(self.chains, n_units, generator=random, dtype=torch.double)
+        updates = torch.zeros(self.chains, dtype=torch.long)
+        running = torch.arange(self.chains)
+        for step in range(1, self.steps + 1):
+            chosen = _highest(torch.rand(len(running), n_units, generator=random), n_replaced)
+            update = torch.logit((1 + original - probability(chosen)) / 2, eps=_LEAST)[:, None]
+            importance[running] += torch.where(chosen, update, -update)
+            updates[running] += 1
+            unimportant = ~_highest(importance[running], n_kept)
+            running = running[probability(unimportant) < self.recovered * original]
+            problem.progress(step, self.steps)
+            if len(running) == 0:
+                break
+        return importance, updates, self.chains - len(running)
+
+
 def _normalised_probability(log_probs: Float[Tensor, "rows out"]) -> Float[Tensor, "rows"]:
     """p̃ = p(y)^(1/len(y)) of each row."""
     return log_probs.double().mean(dim=1).exp()
@@ -249,25 +273,34 @@ def _replacement(scorer: ModelScorer, masked_lm: str | None, random: torch.Gener
     """A function from the units to replace, a mask a row, to the prompt's ids with other tokens in their place."""
     import torch
 
-    units, tokenizer = scorer.prompt.units, scorer.model.tokenizer
+    units = scorer.prompt.units
     original = torch.tensor(scorer.prompt.ids)
-    special = {*tokenizer.all_special_ids, *(i for i, token in tokenizer.added_tokens_decoder.items() if token.special)}
-    drawable = torch.tensor([i for i in range(len(tokenizer)) if i not in special])
+    vocabulary = _ordinary_ids(scorer.model)
     offers = _offers(masked_lm, scorer.model, scorer.prompt) if masked_lm else [[] for _ in units]
+
+    def draw(unit: int) -> Int[Tensor, "tokens"]:
+        if offers[unit]:
+            return torch.tensor(offers[unit][int(torch.randint(len(offers[unit]), (1,), generator=random))])
+        return vocabulary[torch.randint(len(vocabulary), (len(units[unit].positions),), generator=random)]
 
     def replace(chosen: Bool[Tensor, "rows units"]) -> Int[Tensor, "rows tokens"]:
         ids = original.repeat(len(chosen), 1)
         for row, unit in chosen.nonzero().tolist():
-            positions, offer = list(units[unit].positions), offers[unit]
-            draw = int(torch.randint(len(offer), (1,), generator=random)) if offer else 0
-            ids[row, positions] = (
-                torch.tensor(offer[draw])
-                if offer
-                else drawable[torch.randint(len(drawable), (len(positions),), generator=random)]
-            )
+            ids[row, list(units[unit].positions)] = draw(unit)
         return ids
 
     return replace
+
+
+def _ordinary_ids(model: LanguageModel) -> Int[Tensor, "ids"]:
+    """The vocabulary without its special tokens."""
+    import torch
+
+    tokenizer = model.tokenizer
+    added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special = added.union(tokenizer.all_special_ids)
+    size = min(len(tokenizer), model.model.config.get_text_config().vocab_size)
+    return torch.tensor([i for i in range(size) if i not in special])
 
 
 def _offers(name: str, model: LanguageModel, prompt: Prompt) -> list[list[tuple[int, ...]]]:
