@@ -84,6 +84,18 @@ class Problem:
         assert isinstance(self.scorer, WhiteBoxScorer)  # `require` was asked before any work
         return self.scorer.mask_gradient(self.keep_mask(removed))
 
+    def relaxed_gradients(
+        self, factors: Float[Tensor, "rows units"]
+    ) -> tuple[Float[Tensor, "rows"], Float[Tensor, "rows units"]]:
+        """log p(y | m ⊙ x) and its derivative by m at fractional masks m, one a row (nats)."""
+        assert isinstance(self.scorer, WhiteBoxScorer)  # as above
+        return self.scorer.relaxed_gradients(factors)
+
+    def attention(self) -> Float[Tensor, "layers units"]:
+        """Mean attention to each unit from the positions that predict the target, layer by layer."""
+        assert isinstance(self.scorer, WhiteBoxScorer)  # as above
+        return self.scorer.attention()
+
     def keep_mask(self, removed: Iterable[int]) -> Bool[Tensor, "units"]:
         """The mask that is False at the removed units."""
         import torch
