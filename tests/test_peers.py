@@ -14,7 +14,7 @@ import jopa
 import small_tokenizers
 import tiny_models
 from jopa.methods.peers import Captum, ReAGent
-from jopa.methods.perturbation import Ablation
+from jopa.methods.perturbation import Ablation, Random
 from table_scorer import TableScorer, redundant_pair
 
 TEXT = "write a story about the doctor and his patient"
@@ -25,6 +25,12 @@ def on_model(model, *, removal="delete", unit="token", target=None, text=TEXT, a
     prompt = jopa.build_prompt(model.tokenizer, text, unit=unit)
     output = jopa.Output(answer, model.decode(answer), target or (0, len(answer)))
     return jopa.Problem(scorer(model, prompt, output, removal))
+
+
+def byte_level_model():
+    tokenizer = small_tokenizers.small_tokenizer("byte-level")
+    config = LlamaConfig(**{**tiny_models.SHAPE, "vocab_size": len(tokenizer)})
+    return jopa.LanguageModel(AutoModelForCausalLM.from_config(config).eval(), tokenizer, "tiny-bytes")
 
 
 # --- Captum
@@ -79,27 +85,27 @@ def test_captum_forwards_are_counted(llama):
     )
 
 
-def test_captum_tells_progress_and_leaves_the_model_as_it_came(llama):
+def test_captum_tells_progress_and_leaves_the_model_as_it_came():
     told = []
-    question = on_model(llama)
+    model = tiny_models.language_model("gpt2")  # the one with dropout
+    question = on_model(model)
     question.progress = lambda done, total: told.append((done, total))
-    llama.model.train()
+    model.model.train()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            Captum().run(question, 2)
-        assert all(module.training for module in llama.model.modules())
+            ranking = Captum().rank(question)
+        assert all(module.training for module in model.model.modules())
     finally:
-        llama.model.eval()
+        model.model.eval()
     assert told == [(done, 10) for done in range(1, 11)]
-    assert not llama.model.get_input_embeddings()._forward_hooks
+    assert not model.model.get_input_embeddings()._forward_hooks
+    assert ranking.scores == pytest.approx(Ablation().rank(on_model(model)).scores, abs=1e-3)
 
 
 def test_captum_explains_an_output_that_ends_inside_a_character():
     """Captum's own labels of output tokens fail there: for them it tokenises the decoded output again."""
-    tokenizer = small_tokenizers.small_tokenizer("byte-level")
-    config = LlamaConfig(**{**tiny_models.SHAPE, "vocab_size": len(tokenizer)})
-    model = jopa.LanguageModel(AutoModelForCausalLM.from_config(config).eval(), tokenizer, "tiny-bytes")
+    model = byte_level_model()
     answer = model.encode_continuation("hello \N{PARROT}")
     assert model.decode(answer[:-1]) not in model.decode(answer)
     ours, theirs = (m.rank(on_model(model, text="Write a story", answer=answer[:-1])) for m in (Ablation(), Captum()))
@@ -177,8 +183,9 @@ def test_reagent_finds_the_unit_that_dominates_a_model(llama):
     *_, second, first = sorted(Ablation().rank(question).scores)
     (dominant,) = Ablation().run(question, 1).removed
     assert first > 2 * second
-    method = ReAGent(steps=100, recovered=100.0)
-    assert {method.run(question, 1, seed=seed).removed for seed in range(3)} == {(dominant,)}
+    method = ReAGent(steps=30, recovered=100.0)
+    assert [method.run(question, 1, seed=seed).removed for seed in range(2)] == [(dominant,)] * 2
+    assert [Random().run(question, 1, seed=seed).removed for seed in range(20)].count((dominant,)) < 10
 
 
 def test_reagent_is_seeded_and_its_ranking_knows_no_removal(llama):
@@ -209,9 +216,9 @@ def test_reagent_replaces_a_share_of_the_units_by_ordinary_tokens_and_nothing_el
 
 def test_reagent_updates_as_the_formula_says(llama):
     question = on_model(llama, scorer=Planted)
-    ranking = ReAGent(steps=3, chains=1, recovered=100.0).rank(question, seed=8)
+    ranking = ReAGent(steps=3, chains=1, recovered=100.0).rank(question, seed=13)
     scorer = question.scorer
-    expected = torch.rand(1, 9, generator=torch.Generator().manual_seed(8), dtype=torch.double)[0]
+    expected = torch.rand(1, 9, generator=torch.Generator().manual_seed(13), dtype=torch.double)[0]
     for ids in scorer.rows[::2]:
         (units,) = scorer.changed(ids)
         assert len(units) == 3  # no token was drawn for itself with this seed
@@ -233,6 +240,17 @@ def test_reagent_stops_a_chain_when_the_important_units_alone_recover_the_output
     scorer = question.scorer
     assert [len(ids) for ids in scorer.rows[::2]] == [len(ids) for ids in scorer.rows[1::2]]
     assert [len(ids) for ids in scorer.rows[::2]] == [sum(n >= s for n in updates) for s in range(1, max(updates) + 1)]
+
+
+def test_reagent_asks_for_a_share_of_the_original_probability(llama):
+    """Of one that no replacement changes, all recovers at once, however low it is."""
+
+    class Unmoved(Planted):
+        effects: dict = {}  # noqa: RUF012
+        base = -2.0
+
+    ranking = ReAGent(steps=4, recovered=1.0).rank(on_model(llama, scorer=Unmoved))
+    assert ranking.details["updates"] == [1] * 5
     never = ReAGent(steps=4, recovered=100.0).rank(on_model(llama, scorer=Planted))
     assert never.details["updates"] == [4] * 5 and never.stop.startswith("the output recovered in 0 of 5 chains")
 
@@ -292,20 +310,47 @@ FAVOURITES = ["##ing", "<unk>", "birds", "green", "doctor"]
 
 
 def test_a_masked_model_offers_its_own_likeliest_words(llama, masked_lm, monkeypatch):
-    monkeypatch.setattr("jopa.methods.peers._PREDICTIONS", len(FAVOURITES))
+    monkeypatch.setattr("jopa.methods.peers._PREDICTIONS", len(FAVOURITES) - 1)  # a special one is never asked
     question = on_model(llama, scorer=Planted)
     ReAGent(masked_lm=masked_lm, steps=20, recovered=100.0).rank(question)
-    rows = torch.cat(question.scorer.rows)
-    at_doctor = question.scorer.prompt.units[TEXT.split().index("doctor")].positions[0]
-    own = question.scorer.prompt.ids[at_doctor]
-    birds, green = (tiny_models.VOCABULARY[word] for word in ("birds", "green"))
-    drawn = rows[rows != torch.tensor(question.scorer.prompt.ids)]
-    assert set(drawn.tolist()) == {birds, green, own}  # no word parts, no special tokens
-    assert set(rows[:, at_doctor].tolist()) == {birds, green, own}
+    scorer = question.scorer
+    assert all(len(units) == 3 for ids in scorer.rows[::2] for units in scorer.changed(ids))  # never by the same word
+    rows = torch.cat(scorer.rows)
+    birds, green, doctor = (tiny_models.VOCABULARY[word] for word in ("birds", "green", "doctor"))
+    at_doctor = scorer.prompt.ids.index(doctor)
+    drawn = rows[rows != torch.tensor(scorer.prompt.ids)]
+    assert set(drawn.tolist()) == {birds, green, doctor}  # no word parts, no special tokens
+    assert set(rows[:, at_doctor].tolist()) == {birds, green, doctor}
+
+
+def test_a_masked_model_s_words_keep_the_blank_before_the_unit(masked_lm, monkeypatch):
+    monkeypatch.setattr("jopa.methods.peers._PREDICTIONS", len(FAVOURITES) - 1)
+    model = byte_level_model()
+    question = on_model(model, scorer=Planted, text="Write a story", answer=(7,) * len(ANSWER))
+    ReAGent(masked_lm=masked_lm, steps=8, recovered=100.0).rank(question)
+    story = question.scorer.prompt.units[3]
+    assert story.text == " story"
+    drawn = {ids[story.positions[0]].item() for ids in torch.cat(question.scorer.rows)}
+    assert drawn == {question.scorer.prompt.ids[-1], *model.encode_continuation(" doctor")}  # the only one of one token
+
+
+def test_a_masked_model_reads_the_text_around_each_unit(monkeypatch):
+    gaps = []
+
+    def predictor(_name):
+        return lambda before, after: gaps.append((before, after)) or []
+
+    monkeypatch.setattr("jopa.methods.peers._masked_predictor", predictor)
+    question = on_model(byte_level_model(), scorer=Planted, text=TEXT + " or not", answer=(7,) * len(ANSWER))
+    ReAGent(masked_lm="any", steps=1).rank(question)
+    units, text = question.scorer.prompt.units, question.scorer.prompt.text
+    assert [before + unit.text.strip() + after for unit, (before, after) in zip(units, gaps, strict=True)] == (
+        [text] * len(units)
+    )
 
 
 def test_words_of_another_length_give_way_to_drawn_tokens(llama, masked_lm, monkeypatch):
-    monkeypatch.setattr("jopa.methods.peers._PREDICTIONS", len(FAVOURITES))
+    monkeypatch.setattr("jopa.methods.peers._PREDICTIONS", len(FAVOURITES) - 1)  # a special one is never asked
     question = on_model(llama, scorer=Planted, unit=[(0, 13), (14, 23)])
     assert [len(unit.positions) for unit in question.scorer.prompt.units] == [3, 2]
     ReAGent(masked_lm=masked_lm, steps=20, ratio=0.5, kept=0.5, recovered=100.0).rank(question)

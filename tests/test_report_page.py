@@ -1,4 +1,4 @@
-"""The report in a real browser: what is on the first screen, nothing asked of the network, nothing wider than a phone."""
+"""The report in a real browser: what the first screen holds, no request, nothing wider than a phone."""
 
 import shutil
 

@@ -7,10 +7,26 @@ from typing import Any
 
 from jopa.attribution import Method
 from jopa.errors import SettingError
+from jopa.methods.attention import Attention, LastAttention
+from jopa.methods.gradient import ContinuousMask, GradientTimesInput, IntegratedGradients
+from jopa.methods.peers import Captum, ReAGent
+from jopa.methods.perturbation import Ablation, Exhaustive, Greedy, Random, Shapley
 from jopa.methods.search import PaperSearch
 
 METHODS: dict[str, type[Method]] = {
     "jopa-paper": PaperSearch,
+    "exhaustive": Exhaustive,
+    "greedy": Greedy,
+    "ablation": Ablation,
+    "shapley": Shapley,
+    "grad-x-input": GradientTimesInput,
+    "integrated-gradients": IntegratedGradients,
+    "continuous-mask": ContinuousMask,
+    "attention": Attention,
+    "last-attention": LastAttention,
+    "reagent": ReAGent,
+    "captum": Captum,
+    "random": Random,
 }
 DEFAULT_METHOD = PaperSearch()
 

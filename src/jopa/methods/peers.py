@@ -266,7 +266,7 @@ def _highest(values: Float[Tensor, "rows units"], count: int) -> Bool[Tensor, "r
     import torch
 
     chosen = torch.zeros_like(values, dtype=torch.bool)
-    return chosen.scatter_(1, values.topk(min(count, values.shape[1]), dim=1).indices, True)
+    return chosen.scatter_(1, values.topk(count, dim=1).indices, True)
 
 
 def _replacement(scorer: ModelScorer, masked_lm: str | None, random: torch.Generator) -> Replace:
