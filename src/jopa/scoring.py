@@ -235,6 +235,9 @@ class ModelScorer:
 
         Args:
             ids: whole inputs; the template before the first unit must be the prompt's own.
+
+        Raises:
+            ScoringError: the model gives NaN or infinity, or memory does not suffice for one row.
         """
         import torch
 
@@ -247,7 +250,10 @@ class ModelScorer:
             with torch.no_grad():
                 return self._forward({"input_ids": rows[batch].to(self.model.device)}, [rows.shape[1]] * len(batch))
 
-        return self._batched(range(len(rows)), rows.shape[1], score)
+        scores = self._batched(range(len(rows)), rows.shape[1], score)
+        if not scores.isfinite().all():
+            raise ScoringError("the model gives NaN or infinity with some tokens replaced; try dtype float32")
+        return scores
 
     def removed_inputs(self, keep: Bool[Tensor, "units"]) -> dict[str, Tensor]:
         """The prompt under one mask as keyword arguments of `LanguageModel.generate`."""

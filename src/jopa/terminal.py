@@ -66,13 +66,15 @@ def comparison_table(attributions: Sequence[Attribution]) -> RenderableType:
     from rich.console import Group
     from rich.table import Table
 
-    header, rows = comparison(attributions)
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_edge=False)
-    for number, name in enumerate(header):
-        table.add_column(name, justify="left" if number < 2 else "right", no_wrap=number != 1, overflow="fold")
-    for cells, best in rows:
+    (method, units, *numbers), rows = comparison(attributions)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), show_edge=False, pad_edge=False)
+    table.add_column(f"{method}, {units}")
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    for (name, chosen, *values), best in rows:
         style = "bold" if best else ""
-        table.add_row(*(_text([(cell + (" ★" if best and not i else ""), style)]) for i, cell in enumerate(cells)))
+        cell = _text([(name + (" ★" if best else ""), "bold"), (f"\n  {chosen}", "")])
+        table.add_row(cell, *(_text([(value, style)]) for value in values))
     first = attributions[0]
     note = f"★ largest joint effect, in nats. Removal: {first.removal}. Output: {' '.join(first.output.split())}"
     return Group(table, _text([(note, "italic")]))
