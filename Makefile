@@ -28,7 +28,7 @@ demo: install
 	@echo "The same as a page: file://$(CURDIR)/out/demo.html"
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 
 lint: install
 	$(BIN)/ruff check .

@@ -121,6 +121,27 @@ def test_spans_and_targets_in_words(run):
     assert a.target == (1, 2)
 
 
+def test_methods_are_compared_on_the_same_output(run, tmp_path):
+    arguments = ["explain", PROMPT, "--compare", "ablation, greedy,exhaustive", "--k", 2, "--html", tmp_path / "c.html"]
+    code, out, _ = run(*arguments, "--json", tmp_path / "c.json", small=False)
+    assert code == 0
+    record = json.loads((tmp_path / "c.json").read_text())
+    assert record["schema"] == 1
+    found = [jopa.Attribution.from_dict(entry) for entry in record["comparison"]]
+    assert [a.method["name"] for a in found] == ["ablation", "greedy", "exhaustive"]
+    assert {(a.output_ids, a.removal, a.log_prob) for a in found} == {
+        (found[0].output_ids, "delete", found[0].log_prob)
+    }
+    assert found[2].certificate == "optimal"
+    assert found[2].joint >= max(a.joint for a in found) - 1e-6
+    page = (tmp_path / "c.html").read_text()
+    for a in found:
+        assert a.method["name"] in out
+        assert a.method["name"] in page
+        assert f"{a.joint:+.2f}".replace("-", "−") in out
+    assert page.count("<!DOCTYPE html>") == page.count("</html>") == 1
+
+
 def bad_files(tmp_path):
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9 in the rain")
     (tmp_path / "empty.txt").write_text("\n")
@@ -150,6 +171,9 @@ def bad_files(tmp_path):
         (["explain", PROMPT, "--set", "stops=3"], 1, "has no setting 'stops'"),
         (["explain", PROMPT, "--set", "initial=best"], 1, "initial must be one of"),
         (["explain", PROMPT, "--set", "steps=few"], 1, "steps"),
+        (["explain", PROMPT, "--compare", "greedy,magic"], 1, "unknown method 'magic'"),
+        (["explain", PROMPT, "--compare", "greedy"], 1, "leave out --set and --budget"),
+        (["explain", PROMPT, "--method", "greedy"], 1, "method 'greedy' takes no budget"),
         (["explain", PROMPT, "--output", ""], 1, "output to explain is empty"),
         (["explain", PROMPT, "--target", "4:90"], 1, "target must lie within the output's"),
         (["explain", PROMPT, "--dtype", "float4"], 1, "unknown dtype 'float4'"),

@@ -16,9 +16,19 @@ from rich.console import Console
 
 from jopa.attribution import Attribution, Problem, TraceStep
 from jopa.prompt import Unit
-from jopa.report import CERTIFICATE_WORDS, REMOVAL_WORDS, nats, to_html, unit_name, visible, word_diff
+from jopa.report import (
+    CERTIFICATE_WORDS,
+    REMOVAL_WORDS,
+    comparison,
+    comparison_html,
+    nats,
+    to_html,
+    unit_name,
+    visible,
+    word_diff,
+)
 from jopa.scoring import REMOVALS
-from jopa.terminal import to_terminal
+from jopa.terminal import comparison_table, to_terminal
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
@@ -564,3 +574,18 @@ def test_diff_of_any_text_with_itself_marks_nothing(text):
     assert left == right
     assert "".join(piece.text for piece in left) == text
     assert not any(piece.mark for piece in left)
+
+
+def test_comparison_marks_the_largest_joint_effect_and_escapes():
+    strong = attribution()
+    weak = replace(strong, log_prob_removed=strong.log_prob - 1, method={"name": "<b>weak</b>"})
+    header, rows = comparison([strong, weak])
+    assert header == ["method", "units", "joint effect", "PR", "evaluations", "FFE", "seconds"]
+    assert [best for _, best in rows] == [True, False]
+    html = comparison_html([strong, weak])
+    assert "<b>weak" not in html
+    assert html.count("★") == 2  # the row and the note
+    assert html.count("<style>") == 2  # the page's own and one for all its parts
+    console = Console(width=80, file=io.StringIO(), no_color=True)
+    console.print(comparison_table([strong, weak]))
+    assert max(map(len, console.file.getvalue().splitlines())) <= 80

@@ -93,10 +93,10 @@ def explain(
 
     if compare is None:
         chosen = [make_method(method, budget, **dict(map(_setting, settings or [])))]
-    elif settings or budget is not None:
-        raise SettingError("--compare runs each method with its own settings; leave out --set and --budget")
     else:
         chosen = [make_method(name.strip()) for name in compare.split(",")]
+        if settings or budget is not None:
+            raise SettingError("--compare runs each method with its own settings; leave out --set and --budget")
     options = {
         "k": k,
         "unit": spans,
