@@ -216,6 +216,15 @@ def test_bad_input_is_one_clear_line(run, tmp_path, monkeypatch, arguments, code
     assert sorted(tmp_path.iterdir()) == before  # nothing half-written
 
 
+def test_a_device_is_written_to_and_not_replaced(run):
+    code, _, _ = run("explain", PROMPT, "--json", "/dev/null")
+    assert code == 0
+    assert Path("/dev/null").is_char_device()
+    code, _, err = run("explain", PROMPT, "--json", "/dev/full")
+    assert code == 1
+    assert "cannot write '/dev/full': No space left" in err
+
+
 def test_an_output_path_is_checked_before_the_work(run, monkeypatch):
     monkeypatch.setattr("jopa.loading.load", lambda *_, **__: pytest.fail("loaded a model for nothing"))
     code, _, err = run("explain", PROMPT, "--json", "/nowhere/at/all.json")

@@ -144,7 +144,7 @@ class TraceStep:
 
     Attributes:
         step: proposals made so far.
-        log_prob: log p(y) with the current set removed, in nats.
+        log_prob: log p(y) with the current set removed (or, for a continuous mask, under the current mask), in nats.
         evaluations: masks scored so far.
         ffe: model work so far.
     """

@@ -223,6 +223,8 @@ def _require_writable(path: Path | None) -> None:
         return
     if path.is_dir():
         raise InputFileError(f"cannot write '{path}': it is a folder")
+    if path.exists() and not path.is_file():
+        return  # a device or pipe: written to, never replaced
     try:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
@@ -312,6 +314,9 @@ def _write(path: Path, text: str) -> Path:
     import tempfile
 
     try:
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")
+            return path
         handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
