@@ -43,6 +43,9 @@ class TableWhiteBoxScorer(TableScorer):
         (gradients,) = torch.autograd.grad(totals.sum(), m)
         return totals.detach().float(), gradients.float()
 
+    def relaxed_log_probs(self, factors: torch.Tensor) -> torch.Tensor:
+        return self.relaxed_gradients(factors)[0]
+
     def mask_gradient(self, keep: torch.Tensor) -> torch.Tensor:
         return self.relaxed_gradients(keep.float()[None])[1][0]
 

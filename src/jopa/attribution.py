@@ -84,6 +84,11 @@ class Problem:
         assert isinstance(self.scorer, WhiteBoxScorer)  # `require` was asked before any work
         return self.scorer.mask_gradient(self.keep_mask(removed))
 
+    def relaxed_log_probs(self, factors: Float[Tensor, "rows units"]) -> Float[Tensor, "rows"]:
+        """log p(y | m ⊙ x) at fractional masks m, one a row (nats)."""
+        assert isinstance(self.scorer, WhiteBoxScorer)  # as above
+        return self.scorer.relaxed_log_probs(factors)
+
     def relaxed_gradients(
         self, factors: Float[Tensor, "rows units"]
     ) -> tuple[Float[Tensor, "rows"], Float[Tensor, "rows units"]]:

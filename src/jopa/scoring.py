@@ -81,10 +81,14 @@ class WhiteBoxScorer(Scorer, Protocol):
         """Derivative of Σ log p(y) by each unit's factor m at `keep`, in nats."""
         ...
 
+    def relaxed_log_probs(self, factors: Float[Tensor, "rows units"]) -> Float[Tensor, "rows"]:
+        """Σ log p(y) at fractional masks m, in nats."""
+        ...
+
     def relaxed_gradients(
         self, factors: Float[Tensor, "rows units"]
     ) -> tuple[Float[Tensor, "rows"], Float[Tensor, "rows units"]]:
-        """Σ log p(y) and its derivative by m at fractional masks m, in nats."""
+        """The same, and its derivative by m."""
         ...
 
     def attention(self) -> Float[Tensor, "layers units"]:
@@ -189,15 +193,39 @@ class ModelScorer:
         """Derivative of Σ log p(y) by m at m = keep; see `relaxed_gradients`."""
         return self.relaxed_gradients(keep.float()[None])[1][0]
 
-    def relaxed_gradients(
-        self, factors: Float[Tensor, "rows units"]
-    ) -> tuple[Float[Tensor, "rows"], Float[Tensor, "rows units"]]:
-        """Σ log p(y) and its derivative by m, where m scales the units' input embeddings (m ⊙ x, equation 3).
-
-        Whatever the removal, this is the relaxation: one forward and one backward for each row.
+    def relaxed_log_probs(self, factors: Float[Tensor, "rows units"]) -> Float[Tensor, "rows"]:
+        """Σ log p(y) where m scales the units' input embeddings (m ⊙ x, equation 3): one forward for each row.
 
         Args:
             factors: one fractional mask a row; 1 leaves a unit as it is, 0 removes it as removal "zero" does.
+
+        Returns:
+            float32, in nats, on the CPU.
+
+        Raises:
+            ScoringError: the model gives NaN or infinity, or memory does not suffice for one row.
+        """
+        import torch
+
+        def score(batch: list[int]) -> Float[Tensor, "rows 1"]:
+            with torch.no_grad():
+                return self._relaxed(factors[batch])[:, None]
+
+        length = len(self._ids) - self._forward.prefix_length()
+        log_probs = self._batched(range(len(factors)), length, score, 1)[:, 0]
+        if not log_probs.isfinite().all():
+            raise ScoringError("the model gives NaN or infinity with some embeddings scaled; try dtype float32")
+        return log_probs
+
+    def relaxed_gradients(
+        self, factors: Float[Tensor, "rows units"]
+    ) -> tuple[Float[Tensor, "rows"], Float[Tensor, "rows units"]]:
+        """`relaxed_log_probs` and their derivative by m: one forward and one backward for each row.
+
+        Whatever the removal, gradients are those of the relaxation m ⊙ x.
+
+        Args:
+            factors: as for `relaxed_log_probs`.
 
         Returns:
             Log-probabilities and derivatives, float32, in nats, on the CPU.
@@ -309,15 +337,21 @@ class ModelScorer:
         import torch
 
         factors = factors.clone().requires_grad_()
+        with torch.enable_grad():
+            totals = self._relaxed(factors)
+            (gradients,) = torch.autograd.grad(totals.sum(), factors)
+        self.count(2 * len(factors) * (len(self._ids) - self._forward.prefix_length()))
+        return torch.cat([totals.detach()[:, None].to(gradients), gradients], dim=1)
+
+    def _relaxed(self, factors: Float[Tensor, "rows units"]) -> Float[Tensor, "rows"]:
+        """Σ log p(y) with the units' embeddings scaled, in one forward."""
+        import torch
+
         positions = torch.arange(self._forward.prefix_length(), len(self._ids))
         units = self._unit_of[positions]
         scale = torch.where(units >= 0, factors[:, units.clamp(min=0)], torch.ones(()))
         ids = self._ids[positions].expand(len(factors), -1)
-        with torch.enable_grad():
-            totals = self._forward(self._forward.embedded(ids, scale), [len(positions)] * len(factors)).sum(dim=1)
-            (gradients,) = torch.autograd.grad(totals.sum(), factors)
-        self.count(2 * ids.numel())
-        return torch.cat([totals.detach()[:, None].to(gradients), gradients], dim=1)
+        return self._forward(self._forward.embedded(ids, scale), [len(positions)] * len(factors)).sum(dim=1)
 
     def _batched(
         self, rows: Sequence[int], length: int, work: Callable[[list[int]], Tensor], width: int | None = None

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from jopa.attribution import Method, Needs, Problem, Ranking, RankingMethod, Selection, TraceStep
-from jopa.errors import ScoringError, SettingError
+from jopa.errors import SettingError
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -62,9 +62,8 @@ class IntegratedGradients(RankingMethod):
 
     The integrals add up to F(1) − F(0). How far the sum misses that is `completeness_gap` = Σφ − (F(1) − F(0)), in
     nats, among the details. Read it: where RMSNorm follows the embeddings, F turns sharply near α = 0, as scaling an
-    embedding changes little until it is about as small as the norm's √ε, and many steps may not suffice. It is left
-    out where the gradient at α = 0, which only this check needs, is not finite. The scores share out what units do
-    together along one path, and so do not say what any k units do together.
+    embedding changes little until it is about as small as the norm's √ε, and many steps may not suffice. The scores
+    share out what units do together along one path, and so do not say what any k units do together.
 
     Attributes:
         steps: points on the path. The paper's authors take 100.
@@ -74,7 +73,7 @@ class IntegratedGradients(RankingMethod):
 
     name: ClassVar[str] = "integrated-gradients"
     summary: ClassVar[str] = "gradients averaged over the path from zero embeddings"
-    cost: ClassVar[str] = "3 × (steps + 2)"
+    cost: ClassVar[str] = "3 × steps + 2"
     requires: ClassVar[Needs] = "gradient"
     preset_removal: ClassVar[str] = "zero"
 
@@ -97,7 +96,7 @@ class IntegratedGradients(RankingMethod):
             _, gradients = problem.relaxed_gradients(alphas[points, None].expand(-1, problem.n_units))
             scores += weights[points] @ gradients.double()
             problem.progress(min(done + _POINTS, self.steps), self.steps)
-        details = _completeness(problem, scores.sum().item())
+        details = {"completeness_gap": _completeness(problem, scores.sum().item())}
         return Ranking(tuple(scores.tolist()), f"all {self.steps} steps made", details)
 
 
@@ -177,16 +176,12 @@ class ContinuousMask(Method):
         return logits.detach().sigmoid(), tuple(trace)
 
 
-def _completeness(problem: Problem, total: float) -> dict[str, float]:
-    """How far the sum of all scores is from F(1) − F(0); nothing where the gradient at zero embeddings overflows."""
+def _completeness(problem: Problem, total: float) -> float:
+    """How far the sum of all scores is from F(1) − F(0), in nats."""
     import torch
 
-    try:
-        ends, _ = problem.relaxed_gradients(torch.tensor([[1.0], [0.0]]).expand(-1, problem.n_units))
-    except ScoringError:  # an untemplated first token of zeros, multiplied by 1/√ε in every layer's norm
-        return {}
-    full, empty = ends.tolist()
-    return {"completeness_gap": total - (full - empty)}
+    full, empty = problem.relaxed_log_probs(torch.tensor([[1.0], [0.0]]).expand(-1, problem.n_units)).tolist()
+    return total - (full - empty)
 
 
 def _gauss_legendre(steps: int) -> tuple[Float[Tensor, "steps"], Float[Tensor, "steps"]]:
