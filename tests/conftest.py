@@ -10,6 +10,7 @@ import beartype  # noqa: F401
 import captum.attr  # noqa: F401
 import jaxtyping
 import pytest
+import sklearn.pipeline  # noqa: F401
 import torch
 from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase  # noqa: F401
 

@@ -158,7 +158,7 @@ FAST = {
     "continuous-mask": {"steps": 5},
     "shapley": {"permutations": 4},
     "context-cite": {"ablations": 16},
-    "interactions": {},
+    "interactions": {"ablations": 24, "candidates": 4},
     "reagent": {"steps": 5},
 }
 

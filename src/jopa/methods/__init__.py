@@ -12,6 +12,7 @@ from jopa.methods.gradient import ContinuousMask, GradientTimesInput, Integrated
 from jopa.methods.peers import Captum, ReAGent
 from jopa.methods.perturbation import Ablation, Exhaustive, Greedy, Random, Shapley
 from jopa.methods.search import PaperSearch
+from jopa.methods.surrogate import ContextCite, Interactions
 
 METHODS: dict[str, type[Method]] = {
     "jopa-paper": PaperSearch,
@@ -19,6 +20,8 @@ METHODS: dict[str, type[Method]] = {
     "greedy": Greedy,
     "ablation": Ablation,
     "shapley": Shapley,
+    "context-cite": ContextCite,
+    "interactions": Interactions,
     "grad-x-input": GradientTimesInput,
     "integrated-gradients": IntegratedGradients,
     "continuous-mask": ContinuousMask,
