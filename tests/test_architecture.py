@@ -16,7 +16,10 @@ ROOMS = [
 EXCEPTIONS = {
     ("attribution", "report"),  # a notebook asks an Attribution for its HTML; imported when it does
 }
-HEAVY = {"torch", "transformers", "numpy", "rich", "jinja2", "accelerate", "gguf", "platformdirs", "huggingface_hub"}
+HEAVY = {
+    *("torch", "transformers", "accelerate", "gguf", "huggingface_hub"),
+    *("numpy", "scipy", "sklearn", "captum", "rich", "jinja2", "platformdirs"),
+}
 
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:

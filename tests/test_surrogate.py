@@ -233,9 +233,14 @@ def test_hundreds_of_units():
     assert len(set(many.removed)) == 12 and {2, 5} <= set(many.removed)
 
 
-def test_the_terms_looked_at_are_limited():
-    assert [surrogate._units_for(size, 256) for size in (2, 3)] == [23, 12]
-    assert [surrogate._units_for(size, 1) for size in (2, 3)] == [2, 3]
+@pytest.mark.parametrize(("n_masks", "order", "expected"), [(100, 1, 0), (100, 2, 190), (100, 3, 355), (400, 2, 496)])
+def test_the_terms_looked_at_are_limited(n_masks, order, expected, monkeypatch):
+    """Pairs of 20 units are within 2 × 100, triples of 11; pairs of 32 units within 512."""
+    looked_at = []
+    monkeypatch.setattr(surrogate, "_lasso", lambda features, _: looked_at.append(features.shape) or np.zeros(1))
+    removed = surrogate._random_removals(60, n_masks, 0.25, seed=0)
+    surrogate._fit_interactions(removed, removed @ np.arange(60.0), order)
+    assert looked_at == [(n_masks, 60 + expected)]
 
 
 def test_the_chosen_set_is_the_best_one_scored():

@@ -36,6 +36,10 @@ _LEAST_ABLATIONS = 8
 _NEAREST_TO_CERTAIN = 2.0**-24
 """−log p is taken to be at least this: float32 knows no probability nearer to 1."""
 _FOLDS = 5
+_TERMS_PER_MASK = 2
+"""Pairs, and as many triples, that the fit may choose from for each mask."""
+_MOST_TERMS = 512
+"""Pairs, and as many triples, however many masks there are: the fit stays a matter of a second."""
 _ENUMERABLE = 200_000
 """The most sets of which the surrogate's best are found by looking at every one."""
 _PREDICTED_AT_ONCE = 20_000
@@ -105,12 +109,14 @@ class Interactions(Method):
     1. Score random removals. Each unit goes with probability 1/4, or k/T if that is more, up to 1/2: enough together
        for pairs to be seen, few enough to be near the removals of k units asked about. No set is drawn twice; if
        there are no more than `ablations`, all are taken.
-    2. Fit c_t: a Lasso on main effects ranks the units; then a Lasso on all main effects and on the pairs (triples)
-       of the strongest units, as many as give up to two terms a mask, selects terms, and a ridge regression refits
-       them. Both choose their penalty by cross-validation.
+    2. Fit c_t: a ridge regression on main effects ranks the units; a Lasso on all main effects and on the pairs
+       (triples) of the strongest units, of each size up to two for each mask and 512 in all, selects terms; a ridge
+       regression refits them. All choose their penalty by cross-validation.
     3. Minimise Σ_{t ⊆ S} c_t over |S| = k: over all sets if they are few, else by swaps from the strongest units and
        from each of the strongest terms. Units without a term are all alike, so only k of them are looked at.
     4. Score the best `candidates` sets and return the best of all sets of k units that were scored.
+
+    The surrogate's first guess need not be its best: step 4 is what makes up for a fit to few masks.
 
     `details` has the number of terms that are not zero, R² on the masks of the fit, and what the surrogate predicted
     for the chosen set, in nats.
@@ -119,7 +125,7 @@ class Interactions(Method):
     ProxySPEX (arXiv 2505.17495), with a Lasso in the place of its boosted trees; it promises no optimum.
 
     Attributes:
-        ablations: random removals scored, the whole prompt not counted.
+        ablations: random removals scored.
         order: the most units in a term: 1 (main effects only), 2 (pairs) or 3 (triples).
         candidates: sets of k units that the surrogate thinks best and the model scores.
     """
@@ -294,23 +300,19 @@ def _held_out_correlation(pipeline: Any, keep: Bool[ndarray, "masks units"], val
 def _fit_interactions(removed: Bool[ndarray, "masks units"], values: Float[ndarray, "masks"], order: int) -> _Surrogate:
     """Screen units by main effects, select terms by a Lasso, refit them by a ridge regression."""
     import numpy as np
-    from sklearn.linear_model import RidgeCV
 
-    singles = [(unit,) for unit in range(removed.shape[1])]
-    if values.max() == values.min():
-        return _Surrogate(float(values[0]), (), ())
-    main_effects = np.abs(_lasso_coefficients(removed, values))
-    strongest = np.argsort(-main_effects, kind="stable").tolist()
-    terms: list[Term] = [*singles]
+    _, main_effects = _ridge(removed, values)
+    strongest = np.argsort(-np.abs(main_effects), kind="stable").tolist()
+    terms: list[Term] = [(unit,) for unit in range(removed.shape[1])]
     for size in range(2, order + 1):
-        among = sorted(strongest[: _units_for(size, 2 * len(values))])
+        among = sorted(strongest[: _units_for(size, min(_TERMS_PER_MASK * len(values), _MOST_TERMS))])
         terms += combinations(among, size)
-    chosen = np.flatnonzero(_lasso_coefficients(_products(removed, terms), values))
-    if len(chosen) == 0:
+    chosen = np.flatnonzero(_lasso(_products(removed, terms), values)).tolist()
+    if not chosen:
         return _Surrogate(float(values.mean()), (), ())
     terms = [terms[i] for i in chosen]
-    ridge: Any = RidgeCV(alphas=np.logspace(-4, 3, 15)).fit(_products(removed, terms), values)
-    return _Surrogate(float(ridge.intercept_), tuple(terms), tuple(ridge.coef_.tolist()))
+    intercept, coefficients = _ridge(_products(removed, terms), values)
+    return _Surrogate(intercept, tuple(terms), tuple(coefficients.tolist()))
 
 
 def _units_for(size: int, limit: int) -> int:
@@ -321,17 +323,24 @@ def _units_for(size: int, limit: int) -> int:
     return n_units
 
 
-def _lasso_coefficients(
-    features: Bool[ndarray, "masks features"], values: Float[ndarray, "masks"]
-) -> Float[ndarray, "features"]:
+def _lasso(features: Bool[ndarray, "masks features"], values: Float[ndarray, "masks"]) -> Float[ndarray, "features"]:
     """Coefficients of a cross-validated Lasso on standardised features, as they are standardised."""
     from sklearn.linear_model import LassoCV
-    from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     lasso = LassoCV(alphas=30, cv=min(_FOLDS, len(values)), tol=1e-3, max_iter=2000)
-    make_pipeline(StandardScaler(), lasso).fit(features, values)
-    return lasso.coef_
+    return lasso.fit(StandardScaler().fit_transform(features), values).coef_
+
+
+def _ridge(
+    features: Bool[ndarray, "masks features"], values: Float[ndarray, "masks"]
+) -> tuple[float, Float[ndarray, "features"]]:
+    """Intercept and coefficients of a ridge regression whose penalty generalised cross-validation chooses."""
+    import numpy as np
+    from sklearn.linear_model import RidgeCV
+
+    ridge: Any = RidgeCV(alphas=np.logspace(-4, 3, 15)).fit(features, values)
+    return float(ridge.intercept_), ridge.coef_
 
 
 def _products(removed: Bool[ndarray, "masks units"], terms: Sequence[Term]) -> Bool[ndarray, "masks terms"]:
