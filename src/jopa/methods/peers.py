@@ -64,7 +64,7 @@ class Captum(RankingMethod):
 
     name: ClassVar[str] = "captum"
     summary: ClassVar[str] = "Captum's own leave-one-out, for comparison and timing"
-    cost: ClassVar[str] = "1 + T; times the output's length if token by token"
+    cost: ClassVar[str] = "1 + T"
     requires: ClassVar[Needs] = "model"
 
     def rank(self, problem: Problem, *, seed: int = 0) -> Ranking:
@@ -195,7 +195,7 @@ class ReAGent(RankingMethod):
 
     name: ClassVar[str] = "reagent"
     summary: ClassVar[str] = "ReAGent: importance updated recursively from random replacements"
-    cost: ClassVar[str] = "1 + 2 × chains × steps at most"
+    cost: ClassVar[str] = "1 + 2 × chains × steps"
     requires: ClassVar[Needs] = "model"
 
     def __post_init__(self) -> None:

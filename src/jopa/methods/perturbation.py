@@ -89,7 +89,7 @@ class Shapley(RankingMethod):
 
     name: ClassVar[str] = "shapley"
     summary: ClassVar[str] = "Shapley values of log p(y), sampled, with standard errors"
-    cost: ClassVar[str] = "permutations × (T − 1) masks, on average half the prompt each"
+    cost: ClassVar[str] = "permutations × T / 2"
 
     def __post_init__(self) -> None:
         if self.permutations < 4 or self.permutations % 2:

@@ -78,7 +78,7 @@ class ContextCite(RankingMethod):
 
     name: ClassVar[str] = "context-cite"
     summary: ClassVar[str] = "ContextCite: the largest coefficients of a sparse linear surrogate"
-    cost: ClassVar[str] = "ablations, half the prompt each"
+    cost: ClassVar[str] = "ablations / 2"
 
     def __post_init__(self) -> None:
         if self.ablations < _LEAST_ABLATIONS:
@@ -136,7 +136,7 @@ class Interactions(Method):
 
     name: ClassVar[str] = "interactions"
     summary: ClassVar[str] = "the best set of a sparse surrogate with pairs of units, after ProxySPEX"
-    cost: ClassVar[str] = "ablations, 3/4 of the prompt each, + candidates"
+    cost: ClassVar[str] = "3/4 × ablations + candidates"
 
     def __post_init__(self) -> None:
         if self.ablations < _LEAST_ABLATIONS:
