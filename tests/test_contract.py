@@ -152,6 +152,16 @@ def test_settings_out_of_range_are_refused(name):
                 jopa.make_method(name, **{item.name: -1})
 
 
+@pytest.mark.parametrize("name", sorted(jopa.METHODS))
+def test_settings_of_the_wrong_type_are_refused_and_defaults_are_of_the_right_one(name):
+    method = jopa.METHODS[name]()
+    settings = {item.name: getattr(method, item.name) for item in fields(method)}
+    assert jopa.make_method(name, **settings) == method
+    for setting in settings:
+        with pytest.raises(jopa.SettingError, match=f"setting '{setting}' of method '{name}' must be of type"):
+            jopa.make_method(name, **{setting: [1]})
+
+
 FAST = {
     "jopa-paper": {"steps": 10},
     "integrated-gradients": {"steps": 4},

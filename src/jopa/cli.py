@@ -84,6 +84,8 @@ def explain(
     text = _prompt(prompt, file, messages)
     for path in (json_path, html_path):
         _require_writable(path)
+    if json_path is not None and json_path == html_path:
+        raise typer.BadParameter("--json and --html name the same file")
     spans = _unit(unit)
     part = _target(target)
 

@@ -31,6 +31,8 @@ METHODS: dict[str, type[Method]] = {
     "captum": Captum,
     "random": Random,
 }
+_KINDS = {"int": int, "float": int | float, "str": str, "bool": bool, "str | None": str | None}
+"""What values a setting takes, by the type it is declared with."""
 DEFAULT_METHOD = PaperSearch()
 
 
@@ -47,9 +49,13 @@ def make_method(name: str, budget: int | None = None, **settings: Any) -> Method
     """
     if name not in METHODS:
         raise SettingError(f"unknown method '{name}': choose one of {', '.join(METHODS)}")
-    known = [item.name for item in fields(METHODS[name])]
-    for setting in settings:
-        if setting not in known:
-            raise SettingError(f"method '{name}' has no setting '{setting}': it has {', '.join(known) or 'none'}")
+    kinds = {item.name: str(item.type) for item in fields(METHODS[name])}
+    for setting, value in settings.items():
+        if setting not in kinds:
+            raise SettingError(f"method '{name}' has no setting '{setting}': it has {', '.join(kinds) or 'none'}")
+        if not isinstance(value, _KINDS[kinds[setting]]) or (isinstance(value, bool) and kinds[setting] != "bool"):
+            raise SettingError(
+                f"setting '{setting}' of method '{name}' must be of type {kinds[setting]}, got {value!r}"
+            )
     method = METHODS[name](**settings)
     return method if budget is None else method.with_budget(budget)
