@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import tiny_models
 import torch
 from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
 
@@ -246,3 +247,19 @@ def test_two_unpackings_at_once_both_end_with_the_finished_folder(tmp_path, monk
     assert len(results) == 2
     assert results[0] == results[1]
     assert [path.name for path in (tmp_path / "cache" / "models").iterdir()] == [results[0][0].name]
+
+
+@pytest.mark.parametrize("removal", jopa.scoring.REMOVALS)
+@pytest.mark.parametrize("architecture", tiny_models.BUILDERS)
+def test_a_batch_continues_as_each_row_would_alone(architecture, removal):
+    chat = architecture != "gemma3"  # tied and scaled embeddings: it says the last token again, whatever comes before
+    model = tiny_models.language_model(architecture, chat=chat)
+    prompt = jopa.build_prompt(model.tokenizer, "write a story about the doctor and his patient")
+    scorer = jopa.ModelScorer(model, prompt, jopa.Output((6, 7), "", (0, 2)), removal)
+    removals = [(), (0,), (1, 2, 3, 4), (5, 8), (1, 2, 3, 4, 5, 6, 7, 8)]
+    keep = [torch.tensor([i not in removed for i in range(9)]) for removed in removals]
+    inputs = [scorer.removed_inputs(mask) for mask in keep]
+    alone = [model.generate(row, max_new_tokens=12) for row in inputs]
+    assert len(set(alone)) > 1
+    assert model.generate_batch(inputs, max_new_tokens=12) == alone
+    assert model.generate_batch([]) == []

@@ -50,6 +50,11 @@ class LanguageModel:
         return str(self.model.dtype).removeprefix("torch.")
 
     @property
+    def identity(self) -> dict[str, str | None]:
+        """Its id, revision, dtype and device, as results record them."""
+        return {"id": self.id, "revision": self.revision, "dtype": self.dtype, "device": str(self.device)}
+
+    @property
     def context_length(self) -> int | None:
         """The most tokens the model was made for, or None where its configuration does not say."""
         return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
@@ -69,6 +74,7 @@ class LanguageModel:
         temperature: float = 0.0,
         seed: int = 0,
         on_token: Callable[[int], None] | None = None,
+        on_ids: Callable[[tuple[int, ...]], None] | None = None,
     ) -> tuple[int, ...]:
         """Continue an input; greedy unless a temperature is given.
 
@@ -81,6 +87,7 @@ class LanguageModel:
             temperature: 0 for greedy; otherwise the softmax temperature to sample with.
             seed: of the sampling.
             on_token: called with the number of tokens so far.
+            on_ids: called with the new token ids so far, without the stop token.
 
         Returns:
             The new token ids, without the stop token.
@@ -88,6 +95,50 @@ class LanguageModel:
         Raises:
             SettingError: a setting is out of range.
         """
+
+        def tell(ids: Sequence[int]) -> None:
+            if on_token:
+                on_token(len(ids))
+            if on_ids:
+                on_ids(self._until_stop(ids))
+
+        (ids,) = self._continue(inputs, max_new_tokens, temperature, seed, tell if on_token or on_ids else None)
+        return ids
+
+    def generate_batch(
+        self, inputs: Sequence[dict[str, torch.Tensor]], *, max_new_tokens: int = 100
+    ) -> list[tuple[int, ...]]:
+        """Continue several inputs greedily, as `generate` would each alone; rows of a batch are padded at the left.
+
+        Rounding differs between a batch and a row alone, so a tie between two tokens may fall the other way.
+
+        Args:
+            inputs: for each input what `generate` takes; all with the same keywords.
+            max_new_tokens: the most tokens to generate.
+
+        Returns:
+            The new token ids of each input, without the stop token.
+
+        Raises:
+            SettingError: max_new_tokens is out of range.
+        """
+        if not inputs:
+            return []
+        if "position_ids" not in inputs[0]:  # padding would move the tokens of a model that takes no positions
+            return [self.generate(row, max_new_tokens=max_new_tokens) for row in inputs]
+        width = max(row["position_ids"].shape[1] for row in inputs)
+        batch = {name: _left_padded([row[name] for row in inputs], width) for name in inputs[0]}
+        return self._continue(batch, max_new_tokens, 0.0, 0, None)
+
+    def _continue(
+        self,
+        inputs: dict[str, torch.Tensor],
+        max_new_tokens: int,
+        temperature: float,
+        seed: int,
+        on_new: Callable[[Sequence[int]], None] | None,
+    ) -> list[tuple[int, ...]]:
+        """The new token ids of each row, without the stop token."""
         import torch
         from transformers import GenerationConfig
 
@@ -105,7 +156,7 @@ class LanguageModel:
             **settings,
         )
         declared = self.model.generation_config
-        streamer: Any = _Counter(on_token) if on_token else None
+        streamer: Any = _Listener(on_new) if on_new else None
         devices = [self.device] if self.device.type == "cuda" else []
         with quiet_transformers(), evaluating(self.model), torch.random.fork_rng(devices), torch.no_grad():
             torch.manual_seed(seed)
@@ -114,7 +165,11 @@ class LanguageModel:
                 generated = self.model.generate(**inputs, generation_config=plain, streamer=streamer)  # type: ignore[operator]  # GenerationMixin
             finally:
                 self.model.generation_config = declared
-        ids = generated[0].tolist()[inputs["input_ids"].shape[1] if "input_ids" in inputs else 0 :]
+        n_given = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
+        return [self._until_stop(row[n_given:]) for row in generated.tolist()]
+
+    def _until_stop(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """The ids before the first stop token."""
         end = next((i for i, token in enumerate(ids) if token in self.stop_ids), len(ids))
         return tuple(ids[:end])
 
@@ -143,17 +198,19 @@ class LanguageModel:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])  # type: ignore[arg-type]  # BatchEncoding
 
 
-class _Counter:
-    """Counts the tokens that `generate` streams; its first call carries the prompt."""
+class _Listener:
+    """Gathers the tokens that `generate` streams, one a call; its first call carries the prompt."""
 
-    def __init__(self, on_token: Callable[[int], None]) -> None:
-        self.on_token = on_token
-        self.count = -1
+    def __init__(self, on_new: Callable[[Sequence[int]], None]) -> None:
+        self.on_new = on_new
+        self.ids: list[int] | None = None
 
-    def put(self, _tokens: object) -> None:
-        self.count += 1
-        if self.count > 0:
-            self.on_token(self.count)
+    def put(self, tokens: torch.Tensor) -> None:
+        if self.ids is None:
+            self.ids = []
+        else:
+            self.ids += tokens.flatten().tolist()
+            self.on_new(self.ids)
 
     def end(self) -> None:
         """Nothing is left to flush."""
@@ -185,6 +242,13 @@ def evaluating(model: PreTrainedModel) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def _left_padded(rows: Sequence[torch.Tensor], width: int) -> torch.Tensor:
+    """Rows `[1, tokens, …]` as one batch, zeros before the shorter ones."""
+    import torch
+
+    return torch.cat([torch.cat([row.new_zeros(1, width - row.shape[1], *row.shape[2:]), row], dim=1) for row in rows])
 
 
 @contextmanager
