@@ -8,6 +8,7 @@ import torch
 
 import jopa
 import tiny_models
+from jopa import forward
 from jopa.scoring import REMOVALS
 
 TEXT = "write a story about the doctor and his patient"
@@ -170,6 +171,49 @@ def test_mask_gradient_equals_finite_differences():
         assert gradient[unit].item() == pytest.approx((up - down) / (2 * step), rel=1e-3, abs=1e-3)
 
 
+def test_gradient_norms_equal_a_plain_backward_by_the_embeddings(tiny):
+    prompt, output = case(tiny, unit=[(0, 13), (20, 30), (31, 46)], target=(1, 5))
+    ids = torch.tensor([[*prompt.ids, *output.ids]])
+    embeddings = tiny.model.get_input_embeddings()(ids).detach().requires_grad_()
+    logits = tiny.model(inputs_embeds=embeddings, use_cache=False).logits[0].log_softmax(-1)
+    total = sum(logits[len(prompt.ids) - 1 + t, output.ids[t]] for t in range(1, 5))
+    (gradient,) = torch.autograd.grad(total, embeddings)
+    expected = torch.stack([gradient[0, list(unit.positions)].norm() for unit in prompt.units])
+    assert expected.min() > 1e-3
+    for removal in REMOVALS:
+        scorer = jopa.ModelScorer(tiny, prompt, output, removal)
+        norms = scorer.gradient_norms()
+        assert norms.dtype == torch.float32
+        assert torch.allclose(norms, expected, rtol=1e-3, atol=1e-3)
+        other = jopa.ModelScorer(tiny, prompt, output, removal)
+        other.mask_gradient(keep_masks(3, [()])[0])
+        assert scorer.ffe == other.ffe
+
+
+@pytest.mark.parametrize("removal", REMOVALS)
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_log_distributions_equal_one_plain_forward_a_mask(tiny, removal, batch_size):
+    prompt, output = case(tiny, target=(2, 5))
+    scorer = jopa.ModelScorer(tiny, prompt, output, removal, batch_size=batch_size)
+    sets = [(), (0,), (2, 5, 7)]
+    distributions = scorer.log_distributions(keep_masks(9, sets))
+    assert distributions.shape == (3, 3, len(tiny_models.VOCABULARY))
+    assert distributions.dtype == torch.float32
+    for row, removed in zip(distributions, sets, strict=True):
+        for token in range(row.shape[1]):
+            asked = jopa.Output((*output.ids[:2], token), "", (2, 3))
+            assert row[0, token].item() == pytest.approx(
+                reference(tiny, prompt, asked, removal, removed).item(), abs=1e-4
+            )
+        assert torch.allclose(
+            row[range(3), list(output.ids[2:5])].double(), reference(tiny, prompt, output, removal, removed), atol=1e-4
+        )
+        assert torch.allclose(row.exp().sum(dim=1), torch.ones(3), atol=1e-5)
+    again = jopa.ModelScorer(tiny, prompt, output, removal, batch_size=batch_size)
+    again.log_probs(keep_masks(9, sets))
+    assert again.ffe == scorer.ffe
+
+
 def test_logits_are_made_for_target_positions_only_and_hooks_are_gone_afterwards(llama):
     prompt, output = case(llama, target=(2, 5))
     shapes = []
@@ -185,36 +229,155 @@ def test_logits_are_made_for_target_positions_only_and_hooks_are_gone_afterwards
     assert not llama.model.lm_head._forward_pre_hooks
 
 
+@pytest.fixture(params=["as priced", "free"])
+def launch(request, monkeypatch):
+    """With free forwards every row that others begin like is computed first, however little that saves."""
+    if request.param == "free":
+        monkeypatch.setattr(forward, "LAUNCH_TOKENS", {"cpu": 0, "cuda": 0})
+    return request.param
+
+
+@pytest.mark.parametrize("removal", REMOVALS)
+@pytest.mark.parametrize("chat", [True, False])
+def test_rows_that_begin_with_the_caches_of_other_rows_score_the_same(tiny, removal, chat, launch):
+    model = tiny if chat else tiny_models.language_model(tiny.id.removeprefix("tiny-"), chat=False)
+    prompt, output = case(model)
+    alone = [(i,) for i in range(9)]
+    swaps = [tuple(sorted({2, 5, 7} - {out} | {into})) for out in (2, 5, 7) for into in (0, 1, 3, 4, 6, 8)]
+    calls = [[(), *alone], swaps, [(2, 5, 7)], [(2, 5, 8)], [(), (2, 5, 7), (7, 8)], [(8,)], [(2, 5, 7)]]
+    scorer = jopa.ModelScorer(model, prompt, output, removal)
+    for sets in calls:
+        scores = scorer.log_probs(keep_masks(9, sets))
+        for row, removed in zip(scores, sets, strict=True):
+            expected = reference(model, prompt, output, removal, removed)
+            assert torch.allclose(row.double(), expected, atol=1e-4, rtol=0), (sets, removed)
+    if launch == "free":
+        plain = jopa.ModelScorer(model, prompt, output, removal, reuse_prefix=False)
+        for sets in calls:
+            plain.log_probs(keep_masks(9, sets))
+        template = prompt.units[0].positions[0]
+        rows = sum(map(len, calls))
+        assert scorer.work.tokens < plain.work.tokens - (rows - 1) * max(0, template - 1) - 30
+        assert scorer.work.reused > rows * max(0, template - 1)
+
+
+@pytest.mark.parametrize("removal", REMOVALS)
+def test_the_order_of_masks_and_repeats_change_nothing(llama, removal, launch):
+    prompt, output = case(llama)
+    sets = [(0, 1), (8,), (), (3, 4, 5), (8,), (0, 1), (0, 2), (3, 4, 6), (), (3, 4, 5)]
+    scores = jopa.ModelScorer(llama, prompt, output, removal).log_probs(keep_masks(9, sets))
+    back = jopa.ModelScorer(llama, prompt, output, removal).log_probs(keep_masks(9, sets[::-1])).flip(0)
+    for row, other, removed in zip(scores, back, sets, strict=True):
+        expected = reference(llama, prompt, output, removal, removed)
+        assert torch.allclose(row.double(), expected, atol=1e-4, rtol=0)
+        assert torch.allclose(other.double(), expected, atol=1e-4, rtol=0)
+
+
+class Watch:
+    """Counts tokens on the model itself: those of every forward, and how often each entered a padded row's end."""
+
+    def __init__(self, model):
+        self.forwards, self.with_gradient = [], []
+        self.hook = model.model.register_forward_pre_hook(self.see, with_kwargs=True)
+
+    def see(self, _module, _arguments, options):
+        ids = options["input_ids" if "input_ids" in options else "inputs_embeds"]
+        self.forwards.append(ids.shape[:2].numel())
+        if torch.is_grad_enabled():
+            self.with_gradient.append(self.forwards[-1])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.hook.remove()
+
+
+@pytest.mark.parametrize("removal", REMOVALS)
+def test_work_is_what_enters_the_model(llama, removal, launch):
+    prompt, output = case(llama, unit=[(0, 13), (20, 30), (31, 46)])
+    scorer = jopa.ModelScorer(llama, prompt, output, removal)
+    with Watch(llama) as seen:
+        scorer.log_probs(keep_masks(3, [(), (0,), (0, 2), (1,), (2,), (0, 1, 2)]))
+        scorer.log_probs(keep_masks(3, [(1, 2)]))
+        scorer.log_distributions(keep_masks(3, [(0, 1)]))
+        scorer.mask_gradient(keep_masks(3, [()])[0])
+        scorer.gradient_norms()
+        scorer.attention()
+    work = scorer.work
+    assert work.tokens == sum(seen.forwards) + 2 * sum(seen.with_gradient)
+    assert scorer.ffe == work.tokens / (len(prompt.ids) + len(output.ids))
+    assert (work.forwards, work.backwards, work.evaluations) == (len(seen.forwards), 2, 8)
+    assert set(work.seconds) == {"prefix", "planning", "scores", "gradients", "attention"}
+    assert all(seconds > 0 for seconds in work.seconds.values())
+    # Whatever was reused or filled up, every row is whole: forwards hold it less its reused part, and padding.
+    rows = [9 - 3 * (0 in r) - 2 * (1 in r) - 3 * (2 in r) if removal == "delete" else 9 for r in ROWS]
+    template = len(prompt.ids) - 9
+    prefix = prompt.units[0].positions[0]
+    whole = sum(template + row + len(output.ids) - 1 for row in rows) + 2 * (len(prompt.ids) + len(output.ids) - 1)
+    reused_by_gradients = 2 * prefix
+    assert work.reused >= reused_by_gradients + 8 * prefix
+    scored_tokens = sum(seen.forwards) - len(prompt.ids) - len(output.ids) + 1 - prefix
+    assert scored_tokens - work.padding + work.reused == whole
+
+
+ROWS = [(), (0,), (0, 2), (1,), (2,), (0, 1, 2), (1, 2), (0, 1)]
+
+
+def test_padding_is_counted(llama):
+    prompt, output = case(llama, unit=[(0, 13), (20, 30), (31, 46)])
+    scorer = jopa.ModelScorer(llama, prompt, output, "delete")
+    scorer.log_probs(keep_masks(3, [(0,), (0, 1, 2)]))
+    assert scorer.work.padding == 5  # without the first unit, and without the other two as well: one batch
+    assert scorer.work.forwards == 2
+
+
 def test_ffe_counts_the_tokens_that_enter_the_model(llama):
     prompt, output = case(llama)
-    seen = []
-    watch = llama.model.register_forward_pre_hook(
-        lambda _m, _a, kw: seen.append(kw["input_ids" if "input_ids" in kw else "inputs_embeds"].shape[:2].numel()),
-        with_kwargs=True,
-    )
     scorer = jopa.ModelScorer(llama, prompt, output, "delete", batch_size=2)
-    try:
+    with Watch(llama) as seen:
         scorer.log_probs(keep_masks(9, [(), (0,), (1, 2), (3,)]))
-        forwards = sum(seen)
+        forwards = sum(seen.forwards)
         assert scorer.ffe == pytest.approx(forwards / (len(prompt.ids) + len(output.ids)))
         scorer.mask_gradient(keep_masks(9, [()])[0])
-        gradient = seen[-1]
-    finally:
-        watch.remove()
+        gradient = seen.forwards[-1]
     assert scorer.ffe == pytest.approx((forwards + 3 * gradient) / (len(prompt.ids) + len(output.ids)))
 
 
-def test_the_prefix_is_computed_once(llama):
+def test_the_prefix_is_computed_once(llama, monkeypatch):
     prompt, output = case(llama, system="please tell me what you think")
-    with_prefix = jopa.ModelScorer(llama, prompt, output, "zero")
-    without = jopa.ModelScorer(llama, prompt, output, "zero", reuse_prefix=False)
-    for scorer in (with_prefix, without):
-        for pair in combinations(range(9), 2):
-            scorer.log_probs(keep_masks(9, [pair]))
+    pairs = keep_masks(9, list(combinations(range(9), 2)))
     n_prefix = prompt.units[0].positions[0]
     total = len(prompt.ids) + len(output.ids)
+    without = jopa.ModelScorer(llama, prompt, output, "zero", reuse_prefix=False)
+    for pair in pairs:
+        without.log_probs(pair[None])
     assert without.ffe == pytest.approx(36 * (total - 1) / total)
-    assert with_prefix.ffe == pytest.approx((n_prefix + 36 * (total - 1 - n_prefix)) / total)
+    monkeypatch.setattr(forward, "LAUNCH_TOKENS", {"cpu": 10**6, "cuda": 10**6})  # no other row is worth a forward
+    together = jopa.ModelScorer(llama, prompt, output, "zero", batch_size=36)
+    together.log_probs(pairs)
+    assert together.ffe == pytest.approx((n_prefix + 36 * (total - 1 - n_prefix)) / total)
+    one_by_one = jopa.ModelScorer(llama, prompt, output, "zero")
+    for pair in pairs:
+        one_by_one.log_probs(pair[None])
+    assert one_by_one.ffe < together.ffe  # each begins like one of those before it
+
+
+def test_a_model_whose_cache_cannot_be_cut_is_copied_whole(tiny, monkeypatch, launch):
+    monkeypatch.setattr(forward, "can_be_cut", lambda _model: False)
+    prompt, output = case(tiny, system="please tell me what you think of green birds in the rain")
+    for removal in REMOVALS:
+        check_against_reference(tiny, prompt, output, removal, [(), (0,), (3, 4), (0, 8), (0, 7), (3, 5)])
+
+
+def test_the_users_weights_and_hooks_are_not_touched(llama):
+    prompt, output = case(llama)
+    before = {name: parameter.clone() for name, parameter in llama.model.named_parameters()}
+    hooks = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in llama.model.modules()]
+    jopa.ModelScorer(llama, prompt, output, "delete").log_probs(keep_masks(9, [(), (1,), (2,), (1, 2)]))
+    assert all(torch.equal(before[name], parameter) for name, parameter in llama.model.named_parameters())
+    after = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in llama.model.modules()]
+    assert after == hooks
 
 
 def test_out_of_memory_halves_the_batch_and_goes_on(llama, monkeypatch):
@@ -223,15 +386,15 @@ def test_out_of_memory_halves_the_batch_and_goes_on(llama, monkeypatch):
     expected = jopa.ModelScorer(llama, prompt, output, "delete").log_probs(keep_masks(9, sets))
     scorer = jopa.ModelScorer(llama, prompt, output, "delete")
     sizes = []
-    score = scorer._score
+    score = scorer._masked._score
 
-    def tight(rows, keep):
+    def tight(rows, *rest):
         sizes.append(len(rows))
         if len(rows) > 2:
             raise torch.OutOfMemoryError("no room")
-        return score(rows, keep)
+        return score(rows, *rest)
 
-    monkeypatch.setattr(scorer, "_score", tight)
+    monkeypatch.setattr(scorer._masked, "_score", tight)
     assert torch.allclose(scorer.log_probs(keep_masks(9, sets)), expected, atol=1e-5)
     assert sizes == [9, 4, 2, 2, 2, 2, 1]
 
@@ -240,10 +403,10 @@ def test_out_of_memory_with_one_mask_says_what_to_do(llama, monkeypatch):
     prompt, output = case(llama)
     scorer = jopa.ModelScorer(llama, prompt, output, "delete")
 
-    def never(rows, keep):
+    def never(*_):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
 
-    monkeypatch.setattr(scorer, "_score", never)
+    monkeypatch.setattr(scorer._masked, "_score", never)
     with pytest.raises(jopa.ScoringError, match="out of memory with one input"):
         scorer.log_probs(keep_masks(9, [()]))
 
@@ -252,10 +415,10 @@ def test_other_errors_of_the_model_are_not_swallowed(llama, monkeypatch):
     prompt, output = case(llama)
     scorer = jopa.ModelScorer(llama, prompt, output, "delete")
 
-    def broken(rows, keep):
+    def broken(*_):
         raise RuntimeError("shape mismatch")
 
-    monkeypatch.setattr(scorer, "_score", broken)
+    monkeypatch.setattr(scorer._masked, "_score", broken)
     with pytest.raises(RuntimeError, match="shape mismatch"):
         scorer.log_probs(keep_masks(9, [()]))
 

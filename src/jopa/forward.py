@@ -1,32 +1,62 @@
 """Forwards of many variants of one prompt: a cached prefix in front, the target's log-probabilities behind.
 
-The key-value cache of what all variants share is computed once. Rows may end at different places: shorter ones are
-padded at the right, where causality hides the padding. Logits are made at the target positions only, by a hook on the
-language-model head; log-softmax is taken in float32 whatever the model's dtype. A batch that does not fit into memory
-is halved.
+The key-value cache of what all variants share is computed once; rows may begin with the cache of another row instead.
+Rows may end at different places: shorter ones are padded at the right, where causality hides the padding. Logits are
+made at the target positions only, by a hook on the language-model head; log-softmax is taken in float32 whatever the
+model's dtype. A batch that does not fit into memory is halved. `Work` counts what all of this costs.
 
 Knows ids and positions, nothing of units and masks.
 """
 
 from __future__ import annotations
 
-import copy
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from jopa.batching import Limits
 from jopa.errors import ModelError, ScoringError
 from jopa.model import LanguageModel, evaluating
+from jopa.prefixes import Prefix, can_be_cut, new_cache, recorded
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
-    from transformers import Cache, PreTrainedModel
+    from transformers import PreTrainedModel
 
-# A batch holds at most this many tokens and this many bytes of logits (in float32).
-_BATCH_TOKENS = {"cpu": 1024, "cuda": 32768}
+# A batch holds at most this many tokens and this many bytes of logits (in float32). On a CPU larger batches are slower.
+_BATCH_TOKENS = {"cpu": 512, "cuda": 16384}
 _BATCH_LOGIT_BYTES = {"cpu": 2**28, "cuda": 2**31}
+# What reading all weights once costs, in tokens computed meanwhile.
+LAUNCH_TOKENS = {"cpu": 32, "cuda": 256}
+# Rows whose caches are kept hold at most this many tokens together.
+_KEPT_TOKENS = {"cpu": 8192, "cuda": 16384}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What has been done so far.
+
+    Attributes:
+        evaluations: masks scored.
+        forwards: forwards of the model, of however many rows; those that a backward follows included.
+        backwards: backwards.
+        tokens: tokens that entered the model, padding included; a backward counts as two more forwards.
+        padding: those of them (in forwards) that only filled up shorter rows.
+        reused: tokens that rows did not carry, because the cache of an earlier forward stood for them.
+        seconds: wall-clock time by phase: "prefix", "planning", "scores", "gradients", "attention".
+    """
+
+    evaluations: int = 0
+    forwards: int = 0
+    backwards: int = 0
+    tokens: int = 0
+    padding: int = 0
+    reused: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 class TargetForward:
@@ -48,28 +78,37 @@ class TargetForward:
         read: int,
         batch_size: int | None = None,
     ) -> None:
+        parameters = inspect.signature(model.model.forward).parameters
         self.model = model
-        self.takes_positions = "position_ids" in inspect.signature(model.model.forward).parameters
-        self.tokens_processed = 0
-        self._prefix = prefix
+        self.takes_positions = "position_ids" in parameters
+        self.keeps_rows = "past_key_values" in parameters and can_be_cut(model.model)
+        """Whether the cache of a row can serve as the beginning of others."""
+        self.work = Work()
+        self._ids = prefix
         self._targets = targets
         self._read = read
         self._batch_size = batch_size
-        self._cache: Cache | None = None
+        self._prefix: Prefix | None = None
 
-    def prefix_length(self) -> int:
-        """Tokens that rows need not carry, since their key-value cache is there; 0 for a model without one."""
+    def prefix(self) -> Prefix:
+        """What rows need not carry, since its key-value cache is there; of no length for a model without caches."""
         import torch
 
-        if self._cache is None and len(self._prefix):
-            last = torch.tensor([[len(self._prefix) - 1]])
-            inputs = {"input_ids": self._prefix[None].to(self.model.device)}
-            with torch.no_grad(), evaluating(self.model.model), _reading_only(self.model, last):
-                self._cache = self.model.model(**inputs, use_cache=True).past_key_values
-            self.tokens_processed += len(self._prefix)
-            if self._cache is None:
-                self._prefix = self._prefix[:0]
-        return len(self._prefix)
+        if self._prefix is not None:
+            return self._prefix
+        self._prefix = Prefix(0)
+        length = len(self._ids)
+        if length:
+            inputs: dict[str, Any] = {"input_ids": self._ids[None].to(self.model.device)}
+            if self.keeps_rows:
+                inputs["past_key_values"] = new_cache()
+            last = torch.tensor([[length - 1]])
+            with self.timed("prefix"), torch.no_grad(), evaluating(self.model.model), _reading_only(self.model, last):
+                cache = self.model.model(**inputs, use_cache=True).past_key_values
+            self._count(forwards=1, tokens=length)
+            if cache is not None:
+                self._prefix = recorded(cache, [length])[0] if self.keeps_rows else Prefix(length, whole=cache)
+        return self._prefix
 
     def __call__(
         self,
@@ -77,34 +116,83 @@ class TargetForward:
         lengths: Sequence[int],
         attention_mask: Int[Tensor, "rows all"] | None = None,
     ) -> Float[Tensor, "rows out"]:
-        """Log-probabilities of the target tokens: one forward, differentiable where gradients are enabled.
+        """Log-probabilities of the target tokens behind the common prefix; differentiable where gradients are enabled.
 
-        Args:
-            inputs: `input_ids` (`Int[rows, n]`) or `inputs_embeds` of what follows the prefix.
-            lengths: how many positions of each row are no padding; each row ends with the output.
-            attention_mask: 0 where no token may attend, prefix included; without it every token counts.
+        Args, one forward: see `logits`.
 
         Returns:
             float32, in nats, on the model's device.
         """
+        return self.log_probs(self.logits(inputs, lengths, attention_mask)[0])
+
+    def logits(
+        self,
+        inputs: dict[str, Tensor],
+        lengths: Sequence[int],
+        attention_mask: Int[Tensor, "rows all"] | None = None,
+        base: Prefix | None = None,
+        keep: Sequence[int] = (),
+    ) -> tuple[Float[Tensor, "rows out vocab"], list[Prefix]]:
+        """What the language-model head says at the target positions: one forward.
+
+        Args:
+            inputs: `input_ids` (`Int[rows, n]`) or `inputs_embeds` of what follows the base.
+            lengths: how many positions of each row are no padding; each row ends with the output.
+            attention_mask: 0 where no token may attend, base included; without it every token counts.
+            base: what the rows begin with; by default the common prefix.
+            keep: keep the cache of so many tokens of each row, base included; by default none.
+
+        Returns:
+            Logits in the model's dtype, on its device; and the caches that were to be kept.
+        """
         import torch
 
+        base = self.prefix() if base is None else base
         n_rows, width = next(iter(inputs.values())).shape[:2]
-        start = self.prefix_length()
         reads = torch.tensor(lengths)[:, None] - self._read + torch.arange(len(self._targets))
         arguments: dict[str, Any] = dict(inputs)
         if self.takes_positions:
-            positions = torch.arange(start, start + width, device=self.model.device)
+            positions = torch.arange(base.length, base.length + width, device=self.model.device)
             arguments["position_ids"] = positions.expand(n_rows, -1)
         if attention_mask is not None:
             arguments["attention_mask"] = attention_mask.to(self.model.device)
-        if self._cache is not None:
-            arguments["past_key_values"] = copy.deepcopy(self._cache)
-            arguments["past_key_values"].batch_repeat_interleave(n_rows)
+        assert not keep or (n_rows == len(keep) and self.keeps_rows)
+        cache = base.for_rows(n_rows, bool(keep)) if base.length else new_cache() if keep else None
+        if cache is not None:
+            arguments["past_key_values"] = cache
         with evaluating(self.model.model), _reading_only(self.model, reads):
-            logits = self.model.model(**arguments, use_cache=self._cache is not None).logits
-        self.tokens_processed += n_rows * width
+            logits = self.model.model(**arguments, use_cache=cache is not None).logits
+        padding = n_rows * width - sum(lengths)
+        self._count(forwards=1, tokens=n_rows * width, padding=padding, reused=n_rows * base.length)
+        return logits, recorded(cache, keep) if keep and cache is not None else []
+
+    def log_probs(self, logits: Float[Tensor, "rows out vocab"]) -> Float[Tensor, "rows out"]:
+        """log softmax(logits)[target] in float32, without a second array of all logits' size."""
+        import torch
+
         return torch.stack([_log_probs(row, self._targets) for row in logits])
+
+    def count_backward(self, tokens: int) -> None:
+        """Note a backward through forwards of so many tokens."""
+        self._count(backwards=1, tokens=2 * tokens)
+
+    def count(self, *, tokens: int = 0, evaluations: int = 0) -> None:
+        """Note work that was done elsewhere."""
+        self._count(tokens=tokens, evaluations=evaluations)
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Add the wall-clock time of a block to a phase; phases do not nest."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = dict(self.work.seconds)
+            seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - start
+            self.work = replace(self.work, seconds=seconds)
+
+    def _count(self, **more: int) -> None:
+        self.work = replace(self.work, **{name: getattr(self.work, name) + n for name, n in more.items()})
 
     def embedded(self, ids: Int[Tensor, "rows n"], scale: Float[Tensor, "rows n"]) -> dict[str, Tensor]:
         """Input embeddings of `ids`, each multiplied by its factor."""
@@ -127,7 +215,7 @@ class TargetForward:
         inputs = {"input_ids": ids[None].to(self.model.device)}
         with torch.no_grad(), evaluating(model), _eager_attention(model), _reading_only(self.model, reads[None]):
             layers = model(**inputs, output_attentions=True, use_cache=False).attentions
-        self.tokens_processed += len(ids)
+        self._count(forwards=1, tokens=len(ids))
         if not layers or any(layer is None for layer in layers):
             raise ScoringError(f"'{self.model.id}' does not give its attention weights; choose another method")
         return [layer[0, :, reads.to(layer.device)].float().cpu() for layer in layers]
@@ -158,13 +246,27 @@ class TargetForward:
             yield batch, result
             done += len(batch)
 
+    def limits(self, length: int, keep_rows: bool = True) -> Limits:
+        """What a batch may hold of rows whose prompt has `length` tokens, and what a forward costs."""
+        kind = self._kind
+        new_bases = _KEPT_TOKENS[kind] // max(1, length) if keep_rows and self.keeps_rows else 0
+        if self._batch_size is not None:
+            return Limits(self._batch_size, None, LAUNCH_TOKENS[kind], new_bases)
+        return Limits(self._rows_of_logits(), _BATCH_TOKENS[kind], LAUNCH_TOKENS[kind], new_bases)
+
     def _rows_per_batch(self, length: int) -> int:
         if self._batch_size is not None:
             return self._batch_size
-        kind = "cuda" if self.model.device.type == "cuda" else "cpu"
+        return max(1, min(_BATCH_TOKENS[self._kind] // max(1, length), self._rows_of_logits()))
+
+    def _rows_of_logits(self) -> int:
+        """Rows whose logits do not take too much memory."""
         vocabulary = self.model.model.config.get_text_config().vocab_size
-        by_logits = _BATCH_LOGIT_BYTES[kind] // (4 * vocabulary * len(self._targets))
-        return max(1, min(_BATCH_TOKENS[kind] // max(1, length), by_logits))
+        return max(1, _BATCH_LOGIT_BYTES[self._kind] // (4 * vocabulary * len(self._targets)))
+
+    @property
+    def _kind(self) -> str:
+        return "cuda" if self.model.device.type == "cuda" else "cpu"
 
 
 @contextmanager

@@ -1,13 +1,6 @@
 """Scores of keep masks: log p(y | what is left of the prompt), for many masks at once.
 
-`ModelScorer` asks a language model. It turns masks into rows of a batch for `forward`, which caches everything before
-the first removable position; batching, padding and caching change no score by more than rounding.
-
-The three removals, for a prompt of n tokens:
-
-    delete   the tokens are cut out; later tokens move up           (what a person editing the prompt does)
-    zero     their input embeddings are multiplied by 0; positions stay           (the paper's m ⊙ x, equation 3)
-    hide     attention mask 0, so that no token attends to them; positions stay
+`ModelScorer` asks a language model; `masking` says how units are taken away.
 
 Sees ids, units and masks; knows nothing of searching for a good mask.
 """
@@ -18,8 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from jopa.errors import PromptError, ScoringError, SettingError
-from jopa.forward import TargetForward
+from jopa.errors import ScoringError, SettingError
+from jopa.forward import Work
+from jopa.masking import REMOVALS as REMOVALS
+from jopa.masking import MaskedForward
 from jopa.model import LanguageModel
 
 if TYPE_CHECKING:
@@ -28,10 +23,8 @@ if TYPE_CHECKING:
 
     from jopa.prompt import Prompt
 
-REMOVALS = ("delete", "zero", "hide")
-
 # A backward keeps every layer's activations, so its rows are counted as this many times longer.
-_GRADIENT_MEMORY = 4
+_GRADIENT_MEMORY = 2
 
 
 @dataclass(frozen=True)
@@ -81,6 +74,10 @@ class WhiteBoxScorer(Scorer, Protocol):
         """Derivative of Σ log p(y) by each unit's factor m at `keep`, in nats."""
         ...
 
+    def gradient_norms(self) -> Float[Tensor, "units"]:
+        """L2 norm of the derivative of Σ log p(y) by each unit's input embeddings, at the full prompt."""
+        ...
+
     def relaxed_log_probs(self, factors: Float[Tensor, "rows units"]) -> Float[Tensor, "rows"]:
         """Σ log p(y) at fractional masks m, in nats."""
         ...
@@ -105,7 +102,8 @@ class ModelScorer:
         output: its target tokens are what is scored.
         removal: "delete", "zero" or "hide".
         batch_size: masks in one forward; by default as many as pay. Halved when memory runs out.
-        reuse_prefix: keep the key-value cache of everything before the first removable position.
+        reuse_prefix: keep key-value caches: of everything before the first removable position, and of rows that others
+            begin like.
 
     Raises:
         SettingError: a setting is out of range, or the model cannot do this removal.
@@ -121,43 +119,27 @@ class ModelScorer:
         batch_size: int | None = None,
         reuse_prefix: bool = True,
     ) -> None:
-        import torch
-
-        if removal not in REMOVALS:
-            raise SettingError(f"unknown removal '{removal}': choose one of {', '.join(REMOVALS)}")
-        if batch_size is not None and batch_size < 1:
-            raise SettingError(f"batch_size must be at least 1, got {batch_size}")
         self.model = model
         self.prompt = prompt
         self.output = output
         self.removal = removal
         self.n_units = len(prompt.units)
-        start, end = output.target
-        n_prompt = len(prompt.ids)
-        # The last target token predicts nothing that is asked for, so it never enters the model.
-        self._ids = torch.tensor([*prompt.ids, *output.ids[: end - 1]])
-        self._unit_of = torch.full((len(self._ids),), -1)
-        for number, unit in enumerate(prompt.units):
-            self._unit_of[list(unit.positions)] = number
-        # The position that predicts y_1 must be computed with every mask, even when all units before it are deleted.
-        first_unit = min(prompt.units[0].positions)
-        tail = n_prompt - 1 > max(prompt.units[-1].positions)
-        n_prefix = max(0, first_unit if tail else first_unit - 1) if reuse_prefix else 0
-        targets = torch.tensor(output.ids[start:end])
-        self._forward = TargetForward(model, self._ids[:n_prefix], targets, end - start, batch_size)
-        if removal == "hide" and not self._forward.takes_positions:
-            raise SettingError(
-                f"'{model.id}' takes no position_ids, so removal 'hide' cannot leave positions unchanged"
-            )
+        self._masked = MaskedForward(model, prompt, output.ids, output.target, removal, batch_size, reuse_prefix)
+        self._forward = self._masked.forward
 
     @property
     def ffe(self) -> float:
         """Tokens processed so far (a backward counts 2), over template + prompt + output."""
-        return self._forward.tokens_processed / (len(self.prompt.ids) + len(self.output.ids))
+        return self._forward.work.tokens / (len(self.prompt.ids) + len(self.output.ids))
+
+    @property
+    def work(self) -> Work:
+        """What has been done so far: evaluations, forwards, tokens, padding and seconds by phase."""
+        return self._forward.work
 
     def count(self, tokens: int) -> None:
         """Add model work that a method did past this scorer, in tokens processed (a backward counts 2)."""
-        self._forward.tokens_processed += tokens
+        self._forward.count(tokens=tokens)
 
     def log_probs(self, keep: Bool[Tensor, "masks units"]) -> Float[Tensor, "masks out"]:
         """Log-probability of each target token under each keep mask.
@@ -172,12 +154,39 @@ class ModelScorer:
             ScoringError: the model gives NaN or infinity, or memory does not suffice for one mask.
             PromptError: a mask leaves nothing to predict the output from.
         """
-        rows = [self._kept_positions(mask) for mask in keep]
-        # Rows of like length share a batch, so that little of it is padding.
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        scores = self._batched(
-            order, max(map(len, rows), default=0), lambda i: self._score([rows[j] for j in i], keep[i])
+        start, end = self.output.target
+        scores = self._masked.under_masks(keep, self._forward.log_probs, (end - start,))
+        self._require_finite(scores, keep)
+        return scores
+
+    def log_distributions(self, keep: Bool[Tensor, "masks units"]) -> Float[Tensor, "masks out vocab"]:
+        """Log-probability of every token of the vocabulary at each target position under each keep mask.
+
+        Computed as `log_probs` computes those of the target tokens. The result itself takes
+        4 × masks × out × vocabulary bytes: ask for few masks at once.
+
+        Args:
+            keep: one mask a row; True where the unit stays.
+
+        Returns:
+            float32, in nats, on the CPU; the exponentials of each row sum to 1.
+
+        Raises:
+            ScoringError: the model gives NaN or infinity for a target token, or memory does not suffice for one mask.
+            PromptError: a mask leaves nothing to predict the output from.
+        """
+        import torch
+
+        start, end = self.output.target
+        vocabulary = self.model.model.config.get_text_config().vocab_size
+        distributions = self._masked.under_masks(
+            keep, lambda logits: logits.float().log_softmax(-1), (end - start, vocabulary)
         )
+        targets = torch.tensor(self.output.ids[start:end]).expand(len(keep), -1)
+        self._require_finite(distributions.gather(2, targets[:, :, None])[:, :, 0], keep)
+        return distributions
+
+    def _require_finite(self, scores: Float[Tensor, "masks out"], keep: Bool[Tensor, "masks units"]) -> None:
         finite = scores.isfinite().all(dim=1)
         if not finite.all():
             worst = int((~finite).nonzero()[0])
@@ -187,11 +196,41 @@ class ModelScorer:
                 f"the model gives {strange} as a log-probability with units {removed} removed ({self.removal}); try "
                 "dtype float32"
             )
-        return scores
 
     def mask_gradient(self, keep: Bool[Tensor, "units"]) -> Float[Tensor, "units"]:
         """Derivative of Σ log p(y) by m at m = keep; see `relaxed_gradients`."""
         return self.relaxed_gradients(keep.float()[None])[1][0]
+
+    def gradient_norms(self) -> Float[Tensor, "units"]:
+        """L2 norm of ∂ Σ log p(y) / ∂ e over all input embeddings e of each unit, with nothing removed.
+
+        Embeddings are what the model's embedding layer gives, at whatever scale that is. Costs what `mask_gradient`
+        costs, one forward and one backward, and is a better guide to what removing a unit does.
+
+        Returns:
+            float32, in nats per unit of embedding, on the CPU; whatever the removal.
+
+        Raises:
+            ScoringError: a gradient is not finite, or memory does not suffice.
+        """
+        import torch
+
+        start = self._forward.prefix().length
+        ids, units = self._masked.ids[start:], self._masked.unit_of[start:]
+
+        def differentiate(_batch: list[int]) -> Float[Tensor, "1 tokens"]:
+            inputs = self._forward.embedded(ids[None], torch.ones(1, len(ids)))
+            embeddings = inputs["inputs_embeds"].requires_grad_()
+            with torch.enable_grad():
+                total = self._forward(inputs, [len(ids)]).sum()
+                (gradient,) = torch.autograd.grad(total, embeddings)
+            self._forward.count_backward(len(ids))
+            return gradient.float().square().sum(dim=2)
+
+        squares = self._batched("gradients", [0], _GRADIENT_MEMORY * len(ids), differentiate, (len(ids),))[0]
+        if not squares.isfinite().all():
+            raise ScoringError("the gradient of the log-probability is not finite; try dtype float32")
+        return torch.zeros(self.n_units).index_add(0, units[units >= 0], squares[units >= 0]).sqrt()
 
     def relaxed_log_probs(self, factors: Float[Tensor, "rows units"]) -> Float[Tensor, "rows"]:
         """Σ log p(y) where m scales the units' input embeddings (m ⊙ x, equation 3): one forward for each row.
@@ -211,8 +250,8 @@ class ModelScorer:
             with torch.no_grad():
                 return self._relaxed(factors[batch])[:, None]
 
-        length = len(self._ids) - self._forward.prefix_length()
-        log_probs = self._batched(range(len(factors)), length, score, 1)[:, 0]
+        length = len(self._masked.ids) - self._forward.prefix().length
+        log_probs = self._batched("scores", range(len(factors)), length, score, (1,))[:, 0]
         if not log_probs.isfinite().all():
             raise ScoringError("the model gives NaN or infinity with some embeddings scaled; try dtype float32")
         return log_probs
@@ -233,8 +272,9 @@ class ModelScorer:
         Raises:
             ScoringError: a gradient is not finite, or memory does not suffice for one row.
         """
-        length = _GRADIENT_MEMORY * (len(self._ids) - self._forward.prefix_length())
-        both = self._batched(range(len(factors)), length, lambda i: self._differentiate(factors[i]), self.n_units + 1)
+        length = _GRADIENT_MEMORY * (len(self._masked.ids) - self._forward.prefix().length)
+        width = (1 + self.n_units,)
+        both = self._batched("gradients", range(len(factors)), length, lambda i: self._differentiate(factors[i]), width)
         if not both.isfinite().all():
             raise ScoringError("the gradient of the log-probability is not finite; try dtype float32")
         return both[:, 0], both[:, 1:]
@@ -253,10 +293,11 @@ class ModelScorer:
         """
         import torch
 
-        of_tokens = torch.stack([layer.mean(dim=(0, 1)) for layer in self._forward.attentions(self._ids)])
-        inside = self._unit_of >= 0
+        with self._forward.timed("attention"):
+            of_tokens = torch.stack([layer.mean(dim=(0, 1)) for layer in self._forward.attentions(self._masked.ids)])
+        inside = self._masked.unit_of >= 0
         of_units = torch.zeros(len(of_tokens), self.n_units)
-        return of_units.index_add(1, self._unit_of[inside], of_tokens[:, inside])
+        return of_units.index_add(1, self._masked.unit_of[inside], of_tokens[:, inside])
 
     def replaced_log_probs(self, ids: Int[Tensor, "rows prompt_tokens"]) -> Float[Tensor, "rows out"]:
         """Log-probability of each target token after other prompts of the same number of tokens, in nats.
@@ -269,68 +310,24 @@ class ModelScorer:
         """
         import torch
 
-        prefix, n_prompt = self._forward.prefix_length(), len(self.prompt.ids)
+        prefix, n_prompt = self._forward.prefix().length, len(self.prompt.ids)
         assert ids.shape[1] == n_prompt
-        assert bool((ids[:, :prefix] == self._ids[:prefix]).all())
-        rows = torch.cat([ids, self._ids[n_prompt:].expand(len(ids), -1)], dim=1)[:, prefix:]
+        assert bool((ids[:, :prefix] == self._masked.ids[:prefix]).all())
+        rows = torch.cat([ids, self._masked.ids[n_prompt:].expand(len(ids), -1)], dim=1)[:, prefix:]
 
         def score(batch: list[int]) -> Float[Tensor, "rows out"]:
             with torch.no_grad():
                 return self._forward({"input_ids": rows[batch].to(self.model.device)}, [rows.shape[1]] * len(batch))
 
-        scores = self._batched(range(len(rows)), rows.shape[1], score)
+        start, end = self.output.target
+        scores = self._batched("scores", range(len(rows)), rows.shape[1], score, (end - start,))
         if not scores.isfinite().all():
             raise ScoringError("the model gives NaN or infinity with some tokens replaced; try dtype float32")
         return scores
 
     def removed_inputs(self, keep: Bool[Tensor, "units"]) -> dict[str, Tensor]:
         """The prompt under one mask as keyword arguments of `LanguageModel.generate`."""
-        import torch
-
-        visible = self._visible(keep)[: len(self.prompt.ids)]
-        ids = self._ids[: len(self.prompt.ids)]
-        if self.removal == "delete":
-            ids = ids[visible]
-        if self.removal != "zero" and not visible.any():
-            raise _nothing_left(keep)
-        device = self.model.device
-        inputs = {"input_ids": ids[None].to(device), "attention_mask": torch.ones_like(ids)[None].to(device)}
-        if self.removal == "zero":
-            inputs |= self._forward.embedded(inputs.pop("input_ids"), visible.float()[None])
-        elif self.removal == "hide":
-            inputs["attention_mask"] = visible.long()[None].to(device)
-        if self._forward.takes_positions:
-            inputs["position_ids"] = torch.arange(len(ids), device=device)[None]
-        return inputs
-
-    def _visible(self, keep: Bool[Tensor, "units"]) -> Bool[Tensor, "tokens"]:
-        """Which tokens of the input stay: the template, the output, and the units of `keep`."""
-        return (self._unit_of < 0) | keep[self._unit_of.clamp(min=0)]
-
-    def _kept_positions(self, keep: Bool[Tensor, "units"]) -> Int[Tensor, "positions"]:
-        """The positions that enter the model behind the cached prefix."""
-        import torch
-
-        visible = self._visible(keep)
-        if self.removal != "zero" and not visible[: len(self.prompt.ids)].any():
-            raise _nothing_left(keep)
-        positions = torch.arange(self._forward.prefix_length(), len(self._ids))
-        return positions[visible[positions]] if self.removal == "delete" else positions
-
-    def _score(self, rows: Sequence[Int[Tensor, "_"]], keep: Bool[Tensor, "rows units"]) -> Float[Tensor, "rows out"]:
-        """Score masks in one forward, given the positions that each keeps."""
-        import torch
-
-        lengths = [len(row) for row in rows]
-        ids = torch.zeros(len(rows), max(lengths), dtype=torch.long)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = self._ids[row]
-        visible = torch.stack([self._visible(mask) for mask in keep])
-        inputs = {"input_ids": ids.to(self.model.device)}
-        if self.removal == "zero":
-            inputs = self._forward.embedded(ids, visible[:, self._forward.prefix_length() :].float())
-        with torch.no_grad():
-            return self._forward(inputs, lengths, visible.long() if self.removal == "hide" else None)
+        return self._masked.removed_inputs(keep)
 
     def _differentiate(self, factors: Float[Tensor, "rows units"]) -> Float[Tensor, "rows 1+units"]:
         """Σ log p(y) of each row, followed by its derivative by each unit's factor."""
@@ -340,34 +337,32 @@ class ModelScorer:
         with torch.enable_grad():
             totals = self._relaxed(factors)
             (gradients,) = torch.autograd.grad(totals.sum(), factors)
-        self.count(2 * len(factors) * (len(self._ids) - self._forward.prefix_length()))
+        self._forward.count_backward(len(factors) * (len(self._masked.ids) - self._forward.prefix().length))
         return torch.cat([totals.detach()[:, None].to(gradients), gradients], dim=1)
 
     def _relaxed(self, factors: Float[Tensor, "rows units"]) -> Float[Tensor, "rows"]:
         """Σ log p(y) with the units' embeddings scaled, in one forward."""
         import torch
 
-        positions = torch.arange(self._forward.prefix_length(), len(self._ids))
-        units = self._unit_of[positions]
+        positions = torch.arange(self._forward.prefix().length, len(self._masked.ids))
+        units = self._masked.unit_of[positions]
         scale = torch.where(units >= 0, factors[:, units.clamp(min=0)], torch.ones(()))
-        ids = self._ids[positions].expand(len(factors), -1)
+        ids = self._masked.ids[positions].expand(len(factors), -1)
         return self._forward(self._forward.embedded(ids, scale), [len(positions)] * len(factors)).sum(dim=1)
 
     def _batched(
-        self, rows: Sequence[int], length: int, work: Callable[[list[int]], Tensor], width: int | None = None
-    ) -> Float[Tensor, "rows width"]:
-        """What `work` gives for each row, computed in batches, in the rows' own order, on the CPU."""
+        self,
+        phase: str,
+        rows: Sequence[int],
+        length: int,
+        work: Callable[[list[int]], Tensor],
+        shape: tuple[int, ...],
+    ) -> Float[Tensor, "rows ..."]:
+        """What `work` gives for each row, `shape` numbers each, in batches, in the rows' own order, on the CPU."""
         import torch
 
-        start, end = self.output.target
-        results = torch.empty(len(rows), end - start if width is None else width)
-        for batch, result in self._forward.in_batches(rows, length, work):
-            results[batch] = result.float().cpu()
+        results = torch.empty(len(rows), *shape)
+        with self._forward.timed(phase):
+            for batch, result in self._forward.in_batches(rows, length, work):
+                results[batch] = result.float().cpu()
         return results
-
-
-def _nothing_left(keep: Bool[Tensor, "units"]) -> PromptError:
-    return PromptError(
-        f"with all {int((~keep).sum())} units removed nothing is left to predict the output from; remove fewer units, "
-        "or use removal 'zero'"
-    )
