@@ -59,6 +59,99 @@ def test_the_objective_never_rises_and_the_trace_tells_every_proposal():
     assert selection.stop == "all 50 proposals made"
 
 
+def quadratic(n_units, seed):
+    weights = torch.randn(n_units, n_units, generator=torch.Generator().manual_seed(seed))
+
+    def log_prob(removed):
+        index = sorted(removed)
+        return float(weights[index][:, index].sum())
+
+    return log_prob
+
+
+def one_by_one(question, k, steps, initial, sampling, seed, gradients="once"):
+    """Algorithm 1 as it is written down: one proposal after the other."""
+    random = torch.Generator().manual_seed(seed)
+    gradient = question.mask_gradient()
+    if initial == "random":
+        removed = torch.randperm(question.n_units, generator=random)[:k].tolist()
+    else:
+        removed = gradient.abs().argsort(descending=True, stable=True)[:k].tolist()
+    kept = [i for i in range(question.n_units) if i not in removed]
+    strength = gradient.abs().double() if sampling == "gradient" else torch.zeros(question.n_units)
+    current = question.log_prob(removed)
+    values = [current]
+    for _ in range(steps):
+        into = int(strength[kept].softmax(0).multinomial(1, generator=random))
+        out = int(strength[removed].softmax(0).multinomial(1, generator=random))
+        proposal = list(removed)
+        proposal[out] = kept[into]
+        value = question.log_prob(proposal)
+        if value < current:
+            kept[into], removed, current = removed[out], proposal, value
+            if gradients == "fresh":
+                strength = question.mask_gradient(removed).abs().double()
+        values.append(current)
+    return tuple(removed), values
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("sampling", ["gradient", "uniform"])
+@pytest.mark.parametrize("initial", ["abs", "random"])
+def test_looking_ahead_changes_nothing_but_what_is_scored(seed, sampling, initial):
+    expected, values = one_by_one(problem(10, quadratic(10, seed)), 3, 120, initial, sampling, seed)
+    n_scored = []
+    for lookahead in (1, 2, 32):
+        question = problem(10, quadratic(10, seed))
+        method = PaperSearch(steps=120, initial=initial, sampling=sampling, lookahead=lookahead)
+        selection = method.run(question, 3, seed=seed)
+        assert selection.removed == expected
+        assert [step.log_prob for step in selection.trace] == values
+        assert selection.trace[-1].evaluations == question.evaluations == len(question.scorer.asked)
+        n_scored.append(question.evaluations)
+    plain = problem(10, quadratic(10, seed))
+    one_by_one(plain, 3, 120, initial, sampling, seed)
+    assert n_scored[0] == plain.evaluations  # nothing is scored in vain
+    assert n_scored == sorted(n_scored)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_fresh_gradients_are_those_at_the_current_set(seed):
+    chains = {}
+    for gradients in ("once", "fresh"):
+        expected, values = one_by_one(problem(8, quadratic(8, seed)), 3, 40, "abs", "gradient", seed, gradients)
+        selection = PaperSearch(steps=40, gradients=gradients).run(problem(8, quadratic(8, seed)), 3, seed=seed)
+        assert selection.removed == expected
+        chains[gradients] = [step.log_prob for step in selection.trace]
+        assert chains[gradients] == values
+    assert chains["once"] != chains["fresh"]
+
+
+def test_many_rejections_are_scored_many_at_a_time():
+    question = problem(12, lambda removed: -float({0, 1, 2} == removed))
+    sizes = []
+    score = question.scorer.log_probs
+    question.scorer.log_probs = lambda keep: sizes.append(len(keep)) or score(keep)
+    PaperSearch(steps=100, sampling="uniform").run(question, 3)
+    assert max(sizes) > 6
+    assert len(sizes) < 0.4 * question.evaluations
+
+
+@pytest.mark.parametrize("removal", ["zero", "delete"])
+def test_looking_ahead_finds_the_same_chain_on_a_real_model(tiny, removal):
+    prompt = jopa.build_prompt(tiny.tokenizer, "write a story about the doctor and his patient in rain")
+    output = jopa.Output((7, 8, 9, 10, 11), "", (0, 5))
+    runs = []
+    for lookahead, batch_size, reuse_prefix in ((1, 1, False), (32, 32, True)):
+        scorer = jopa.ModelScorer(tiny, prompt, output, removal, batch_size=batch_size, reuse_prefix=reuse_prefix)
+        runs.append(PaperSearch(steps=80, lookahead=lookahead).run(jopa.Problem(scorer), 3, seed=2))
+    alone, together = runs
+    assert alone.removed == together.removed
+    for one, other in zip(alone.trace, together.trace, strict=True):
+        assert one.step == other.step
+        assert one.log_prob == pytest.approx(other.log_prob, abs=5e-4)
+
+
 def test_the_same_mask_is_never_scored_twice():
     question = problem(6, redundant_pair)
     PaperSearch(steps=300, sampling="uniform").run(question, 2)
@@ -133,14 +226,20 @@ def test_settings_out_of_range_are_refused():
         PaperSearch(initial="top")
     with pytest.raises(jopa.SettingError, match="sampling must be one of gradient, uniform, got 'greedy'"):
         PaperSearch(sampling="greedy")
+    with pytest.raises(jopa.SettingError, match="gradients must be one of once, fresh, got 'often'"):
+        PaperSearch(gradients="often")
+    with pytest.raises(jopa.SettingError, match="lookahead must be at least 1, got 0"):
+        PaperSearch(lookahead=0)
 
 
 def test_make_method_knows_names_settings_and_budgets():
     assert jopa.make_method("jopa-paper", steps=7, initial="random") == PaperSearch(7, "random")
     assert jopa.make_method("jopa-paper", budget=9).steps == 9
-    with pytest.raises(jopa.SettingError, match="unknown method 'jopper': choose one of jopa-paper"):
+    with pytest.raises(jopa.SettingError, match="unknown method 'jopper': choose one of .*jopa-paper"):
         jopa.make_method("jopper")
-    with pytest.raises(jopa.SettingError, match="has no setting 'step': it has steps, initial, sampling"):
+    with pytest.raises(
+        jopa.SettingError, match="has no setting 'step': it has steps, initial, sampling, gradients, lookahead"
+    ):
         jopa.make_method("jopa-paper", step=3)
 
 
