@@ -8,6 +8,7 @@ def test_public_names():
         "METHODS",
         "Attribution",
         "InputFileError",
+        "JointSearch",
         "JopaError",
         "LanguageModel",
         "Method",

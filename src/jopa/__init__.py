@@ -10,6 +10,7 @@ from jopa.errors import InputFileError, JopaError, ModelError, PromptError, Scor
 from jopa.explanation import compare, explain
 from jopa.loading import load
 from jopa.methods import METHODS, make_method
+from jopa.methods.joint import JointSearch
 from jopa.methods.search import PaperSearch
 from jopa.model import LanguageModel
 from jopa.prompt import Prompt, Unit, build_prompt
@@ -19,6 +20,7 @@ __all__ = [
     "METHODS",
     "Attribution",
     "InputFileError",
+    "JointSearch",
     "JopaError",
     "LanguageModel",
     "Method",

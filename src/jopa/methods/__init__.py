@@ -9,12 +9,14 @@ from jopa.attribution import Method
 from jopa.errors import SettingError
 from jopa.methods.attention import Attention, LastAttention
 from jopa.methods.gradient import ContinuousMask, GradientTimesInput, IntegratedGradients
+from jopa.methods.joint import JointSearch
 from jopa.methods.peers import Captum, ReAGent
 from jopa.methods.perturbation import Ablation, Exhaustive, Greedy, Random, Shapley
 from jopa.methods.search import PaperSearch
 from jopa.methods.surrogate import ContextCite, Interactions
 
 METHODS: dict[str, type[Method]] = {
+    "jopa": JointSearch,
     "jopa-paper": PaperSearch,
     "exhaustive": Exhaustive,
     "greedy": Greedy,
@@ -31,18 +33,24 @@ METHODS: dict[str, type[Method]] = {
     "captum": Captum,
     "random": Random,
 }
-_KINDS = {"int": int, "float": int | float, "str": str, "bool": bool, "str | None": str | None}
+_KINDS = {
+    "int": int,
+    "float": int | float,
+    "float | None": int | float | None,
+    "str": str,
+    "str | None": str | None,
+    "bool": bool,
+}
 """What values a setting takes, by the type it is declared with."""
-DEFAULT_METHOD = PaperSearch()
+DEFAULT_METHOD = JointSearch()
 
 
-def make_method(name: str, budget: int | None = None, **settings: Any) -> Method:
+def make_method(name: str, **settings: Any) -> Method:
     """A method by its name.
 
     Args:
         name: a key of `METHODS`.
-        budget: how much a search may spend, in its own measure.
-        settings: its fields.
+        settings: its fields; and, for any search, `budget`: how much it may spend, in its own measure.
 
     Raises:
         SettingError: there is no such method or setting, or the method has no budget.
@@ -50,6 +58,7 @@ def make_method(name: str, budget: int | None = None, **settings: Any) -> Method
     if name not in METHODS:
         raise SettingError(f"unknown method '{name}': choose one of {', '.join(METHODS)}")
     kinds = {item.name: str(item.type) for item in fields(METHODS[name])}
+    budget = None if "budget" in kinds else settings.pop("budget", None)
     for setting, value in settings.items():
         if setting not in kinds:
             raise SettingError(f"method '{name}' has no setting '{setting}': it has {', '.join(kinds) or 'none'}")
@@ -58,4 +67,8 @@ def make_method(name: str, budget: int | None = None, **settings: Any) -> Method
                 f"setting '{setting}' of method '{name}' must be of type {kinds[setting]}, got {value!r}"
             )
     method = METHODS[name](**settings)
-    return method if budget is None else method.with_budget(budget)
+    if budget is None:
+        return method
+    if not isinstance(budget, int) or isinstance(budget, bool):
+        raise SettingError(f"budget must be a whole number, got {budget!r}")
+    return method.with_budget(budget)

@@ -1,0 +1,272 @@
+"""How good are the sets that methods find, and at what work? Run by hand; see benchmarks/NOTES.md.
+
+    python benchmarks/search_quality.py --data ../shared/data --lengths short long --ks 2 3 --out quality.jsonl
+
+Real prompts of each set, the bundled model, removal `delete`, its own greedy answer. Every method is given the same
+model work (`--budget` full-forward equivalents, counted as the tokens that enter the model) and answers with the best
+set of k units that it has scored by then; `ablation` ranks all units and costs what it costs, and `jopa-paper` also
+runs to its end (N = 200). The optimum is enumerated on short prompts for k ≤ 3; elsewhere "best" is the lowest score
+that any method met, at any cost. Regret = log p(y|x without the found set) − that of the best, in nats per output
+token.
+
+The second half of each data file is used here, the first was for development. One JSON line is one (prompt, method, k);
+lines that are there are not made again. With --table-only nothing is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import statistics
+import time
+from collections.abc import Iterable, Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import jopa
+from jopa.attribution import Method, Problem
+from jopa.explanation import Generation, answer
+from jopa.methods.joint import JointSearch
+from jopa.methods.perturbation import Ablation, Greedy
+from jopa.methods.search import PaperSearch
+from jopa.methods.surrogate import ContextCite, Interactions
+from jopa.prompt import Prompt
+from jopa.scoring import Output
+
+LENGTHS = {"short": (14, 25), "long": (80, 150), "xlong": (400, 700)}
+"""Units of a prompt."""
+DATA = ("alpaca", "tldr_news", "counsel_chat")
+METHODS = ("jopa", "jopa-paper", "jopa-paper-full", "greedy", "ablation", "context-cite", "interactions")
+REFERENCE = {"exhaustive", "jopa-long"}
+"""What only helps to know the best set."""
+SAME = 1e-4
+"""Nats per output token that count as no difference."""
+
+
+class SpentError(Exception):
+    """The work allowed is done."""
+
+
+class Meter(Problem):
+    """A problem that stops at a limit of model work, and remembers which set of at most k units was best when."""
+
+    def __init__(self, scorer: jopa.Scorer, k: int, limit: float = math.inf, chunk: int = 8) -> None:
+        super().__init__(scorer)
+        self.k, self.limit, self.chunk = k, limit, chunk
+        self.curve: list[tuple[float, float]] = []
+        self.best: tuple[float, frozenset[int]] = (math.inf, frozenset())
+
+    def token_log_probs(self, removals: Iterable[Iterable[int]]) -> Any:
+        """As the problem's own; in small chunks, so that the limit is met to within one."""
+        sets = [frozenset(removed) for removed in removals]
+        for start in range(0, len(sets), self.chunk):
+            part = sets[start : start + self.chunk]
+            if self.ffe >= self.limit and any(removed not in self._memo for removed in part):
+                raise SpentError
+            values = super().token_log_probs(part).double().sum(dim=1).tolist()
+            lowest = min(((v, s) for v, s in zip(values, part, strict=True) if len(s) <= self.k), default=None)
+            if lowest and lowest[0] < self.best[0]:
+                self.best = lowest
+                self.curve.append((round(self.ffe, 2), lowest[0]))
+        return super().token_log_probs(sets)
+
+
+def make(name: str, budget: int, k: int, prompt: Prompt, output: Output) -> tuple[Method, float]:
+    """A method by its name here, and its limit of model work."""
+    if name == "jopa":
+        return JointSearch(budget=budget), math.inf
+    if name == "jopa-long":
+        return JointSearch(budget=4 * budget), math.inf
+    if name == "jopa-paper-full":
+        return PaperSearch(), math.inf
+    if name in ("context-cite", "interactions"):
+        share = 0.5 if name == "context-cite" else max(0.25, min(0.5, k / len(prompt.units)))
+        n_masks = round((budget - 1) / mask_cost(prompt, output, share))
+        return (ContextCite(n_masks) if name == "context-cite" else Interactions().with_budget(n_masks)), math.inf
+    if name == "ablation":
+        return Ablation(), math.inf
+    return {"jopa-paper": PaperSearch(), "greedy": Greedy()}[name], budget
+
+
+def mask_cost(prompt: Prompt, output: Output, share: float) -> float:
+    """Full-forward equivalents of a mask that deletes this share of the units."""
+    positions = [position for unit in prompt.units for position in unit.positions]
+    total = len(prompt.ids) + len(output.ids)
+    return (total - 1 - min(positions) - share * len(positions)) / total
+
+
+def measure(model: jopa.LanguageModel, prompt: Prompt, output: Output, name: str, k: int, budget: int) -> dict:
+    """One method on one prompt: what it found, its work, and its way there."""
+    method, limit = make(name, budget, k, prompt, output)
+    meter = Meter(jopa.ModelScorer(model, prompt, output, "delete"), k, limit)
+    began = time.perf_counter()
+    try:
+        chosen: Iterable[int] = method.run(meter, k).removed
+    except SpentError:
+        chosen = meter.best[1]
+    seconds, work = time.perf_counter() - began, (meter.evaluations, meter.ffe)
+    meter.limit = math.inf
+    return {
+        "removed": sorted(chosen),
+        "log_prob": meter.log_prob(chosen),
+        "evaluations": work[0],
+        "ffe": work[1],
+        "seconds": seconds,
+        "curve": meter.curve,
+        "certificate": meter.certificate(chosen) if chosen else "none",
+    }
+
+
+def enumerate_all(model: jopa.LanguageModel, prompt: Prompt, output: Output, ks: Iterable[int]) -> Iterator[dict]:
+    """The optimum of each k."""
+    problem = Problem(jopa.ModelScorer(model, prompt, output, "delete"))
+    for k in ks:
+        sets = list(combinations(range(problem.n_units), k))
+        best = min(sets, key=dict(zip(sets, problem.log_probs(sets), strict=True)).__getitem__)
+        yield {"k": k, "removed": list(best), "log_prob": problem.log_prob(best), "ffe": problem.ffe}
+
+
+def prompts(
+    model: jopa.LanguageModel, folder: Path, length: str, n: int, seed: int
+) -> Iterator[tuple[str, str, Prompt]]:
+    """The first n prompts of each set whose number of units is in the range, in random order."""
+    low, high = LENGTHS[length]
+    for name in DATA:
+        lines = (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        held_out = [json.loads(line) for line in lines[len(lines) // 2 :]]
+        random.Random(seed).shuffle(held_out)
+        found = 0
+        for record in held_out:
+            if found == n:
+                break
+            prompt = jopa.build_prompt(model.tokenizer, record["prompt"])
+            if low <= len(prompt.units) <= high:
+                found += 1
+                yield name, record["id"], prompt
+
+
+def run(options: argparse.Namespace) -> None:
+    """Make the lines that are not there yet."""
+    done = {(line["id"], line["method"], line["k"]) for line in read(options.out)}
+    model = jopa.load(options.model)
+    for length in options.lengths:
+        ks = options.ks or ([2, 3] if length == "short" else [3, 5, 10])
+        for name, prompt_id, prompt in prompts(model, options.data, length, options.prompts, options.seed):
+            wanted = [(method, k) for k in ks for method in options.methods if (prompt_id, method, k) not in done]
+            exact = [k for k in ks if length == "short" and k <= 3 and (prompt_id, "exhaustive", k) not in done]
+            if not wanted and not exact:
+                continue
+            output = answer(model, prompt, Generation(options.max_new_tokens))
+            head = {"data": name, "id": prompt_id, "length": length, "units": len(prompt.units), "out": len(output.ids)}
+            head |= {"budget": options.budget}
+            for found in enumerate_all(model, prompt, output, exact):
+                append(options.out, {**head, "method": "exhaustive", **found})
+            for method, k in wanted:
+                found = measure(model, prompt, output, method, k, options.budget)
+                append(options.out, {**head, "method": method, "k": k, **found})
+                print(f"{prompt_id} T={len(prompt.units)} k={k} {method}: {found['log_prob'] / len(output.ids):.4f}"
+                      f" at {found['ffe']:.1f} FFE, {found['seconds']:.0f} s", flush=True)  # fmt: skip
+
+
+def read(path: Path) -> list[dict]:
+    """The lines made so far."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def append(path: Path, record: dict) -> None:
+    """Add one line."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def best_known(lines: list[dict]) -> dict[tuple[str, int], float]:
+    """The lowest log-probability that any method met, for each prompt and k."""
+    best: dict[tuple[str, int], float] = {}
+    for line in lines:
+        values = [line["log_prob"], *(value for _, value in line.get("curve", ()))]
+        key = line["id"], line["k"]
+        best[key] = min([*values, best.get(key, math.inf)])
+    return best
+
+
+def table(lines: list[dict]) -> str:
+    """Method × quality and work, as Markdown."""
+    best = best_known(lines)
+    paper = {(x["id"], x["k"]): x["log_prob"] / x["out"] for x in lines if x["method"] == "jopa-paper-full"}
+    rows = [
+        "| prompts | k | method | n | at best | mean regret | worst | ≤ jopa-paper N=200 | evaluations | FFE |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    cells = sorted({(line["length"], line["k"]) for line in lines}, key=lambda x: (list(LENGTHS).index(x[0]), x[1]))
+    for length, k in cells:
+        for method in dict.fromkeys(line["method"] for line in lines if line["method"] not in REFERENCE):
+            own = [x for x in lines if (x["length"], x["k"], x["method"]) == (length, k, method)]
+            if not own:
+                continue
+            regret = [(x["log_prob"] - best[x["id"], k]) / x["out"] for x in own]
+            pairs = [(x["log_prob"] / x["out"], paper[x["id"], k]) for x in own if (x["id"], k) in paper]
+            beside = f"{sum(a <= b + SAME for a, b in pairs)}/{len(pairs)}"
+            rows.append(
+                f"| {length} | {k} | {method} | {len(own)} | {sum(r <= SAME for r in regret) / len(own):.0%} "
+                f"| {statistics.mean(regret):.4f} | {max(regret):.3f} | {beside} "
+                f"| {statistics.mean(x['evaluations'] for x in own):.0f} "
+                f"| {statistics.mean(x['ffe'] for x in own):.1f} |"
+            )
+    return "\n".join(rows)
+
+
+def picture(lines: list[dict], path: Path) -> None:
+    """Mean regret against model work, one panel for each length."""
+    from matplotlib.figure import Figure
+
+    best = best_known(lines)
+    shown = dict.fromkeys(line["method"] for line in lines if line["method"] not in REFERENCE | {"jopa-paper"})
+    lengths = [length for length in LENGTHS if any(line["length"] == length for line in lines)]
+    figure = Figure(figsize=(5 * len(lengths), 4), layout="constrained")
+    for axes, length in zip(figure.subplots(1, len(lengths), squeeze=False)[0], lengths, strict=True):
+        for method in shown:
+            own = [x for x in lines if x["length"] == length and x["method"] == method and x.get("curve")]
+            work = sorted({ffe for x in own for ffe, _ in x["curve"]})
+            if own:
+                means = [statistics.mean(regret_at(x, ffe, best[x["id"], x["k"]]) for x in own) for ffe in work]
+                axes.step(work, means, where="post", label=method)
+        axes.set(
+            title=f"{length} prompts", xlabel="work (FFE)", ylabel="mean regret (nats per output token)", xscale="log"
+        )
+        axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+def regret_at(line: dict, ffe: float, best: float) -> float:
+    """Regret of the best set met by then; of removing nothing before the first."""
+    values = [value for at, value in line["curve"] if at <= ffe] or [line["curve"][0][1]]
+    return (min(values) - best) / line["out"]
+
+
+def main() -> None:
+    """Parse, run, print the table, draw the picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of JSONL files")
+    parser.add_argument("--out", type=Path, required=True, help="JSON lines, continued if there")
+    parser.add_argument("--prompts", type=int, default=10, help="of each data set and length")
+    parser.add_argument("--lengths", nargs="+", choices=LENGTHS, default=["short", "long"])
+    parser.add_argument("--ks", nargs="+", type=int, help="default: 2 3 for short prompts, 3 5 10 for others")
+    parser.add_argument("--methods", nargs="+", choices=[*METHODS, "jopa-long"], default=list(METHODS))
+    parser.add_argument("--budget", type=int, default=50, help="full-forward equivalents a method may use")
+    parser.add_argument("--max-new-tokens", type=int, default=30)
+    parser.add_argument("--model", help="as `jopa.load` takes it; default: the bundled one")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of prompts")
+    parser.add_argument("--table-only", action="store_true", help="measure nothing")
+    options = parser.parse_args()
+    if not options.table_only:
+        run(options)
+    lines = read(options.out)
+    print(table(lines))
+    picture(lines, options.out.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,309 @@
+"""The default search: a surrogate proposes sets of k units, the model disposes.
+
+    guide     how much each unit may matter: the norm of the gradient by its embeddings, ‖∂ log p(y) / ∂ e_i‖₂, where
+              the scorer looks inside; else the effect of the segment of the prompt that it lies in
+    start     the units that the guide puts first, each removed alone
+    rounds    fit a Gaussian process to everything scored; score the sets with the largest expected improvement
+    proof     when little improvement is expected, score what is left of the best set's one-swap neighbourhood
+
+The Gaussian process gives units that do nothing alone a chance in company: see `jopa.set_process`.
+
+Sees units and scores, never a tokenizer. What it knows of its result is in the certificate, no more.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import TYPE_CHECKING, ClassVar
+
+from jopa.attribution import NestedMethod, Problem, Selection, TraceStep
+from jopa.errors import SettingError
+from jopa.scoring import WhiteBoxScorer
+from jopa.set_process import SetProcess, fit, set_rows
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+# Settings of the sweep in benchmarks/NOTES.md.
+_START_SHARE = 0.4
+"""The most of the masks that the budget affords which remove one unit alone; 1/k of them if that is less, because a
+set of k units says something of each."""
+_GUIDE_FLOOR = 0.05
+"""Weight, relative to the strongest unit's, of a unit that the guide gives none."""
+_NEGLIGIBLE = 1e-3
+"""Expected improvement that is not worth a mask, as a share of the best set's effect."""
+_SHORTLIST = 48
+"""Units that sets are made of; the least, for large k more."""
+_POOL = 6000
+"""The most sets whose expected improvement is computed at once."""
+_BEAM = 12
+_SWAP_ROUNDS = 4
+_STRONG_OTHERS = 6
+"""Units that are tried in pairs, whatever is expected, before a size is closed."""
+_MOST_EVIDENCE = 300
+"""Units alone, and as many sets, that the surrogate learns from."""
+_CONTENDERS = 128
+"""Sets from which a batch is chosen."""
+_CHUNK = 16
+"""Sets scored in one call before any score is known, and singles: what a mask costs is learnt early."""
+_GUIDE_COST = 3.0
+"""FFE of a forward and a backward."""
+
+Units = frozenset[int]
+
+
+@dataclass(frozen=True)
+class JointSearch(NestedMethod):
+    """The best set of k units that a budget of model work finds; a surrogate over everything scored leads the search.
+
+    If the budget affords all C(T, k) sets, they are all scored and the result is certified "optimal". Otherwise the
+    search stops at the end of its budget, or earlier when little improvement is expected and no single swap of the
+    best set is better; the result is then certified "one-swap-optimal". The score of the whole prompt and the guide
+    count towards the budget, which is passed by no more than a batch. Nothing is random: the seed does not matter.
+    With `seconds` the machine's speed decides how much is tried.
+
+    A black box is enough. A scorer that looks inside spares the search its first, blind removals on long prompts.
+
+    Attributes:
+        budget: model work, in full-forward equivalents.
+        seconds: wall-clock time after which no new batch is begun; None for no limit.
+        batch: sets proposed at a time; fewer are wiser, more make better use of a large machine.
+    """
+
+    budget: int = 50
+    seconds: float | None = None
+    batch: int = 4
+
+    name: ClassVar[str] = "jopa"
+    summary: ClassVar[str] = "the best joint set within a budget, by expected improvement; says what it proved"
+    cost: ClassVar[str] = "budget at most"
+
+    def __post_init__(self) -> None:
+        if self.budget < 1:
+            raise SettingError(f"budget must be at least 1, got {self.budget}")
+        if self.seconds is not None and not self.seconds > 0:
+            raise SettingError(f"seconds must be more than 0, got {self.seconds}")
+        if self.batch < 1:
+            raise SettingError(f"batch must be at least 1, got {self.batch}")
+
+    def with_budget(self, budget: int) -> JointSearch:
+        """The same search with `budget` full-forward equivalents."""
+        return replace(self, budget=budget)
+
+    def run_nested(self, problem: Problem, ks: Sequence[int], *, seed: int = 0) -> list[Selection]:
+        """The best set of each size in `ks` from one budget: what is scored for one size teaches all."""
+        for k in ks:
+            problem.require(k, self)
+        search = _Search(self, problem, dict.fromkeys(ks))
+        search.solve_small()
+        search.guide()
+        while search.open and search.affordable():
+            surrogate = fit(*search.evidence(), search.weights)
+            for k in list(search.open):
+                search.round(k, surrogate)
+        return [search.selection(k) for k in ks]
+
+
+class _Search:
+    """One run: what was scored, what a mask costs, and which sizes are still open."""
+
+    def __init__(self, method: JointSearch, problem: Problem, ks: Iterable[int]) -> None:
+        import torch
+
+        self._method, self._problem = method, problem
+        self._began = time.perf_counter()
+        self._whole = problem.log_prob()
+        # The whole prompt's score is one FFE, also if it was known before.
+        self._ffe_before = problem.ffe - 1
+        self._mask_ffe, self._mask_seconds = 1.0, time.perf_counter() - self._began
+        self._changes: dict[Units, float] = {}
+        self._traces: dict[int, list[TraceStep]] = {k: [] for k in ks}
+        self._best: dict[int, Units] = {}
+        self._stops: dict[int, str] = {}
+        self.open = list(self._traces)
+        self.weights = torch.ones(problem.n_units, dtype=torch.double)
+
+    def affordable(self) -> int:
+        """How many more masks the budget allows, judged by what the last ones cost."""
+        masks = (self._method.budget - (self._problem.ffe - self._ffe_before)) / self._mask_ffe
+        if self._method.seconds is not None:
+            seconds = self._method.seconds - (time.perf_counter() - self._began)
+            masks = min(masks, seconds / self._mask_seconds)
+        return max(0, math.floor(masks))
+
+    def score(self, sets: Iterable[Units]) -> None:
+        """Score sets, in chunks, as far as the budget goes."""
+        problem = self._problem
+        new = [units for units in dict.fromkeys(sets) if units not in self._changes]
+        while new and (n := min(len(new), self.affordable(), max(_CHUNK, self._method.batch))):
+            chunk, new = new[:n], new[n:]
+            ffe, seconds = problem.ffe, time.perf_counter()
+            for units, log_prob in zip(chunk, problem.log_probs(chunk), strict=True):
+                self._changes[units] = change = log_prob - self._whole
+                size = len(units)
+                if size in self._traces and change < self._best_change(size):
+                    self._best[size] = units
+            self._mask_ffe = (problem.ffe - ffe) / n or self._mask_ffe
+            self._mask_seconds = (time.perf_counter() - seconds) / n
+            for k in self._best:
+                best = self._whole + self._best_change(k)
+                self._traces[k].append(TraceStep(len(self._traces[k]), best, problem.evaluations, problem.ffe))
+            problem.progress(round(problem.ffe - self._ffe_before), self._method.budget)
+
+    def solve_small(self) -> None:
+        """Score all sets of the sizes whose share of the budget allows it."""
+        n_units = self._problem.n_units
+        for k in sorted(self.open, key=lambda k: math.comb(n_units, k)):
+            n_sets = math.comb(n_units, k)
+            if n_sets <= self.affordable() / len(self.open):
+                self.score(frozenset(units) for units in combinations(range(n_units), k))
+                self._close(k, f"all {n_sets:,} sets of {k} units scored")
+
+    def guide(self) -> None:
+        """Weigh the units, and remove alone those that weigh most."""
+        if not self.open or not self.affordable():
+            return
+        n_units = self._problem.n_units
+        if isinstance(self._problem.scorer, WhiteBoxScorer) and self.affordable() > 2 * _GUIDE_COST:
+            self._weigh(self._problem.gradient_norms().double())
+        n_alone = math.ceil(min(_START_SHARE, len(self.open) / sum(self.open)) * self.affordable())
+        if n_alone < n_units and self.weights.min() == 1:
+            n_alone = math.ceil(n_alone / 2)
+            self._weigh_segments(n_alone)
+        strongest = self.weights.argsort(descending=True, stable=True).tolist()
+        self.score(frozenset([unit]) for unit in strongest[:n_alone])
+
+    def _weigh(self, strength: Float[Tensor, "units"]) -> None:
+        """Take non-negative strengths as weights; a unit without any keeps a little."""
+        if strength.max() > 0:
+            self.weights = (strength / strength.max() + _GUIDE_FLOOR) / (1 + _GUIDE_FLOOR)
+
+    def _weigh_segments(self, n_segments: int) -> None:
+        """Weigh each unit by what its segment of the prompt does for each of its units."""
+        import torch
+
+        n_units = self._problem.n_units
+        ends = [round(i * n_units / n_segments) for i in range(n_segments + 1)]
+        segments = [frozenset(range(*ends[i : i + 2])) for i in range(n_segments)]
+        self.score(segments)
+        strength = torch.zeros(n_units, dtype=torch.double)
+        for segment in segments:
+            strength[list(segment)] = max(0.0, -self._changes.get(segment, 0.0)) / len(segment)
+        self._weigh(strength)
+
+    def evidence(self) -> tuple[Float[Tensor, "sets units"], Float[Tensor, "sets"]]:
+        """What the surrogate learns from, and its f(S): scored units and sets no larger than those asked for.
+
+        Segments are left out, whose effects say little of small sets; so are the weaker sets of a long search, because
+        the surrogate's time grows with the cube of their number.
+        """
+        import torch
+
+        strongest = sorted(self._changes, key=lambda units: self._changes[units])
+        alone = [units for units in strongest if len(units) == 1]
+        together = [units for units in strongest if 1 < len(units) <= max(self._traces)]
+        known = alone[:_MOST_EVIDENCE] + together[:_MOST_EVIDENCE]
+        changes = torch.tensor([self._changes[units] for units in known], dtype=torch.double)
+        return set_rows(known, range(self._problem.n_units)), changes
+
+    def round(self, k: int, surrogate: SetProcess) -> None:
+        """Score the most promising sets of k units; if there is none, what the proof needs; else close the size."""
+        proposed = self._promising(k, surrogate) or self._doubts(k, surrogate)[: 2 * self._method.batch]
+        if proposed:
+            self.score(proposed)
+        else:
+            self._close(k, "no single swap is better, and little improvement is expected of other sets")
+
+    def selection(self, k: int) -> Selection:
+        """The best set of k units; if none was scored, the one that the guide puts first."""
+        chosen = self._best.get(k, self.weights.argsort(descending=True, stable=True)[:k].tolist())
+        budget, seconds = self._method.budget, self._method.seconds
+        late = seconds is not None and time.perf_counter() - self._began + self._mask_seconds > seconds
+        spent = f"{seconds:g} seconds" if late else f"budget of {budget} full-forward equivalents"
+        stop = self._stops.get(k, f"{spent} spent")
+        return Selection(tuple(sorted(chosen)), stop, tuple(self._traces[k]))
+
+    def _best_change(self, k: int) -> float:
+        """f of the best set of k units so far; 0, removing nothing, as long as there is none."""
+        return self._changes[self._best[k]] if k in self._best else 0.0
+
+    def _close(self, k: int, stop: str) -> None:
+        self._stops[k] = stop
+        self.open.remove(k)
+
+    def _promising(self, k: int, surrogate: SetProcess) -> list[Units]:
+        """A batch of sets of k units, each expected to improve on the best one noticeably."""
+        columns = self._shortlist(k, surrogate)
+        best = self._best_change(k)
+        pool = self._pool(k, surrogate, columns)
+        gain = surrogate.expected_improvement(pool, columns, best)
+        order = gain.argsort(descending=True, stable=True)[: _CONTENDERS + len(self._changes)]
+        sets = dict(zip(order.tolist(), _sets(pool[order], columns), strict=True))
+        least = _NEGLIGIBLE * abs(best)
+        contenders = [i for i, units in sets.items() if units not in self._changes and gain[i] > least][:_CONTENDERS]
+        if not contenders:
+            return []
+        chosen = surrogate.batch(pool[contenders], columns, best, min(self._method.batch, self.affordable()))
+        return [sets[contenders[i]] for i in chosen]
+
+    def _shortlist(self, k: int, surrogate: SetProcess) -> list[int]:
+        """The units that sets are made of: those that may have the lowest f alone, and those of the best set."""
+        optimistic = surrogate.lowest_alone().argsort(stable=True).tolist()
+        return sorted({*optimistic[: max(_SHORTLIST, 2 * k)], *self._best.get(k, ())})
+
+    def _pool(self, k: int, surrogate: SetProcess, columns: list[int]) -> Float[Tensor, "sets columns"]:
+        """All sets of k of these units if they are few, else those that swaps from the best ones lead to."""
+        import torch
+
+        if math.comb(len(columns), k) <= _POOL:
+            return set_rows(combinations(range(len(columns)), k), range(len(columns)))
+        scored = sorted((units for units in self._changes if len(units) == k), key=lambda units: self._changes[units])
+        within = [units for units in scored if units <= set(columns)][: _BEAM - 1]
+        strongest = surrogate.lowest_alone()[columns].argsort(stable=True)[:k].tolist()
+        pool = beam = torch.cat([set_rows(within, columns), set_rows([strongest], range(len(columns)))])
+        for _ in range(_SWAP_ROUNDS):
+            pool = torch.cat([pool, _swaps(beam)]).unique(dim=0)
+            gain = surrogate.expected_improvement(pool, columns, self._best_change(k))
+            pool = pool[gain.argsort(descending=True, stable=True)[: _POOL // 4]]
+            if torch.equal(beam, pool[:_BEAM]):
+                break
+            beam = pool[:_BEAM]
+        return pool
+
+    def _doubts(self, k: int, surrogate: SetProcess) -> list[Units]:
+        """What is left to score of the best set's one-swap neighbourhood, and of its two weakest units replaced by a
+        pair of strong others; those with strong newcomers and weak leavers first.
+
+        Effects have heavier tails than a Gaussian process: it would not try units that stand in for each other.
+        """
+        order = surrogate.lowest_alone().argsort(stable=True).tolist()
+        inside = [unit for unit in reversed(order) if unit in self._best[k]]
+        others = [unit for unit in order if unit not in self._best[k]]
+        swaps = [(i + j, {inside[i]}, {others[j]}) for i in range(k) for j in range(len(others))]
+        if k > 1:
+            pairs = combinations(range(min(len(others), _STRONG_OTHERS)), 2)
+            swaps += [(i + j, set(inside[:2]), {others[i], others[j]}) for i, j in pairs]
+        swaps.sort(key=lambda swap: swap[0])
+        sets = (self._best[k] - leaving | entering for _, leaving, entering in swaps)
+        return [units for units in sets if units not in self._changes]
+
+
+def _sets(masks: Float[Tensor, "sets columns"], columns: Sequence[int]) -> list[Units]:
+    """The units of each row."""
+    return [frozenset(columns[j] for j, inside in enumerate(row) if inside) for row in masks.tolist()]
+
+
+def _swaps(masks: Float[Tensor, "sets columns"]) -> Float[Tensor, "swapped columns"]:
+    """Every set that one swap leads to from one of these."""
+    import torch
+
+    row, out, into = ((masks[:, :, None] > 0) & (masks[:, None, :] == 0)).nonzero(as_tuple=True)
+    swapped = masks[row]
+    index = torch.arange(len(row))
+    swapped[index, out], swapped[index, into] = 0, 1
+    return swapped

@@ -1,0 +1,222 @@
+"""The default search on planted problems, with brute force as the oracle."""
+
+import math
+import time
+from itertools import combinations
+
+import pytest
+import torch
+
+import jopa
+from jopa.methods.joint import JointSearch
+from table_scorer import TableScorer, best_sets, problem, redundant_pair
+
+
+def black_box(n_units, log_prob):
+    return jopa.Problem(TableScorer(n_units, log_prob))
+
+
+def chosen(method, question, k, seed=0):
+    selection = method.run(question, k, seed=seed)
+    assert len(set(selection.removed)) == len(selection.removed) == k
+    assert all(type(unit) is int and 0 <= unit < question.n_units for unit in selection.removed)
+    return frozenset(selection.removed)
+
+
+def quadratic(n_units, seed):
+    """Every unit and every pair has an effect, drawn from a normal distribution."""
+    weights = torch.randn(n_units, n_units, generator=torch.Generator().manual_seed(seed)).tolist()
+    return lambda removed: -1.0 + sum(weights[i][j] for i in removed for j in removed)
+
+
+def test_small_problems_are_solved_exactly_and_certified():
+    for k in range(1, 8):
+        question = problem(7, redundant_pair)
+        assert chosen(JointSearch(), question, k) in best_sets(question.scorer, k)
+        assert question.certificate(JointSearch().run(question, k).removed) == "optimal"
+        assert question.evaluations == math.comb(7, k) + 1  # and the whole prompt; no guide was asked for
+
+
+@pytest.mark.parametrize("make", [problem, black_box])
+@pytest.mark.parametrize("k", [2, 3])
+def test_finds_the_redundant_pair_where_not_all_sets_are_scored(make, k):
+    question = make(16, redundant_pair) if make is black_box else make(12, redundant_pair)
+    assert chosen(JointSearch(budget=45), question, k) in best_sets(question.scorer, k)
+    assert question.evaluations < math.comb(question.n_units, k)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_reaches_the_enumerated_optimum_of_random_interactions(seed):
+    question = black_box(14, quadratic(14, seed))
+    assert chosen(JointSearch(budget=120), question, 3) in best_sets(question.scorer, 3)
+    assert question.evaluations <= 120 < math.comb(14, 3)
+
+
+def test_stops_early_with_a_proved_local_optimum():
+    weights = [0.1 * (i % 7) + 0.01 * i for i in range(30)]
+    question = black_box(30, lambda removed: -1.0 - sum(weights[i] for i in removed))
+    selection = JointSearch(budget=600).run(question, 3)
+    assert question.ffe < 400
+    assert "no single swap" in selection.stop
+    assert question.certificate(selection.removed) == "one-swap-optimal"
+    value, asked = question.log_prob(selection.removed), set(question.scorer.asked)
+    for out in selection.removed:
+        for into in set(range(30)) - set(selection.removed):
+            swapped = frozenset(selection.removed) - {out} | {into}
+            assert swapped in asked
+            assert question.log_prob(swapped) >= value
+
+
+@pytest.mark.parametrize("make", [problem, black_box])
+@pytest.mark.parametrize("budget", [1, 2, 5, 17, 40])
+def test_the_budget_is_kept(make, budget):
+    question = make(12, quadratic(12, 1))
+    selection = JointSearch(budget=budget).run(question, 4)
+    assert question.ffe <= budget
+    assert len(selection.removed) == 4
+    assert f"budget of {budget} " in selection.stop
+
+
+def test_the_budget_is_kept_when_masks_cost_more_than_it_seems():
+    """Whatever a mask costs, the budget is passed by no more than a batch."""
+
+    class Dear(TableScorer):
+        @property
+        def ffe(self):
+            return 1.0 + 2.5 * (len(self.asked) - 1)
+
+    question = jopa.Problem(Dear(30, quadratic(30, 2)))
+    JointSearch(budget=100).run(question, 3)
+    assert 95 < question.ffe <= 100
+
+
+def test_the_whole_prompt_counts_also_if_it_was_known():
+    question = black_box(30, quadratic(30, 2))
+    question.log_prob()
+    JointSearch(budget=20).run(question, 3)
+    assert question.evaluations == 20
+
+
+def test_time_runs_out():
+    def slow(removed):
+        time.sleep(0.01)
+        return quadratic_40(removed)
+
+    quadratic_40 = quadratic(40, 3)
+    question = black_box(40, slow)
+    selection = JointSearch(budget=10_000, seconds=0.5).run(question, 3)
+    assert 10 < question.evaluations < 100
+    assert selection.stop == "0.5 seconds spent"
+
+
+def test_the_trace_tells_the_best_so_far():
+    question = problem(12, quadratic(12, 5))
+    selection = JointSearch().run(question, 3)
+    values = [step.log_prob for step in selection.trace]
+    assert values == sorted(values, reverse=True)
+    assert values[-1] == question.log_prob(selection.removed)
+    costs = [step.ffe for step in selection.trace]
+    assert costs == sorted(costs)
+    assert costs[-1] == question.ffe
+    assert selection.trace[-1].evaluations == question.evaluations == len(set(question.scorer.asked))
+    assert len(question.scorer.asked) == question.evaluations
+    assert min(question.log_prob(units) for units in question.scorer.asked if len(units) == 3) == values[-1]
+
+
+def test_the_same_run_gives_the_same_selection():
+    def run(seed):
+        return JointSearch().run(black_box(40, quadratic(40, 4)), 4, seed=seed)
+
+    assert run(1) == run(1) == run(2)
+
+
+def test_all_units_one_unit_and_a_prompt_of_one():
+    assert chosen(JointSearch(), black_box(1, redundant_pair), 1) == {0}
+    assert chosen(JointSearch(), black_box(30, redundant_pair), 30) == set(range(30))
+    question = black_box(30, redundant_pair)
+    assert chosen(JointSearch(), question, 1) == {0}
+    assert question.certificate({0}) == "optimal"
+
+
+def test_equal_scores_and_scores_that_never_move():
+    assert len(chosen(JointSearch(), black_box(40, lambda removed: -1.0), 3)) == 3
+    assert len(chosen(JointSearch(), black_box(40, lambda removed: -1.0 - len(removed)), 3)) == 3
+    assert len(chosen(JointSearch(), problem(12, lambda removed: -1.0), 3)) == 3
+
+
+def test_units_whose_removal_helps_are_left_alone():
+    question = black_box(40, lambda removed: -9.0 + 0.1 * len(removed) - 3.0 * len(removed & {7, 20, 33}))
+    assert chosen(JointSearch(budget=100), question, 3) == {7, 20, 33}
+
+
+def test_nested_sizes_share_one_budget():
+    question = black_box(14, quadratic(14, 8))
+    ks = [3, 1, 2, 4]
+    selections = JointSearch(budget=150).run_nested(question, ks)
+    assert [len(selection.removed) for selection in selections] == ks
+    assert question.ffe <= 150
+    for k, selection in zip(ks, selections, strict=True):
+        scored = [question.log_prob(units) for units in set(question.scorer.asked) if len(units) == k]
+        assert question.log_prob(selection.removed) == min(scored)
+    for k, selection in zip(ks[:3], selections[:3], strict=True):
+        assert frozenset(selection.removed) in best_sets(question.scorer, k)
+
+
+def test_a_long_black_box_prompt_is_searched_fast():
+    """2000 units, of which a pair and two single ones matter: segments, then units."""
+    strong = {101: 2.0, 1500: 1.5, 1503: 1.0}
+    question = black_box(2000, lambda removed: -5.0 - sum(strong.get(unit, 0.0) for unit in removed))
+    began = time.perf_counter()
+    assert chosen(JointSearch(budget=300), question, 3) == set(strong)
+    assert time.perf_counter() - began < 30
+
+
+def test_a_guide_that_knows_nothing_does_no_harm():
+    class Blind(TableScorer):
+        """Looks inside and sees nothing."""
+
+        def gradient_norms(self):
+            return torch.zeros(self.n_units)
+
+        def mask_gradient(self, keep):
+            return torch.zeros(self.n_units)
+
+        def relaxed_log_probs(self, factors):
+            raise AssertionError
+
+        def relaxed_gradients(self, factors):
+            raise AssertionError
+
+        def attention(self):
+            raise AssertionError
+
+    scorer = Blind(16, redundant_pair)
+    assert isinstance(scorer, jopa.WhiteBoxScorer)
+    assert chosen(JointSearch(), jopa.Problem(scorer), 3) in best_sets(scorer, 3)
+
+
+@pytest.mark.parametrize("setting", [{"budget": 0}, {"seconds": 0.0}, {"seconds": math.nan}, {"batch": 0}])
+def test_settings_out_of_range_are_refused(setting):
+    with pytest.raises(jopa.SettingError, match=f"{next(iter(setting))} must be"):
+        JointSearch(**setting)
+
+
+def test_a_budget_is_a_setting():
+    assert JointSearch(batch=3).with_budget(77) == JointSearch(budget=77, batch=3)
+
+
+def test_the_surrogate_gives_back_what_it_was_told_and_is_sure_of_it():
+    from jopa.set_process import fit, set_rows
+
+    sets = [units for size in (1, 2) for units in combinations(range(6), size)]
+    table = quadratic(6, 0)
+    changes = 1.0 + torch.tensor([table(units) for units in sets], dtype=torch.double)
+    masks = set_rows(sets, range(6))
+    surrogate = fit(masks, changes, torch.ones(6, dtype=torch.double))
+    triples = list(combinations(range(6), 3))
+    mean, _ = surrogate._condition(set_rows(triples, range(6)), range(6))
+    truth = 1.0 + torch.tensor([table(units) for units in triples], dtype=torch.double)
+    assert torch.corrcoef(torch.stack([mean, truth]))[0, 1] > 0.95
+    again, _ = surrogate._condition(masks, range(6))
+    assert torch.allclose(again, changes, atol=0.01)
+    assert (surrogate.expected_improvement(masks, range(6), float(changes.min())) < 0.01).all()
