@@ -1,0 +1,42 @@
+"""Methods that bring down the worker that runs them; Ray's workers import this file, so it imports no test."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from jopa.attribution import Method, Selection
+
+
+@dataclass(frozen=True)
+class Deadly(Method):
+    """Kills its own process on prompts of `units` units, `times` times in all; otherwise chooses the first units."""
+
+    name: ClassVar[str] = "deadly"
+    summary: ClassVar[str] = "kills its worker"
+    cost: ClassVar[str] = "0"
+    units: int = 11
+    times: int = 1_000
+    marks: str = ""
+
+    def run(self, problem, k, *, seed=0):
+        fallen = len(list(Path(self.marks).iterdir()))
+        if problem.n_units == self.units and fallen < self.times:
+            Path(self.marks, f"{os.getpid()}-{time.time_ns()}").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Selection(tuple(range(k)), "lived")
+
+
+@dataclass(frozen=True)
+class Slow(Method):
+    """Takes its time, so that there is time to kill its worker."""
+
+    name: ClassVar[str] = "slow"
+    summary: ClassVar[str] = "sleeps"
+    cost: ClassVar[str] = "0"
+
+    def run(self, problem, k, *, seed=0):
+        time.sleep(0.2)
+        return Selection(tuple(range(k)), "slept")

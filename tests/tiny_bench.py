@@ -1,0 +1,63 @@
+"""A benchmark small enough for tests: a tiny model in a folder, a few prompts, and runs compared with one another."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from jopa.attribution import Method
+from jopa.experiment import DataSpec, Experiment, MethodSpec, ModelSpec
+from jopa.methods import make_method
+from jopa.records import Record, read_lines
+
+PROMPTS = (
+    "write a story about the doctor and his patient in rain",
+    "please tell me what you think of green birds",
+    "once upon time there was the doctor who said that one day",
+    "people who met his patient in rain said that",
+)
+METHODS = (
+    make_method("random"),
+    make_method("ablation"),
+    make_method("jopa-paper", steps=6),
+    make_method("greedy"),
+)
+
+
+def save(folder: Path, model) -> Path:
+    """A model's folder, and `prompts.jsonl` with the prompts beside it; returns where all is."""
+    model.model.save_pretrained(folder / "model")
+    model.tokenizer.save_pretrained(folder / "model")
+    lines = [json.dumps({"id": f"p{number}", "prompt": text}) + "\n" for number, text in enumerate(PROMPTS)]
+    (folder / "prompts.jsonl").write_text("".join(lines))
+    return folder
+
+
+def specs(methods: Sequence[Method]) -> tuple[MethodSpec, ...]:
+    return tuple(MethodSpec(method.name, method, method.preset_removal) for method in methods)
+
+
+def experiment(home: Path, methods: Sequence[Method] = METHODS, *, limit: int | None = None, **more) -> Experiment:
+    settings = {"ks": (1, 2), "max_new_tokens": 5, "sentence_bert": False} | more
+    return Experiment(
+        title="tiny",
+        models=(ModelSpec("tiny", str(home / "model"), device="cpu"),),
+        data=(DataSpec("mine", path=str(home / "prompts.jsonl"), limit=limit),),
+        methods=specs(methods),
+        **settings,
+    )
+
+
+def cells(folder: Path) -> list[Record]:
+    """All lines of a run's cells."""
+    return read_lines(folder / "cells.jsonl")
+
+
+def keys(records: Sequence[Record]) -> list[tuple]:
+    return [tuple(record["key"].values()) for record in records]
+
+
+def timeless(records: Sequence[Record]) -> list[Record]:
+    """Records without what differs from run to run."""
+    return [
+        {name: it for name, it in record.items() if name not in ("seconds", "date", "worker")} for record in records
+    ]
