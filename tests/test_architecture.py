@@ -13,7 +13,19 @@ ROOMS = [
     *("errors", "records", "set_process", "batching", "prompt", "model", "datasets", "metrics", "loading"),
     *("prefixes", "forward", "masking", "scoring", "attribution", "methods", "explanation"),
     *("evaluation", "experiment", "cells", "bench", "cluster"),
-    *("report", "terminal", "estimates", "typesetting", "tables", "drawing", "figures", "benchmark_report", "cli"),
+    *(
+        "report",
+        "terminal",
+        "estimates",
+        "typesetting",
+        "tables",
+        "drawing",
+        "figures",
+        "benchmark_report",
+        "web",
+        "app",
+    ),
+    "cli",
 ]
 EXCEPTIONS = {
     ("attribution", "report"),  # a notebook asks an Attribution for its HTML; imported when it does
@@ -22,6 +34,7 @@ HEAVY = {
     *("torch", "transformers", "accelerate", "gguf", "huggingface_hub"),
     *("numpy", "scipy", "sklearn", "captum", "rich", "jinja2", "platformdirs"),
     *("sacrebleu", "rouge_score", "sentence_transformers", "regex", "datasets", "ray", "matplotlib", "filelock"),
+    *("gradio", "fastapi", "starlette", "uvicorn"),
 }
 
 
@@ -63,7 +76,7 @@ def test_methods_do_not_import_one_another():
             assert not any(name.startswith("jopa.methods") for name in imports(path)), path.name
 
 
-REPORTS = ROOMS[ROOMS.index("report") : ROOMS.index("cli")]
+REPORTS = ROOMS[ROOMS.index("report") : ROOMS.index("web")]
 
 
 @pytest.mark.parametrize("name", REPORTS)

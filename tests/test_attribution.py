@@ -78,7 +78,10 @@ def test_the_json_schema_is_the_documented_one(llama):
     assert list(record["prompt"]) == ["text", "ids", "units"]
     assert list(record["prompt"]["units"][0]) == ["text", "start", "end", "positions"]
     assert list(record["output"]) == ["text", "ids", "target"]
-    assert record["method"] == {"name": "jopa-paper", "steps": 20, "initial": "abs", "sampling": "gradient"}
+    assert record["method"] == {
+        **{"name": "jopa-paper", "steps": 20, "initial": "abs", "sampling": "gradient"},
+        **{"gradients": "once", "lookahead": 32},
+    }
     assert "effects" in json.loads(explained(llama, all_effects=True).to_json())
 
 

@@ -13,6 +13,7 @@ import jopa
 from jopa import cli
 
 PROMPT = "write a story about the doctor and his patient"
+PAPER = ("--method", "jopa-paper")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def test_explain_shows_the_units_the_outputs_and_the_numbers(run):
     code, out, err = run("explain", PROMPT, "--k", 2)
     assert code == 0
     assert "Wrote" not in err
-    for word in ("doctor", "PR", "synergy", "zero"):
+    for word in ("doctor", "PR", "synergy", "delete"):
         assert word in out
 
 
@@ -54,8 +55,8 @@ def test_json_on_stdout_is_pure(run):
     assert code == 0
     a = jopa.Attribution.from_json(out)
     assert a.k == len(a.removed) == 3
-    assert a.method["steps"] == 10
-    assert a.removal == "zero"
+    assert a.method == jopa.JointSearch(budget=10).settings
+    assert a.removal == "delete"
 
 
 def test_files_are_written_whole(run, tmp_path):
@@ -73,13 +74,25 @@ def test_every_option_reaches_the_explanation(run):
     code, out, _ = run(
         *("explain", PROMPT, "--k", 1, "--unit", "word", "--removal", "hide", "--system", "you think", "--seed", 4),
         *("--prefix", "please tell me", "--prefill", "once upon", "--output", "time there was", "--target", "1:2"),
-        *("--all-effects", "--set", "initial=random", "--set", "steps=4", "--batch-size", 2, "--json", "-"),
+        *(
+            "--all-effects",
+            "--method",
+            "jopa-paper",
+            "--set",
+            "initial=random",
+            "--set",
+            "steps=4",
+            "--batch-size",
+            2,
+            "--json",
+            "-",
+        ),
         small=False,
     )
     assert code == 0
     a = jopa.Attribution.from_json(out)
     assert (a.k, a.removal, a.seed, a.target, a.output) == (1, "hide", 4, (1, 2), "time there was")
-    assert a.method == {"name": "jopa-paper", "steps": 4, "initial": "random", "sampling": "gradient"}
+    assert a.method == jopa.PaperSearch(steps=4, initial="random").settings
     assert len(a.effects) == len(a.units) == 9
     words = a.input_ids
     assert len(words) == 9 + len("<s> <|system|> you think </s> <|user|> please tell me".split()) + len(
@@ -169,15 +182,15 @@ def bad_files(tmp_path):
         (["explain", PROMPT, "--removal", "burn"], 1, "unknown removal 'burn': choose one of delete, zero, hide"),
         (["explain", PROMPT, "--set", "steps"], 1, "cannot read the setting 'steps'"),
         (["explain", PROMPT, "--set", "stops=3"], 1, "has no setting 'stops'"),
-        (["explain", PROMPT, "--set", "initial=best"], 1, "initial must be one of"),
+        (["explain", PROMPT, *PAPER, "--set", "initial=best"], 1, "initial must be one of"),
         (
-            ["explain", PROMPT, "--set", "steps=few"],
+            ["explain", PROMPT, *PAPER, "--set", "steps=few"],
             1,
             "setting 'steps' of method 'jopa-paper' must be of type int, got 'few'",
         ),
-        (["explain", PROMPT, "--set", "steps=2.5"], 1, "must be of type int, got 2.5"),
-        (["explain", PROMPT, "--set", "steps=true"], 1, "must be of type int, got True"),
-        (["explain", PROMPT, "--set", "initial=3"], 1, "must be of type str, got 3"),
+        (["explain", PROMPT, *PAPER, "--set", "steps=2.5"], 1, "must be of type int, got 2.5"),
+        (["explain", PROMPT, *PAPER, "--set", "steps=true"], 1, "must be of type int, got True"),
+        (["explain", PROMPT, *PAPER, "--set", "initial=3"], 1, "must be of type str, got 3"),
         (["explain", PROMPT, "--json", "a", "--html", "a"], 2, "name the same file"),
         (["explain", PROMPT, "--compare", "greedy,magic"], 1, "unknown method 'magic'"),
         (["explain", PROMPT, "--compare", "greedy"], 1, "leave out --set and --budget"),

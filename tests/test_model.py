@@ -7,11 +7,11 @@ import threading
 from pathlib import Path
 
 import pytest
-import tiny_models
 import torch
 from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
 
 import jopa
+import tiny_models
 from jopa import loading
 
 needs_bundle = pytest.mark.skipif(

@@ -235,7 +235,7 @@ def test_settings_out_of_range_are_refused():
 def test_make_method_knows_names_settings_and_budgets():
     assert jopa.make_method("jopa-paper", steps=7, initial="random") == PaperSearch(7, "random")
     assert jopa.make_method("jopa-paper", budget=9).steps == 9
-    with pytest.raises(jopa.SettingError, match="unknown method 'jopper': choose one of .*jopa-paper"):
+    with pytest.raises(jopa.SettingError, match=r"unknown method 'jopper': choose one of .*jopa-paper"):
         jopa.make_method("jopper")
     with pytest.raises(
         jopa.SettingError, match="has no setting 'step': it has steps, initial, sampling, gradients, lookahead"

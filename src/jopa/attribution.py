@@ -36,6 +36,27 @@ Progress = Callable[[int, int | None], None]
 """Called with the steps done and, if known, the steps in all."""
 
 
+@dataclass(frozen=True)
+class Best:
+    """The best set of the asked size so far, for people who watch a search.
+
+    Attributes:
+        units: indices of its units, in the prompt's order; none for the whole prompt, which comes first.
+        log_prob: log p(y) with these units removed, in nats, summed over the target.
+        evaluations: masks scored so far.
+        ffe: model work so far, in full-forward equivalents.
+    """
+
+    units: tuple[int, ...]
+    log_prob: float
+    evaluations: int
+    ffe: float
+
+
+OnBest = Callable[[Best], None]
+"""Called when a newly scored set is better than all of its size before; what it raises ends the search."""
+
+
 class Problem:
     """One prompt, output and removal behind a scorer; remembers every evaluation.
 
@@ -49,6 +70,17 @@ class Problem:
         self.n_units = scorer.n_units
         self.progress: Progress = progress or (lambda _done, _total: None)
         self._memo: dict[frozenset[int], Tensor] = {}
+        self._watched: tuple[int, OnBest] | None = None
+        self._lowest = math.inf
+
+    def watch(self, k: int, on_best: OnBest) -> None:
+        """Tell of the whole prompt's score, and from now on whenever a newly scored set of k units is the best so far.
+
+        Whoever scores it, and however many at a time: of several new sets the best is told. Whatever `on_best` raises
+        (`StoppedError`, to end the work) leaves through the method that asked for the scores.
+        """
+        on_best(Best((), self.log_prob(), self.evaluations, self.ffe))
+        self._watched, self._lowest = (k, on_best), math.inf
 
     @property
     def evaluations(self) -> int:
@@ -69,7 +101,18 @@ class Problem:
         if new:
             keep = torch.stack([self.keep_mask(removed) for removed in new])
             self._memo.update(zip(new, self.scorer.log_probs(keep), strict=True))
+            self._tell_best(new)
         return torch.stack([self._memo[removed] for removed in sets])
+
+    def _tell_best(self, new: Sequence[frozenset[int]]) -> None:
+        """Tell who watches if one of these newly scored sets is better than all before."""
+        if self._watched is None:
+            return
+        k, on_best = self._watched
+        values = [(float(self._memo[removed].double().sum()), sorted(removed)) for removed in new if len(removed) == k]
+        if values and min(values)[0] < self._lowest:
+            self._lowest, units = min(values)
+            on_best(Best(tuple(units), self._lowest, self.evaluations, self.ffe))
 
     def log_probs(self, removals: Iterable[Iterable[int]]) -> list[float]:
         """log p(y | x without S) for each set S of units, in nats, summed over the target."""
@@ -83,6 +126,11 @@ class Problem:
         """Derivative of log p(y) by each unit's mask, with the given units removed (nats)."""
         assert isinstance(self.scorer, WhiteBoxScorer)  # `require` was asked before any work
         return self.scorer.mask_gradient(self.keep_mask(removed))
+
+    def gradient_norms(self) -> Float[Tensor, "units"]:
+        """‖∂ log p(y) / ∂ embedding‖₂ over each unit's tokens, at the whole prompt."""
+        assert isinstance(self.scorer, WhiteBoxScorer)  # as above
+        return self.scorer.gradient_norms()
 
     def relaxed_log_probs(self, factors: Float[Tensor, "rows units"]) -> Float[Tensor, "rows"]:
         """log p(y | m ⊙ x) at fractional masks m, one a row (nats)."""
@@ -249,6 +297,19 @@ class RankingMethod(Method):
         problem.require(k, self)
         ranking = self.rank(problem, seed=seed)
         return top_units(ranking, k)
+
+
+@dataclass(frozen=True)
+class NestedMethod(Method):
+    """A search that answers several k in one run, every evaluation shared between them."""
+
+    @abstractmethod
+    def run_nested(self, problem: Problem, ks: Sequence[int], *, seed: int = 0) -> list[Selection]:
+        """Choose k units for each k of `ks`, in their order."""
+
+    def run(self, problem: Problem, k: int, *, seed: int = 0) -> Selection:
+        """Choose k units; see `Method.run`."""
+        return self.run_nested(problem, [k], seed=seed)[0]
 
 
 def top_units(ranking: Ranking, k: int) -> Selection:

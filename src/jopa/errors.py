@@ -5,6 +5,7 @@ JopaError                  anything jopa refuses or cannot do; the command line 
 ├── PromptError            this prompt cannot be explained as asked (also a ValueError)
 ├── ModelError             a model cannot be found, loaded or used
 ├── ScoringError           the model gave a number that is no score, or memory ran out at batch size one
+├── StoppedError           somebody who watches the work has ended it
 └── InputFileError         a file cannot be read, written or understood
 
 Each message says what is wrong and what to do about it.
@@ -29,6 +30,10 @@ class ModelError(JopaError):
 
 class ScoringError(JopaError):
     """The model's scores cannot be trusted (NaN, infinite) or could not be computed."""
+
+
+class StoppedError(JopaError):
+    """The work was ended from outside: a callback raised this, and nothing is left half done."""
 
 
 class InputFileError(JopaError):

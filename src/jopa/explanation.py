@@ -13,16 +13,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from jopa.attribution import Attribution, Method, Problem, joint_effects
+from jopa.attribution import Attribution, Method, OnBest, Problem, joint_effects
 from jopa.errors import PromptError, SettingError
 from jopa.loading import load
 from jopa.methods import DEFAULT_METHOD, make_method
+from jopa.metrics import probability_ratio
 from jopa.model import LanguageModel
 from jopa.prompt import Message, Prompt, Span, build_prompt
 from jopa.scoring import REMOVALS, ModelScorer, Output
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, the steps done and, if known, the steps in all."""
+
+OnText = Callable[[str, str], None]
+"""Called with what is being done and the text generated so far."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,8 @@ def explain(
     all_effects: bool = False,
     batch_size: int | None = None,
     progress: Progress | None = None,
+    on_best: OnBest | None = None,
+    on_text: OnText | None = None,
 ) -> Attribution:
     """Find the k units of a prompt whose joint removal most lowers the probability of the model's own output.
 
@@ -80,6 +86,11 @@ def explain(
         all_effects: also score every unit removed alone.
         batch_size: masks scored in one forward; by default as many as pay.
         progress: called as the work goes on.
+        on_best: called with the score of the whole prompt, then with every set of k units that is the best so far.
+        on_text: called as the model writes, both its answer and its answer without the chosen units.
+
+    Whatever a callback raises (`StoppedError`, to end the work) ends it there and reaches the caller; the model is left
+    as it came.
 
     Returns:
         The attribution.
@@ -100,7 +111,9 @@ def explain(
         built,
         output
         if isinstance(output, Output)
-        else answer(language_model, built, generation, output=output, target=target, progress=progress),
+        else answer(
+            language_model, built, generation, output=output, target=target, progress=progress, on_text=on_text
+        ),
         k=k,
         method=chosen,
         removal=removal or chosen.preset_removal,
@@ -109,6 +122,8 @@ def explain(
         all_effects=all_effects,
         batch_size=batch_size,
         progress=progress,
+        on_best=on_best,
+        on_text=on_text,
     )
 
 
@@ -155,6 +170,7 @@ def answer(
     output: str | None = None,
     target: Span | str | None = None,
     progress: Progress | None = None,
+    on_text: OnText | None = None,
 ) -> Output:
     """The output to explain: what the model generates for the prompt, or the caller's own text.
 
@@ -164,12 +180,12 @@ def answer(
     """
     n_new = generation.max_new_tokens if output is None else 0
     ids = () if output is None else model.encode_continuation(output)
-    _require_room(model, len(prompt.ids), n_new or len(ids))
+    require_room(model, len(prompt.ids), n_new or len(ids))
     if output is None:
         import torch
 
         inputs = torch.tensor([prompt.ids], device=model.device)
-        ids = _generate(model, {"input_ids": inputs}, generation, "answering", progress)
+        ids = _generate(model, {"input_ids": inputs}, generation, "answering", progress, on_text)
         if not ids:
             raise PromptError(
                 "the model's output is empty: it stopped at once; give the text to explain (output) or the beginning "
@@ -192,6 +208,8 @@ def attribute(
     all_effects: bool = False,
     batch_size: int | None = None,
     progress: Progress | None = None,
+    on_best: OnBest | None = None,
+    on_text: OnText | None = None,
 ) -> Attribution:
     """Run one method on a prompt and output that are ready, and gather the evidence; see `explain`."""
 
@@ -203,6 +221,8 @@ def attribute(
     problem = Problem(scorer, report_search)
     started = time.perf_counter()
     log_prob = problem.log_prob()
+    if on_best:
+        problem.watch(k, on_best)
     selection = method.run(problem, k, seed=seed)
     seconds = time.perf_counter() - started
     evaluations, ffe = problem.evaluations, problem.ffe
@@ -214,15 +234,10 @@ def attribute(
     removed = sorted(selection.removed, key=lambda i: (-effect_of[i], i))
     individual = tuple(effect_of[i] for i in removed)
     inputs = scorer.removed_inputs(problem.keep_mask(removed))
-    counterfactual = _generate(model, inputs, generation, "answering without them", progress)
+    counterfactual = _generate(model, inputs, generation, "answering without them", progress, on_text)
     start, end = output.target
     return Attribution(
-        model={
-            "id": model.id,
-            "revision": model.revision,
-            "dtype": model.dtype,
-            "device": str(model.device),
-        },
+        model=model.identity,
         prompt=prompt.text,
         input_ids=prompt.ids,
         units=prompt.units,
@@ -234,7 +249,7 @@ def attribute(
         removed=tuple(removed),
         log_prob=log_prob,
         log_prob_removed=log_prob - joint,
-        probability_ratio=_probability_ratio(joint, end - start),
+        probability_ratio=probability_ratio(log_prob, log_prob - joint, end - start),
         individual=individual,
         synergy=joint - sum(individual),
         counterfactual_output=model.decode(counterfactual),
@@ -246,26 +261,22 @@ def attribute(
         trace=selection.trace,
         stop=selection.stop,
         certificate=certificate,
-        versions={
-            "jopa": version("jopa"),
-            "torch": version("torch"),
-            "transformers": version("transformers"),
-            "python": platform.python_version(),
-        },
+        versions=versions(),
         effects=tuple(effects) if all_effects else None,
         scores=selection.scores,
         details=selection.details or None,
     )
 
 
-def _probability_ratio(joint: float, length: int) -> float:
-    """exp(−L(S)/len(y)): the ratio of length-normalised probabilities (paper, section 5.2)."""
-    import math
+def versions() -> dict[str, str]:
+    """The versions of jopa and of what its numbers stand on."""
+    return {
+        **{package: version(package) for package in ("jopa", "torch", "transformers")},
+        "python": platform.python_version(),
+    }
 
-    return math.exp(-joint / length)
 
-
-def _require_room(model: LanguageModel, n_prompt: int, n_output: int) -> None:
+def require_room(model: LanguageModel, n_prompt: int, n_output: int) -> None:
     """Refuse a prompt that, with its output, is longer than the model's context."""
     context = model.context_length
     if context is not None and n_prompt + n_output > context:
@@ -281,10 +292,15 @@ def _generate(
     generation: Generation,
     stage: str,
     progress: Progress | None,
+    on_text: OnText | None,
 ) -> tuple[int, ...]:
     def count(done: int) -> None:
         if progress:
             progress(stage, done, generation.max_new_tokens)
+
+    def read(ids: tuple[int, ...]) -> None:
+        if on_text:
+            on_text(stage, model.decode(ids))
 
     return model.generate(
         inputs,
@@ -292,6 +308,7 @@ def _generate(
         temperature=generation.temperature,
         seed=generation.seed,
         on_token=count,
+        on_ids=read if on_text else None,
     )
 
 

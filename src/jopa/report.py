@@ -72,26 +72,40 @@ def to_html(attribution: Attribution, *, standalone: bool = True, styled: bool =
         standalone: a whole page; otherwise a fragment for notebooks, whose style touches nothing around it.
         styled: with its style; False for a fragment on a page that has it.
     """
-    sentence = verdict(attribution)
-    return (
-        _environment()
-        .get_template("attribution.html.j2")
-        .render(
-            a=attribution,
-            standalone=standalone,
-            styled=styled,
-            title="".join(piece.text for piece in sentence),
-            verdict=sentence,
-            prompt=prompt_pieces(attribution),
-            bars=bars(attribution),
-            meaning=meaning(attribution),
-            span=target_span(attribution),
-            outputs=word_diff(attribution.output, attribution.counterfactual_output),
-            nothing=NOTHING,
-            facts=facts(attribution),
-            trace=_trace_line(attribution),
-        )
-    )
+    shown = _shown(attribution)
+    title = "".join(piece.text for piece in shown["verdict"])
+    template = _environment().get_template("attribution.html.j2")
+    return template.render(standalone=standalone, styled=styled, title=title, **shown)
+
+
+def parts_html(attribution: Attribution) -> dict[str, str]:
+    """The parts of `to_html`'s page for a page that has its own place for each: verdict, effects, outputs, found."""
+    shown = {**_shown(attribution), "h2": "h2", "h3": "h3"}
+    return {
+        name: _environment().get_template(f"{name}.html.j2").render(shown)
+        for name in ("verdict", "effects", "outputs", "found")
+    }
+
+
+def page_html(setup: dict[str, Any]) -> str:
+    """The live page, which shows these parts as they are found; `setup` is what it knows from the start."""
+    return _environment().get_template("page.html.j2").render(setup=setup)
+
+
+def _shown(attribution: Attribution) -> dict[str, Any]:
+    """What the templates of an attribution show."""
+    return {
+        "a": attribution,
+        "verdict": verdict(attribution),
+        "prompt": prompt_pieces(attribution),
+        "bars": bars(attribution),
+        "meaning": meaning(attribution),
+        "span": target_span(attribution),
+        "outputs": word_diff(attribution.output, attribution.counterfactual_output),
+        "nothing": NOTHING,
+        "facts": facts(attribution),
+        "trace": _trace_line(attribution),
+    }
 
 
 def comparison_html(attributions: Sequence[Attribution]) -> str:
@@ -102,18 +116,16 @@ def comparison_html(attributions: Sequence[Attribution]) -> str:
         (a.method["name"], Markup(to_html(a, standalone=False, styled=False)))  # its template has escaped it
         for a in attributions
     ]
+    title = f"{len(attributions)} methods, one output"
+    table = Markup(comparison_table_html(attributions))  # as above
+    return _environment().get_template("comparison.html.j2").render(title=title, table=table, parts=parts)
+
+
+def comparison_table_html(attributions: Sequence[Attribution]) -> str:
+    """The table of a comparison by itself."""
     header, rows = comparison(attributions)
-    return (
-        _environment()
-        .get_template("comparison.html.j2")
-        .render(
-            title=f"{len(attributions)} methods, one output",
-            header=header,
-            rows=rows,
-            removal=attributions[0].removal,
-            parts=parts,
-        )
-    )
+    template = _environment().get_template("comparison_table.html.j2")
+    return template.render(header=header, rows=rows, removal=attributions[0].removal)
 
 
 def comparison(attributions: Sequence[Attribution]) -> tuple[list[str], list[tuple[list[str], bool]]]:
