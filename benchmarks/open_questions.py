@@ -91,8 +91,8 @@ def proposals_needed(cells: Sequence[Record]) -> list[str]:
     lines = [
         "### Proposals needed",
         "",
-        "Share of the fall of log p(y|m⊙x) from the first set to the last of 200 proposals, and prompts that hold their",
-        "last set already.",
+        "Share of the fall of log p(y|m⊙x) from the first set to the last of 200 proposals, and prompts that hold",
+        "their last set already.",
         "",
         "| N | " + " | ".join(map(str, STEPS)) + " |",
         "|---|" + "---|" * len(STEPS),

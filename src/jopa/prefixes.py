@@ -78,11 +78,10 @@ def new_cache() -> Cache:
 
 def recorded(cache: Cache, lengths: Sequence[int]) -> list[Prefix]:
     """The first tokens of each row that a forward has run with this cache, `lengths` of them."""
+    pairs: list[tuple[Any, Any]] = [(layer.keys, layer.values) for layer in cache.layers]  # type: ignore[union-attr]
     prefixes = []
     for row, length in enumerate(lengths):
-        layers = [
-            (layer.keys[row : row + 1, :, :length], layer.values[row : row + 1, :, :length]) for layer in cache.layers
-        ]  # type: ignore[index]
+        layers = [(keys[row : row + 1, :, :length], values[row : row + 1, :, :length]) for keys, values in pairs]
         if len(lengths) > 1:  # a view would hold the whole batch
             layers = [(keys.clone(), values.clone()) for keys, values in layers]
         prefixes.append(Prefix(length, tuple(layers)))

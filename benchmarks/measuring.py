@@ -1,0 +1,150 @@
+"""What the timing scripts share: medians of interleaved runs, peak memory, the machine in words, Markdown tables."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One thing timed several times.
+
+    Attributes:
+        seconds: wall-clock time of each run.
+        peak: the largest growth of memory during a run, in MiB.
+        result: what the last run gave.
+    """
+
+    seconds: tuple[float, ...]
+    peak: float
+    result: Any
+
+    @property
+    def median(self) -> float:
+        """Of the seconds."""
+        return statistics.median(self.seconds)
+
+
+def timed(tasks: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, Timing]:
+    """Run every task `repeats` times, in turns, so that a busy moment of the machine meets all of them alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    peaks: dict[str, float] = dict.fromkeys(tasks, 0.0)
+    results: dict[str, Any] = {}
+    for turn in range(repeats):
+        for name, task in tasks.items():
+            before = _reset_peak()
+            start = time.perf_counter()
+            results[name] = task()
+            _synchronize()
+            seconds[name].append(time.perf_counter() - start)
+            peaks[name] = max(peaks[name], _peak() - before)
+            print(f"  {name}: {seconds[name][-1]:.3f} s (run {turn + 1} of {repeats})", file=sys.stderr, flush=True)
+    return {name: Timing(tuple(seconds[name]), peaks[name], results[name]) for name in tasks}
+
+
+def _synchronize() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _reset_peak() -> float:
+    """Forget the peak so far; memory in use now, in MiB."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated() / 2**20
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return _status("VmRSS")
+    return _status("VmRSS")
+
+
+def _peak() -> float:
+    import torch
+
+    return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else _status("VmHWM")
+
+
+def _status(field: str) -> float:
+    """A line of /proc/self/status in MiB; NaN where there is none."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return float("nan")
+    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(field))
+
+
+def machine() -> str:
+    """Processor, threads, accelerator, versions, date and command, in one paragraph."""
+    import torch
+
+    names = ("torch", "transformers", "captum", "scikit-learn")
+    versions = ", ".join(f"{name} {found}" for name in names if (found := _version(name)))
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return (
+        f"{_processor()}, {torch.get_num_threads()} threads, {device}; Python {platform.python_version()}, {versions}; "
+        f"{datetime.datetime.now(datetime.UTC).date()}; `python {' '.join(sys.argv)}`"
+    )
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join([*lines, *("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows)])
+
+
+def matrix_rate(n: int = 0) -> float:
+    """Floating-point operations a second of a plain matrix product in the model's kind of shape, the best of several.
+
+    Args:
+        n: side of the square matrices; by default 1024 on a CPU and 8192 (bfloat16) on a GPU.
+    """
+    import torch
+
+    cuda = torch.cuda.is_available()
+    n = n or (8192 if cuda else 1024)
+    a = torch.randn(n, n, device="cuda" if cuda else "cpu", dtype=torch.bfloat16 if cuda else torch.float32)
+    best = float("inf")
+    for _ in range(10):
+        start = time.perf_counter()
+        for _ in range(5):
+            torch.mm(a, a)
+        _synchronize()
+        best = min(best, (time.perf_counter() - start) / 5)
+    return 2 * n**3 / best
+
+
+def model_flops(model: Any, tokens: float, reads: float) -> float:
+    """Floating-point operations of a forward, by its weights: the body for every token, the head for those read."""
+    head = model.get_output_embeddings().weight.numel()
+    embeddings = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
+    body = sum(p.numel() for p in model.parameters() if id(p) not in embeddings)
+    return 2 * (body * tokens + head * reads)

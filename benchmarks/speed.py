@@ -1,0 +1,203 @@
+"""Seconds against peers, in one run on the same model, prompt and output. Run by hand:
+
+    python benchmarks/speed.py                      # all cases and rows; a quarter of an hour on two cores
+    python benchmarks/speed.py --cases chat --rows leave-one-out --threads 2
+
+Three comparisons, each the median of interleaved runs:
+
+    leave-one-out    `ablation` against Captum's LLMAttribution(FeatureAblation), one forward a unit (its default scores
+                     one output token a forward, and its cached variant gives wrong numbers with transformers 5)
+    algorithm-1      `jopa-paper` against the algorithm as it is written down: a full forward a proposal, all logits
+    methods          `jopa` against ContextCite, Captum's Shapley sampling, integrated gradients and others
+
+in two cases: a chat prompt of about 25 tokens, and the same prompt behind a system message of about 300.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from measuring import machine, table, timed
+
+import jopa
+from jopa.methods.peers import _TokenNames, _unit_input
+
+PROMPT = (
+    "Write a short story about an old doctor and his youngest patient, who meet again in the rain after many years."
+)
+SYSTEM = " ".join(
+    f"Rule {i}: answer politely, stay with the question, name your sources and do not repeat rule {i - 1}."
+    for i in range(1, 13)
+)
+CASES = {"chat": None, "template": SYSTEM}
+ROWS = ("leave-one-out", "algorithm-1", "methods")
+NOT_A_METHOD = {"ICX360": "icx360", "shap": "shap"}
+
+
+def main() -> None:
+    """Measure and print the tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", help="hub id, folder or .gguf; by default the bundled model")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--max-new-tokens", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=200, help="proposals of Algorithm 1")
+    parser.add_argument("--k", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, help="torch's threads")
+    options = parser.parse_args()
+    import torch
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    model = jopa.load(options.model)
+    print(f"{model.id}, {model.dtype}; {machine()}; seed {options.seed}, median of {options.repeats}\n")
+    for case in options.cases:
+        prompt = jopa.build_prompt(model.tokenizer, PROMPT, system=CASES[case])
+        ids = model.generate(
+            {"input_ids": torch.tensor([prompt.ids], device=model.device)}, max_new_tokens=options.max_new_tokens
+        )
+        output = jopa.Output(ids, model.decode(ids), (0, len(ids)))
+        print(f"## {case}: {len(prompt.ids)} tokens, {len(prompt.units)} of them units; output {len(ids)}\n")
+        compare = {"leave-one-out": leave_one_out, "algorithm-1": algorithm_1, "methods": methods}
+        for row in options.rows:
+            compare[row](model, prompt, output, options)
+
+
+def fresh(model: jopa.LanguageModel, prompt: jopa.Prompt, output: jopa.Output, removal: str) -> jopa.Problem:
+    """A problem that remembers nothing."""
+    return jopa.Problem(jopa.ModelScorer(model, prompt, output, removal))
+
+
+def leave_one_out(
+    model: jopa.LanguageModel, prompt: jopa.Prompt, output: jopa.Output, options: argparse.Namespace
+) -> None:
+    """Every unit's effect alone; the numbers must be the same."""
+    k = options.k
+    tasks = {
+        name: partial(lambda name: jopa.make_method(name).run(fresh(model, prompt, output, "delete"), k), name)
+        for name in ("ablation", "captum")
+    }
+    done = timed(tasks, options.repeats)
+    pairs = zip(done["ablation"].result.scores, done["captum"].result.scores, strict=True)
+    difference = max(abs(mine - theirs) for mine, theirs in pairs)
+    show("leave-one-out", done, "ablation")
+    print(f"Largest difference of a score: {difference:.1e} nats.\n")
+    assert difference < 1e-3 * len(output.ids), "the two do not compute the same"
+
+
+def algorithm_1(
+    model: jopa.LanguageModel, prompt: jopa.Prompt, output: jopa.Output, options: argparse.Namespace
+) -> None:
+    """The same chain by the engine, and by one plain forward a proposal."""
+    method = jopa.make_method("jopa-paper", steps=options.steps)
+    seed = options.seed
+    tasks: dict[str, Callable[[], Any]] = {
+        "jopa-paper": lambda: method.run(fresh(model, prompt, output, "zero"), options.k, seed=seed).removed,
+        "plain": lambda: plain_algorithm_1(model, prompt, output, options.k, options.steps, seed),
+    }
+    done = timed(tasks, options.repeats)
+    show(f"Algorithm 1, {options.steps} proposals, removal zero", done, "jopa-paper")
+    print(f"The same set: {sorted(done['jopa-paper'].result) == sorted(done['plain'].result)}.\n")
+
+
+def plain_algorithm_1(
+    model: jopa.LanguageModel, prompt: jopa.Prompt, output: jopa.Output, k: int, steps: int, seed: int
+) -> tuple[int, ...]:
+    """Algorithm 1 with nothing shared and nothing remembered: the base that speed is measured from."""
+    import torch
+
+    ids = torch.tensor([[*prompt.ids, *output.ids]], device=model.device)
+    embeddings = model.model.get_input_embeddings()(ids).detach()
+    position_of = [torch.tensor(unit.positions, device=model.device) for unit in prompt.units]
+    n_prompt = len(prompt.ids)
+
+    def log_prob(factors: Any) -> Any:
+        scale = torch.ones(ids.shape[1], dtype=embeddings.dtype, device=model.device)
+        for factor, positions in zip(factors, position_of, strict=True):
+            scale = scale.index_put((positions,), factor.to(scale))
+        logits = model.model(inputs_embeds=embeddings * scale[None, :, None], use_cache=False).logits[0]
+        log_probs = logits[n_prompt - 1 : -1].float().log_softmax(-1)
+        return log_probs.gather(1, ids[0, n_prompt:, None]).double().sum()
+
+    def without(units: list[int]) -> float:
+        factors = torch.ones(len(prompt.units))
+        factors[units] = 0.0
+        with torch.no_grad():
+            return float(log_prob(factors))
+
+    factors = torch.ones(len(prompt.units), requires_grad=True)
+    (gradient,) = torch.autograd.grad(log_prob(factors), factors)
+    strength = gradient.abs().double()
+    random = torch.Generator().manual_seed(seed)
+    removed = strength.argsort(descending=True, stable=True)[:k].tolist()
+    kept = [i for i in range(len(prompt.units)) if i not in removed]
+    current = without(removed)
+    for _ in range(steps):
+        into = int(strength[kept].softmax(0).multinomial(1, generator=random))
+        out = int(strength[removed].softmax(0).multinomial(1, generator=random))
+        proposal = [*removed[:out], kept[into], *removed[out + 1 :]]
+        if (value := without(proposal)) < current:
+            kept[into], removed, current = removed[out], proposal, value
+    return tuple(removed)
+
+
+def methods(model: jopa.LanguageModel, prompt: jopa.Prompt, output: jopa.Output, options: argparse.Namespace) -> None:
+    """`jopa` against methods that ask something else of the same prompt, at their usual settings."""
+    k, seed = options.k, options.seed
+
+    def run(name: str, settings: dict[str, Any]) -> Any:
+        return jopa.make_method(name, **settings).run(fresh(model, prompt, output, "delete"), k, seed=seed)
+
+    chosen = {
+        "jopa": ("jopa", {}),
+        "ContextCite, 64 ablations": ("context-cite", {"ablations": 64}),
+        "integrated gradients, 100 steps": ("integrated-gradients", {"steps": 100}),
+    }
+    tasks: dict[str, Callable[[], Any]] = {
+        label: partial(run, name, settings) for label, (name, settings) in chosen.items() if name in jopa.METHODS
+    }
+    tasks["Captum Shapley sampling, 25 permutations"] = lambda: captum_shapley(model, prompt, output, seed)
+    show("methods", timed(tasks, options.repeats), next(iter(tasks)))
+    for name, package in NOT_A_METHOD.items():
+        if importlib.util.find_spec(package) is None:
+            print(f"{name}: not installed.")
+    print()
+
+
+def captum_shapley(model: jopa.LanguageModel, prompt: jopa.Prompt, output: jopa.Output, seed: int) -> Any:
+    """Captum's own Shapley sampling over the same units, one forward a coalition."""
+    import torch
+    from captum.attr import LLMAttribution, ShapleyValueSampling
+
+    torch.manual_seed(seed)
+    problem = fresh(model, prompt, output, "delete")
+    inputs = _unit_input(problem, problem.scorer)  # type: ignore[arg-type]
+    attribution = LLMAttribution(ShapleyValueSampling(model.model), _TokenNames(output.ids))  # type: ignore[arg-type]
+    attribution.SUPPORTED_INPUTS = (type(inputs),)  # type: ignore[assignment]
+    target = torch.tensor(output.ids)
+    return attribution.attribute(inputs, target=target, use_cached_outputs=False, forward_in_tokens=False, n_samples=25)
+
+
+def show(what: str, done: dict[str, Any], base: str) -> None:
+    """A table of seconds, and of how many times longer than `base` each took."""
+    rows = [
+        (
+            name,
+            f"{timing.median:.3f}",
+            f"{min(timing.seconds):.3f}–{max(timing.seconds):.3f}",
+            f"{timing.median / done[base].median:.2f}×",
+            f"{timing.peak:.0f}",
+        )
+        for name, timing in done.items()
+    ]
+    print(table((what, "seconds, median", "range", f"against {base}", "peak memory, MiB more"), rows) + "\n")
+
+
+if __name__ == "__main__":
+    main()
