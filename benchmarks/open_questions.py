@@ -7,6 +7,8 @@
 3. What do its start, its sampling and fresh gradients change?
 4. Does a set found under one removal hold under another?
 5. How much of a joint effect is not the sum of its parts?
+6. Do the new text and the old text's probability tell the same story?
+7. What do methods choose?
 
 Prints Markdown. Standard errors and intervals are over prompts.
 """
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -39,6 +41,8 @@ def main() -> None:
         variants(paper),
         removals(cells),
         synergies(cells),
+        text_against_probability(cells),
+        favourites(cells),
     ):
         print("\n".join(section), end="\n\n")
 
@@ -134,13 +138,14 @@ def variants(cells: Sequence[Record]) -> list[str]:
 
 
 def removals(cells: Sequence[Record]) -> list[str]:
-    """Question 4: PR under `delete` of sets that were found under `zero` and under `delete`, by method."""
-    lines = ["### What was removed to find a set, and what it does when cut out", ""]
-    lines += ["| method | search's removal | cells | PR when deleted |", "|---|---|---|---|"]
-    for (label, removal), part in grouped(cells, lambda c: (c["key"]["method"], c["search_removal"])).items():
-        deleted = [cell["metrics"]["pr"] for cell in part if cell["removal"] == "delete" and cell["key"]["k"] == 3]
-        if deleted:
-            lines.append(f"| {label} | {removal} | {len(deleted)} | {with_error(deleted)} |")
+    """Question 4: what sets that were found under `zero` do under `zero` and when they are cut out."""
+    lines = ["### Found under one removal, judged under another", ""]
+    lines += ["| data | method | cells | joint effect under `zero`, nats | under `delete` |", "|---|---|---|---|---|"]
+    crossed = [c for c in cells if (c["search_removal"], c["removal"], c["key"]["k"]) == ("zero", "delete", 3)]
+    for (data, label), part in grouped(crossed, lambda c: (c["key"]["data"], c["key"]["method"])).items():
+        searched = [cell["log_prob"] - cell["search_log_prob_removed"] for cell in part]
+        deleted = [cell["log_prob"] - cell["log_prob_removed"] for cell in part]
+        lines.append(f"| {data} | {label} | {len(part)} | {with_error(searched)} | {with_error(deleted)} |")
     return lines
 
 
@@ -159,6 +164,48 @@ def synergies(cells: Sequence[Record]) -> list[str]:
             share = sum(cell["synergy"] for cell in part) / sum(joint)
             lines.append(f"| {data} | {label} | {len(part)} | {with_error(joint)} | {100 * share:.0f} % |")
     return lines
+
+
+def text_against_probability(cells: Sequence[Record]) -> list[str]:
+    """Question 6: rank correlations of PR with text metrics, and how soon a new greedy answer leaves the old one."""
+    lines = [
+        "### Text against probability",
+        "",
+        "Rank correlation over cells; cells whose new answer leaves the old one within three words, and PR there.",
+        "",
+        "| data | cells | PR and BLEU | PR and SentenceBert | leaves within 3 words | PR of those |",
+        "|---|---|---|---|---|---|",
+    ]
+    wanted = [cell for cell in cells if cell["key"]["k"] == 3 and cell["metrics"]["sentence_bert"] is not None]
+    for (data,), part in grouped(wanted, lambda c: (c["key"]["data"],)).items():
+        pr = [cell["metrics"]["pr"] for cell in part]
+        bleu, bert = ([cell["metrics"][name] for cell in part] for name in ("bleu", "sentence_bert"))
+        early = [c for c in part if c["output"].split()[:3] != c["counterfactual_output"].split()[:3]]
+        lines.append(
+            f"| {data} | {len(part)} | {rank_correlation(pr, bleu):.2f} | {rank_correlation(pr, bert):.2f} | "
+            f"{100 * len(early) / len(part):.0f} % | {with_error([c['metrics']['pr'] for c in early])} |"
+        )
+    return lines
+
+
+def favourites(cells: Sequence[Record]) -> list[str]:
+    """Question 7: the units that each method chooses most often, over all data sets."""
+    lines = ["### What methods choose", "", "| method | units chosen | most often (times) |", "|---|---|---|"]
+    for (label,), part in grouped((c for c in cells if c["key"]["k"] == 3), lambda c: (c["key"]["method"],)).items():
+        texts = Counter(text.strip().lower() for cell in part for text in cell["removed_texts"])
+        often = " · ".join(f"{text or 'line break'} ({count})" for text, count in texts.most_common(6))
+        lines.append(f"| {label} | {texts.total()} | {often} |".replace("\n", " "))
+    return lines
+
+
+def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
+    """Spearman's, ties at their mean rank."""
+
+    def ranks(values: Sequence[float]) -> np.ndarray:
+        values = np.asarray(values)
+        return (values[:, None] > values).sum(axis=1) + (values[:, None] == values).sum(axis=1) / 2
+
+    return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
 
 
 def grouped(cells: Iterable[Record], key: Callable[[Record], tuple]) -> dict[tuple, list[Record]]:

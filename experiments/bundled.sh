@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every experiment on the bundled model, in the sizes of docs/results.md:   experiments/bundled.sh DATA [OUT]
 # DATA holds alpaca.jsonl, tldr_news.jsonl, counsel_chat.jsonl and aqua.jsonl (docs/datasets.md has their form).
-# Stop it and start it again as you like. It takes hours on two cores.
+# Stop it and start it again as you like; larger limits go on from these. It takes hours on two cores.
 set -euo pipefail
 data=$1
 out=${2:-runs}
@@ -16,13 +16,16 @@ run() { # EXPERIMENT LIMIT SETS [OPTIONS]
   "$jopa" report "$out/$1"
 }
 
-run table1 25 alpaca,tldr_news,counsel_chat
-run table5 10 alpaca
-run figure6 10 alpaca
-run table7 10 alpaca,tldr_news,counsel_chat
-run table8 10 alpaca
-run figure5 10 alpaca
-run figure8 8 aqua
-run figure9 10 alpaca
+most="random;last-attention;attention;grad-x-input;ablation;context-cite;jopa-paper;jopa"
+run table1 25 alpaca --methods "$most;integrated-gradients"
+# On longer prompts without the dearest methods, and with the paper's search as far as its own figures go.
+run table1 25 tldr_news,counsel_chat --methods "${most/context-cite;jopa-paper/jopa-paper, N = 50}"
+run table5 5 alpaca
+run figure6 5 alpaca
+run figure5 4 alpaca --methods "$most"
+run table8 4 alpaca
+run figure9 4 alpaca
+run table7 4 alpaca --methods "jopa-paper;jopa"
+run figure8 3 aqua --methods "$most"
 # Times are told apart best when nothing else runs.
-run table2 4 alpaca --workers 1 --worker-cpus 2
+run table2 2 alpaca --workers 1 --worker-cpus 2
