@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "jopa"
 
 ROOMS = [
     *("errors", "records", "set_process", "batching", "prompt", "model", "datasets", "metrics", "loading"),
-    *("prefixes", "forward", "masking", "scoring", "attribution", "methods", "explanation"),
+    *("prefixes", "forward", "masking", "scoring", "attribution", "methods", "explanation", "diagnosis"),
     *("evaluation", "experiment", "cells", "bench", "cluster"),
     *(
         "report",
@@ -22,6 +22,7 @@ ROOMS = [
         "drawing",
         "figures",
         "benchmark_report",
+        "gallery",
         "web",
         "app",
     ),
@@ -29,6 +30,7 @@ ROOMS = [
 ]
 EXCEPTIONS = {
     ("attribution", "report"),  # a notebook asks an Attribution for its HTML; imported when it does
+    ("diagnosis", "report"),  # and a Diagnosis
 }
 HEAVY = {
     *("torch", "transformers", "accelerate", "gguf", "huggingface_hub"),

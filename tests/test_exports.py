@@ -7,6 +7,7 @@ def test_public_names():
     assert jopa.__all__ == [
         "METHODS",
         "Attribution",
+        "Diagnosis",
         "InputFileError",
         "JointSearch",
         "JopaError",
@@ -27,6 +28,7 @@ def test_public_names():
         "WhiteBoxScorer",
         "build_prompt",
         "compare",
+        "diagnose",
         "explain",
         "load",
         "make_method",

@@ -6,6 +6,7 @@ print(attribution.chosen, attribution.probability_ratio)
 """
 
 from jopa.attribution import Attribution, Method, Problem, Selection
+from jopa.diagnosis import Diagnosis, diagnose
 from jopa.errors import InputFileError, JopaError, ModelError, PromptError, ScoringError, SettingError
 from jopa.explanation import compare, explain
 from jopa.loading import load
@@ -19,6 +20,7 @@ from jopa.scoring import ModelScorer, Output, Scorer, WhiteBoxScorer
 __all__ = [
     "METHODS",
     "Attribution",
+    "Diagnosis",
     "InputFileError",
     "JointSearch",
     "JopaError",
@@ -39,6 +41,7 @@ __all__ = [
     "WhiteBoxScorer",
     "build_prompt",
     "compare",
+    "diagnose",
     "explain",
     "load",
     "make_method",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -15,11 +16,14 @@ import typer
 from jopa.errors import InputFileError, JopaError, SettingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from rich.console import RenderableType
 
     from jopa.attribution import Attribution
     from jopa.bench import Progress as CellProgress
     from jopa.datasets import Dataset
+    from jopa.diagnosis import Diagnosis
     from jopa.prompt import Message, Span
 
 app = typer.Typer(
@@ -31,8 +35,16 @@ app = typer.Typer(
 )
 
 
+_OF_A_SEARCH = {
+    **{"k": "--k", "until_pr": "--until-pr", "max_k": "--max-k", "method": "--method", "compare": "--compare"},
+    **{"settings": "--set", "budget": "--budget", "all_effects": "--all-effects"},
+}
+"""Options of `explain` that mean nothing to a diagnosis."""
+
+
 @app.command()
 def explain(
+    context: typer.Context,
     prompt: Annotated[str | None, typer.Argument(help="The prompt to explain.", show_default=False)] = None,
     file: Annotated[Path | None, typer.Option(help="Read the prompt from a UTF-8 file ('-': stdin).")] = None,
     messages: Annotated[
@@ -42,6 +54,17 @@ def explain(
         str | None, typer.Option(help="Hub id, folder or .gguf file.", show_default="the bundled model")
     ] = None,
     k: Annotated[int, typer.Option("--k", "-k", help="How many units to find.")] = 3,
+    until_pr: Annotated[
+        float | None,
+        typer.Option("--until-pr", help="Find the smallest k that brings PR below this.", show_default=False),
+    ] = None,
+    max_k: Annotated[int | None, typer.Option(help="The most units for --until-pr.", show_default="10")] = None,
+    diagnose: Annotated[
+        bool, typer.Option("--diagnose", help="What the answer makes of each request, instead of a search.")
+    ] = False,
+    band: Annotated[
+        str | None, typer.Option(help="PR that --diagnose takes for unchanged, LOW:HIGH.", show_default="0.95:1.05")
+    ] = None,
     method: Annotated[str, typer.Option(help="See 'jopa methods'.")] = "jopa",
     compare: Annotated[
         str | None, typer.Option(help="Methods to compare on the same output, NAME,NAME,…", show_default=False)
@@ -50,8 +73,12 @@ def explain(
         list[str] | None, typer.Option("--set", help="A setting of the method, NAME=VALUE; repeatable.")
     ] = None,
     unit: Annotated[
-        str, typer.Option(help="token, word, sentence, line, or spans such as 0-10,12-20 (characters).")
-    ] = "token",
+        str | None,
+        typer.Option(
+            help="token, word, sentence, line, or spans such as 0-10,12-20 (characters).",
+            show_default="token; sentence with --diagnose",
+        ),
+    ] = None,
     removal: Annotated[str | None, typer.Option(help="delete, zero or hide.", show_default="the method's own")] = None,
     system: Annotated[str | None, typer.Option(help="A system message.")] = None,
     prefix: Annotated[str | None, typer.Option(help="A fixed instruction before the prompt.")] = None,
@@ -88,7 +115,15 @@ def explain(
         _require_writable(path)
     if json_path is not None and json_path == html_path:
         raise typer.BadParameter("--json and --html name the same file")
-    spans = _unit(unit)
+    if diagnose:
+        for name, option in _OF_A_SEARCH.items():
+            if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE":
+                raise typer.BadParameter(f"--diagnose removes every unit and searches nothing: leave out {option}")
+    if until_pr is not None and (source := context.get_parameter_source("k")) and source.name == "COMMANDLINE":
+        raise typer.BadParameter("--until-pr finds k: leave out --k, or limit it with --max-k")
+    if band is not None and not diagnose:
+        raise typer.BadParameter("--band needs --diagnose")
+    spans = _unit(unit or ("sentence" if diagnose else "token"))
     part = _target(target)
 
     from jopa import explanation
@@ -104,6 +139,8 @@ def explain(
             raise SettingError("--compare runs each method with its own settings; leave out --set and --budget")
     options = {
         "k": k,
+        "until_pr": until_pr,
+        "max_k": max_k,
         "unit": spans,
         "removal": removal,
         "system": system,
@@ -121,12 +158,22 @@ def explain(
         progress("loading the model", 0, None)
         options |= {"progress": progress}
         language_model = load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
-        if compare is None:
-            found = [explanation.explain(text, model=language_model, method=chosen[0], **options)]
+        if diagnose:
+            from jopa import diagnosis
+
+            for name in ("k", "until_pr", "max_k", "all_effects"):
+                del options[name]
+            options |= {"removal": removal or "delete", "band": _band(band) if band else diagnosis.BAND}
+            diagnosed = diagnosis.diagnose(text, model=language_model, **options)
+            deliver = partial(_deliver_diagnosis, diagnosed, json_path, html_path)
         else:
-            options["removal"] = removal or "delete"
-            found = explanation.compare(text, chosen, model=language_model, **options)
-    _deliver(found, compare is not None, json_path, html_path)
+            if compare is None:
+                found = [explanation.explain(text, model=language_model, method=chosen[0], **options)]
+            else:
+                options["removal"] = removal or "delete"
+                found = list(explanation.compare(text, chosen, model=language_model, **options))
+            deliver = partial(_deliver, found, compare is not None, json_path, html_path)
+    deliver()
 
 
 @app.command()
@@ -215,6 +262,26 @@ def report(
     from jopa.benchmark_report import write_report
 
     for path in write_report(folder, out):
+        typer.echo(path)
+
+
+@app.command()
+def gallery(
+    folder: Annotated[Path, typer.Argument(help="The folder of a benchmark run.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where the gallery goes.", show_default="the run's own folder, gallery/")
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option("--methods", help="Two methods, LABEL;LABEL.", show_default="the baseline and leave-one-out"),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Show what two methods chose on the same prompts, and the answers without it; runs no model."""
+    from jopa.gallery import write_gallery
+
+    chosen = None if methods is None else [label.strip() for label in methods.split(";") if label.strip()]
+    for path in write_gallery(folder, out, methods=chosen):
         typer.echo(path)
 
 
@@ -385,6 +452,15 @@ def _span(text: str, separator: str) -> Span:
     return int(start), int(end)
 
 
+def _band(text: str) -> tuple[float, float]:
+    """A band LOW:HIGH."""
+    try:
+        low, high = map(float, text.split(":"))
+    except ValueError:
+        raise SettingError(f"cannot read the band '{text}': write it as 0.95:1.05") from None
+    return low, high
+
+
 def _setting(assignment: str) -> tuple[str, Any]:
     """NAME=VALUE, the value as JSON where it is JSON (numbers, true, false), else as text."""
     name, equals, value = assignment.partition("=")
@@ -467,23 +543,42 @@ def _cell_progress() -> Any:
 
 
 def _deliver(found: Sequence[Attribution], compared: bool, json_path: Path | None, html_path: Path | None) -> None:
-    """Write the asked files and show what was found, unless stdout carries JSON."""
-    from rich.console import Console
-
+    """Show and write what was found."""
     from jopa.attribution import comparison_json
     from jopa.report import comparison_html, to_html
     from jopa.terminal import comparison_table, to_terminal
 
-    record = (comparison_json(found) if compared else found[0].to_json()) + "\n"
+    record = comparison_json(found) if compared else found[0].to_json()
+    view = comparison_table(found) if compared else to_terminal(found[0])
+    _hand_out(record, view, lambda: comparison_html(found) if compared else to_html(found[0]), json_path, html_path)
+    for attribution in found:
+        if not (attribution.details or {}).get("until_pr", {}).get("reached", True):
+            typer.echo(f"jopa: {attribution.method['name']}: {attribution.stop}", err=True)
+
+
+def _deliver_diagnosis(diagnosis: Diagnosis, json_path: Path | None, html_path: Path | None) -> None:
+    """Show and write a diagnosis."""
+    from jopa.report import diagnosis_html
+    from jopa.terminal import diagnosis_view
+
+    _hand_out(diagnosis.to_json(), diagnosis_view(diagnosis), lambda: diagnosis_html(diagnosis), json_path, html_path)
+
+
+def _hand_out(
+    record: str, view: RenderableType, page: Callable[[], str], json_path: Path | None, html_path: Path | None
+) -> None:
+    """Write the asked files and show the view, unless stdout carries JSON."""
+    from rich.console import Console
+
     if str(json_path) == "-":
-        sys.stdout.write(record)
+        sys.stdout.write(record + "\n")
     else:
-        Console().print(comparison_table(found) if compared else to_terminal(found[0]))
+        Console().print(view)
     written = []
     if json_path is not None and str(json_path) != "-":
-        written.append(_write(json_path, record))
+        written.append(_write(json_path, record + "\n"))
     if html_path is not None:
-        written.append(_write(html_path, comparison_html(found) if compared else to_html(found[0])))
+        written.append(_write(html_path, page()))
     for path in written:
         typer.echo(f"Wrote {path}", err=True)
 

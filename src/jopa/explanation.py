@@ -7,13 +7,23 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from jopa.attribution import Attribution, Method, OnBest, Problem, joint_effects
+from jopa.attribution import (
+    Attribution,
+    Method,
+    NestedMethod,
+    OnBest,
+    Problem,
+    RankingMethod,
+    Selection,
+    joint_effects,
+    top_units,
+)
 from jopa.errors import PromptError, SettingError
 from jopa.loading import load
 from jopa.methods import DEFAULT_METHOD, make_method
@@ -27,6 +37,10 @@ Progress = Callable[[str, int, int | None], None]
 
 OnText = Callable[[str, str], None]
 """Called with what is being done and the text generated so far."""
+
+
+MAX_K = 10
+"""The most units that a search for the smallest sufficient set takes away, unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +62,8 @@ def explain(
     prompt: str | Sequence[Message],
     *,
     k: int = 3,
+    until_pr: float | None = None,
+    max_k: int | None = None,
     model: LanguageModel | str | Path | None = None,
     method: Method | str = DEFAULT_METHOD,
     unit: str | Sequence[Span] = "token",
@@ -70,7 +86,11 @@ def explain(
 
     Args:
         prompt: a text, or chat messages whose last user message is explained.
-        k: how many units to find.
+        k: how many units to find; of no meaning with `until_pr`.
+        until_pr: find the smallest k instead, from 1 to `max_k`, whose joint removal brings PR below this value. Where
+            none does, the set with the lowest PR is given and `stop` says so; `details["until_pr"]` tells every k that
+            was tried, its PR and certificate, and whether the value was reached.
+        max_k: the most units to remove for `until_pr`; 10 or all units of the prompt, if they are fewer.
         model: a loaded model, or what `load` takes: a hub id, a folder, a `.gguf` file, None for the bundled model.
         method: a method, or its name with its default settings.
         unit: "token", "word", "sentence", "line", or character spans of the prompt.
@@ -86,7 +106,8 @@ def explain(
         all_effects: also score every unit removed alone.
         batch_size: masks scored in one forward; by default as many as pay.
         progress: called as the work goes on.
-        on_best: called with the score of the whole prompt, then with every set of k units that is the best so far.
+        on_best: called with the score of the whole prompt, then with every set of k units (with `until_pr`: of the most
+            units) that is the best so far.
         on_text: called as the model writes, both its answer and its answer without the chosen units.
 
     Whatever a callback raises (`StoppedError`, to end the work) ends it there and reaches the caller; the model is left
@@ -101,8 +122,16 @@ def explain(
     chosen = make_method(method) if isinstance(method, str) else method
     if removal is not None and removal not in REMOVALS:
         raise SettingError(f"unknown removal '{removal}': choose one of {', '.join(REMOVALS)}")
+    if max_k is not None and until_pr is None:
+        raise SettingError("max_k limits the search for until_pr; give until_pr, too, or k instead")
+    if until_pr is not None and not 0 < until_pr <= 1:
+        raise SettingError(f"until_pr must be above 0 and at most 1, got {until_pr:g}")
+    if max_k is not None and max_k < 1:
+        raise SettingError(f"max_k must be at least 1, got {max_k}")
     language_model = model if isinstance(model, LanguageModel) else load(model)
     built = build_prompt(language_model.tokenizer, prompt, unit=unit, system=system, prefix=prefix, prefill=prefill)
+    if until_pr is not None:
+        k = min(max_k or MAX_K, len(built.units))
     if not 1 <= k <= len(built.units):
         raise SettingError(f"k must be between 1 and the prompt's {len(built.units)} units, got {k}")
     generation = Generation(max_new_tokens, temperature, seed)
@@ -115,6 +144,7 @@ def explain(
             language_model, built, generation, output=output, target=target, progress=progress, on_text=on_text
         ),
         k=k,
+        until_pr=until_pr,
         method=chosen,
         removal=removal or chosen.preset_removal,
         generation=generation,
@@ -204,6 +234,7 @@ def attribute(
     method: Method,
     removal: str,
     generation: Generation,
+    until_pr: float | None = None,
     seed: int = 0,
     all_effects: bool = False,
     batch_size: int | None = None,
@@ -211,7 +242,10 @@ def attribute(
     on_best: OnBest | None = None,
     on_text: OnText | None = None,
 ) -> Attribution:
-    """Run one method on a prompt and output that are ready, and gather the evidence; see `explain`."""
+    """Run one method on a prompt and output that are ready, and gather the evidence; see `explain`.
+
+    With `until_pr`, k is the most units to remove.
+    """
 
     def report_search(done: int, total: int | None) -> None:
         if progress:
@@ -223,7 +257,10 @@ def attribute(
     log_prob = problem.log_prob()
     if on_best:
         problem.watch(k, on_best)
-    selection = method.run(problem, k, seed=seed)
+    if until_pr is None:
+        selection = method.run(problem, k, seed=seed)
+    else:
+        selection = smallest_sufficient(problem, method, until_pr, k, seed=seed)
     seconds = time.perf_counter() - started
     evaluations, ffe = problem.evaluations, problem.ffe
 
@@ -245,7 +282,7 @@ def attribute(
         output_ids=output.ids,
         target=output.target,
         removal=removal,
-        k=k,
+        k=k if until_pr is None else len(removed),
         removed=tuple(removed),
         log_prob=log_prob,
         log_prob_removed=log_prob - joint,
@@ -266,6 +303,53 @@ def attribute(
         scores=selection.scores,
         details=selection.details or None,
     )
+
+
+def smallest_sufficient(problem: Problem, method: Method, until_pr: float, max_k: int, *, seed: int = 0) -> Selection:
+    """The smallest set whose removal brings PR below `until_pr`, of those that a method finds for k = 1 to `max_k`.
+
+    A nested search answers all k in one run and a ranking answers them from one ranking; any other method runs k by k
+    until a set is sufficient. That no smaller set is sufficient is proved where `certificate` says "optimal" for every
+    smaller k; otherwise the method found none.
+
+    Returns:
+        The selection, or where none is sufficient, that with the lowest PR, the smaller one of equals; its `stop` says
+        which it is. `details["until_pr"]` holds the value (`pr`), whether it was reached (`reached`) and, for every k
+        tried (`tried`), its `k`, `pr` and `certificate`.
+    """
+    n_tokens = problem.token_log_probs([()]).shape[1]
+    tried: list[tuple[float, Selection]] = []
+    for selection in _of_each_size(problem, method, max_k, seed):
+        tried.append((probability_ratio(problem.log_prob(), problem.log_prob(selection.removed), n_tokens), selection))
+        if tried[-1][0] < until_pr:
+            break
+    reached = tried[-1][0] < until_pr
+    _, chosen = tried[-1] if reached else min(tried, key=lambda pair: pair[0])
+    found = (
+        f"PR falls below {until_pr:g} with {len(chosen.removed)} of at most {max_k} units"
+        if reached
+        else f"no set of up to {max_k} units was found that brings PR below {until_pr:g}; this one brings it lowest"
+    )
+    record = {
+        "pr": until_pr,
+        "reached": reached,
+        "tried": [
+            {"k": len(s.removed), "pr": ratio, "certificate": problem.certificate(s.removed)} for ratio, s in tried
+        ],
+    }
+    return replace(chosen, stop=f"{found}; {chosen.stop}", details={**chosen.details, "until_pr": record})
+
+
+def _of_each_size(problem: Problem, method: Method, max_k: int, seed: int) -> Iterator[Selection]:
+    """What a method chooses for k = 1, 2, … `max_k`, with no work repeated where it can be shared."""
+    if isinstance(method, NestedMethod):
+        yield from method.run_nested(problem, range(1, max_k + 1), seed=seed)
+    elif isinstance(method, RankingMethod):
+        problem.require(max_k, method)
+        ranking = method.rank(problem, seed=seed)
+        yield from (top_units(ranking, k) for k in range(1, max_k + 1))
+    else:
+        yield from (method.run(problem, k, seed=seed) for k in range(1, max_k + 1))
 
 
 def versions() -> dict[str, str]:

@@ -12,10 +12,14 @@ from jopa.report import (
     Piece,
     bars,
     comparison,
+    diagnosis_facts,
+    diagnosis_verdict,
     facts,
+    heat,
     meaning,
     nats,
     prompt_pieces,
+    requests,
     target_span,
     unit_name,
     verdict,
@@ -30,8 +34,11 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from jopa.attribution import Attribution
+    from jopa.diagnosis import Diagnosis
 
 _BAR = 34  # terminal cells
+_COLUMNS = 6
+"""Requests beside one another in the heat map."""
 _SUBSCRIPT = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
@@ -53,7 +60,7 @@ def to_terminal(attribution: Attribution) -> RenderableType:
         each = zip(a.units, a.effects, strict=True)
         strip = "  ".join(f"{unit_name(unit.text)} {nats(effect)}" for unit, effect in each)
         sections.append(("Every unit alone", "in nats", _text([(strip, "")])))
-    sections.append(("How this was found", "", _facts_table(a)))
+    sections.append(("How this was found", "", _terms(facts(a))))
     parts: list[RenderableType] = [Panel(_text((run, "bold" if mark else "") for run, mark in verdict(a)))]
     for title, note, body in sections:
         parts += [_text([(title, "bold underline"), (f"  {note}", "italic")]), Padding(body, (0, 0, 1, 2))]
@@ -78,6 +85,64 @@ def comparison_table(attributions: Sequence[Attribution]) -> RenderableType:
     first = attributions[0]
     note = f"★ largest joint effect, in nats. Removal: {first.removal}. Output: {' '.join(first.output.split())}"
     return Group(table, _text([(note, "italic")]))
+
+
+def diagnosis_view(diagnosis: Diagnosis) -> RenderableType:
+    """A diagnosis for a terminal: the requests, then what each does to each sentence of the answer."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.panel import Panel
+
+    d = diagnosis
+    note = "nats per token that a sentence loses without R; ▲ what R drives"
+    sections: list[tuple[str, str, Sequence[RenderableType]]] = [
+        ("Requests", "each removed alone", [_requests_table(d)]),
+        ("Answer", note, [_heat_table(d, first) for first in range(0, len(d.units), _COLUMNS)]),
+        ("How this was found", "", [_terms(diagnosis_facts(d))]),
+    ]
+    parts: list[RenderableType] = [Panel(_text((run, "bold" if mark else "") for run, mark in diagnosis_verdict(d)))]
+    for title, words, bodies in sections:
+        parts.append(_text([(title, "bold underline"), (f"  {words}", "italic")]))
+        parts += [Padding(body, (0, 0, 1, 2)) for body in bodies]
+    return Group(*parts)
+
+
+def _requests_table(diagnosis: Diagnosis) -> RenderableType:
+    from rich import box
+    from rich.table import Table
+
+    header, rows = requests(diagnosis)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False, expand=True)
+    for name in header[:-1]:
+        number = name in ("nats", "share", "PR")
+        table.add_column(name, justify="right" if number else "left", no_wrap=number, ratio=None if number else 1)
+    table.columns[0].ratio = None
+    table.add_column("", ratio=None, min_width=10)
+    for number, words, *values in rows:
+        table.add_row(number, _text([(" ".join(words.split()), "")]), *(_text([(value, "")]) for value in values))
+    return table
+
+
+def _heat_table(diagnosis: Diagnosis, first: int) -> RenderableType:
+    """Some columns of the heat map, one row a sentence of the answer."""
+    from rich import box
+    from rich.table import Table
+
+    shown = range(first, min(first + _COLUMNS, len(diagnosis.units)))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False, expand=True)
+    table.add_column("")
+    table.add_column("sentence", ratio=1)
+    for i in shown:
+        table.add_column(f"R{i + 1}", justify="right", no_wrap=True)
+    for number, (part, row) in enumerate(zip(diagnosis.parts, heat(diagnosis), strict=True), start=1):
+        cells = (
+            _text(
+                [(nats(row[i].value, signed=True) + ("▲" if row[i].peak else " "), "bold red" if row[i].peak else "")]
+            )
+            for i in shown
+        )
+        table.add_row(f"S{number}", _text([(unit_name(part.text, 60), "")]), *cells)
+    return table
 
 
 def _text(runs: Iterable[tuple[str, str]], *, one_line: bool = False) -> Text:
@@ -138,11 +203,11 @@ def _outputs_table(attribution: Attribution) -> RenderableType:
     return table
 
 
-def _facts_table(attribution: Attribution) -> RenderableType:
+def _terms(pairs: Iterable[tuple[str, str]]) -> RenderableType:
     """Terms and their words in two columns."""
     from rich.table import Table
 
     table = Table.grid(padding=(0, 2))
-    for term, words in facts(attribution):
+    for term, words in pairs:
         table.add_row(_text([(term, "")], one_line=True), _text([(words, "")]))
     return table

@@ -1,0 +1,359 @@
+"""What the answer makes of each request of a prompt: which it ignores, and which of its sentences each one drives.
+
+Every unit (a request, by default a sentence) is removed alone, and all of them together; one evaluation gives the
+log-probability of every token of the answer, so one evaluation a unit fills its row of the table.
+
+    L({i})             log p(y|x) − log p(y|x without i): the individual effect, in nats, over all target tokens
+    L(all)             the same with every unit removed: the joint effect of the whole prompt
+    share of i         L({i}) / L(all). The shares and that of the synergy, (L(all) − Σ L({i})) / L(all), make 1.
+                       A share is negative where removal makes the answer likelier. There are no shares where the
+                       prompt as a whole does nothing that could be shared: PR(all) not below the band.
+    PR of i            exp(−L({i}) / tokens)
+    ignored            PR(i) lies in the band around 1, its ends included
+    ignored together   the PR with all ignored units removed at once. Below the band, they stand in for one another:
+                       the answer needs one of them and does not mind which, so none of them is idle.
+    table[i][j]        the fall of the log-probability of sentence j of the answer when i is removed, in nats, summed
+                       over the sentence's target tokens; divided by their number, nats per token
+    i drives j         j has the largest fall per token of the row of i, and its own PR is below the band
+
+(Appendix A.4, "Benefit on Model Diagnosis", asks which request an answer overlooks; it gives no procedure.)
+
+Knows the way of an explanation up to its output; searches nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any
+
+from jopa.attribution import Problem
+from jopa.errors import SettingError
+from jopa.explanation import Generation, OnText, Progress, answer, versions
+from jopa.loading import load
+from jopa.metrics import probability_ratio
+from jopa.model import LanguageModel
+from jopa.prompt import Message, Span, Unit, _sentences, build_prompt
+from jopa.scoring import REMOVALS, ModelScorer, Output
+
+SCHEMA = 1
+BAND = (0.95, 1.05)
+"""The PR within which a removal counts as having changed nothing, unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A sentence of the answer.
+
+    Attributes:
+        text: its characters.
+        start: its first target token in the output.
+        end: one past its last.
+    """
+
+    text: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What each unit of a prompt does to each sentence of the answer. Effects are in nats; see the module's head.
+
+    Attributes:
+        model: id, revision, dtype and device of the model.
+        prompt: the attributable text.
+        input_ids: the model's whole input, template included.
+        units: the requests: the removable parts of the prompt.
+        output: the explained output's text.
+        output_ids: its token ids.
+        target: `[start, end)` of `output_ids`, the tokens whose probability counts.
+        parts: the output's sentences that hold target tokens, in reading order; every target token is in one.
+        removal: how units were removed: "delete", "zero" or "hide".
+        band: the PR that counts as unchanged, from and to.
+        log_prob: log p(y|x).
+        log_prob_removed: log p(y|x without all units).
+        table: for each unit the fall of log p of each part when the unit alone is removed, summed over its tokens.
+        ignored_ratio: PR with all ignored units removed together; None unless two or more are ignored.
+        seed: what the generation's random choices came from.
+        evaluations: masks scored.
+        ffe: model work in full-forward equivalents.
+        seconds: wall-clock time of the scoring.
+        versions: of jopa and what it stands on.
+    """
+
+    model: dict[str, str | None]
+    prompt: str
+    input_ids: tuple[int, ...]
+    units: tuple[Unit, ...]
+    output: str
+    output_ids: tuple[int, ...]
+    target: tuple[int, int]
+    parts: tuple[Part, ...]
+    removal: str
+    band: tuple[float, float]
+    log_prob: float
+    log_prob_removed: float
+    table: tuple[tuple[float, ...], ...]
+    ignored_ratio: float | None
+    seed: int
+    evaluations: int
+    ffe: float
+    seconds: float
+    versions: dict[str, str]
+
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens count."""
+        return self.target[1] - self.target[0]
+
+    @property
+    def joint(self) -> float:
+        """L(all): the effect of removing every unit together."""
+        return self.log_prob - self.log_prob_removed
+
+    @property
+    def individual(self) -> tuple[float, ...]:
+        """L({i}) of each unit."""
+        return tuple(map(math.fsum, self.table))
+
+    @property
+    def synergy(self) -> float:
+        """L(all) − Σ L({i}): what the units do together beyond what each does alone."""
+        return self.joint - math.fsum(self.individual)
+
+    @property
+    def joint_ratio(self) -> float:
+        """PR with every unit removed."""
+        return _ratio(self.joint, self.n_tokens)
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """PR of each unit removed alone."""
+        return tuple(_ratio(effect, self.n_tokens) for effect in self.individual)
+
+    @property
+    def shares(self) -> tuple[float, ...] | None:
+        """L({i}) / L(all) of each unit; None unless removing all brings PR below the band."""
+        return tuple(effect / self.joint for effect in self.individual) if self.joint_ratio < self.band[0] else None
+
+    @property
+    def ignored(self) -> tuple[int, ...]:
+        """The units whose removal leaves PR within the band."""
+        return ignored_units(self.table, self.n_tokens, self.band)
+
+    @property
+    def per_token(self) -> tuple[tuple[float, ...], ...]:
+        """The table in nats per token of each part."""
+        return tuple(
+            tuple(effect / (part.end - part.start) for effect, part in zip(row, self.parts, strict=True))
+            for row in self.table
+        )
+
+    @property
+    def drives(self) -> tuple[int | None, ...]:
+        """The one part that each unit drives, if it drives any: the first of those with the largest fall per token."""
+        found: list[int | None] = []
+        for row in self.per_token:
+            most = max(range(len(row)), key=lambda part: row[part])
+            found.append(most if _ratio(row[most], 1) < self.band[0] else None)
+        return tuple(found)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The diagnosis as JSON holds it (schema 1); indices are those of `units` and `parts`."""
+        return {
+            "schema": SCHEMA,
+            "kind": "diagnosis",
+            "model": self.model,
+            "prompt": {
+                "text": self.prompt,
+                "ids": list(self.input_ids),
+                "units": [{**asdict(unit), "positions": list(unit.positions)} for unit in self.units],
+            },
+            "output": {
+                "text": self.output,
+                "ids": list(self.output_ids),
+                "target": list(self.target),
+                "parts": [asdict(part) for part in self.parts],
+            },
+            "removal": self.removal,
+            "band": list(self.band),
+            "log_prob": self.log_prob,
+            "log_prob_removed": self.log_prob_removed,
+            "joint": self.joint,
+            "joint_ratio": self.joint_ratio,
+            "synergy": self.synergy,
+            "individual": list(self.individual),
+            "ratios": list(self.ratios),
+            "shares": None if self.shares is None else list(self.shares),
+            "ignored": list(self.ignored),
+            "ignored_ratio": self.ignored_ratio,
+            "drives": list(self.drives),
+            "table": [list(row) for row in self.table],
+            "per_token": [list(row) for row in self.per_token],
+            "seed": self.seed,
+            "evaluations": self.evaluations,
+            "ffe": self.ffe,
+            "seconds": self.seconds,
+            "versions": self.versions,
+        }
+
+    def to_json(self) -> str:
+        """The diagnosis as JSON text."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, indent=1, allow_nan=False)
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it."""
+        from jopa.report import diagnosis_html  # the arrow that points back, as in Attribution
+
+        return diagnosis_html(self, standalone=False)
+
+
+def diagnose(
+    prompt: str | Sequence[Message],
+    *,
+    model: LanguageModel | str | Path | None = None,
+    unit: str | Sequence[Span] = "sentence",
+    removal: str = "delete",
+    band: tuple[float, float] = BAND,
+    system: str | None = None,
+    prefix: str | None = None,
+    prefill: str | None = None,
+    output: str | Output | None = None,
+    target: Span | str | None = None,
+    max_new_tokens: int = 100,
+    temperature: float = 0.0,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+    on_text: OnText | None = None,
+) -> Diagnosis:
+    """Find what the model's answer makes of each request of a prompt.
+
+    Scores the whole prompt, each unit removed alone, all units removed, and all ignored units removed.
+
+    Args:
+        prompt: a text, or chat messages whose last user message is diagnosed.
+        model: a loaded model, or what `load` takes; None for the bundled one.
+        unit: what a request is: "sentence", "line", "word", "token", or character spans of the prompt.
+        removal: "delete", "zero" or "hide".
+        band: the PR, from and to, within which a removal counts as having changed nothing; 1 lies in it.
+        system, prefix, prefill, output, target, max_new_tokens, temperature, seed, batch_size, progress, on_text: as
+            for `explain`.
+
+    Raises:
+        JopaError: one of its children, whose message says what is wrong and what to do.
+    """
+    if removal not in REMOVALS:
+        raise SettingError(f"unknown removal '{removal}': choose one of {', '.join(REMOVALS)}")
+    if not 0 < band[0] <= 1 <= band[1]:
+        raise SettingError(f"the band must reach from above 0 to 1 or more and hold 1, got {band[0]:g} to {band[1]:g}")
+    language_model = model if isinstance(model, LanguageModel) else load(model)
+    built = build_prompt(language_model.tokenizer, prompt, unit=unit, system=system, prefix=prefix, prefill=prefill)
+    if not isinstance(output, Output):
+        generation = Generation(max_new_tokens, temperature, seed)
+        output = answer(
+            language_model, built, generation, output=output, target=target, progress=progress, on_text=on_text
+        )
+    if progress:
+        progress("diagnosing", 0, None)
+    return measured(
+        Problem(ModelScorer(language_model, built, output, removal, batch_size=batch_size)),
+        sentences_of(language_model, output),
+        target=output.target,
+        band=(float(band[0]), float(band[1])),
+        model=language_model.identity,
+        prompt=built.text,
+        input_ids=built.ids,
+        units=built.units,
+        output=output.text,
+        output_ids=output.ids,
+        removal=removal,
+        seed=seed,
+        versions=versions(),
+    )
+
+
+def measured(
+    problem: Problem, parts: tuple[Part, ...], *, target: tuple[int, int], band: tuple[float, float], **known: Any
+) -> Diagnosis:
+    """Score what a diagnosis needs.
+
+    Args:
+        problem: gives the log-probability of each target token.
+        parts: tile the target.
+        target: `[start, end)`, the tokens whose probability counts.
+        band: the PR that counts as unchanged.
+        known: what else a `Diagnosis` holds and needs no score.
+    """
+    started = time.perf_counter()
+    lengths, n_tokens = [part.end - part.start for part in parts], target[1] - target[0]
+    each = ([unit] for unit in range(problem.n_units))
+    whole, without_all, *alone = problem.token_log_probs([(), range(problem.n_units), *each]).double()
+    table = tuple(tuple(float(part.sum()) for part in (whole - row).split(lengths)) for row in alone)
+    log_prob = float(whole.sum())
+    ignored = ignored_units(table, n_tokens, band)
+    together = probability_ratio(log_prob, problem.log_prob(ignored), n_tokens) if len(ignored) > 1 else None
+    return Diagnosis(
+        parts=parts,
+        target=target,
+        band=band,
+        log_prob=log_prob,
+        log_prob_removed=float(without_all.sum()),
+        table=table,
+        ignored_ratio=together,
+        evaluations=problem.evaluations,
+        ffe=problem.ffe,
+        seconds=time.perf_counter() - started,
+        **known,
+    )
+
+
+def ignored_units(table: Sequence[Sequence[float]], n_tokens: int, band: tuple[float, float]) -> tuple[int, ...]:
+    """The units whose removal leaves PR within the band, its ends included."""
+    return tuple(i for i, row in enumerate(table) if band[0] <= _ratio(math.fsum(row), n_tokens) <= band[1])
+
+
+def sentences_of(model: LanguageModel, output: Output) -> tuple[Part, ...]:
+    """The sentences of an output that hold target tokens; see `parts_of`."""
+    text = model.decode(output.ids)
+    shown = (_n_common(text, model.decode(output.ids[: i + 1])) for i in range(len(output.ids)))
+    return parts_of(text, list(accumulate(shown, max)), output.target)
+
+
+def parts_of(text: str, ends: Sequence[int], target: tuple[int, int]) -> tuple[Part, ...]:
+    """The sentences of a text that hold target tokens.
+
+    A token belongs to the sentence that holds its first visible character, so that the blank before a word goes with
+    the word.
+
+    Args:
+        text: the whole output.
+        ends: for each token, how many characters it and the tokens before it show; never falling.
+        target: `[start, end)`, the tokens that count.
+    """
+    spans = _sentences(text) or [(0, len(text))]
+    members: dict[int, list[int]] = {}
+    for token, (begin, end) in enumerate(pairwise([0, *ends])):
+        if target[0] <= token < target[1]:
+            shown = text[begin:end]
+            seen = begin + (len(shown) - len(shown.lstrip()) if shown.strip() else 0)
+            sentence = next((i for i, (_, stop) in enumerate(spans) if seen < stop), len(spans) - 1)
+            members.setdefault(sentence, []).append(token)
+    return tuple(Part(text[slice(*spans[i])].strip(), tokens[0], tokens[-1] + 1) for i, tokens in members.items())
+
+
+def _n_common(one: str, other: str) -> int:
+    """How many characters two texts begin with alike."""
+    differing = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(differing, min(len(one), len(other)))
+
+
+def _ratio(effect: float, n_tokens: int) -> float:
+    """PR of an effect in nats."""
+    return probability_ratio(0.0, -effect, n_tokens)
