@@ -27,12 +27,12 @@ from pathlib import Path
 from typing import Any
 
 import jopa
-from jopa.attribution import Method, Problem
 from jopa.explanation import Generation, answer
 from jopa.methods.joint import JointSearch
 from jopa.methods.perturbation import Ablation, Greedy
 from jopa.methods.search import PaperSearch
 from jopa.methods.surrogate import ContextCite, Interactions
+from jopa.problem import Method, Problem
 from jopa.prompt import Prompt
 from jopa.scoring import Output
 

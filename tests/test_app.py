@@ -13,9 +13,9 @@ import torch
 
 import jopa
 from jopa import app
-from jopa.attribution import Best
 from jopa.errors import StoppedError
 from jopa.methods import METHODS
+from jopa.problem import Best
 from jopa.report import parts_html, to_html
 from jopa.web.asking import ByHand, Limits, read_request
 from jopa.web.work import Desk, stoppable, token_texts

@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "jopa"
 
 ROOMS = [
     *("errors", "records", "set_process", "batching", "prompt", "model", "datasets", "metrics", "loading"),
-    *("prefixes", "forward", "masking", "scoring", "attribution", "methods", "explanation", "diagnosis"),
+    *("prefixes", "forward", "masking", "scoring", "problem", "methods", "attribution", "explanation", "diagnosis"),
     *("evaluation", "experiment", "cells", "bench", "cluster"),
     *(
         "report",

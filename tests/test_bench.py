@@ -20,13 +20,13 @@ import torch
 import tiny_bench
 import tiny_models
 from jopa import cli
-from jopa.attribution import Method, Ranking, RankingMethod, Selection
 from jopa.bench import Progress, run_bench, serially
 from jopa.cells import Shelf
 from jopa.errors import InputFileError, ModelError, SettingError
 from jopa.evaluation import Evaluator
 from jopa.experiment import MethodSpec
 from jopa.methods import make_method
+from jopa.problem import Method, Ranking, RankingMethod, Selection
 from jopa.records import Record, locked, read_lines, read_run
 from tiny_bench import cells, keys, timeless
 

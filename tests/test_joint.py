@@ -220,3 +220,10 @@ def test_the_surrogate_gives_back_what_it_was_told_and_is_sure_of_it():
     again, _ = surrogate._condition(masks, range(6))
     assert torch.allclose(again, changes, atol=0.01)
     assert (surrogate.expected_improvement(masks, range(6), float(changes.min())) < 0.01).all()
+
+
+def test_a_budget_may_end_before_every_size_had_its_turn():
+    for budget in range(1, 40):
+        question = black_box(40, quadratic(40, 3))
+        selections = JointSearch(budget=budget).run_nested(question, [2, 3, 4])
+        assert [len(set(selection.removed)) for selection in selections] == [2, 3, 4]

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from jopa.attribution import Attribution, Problem, TraceStep
+from jopa.attribution import Attribution
+from jopa.problem import Problem, TraceStep
 from jopa.prompt import Unit
 from jopa.report import (
     CERTIFICATE_WORDS,

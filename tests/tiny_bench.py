@@ -4,9 +4,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from jopa.attribution import Method
 from jopa.experiment import DataSpec, Experiment, MethodSpec, ModelSpec
 from jopa.methods import make_method
+from jopa.problem import Method
 from jopa.records import Record, read_lines
 
 PROMPTS = (

@@ -5,7 +5,7 @@ attribution = jopa.explain("Write a story about the doctor and his patient.", k=
 print(attribution.chosen, attribution.probability_ratio)
 """
 
-from jopa.attribution import Attribution, Method, Problem, Selection
+from jopa.attribution import Attribution
 from jopa.diagnosis import Diagnosis, diagnose
 from jopa.errors import InputFileError, JopaError, ModelError, PromptError, ScoringError, SettingError
 from jopa.explanation import compare, explain
@@ -14,6 +14,7 @@ from jopa.methods import METHODS, make_method
 from jopa.methods.joint import JointSearch
 from jopa.methods.search import PaperSearch
 from jopa.model import LanguageModel
+from jopa.problem import Method, Problem, Selection
 from jopa.prompt import Prompt, Unit, build_prompt
 from jopa.scoring import ModelScorer, Output, Scorer, WhiteBoxScorer
 

@@ -16,9 +16,9 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from jopa.attribution import Method
 from jopa.errors import SettingError
 from jopa.methods import DEFAULT_METHOD, METHODS
+from jopa.problem import Method
 from jopa.prompt import UNIT_KINDS
 from jopa.report import REMOVAL_WORDS, page_html
 from jopa.scoring import REMOVALS

@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from jopa.attribution import Method, NestedMethod, Problem, RankingMethod, Selection, top_units
 from jopa.datasets import Example
 from jopa.errors import SettingError
 from jopa.evaluation import Evaluation, Evaluator
@@ -27,6 +26,7 @@ from jopa.explanation import Generation, answer, versions
 from jopa.loading import load
 from jopa.metrics import SentenceBert
 from jopa.model import LanguageModel
+from jopa.problem import Method, NestedMethod, Problem, RankingMethod, Selection, top_units
 from jopa.prompt import Prompt, build_prompt
 from jopa.records import SCHEMA, CellKey, Record, encoded
 from jopa.scoring import ModelScorer, Output

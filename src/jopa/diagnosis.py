@@ -32,12 +32,12 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
-from jopa.attribution import Problem
 from jopa.errors import SettingError
 from jopa.explanation import Generation, OnText, Progress, answer, versions
 from jopa.loading import load
 from jopa.metrics import probability_ratio
 from jopa.model import LanguageModel
+from jopa.problem import Problem
 from jopa.prompt import Message, Span, Unit, _sentences, build_prompt
 from jopa.scoring import REMOVALS, ModelScorer, Output
 

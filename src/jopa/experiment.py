@@ -32,9 +32,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from jopa.attribution import Method
 from jopa.errors import InputFileError, SettingError
 from jopa.methods import make_method
+from jopa.problem import Method
 from jopa.prompt import UNIT_KINDS
 from jopa.records import SCHEMA, Record
 from jopa.scoring import REMOVALS

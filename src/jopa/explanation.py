@@ -13,22 +13,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from jopa.attribution import (
-    Attribution,
-    Method,
-    NestedMethod,
-    OnBest,
-    Problem,
-    RankingMethod,
-    Selection,
-    joint_effects,
-    top_units,
-)
+from jopa.attribution import Attribution
 from jopa.errors import PromptError, SettingError
 from jopa.loading import load
 from jopa.methods import DEFAULT_METHOD, make_method
 from jopa.metrics import probability_ratio
 from jopa.model import LanguageModel
+from jopa.problem import Method, NestedMethod, OnBest, Problem, RankingMethod, Selection, joint_effects, top_units
 from jopa.prompt import Message, Prompt, Span, build_prompt
 from jopa.scoring import REMOVALS, ModelScorer, Output
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from jopa.attribution import Method
 from jopa.errors import SettingError
 from jopa.methods.attention import Attention, LastAttention
 from jopa.methods.gradient import ContinuousMask, GradientTimesInput, IntegratedGradients
@@ -14,6 +13,7 @@ from jopa.methods.peers import Captum, ReAGent
 from jopa.methods.perturbation import Ablation, Exhaustive, Greedy, Random, Shapley
 from jopa.methods.search import PaperSearch
 from jopa.methods.surrogate import ContextCite, Interactions
+from jopa.problem import Method
 
 METHODS: dict[str, type[Method]] = {
     "jopa": JointSearch,

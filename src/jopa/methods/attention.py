@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jopa.attribution import Needs, Problem, Ranking, RankingMethod
+from jopa.problem import Needs, Problem, Ranking, RankingMethod
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, ClassVar
 
-from jopa.attribution import NestedMethod, Problem, Selection, TraceStep
 from jopa.errors import SettingError
+from jopa.problem import NestedMethod, Problem, Selection, TraceStep
 from jopa.scoring import WhiteBoxScorer
 from jopa.set_process import SetProcess, fit, set_rows
 
@@ -213,7 +213,10 @@ class _Search:
 
     def round(self, k: int, surrogate: SetProcess) -> None:
         """Score the most promising sets of k units; if there is none, what the proof needs; else close the size."""
-        proposed = self._promising(k, surrogate) or self._doubts(k, surrogate)[: 2 * self._method.batch]
+        n_sets = min(self._method.batch, self.affordable())
+        if not n_sets:
+            return
+        proposed = self._promising(k, surrogate, n_sets) or self._doubts(k, surrogate)[: 2 * self._method.batch]
         if proposed:
             self.score(proposed)
         else:
@@ -236,8 +239,8 @@ class _Search:
         self._stops[k] = stop
         self.open.remove(k)
 
-    def _promising(self, k: int, surrogate: SetProcess) -> list[Units]:
-        """A batch of sets of k units, each expected to improve on the best one noticeably."""
+    def _promising(self, k: int, surrogate: SetProcess, n_sets: int) -> list[Units]:
+        """At most so many sets of k units, each expected to improve on the best one noticeably."""
         columns = self._shortlist(k, surrogate)
         best = self._best_change(k)
         pool = self._pool(k, surrogate, columns)
@@ -248,7 +251,7 @@ class _Search:
         contenders = [i for i, units in sets.items() if units not in self._changes and gain[i] > least][:_CONTENDERS]
         if not contenders:
             return []
-        chosen = surrogate.batch(pool[contenders], columns, best, min(self._method.batch, self.affordable()))
+        chosen = surrogate.batch(pool[contenders], columns, best, n_sets)
         return [sets[contenders[i]] for i in chosen]
 
     def _shortlist(self, k: int, surrogate: SetProcess) -> list[int]:
@@ -282,6 +285,8 @@ class _Search:
         Effects have heavier tails than a Gaussian process: it would not try units that stand in for each other.
         """
         order = surrogate.lowest_alone().argsort(stable=True).tolist()
+        if k not in self._best:
+            return [frozenset(order[:k])]
         inside = [unit for unit in reversed(order) if unit in self._best[k]]
         others = [unit for unit in order if unit not in self._best[k]]
         swaps = [(i + j, {inside[i]}, {others[j]}) for i in range(k) for j in range(len(others))]

@@ -22,9 +22,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from jopa.attribution import Needs, Problem, Ranking, RankingMethod
 from jopa.errors import ModelError, SettingError
 from jopa.model import LanguageModel, evaluating, quiet_transformers
+from jopa.problem import Needs, Problem, Ranking, RankingMethod
 from jopa.prompt import Prompt
 from jopa.scoring import ModelScorer
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from itertools import combinations, islice
 from typing import TYPE_CHECKING, ClassVar
 
-from jopa.attribution import Method, Problem, Ranking, RankingMethod, Selection, TraceStep
 from jopa.errors import PromptError, SettingError
+from jopa.problem import Method, Problem, Ranking, RankingMethod, Selection, TraceStep
 
 if TYPE_CHECKING:
     from jaxtyping import Float

@@ -22,8 +22,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from jopa.attribution import Method, Needs, Problem, Selection, TraceStep
 from jopa.errors import SettingError
+from jopa.problem import Method, Needs, Problem, Selection, TraceStep
 
 if TYPE_CHECKING:
     import torch

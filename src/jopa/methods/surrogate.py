@@ -23,8 +23,8 @@ from dataclasses import dataclass, replace
 from itertools import combinations, islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from jopa.attribution import Method, Problem, Ranking, RankingMethod, Selection
 from jopa.errors import SettingError
+from jopa.problem import Method, Problem, Ranking, RankingMethod, Selection
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int

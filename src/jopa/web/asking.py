@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from jopa.attribution import Method, Problem, Selection
 from jopa.errors import PromptError, SettingError
 from jopa.methods import DEFAULT_METHOD, make_method
+from jopa.problem import Method, Problem, Selection
 from jopa.prompt import UNIT_KINDS, Span
 from jopa.scoring import REMOVALS
 

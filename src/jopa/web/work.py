@@ -30,10 +30,11 @@ from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
 from typing import Any
 
-from jopa.attribution import Attribution, Best, comparison_json
+from jopa.attribution import Attribution, comparison_json
 from jopa.errors import JopaError, StoppedError
 from jopa.explanation import Generation, answer, attribute, require_room
 from jopa.model import LanguageModel
+from jopa.problem import Best
 from jopa.prompt import Prompt, build_prompt
 from jopa.report import comparison_html, comparison_table_html, parts_html, to_html, unit_name, visible
 from jopa.scoring import Output

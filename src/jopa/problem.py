@@ -1,0 +1,317 @@
+"""What is asked, and who may answer.
+
+`Problem` binds one prompt, one output, one removal and one scorer. `Method` is a way to choose k units; it asks the
+Problem for scores and returns a `Selection`, which the Problem, not the method, scores.
+
+    L(S) = log p(y|x) − log p(y|x without S)        the joint effect of S, in nats, summed over the target
+
+Knows scorers, never a tokenizer or a model.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from jopa.errors import SettingError
+from jopa.scoring import ModelScorer, Scorer, WhiteBoxScorer
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+    from torch import Tensor
+
+Needs = Literal["scores", "gradient", "attention", "model"]
+
+Progress = Callable[[int, int | None], None]
+"""Called with the steps done and, if known, the steps in all."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best set of the asked size so far, for people who watch a search.
+
+    Attributes:
+        units: indices of its units, in the prompt's order; none for the whole prompt, which comes first.
+        log_prob: log p(y) with these units removed, in nats, summed over the target.
+        evaluations: masks scored so far.
+        ffe: model work so far, in full-forward equivalents.
+    """
+
+    units: tuple[int, ...]
+    log_prob: float
+    evaluations: int
+    ffe: float
+
+
+OnBest = Callable[[Best], None]
+"""Called when a newly scored set is better than all of its size before; what it raises ends the search."""
+
+
+class Problem:
+    """One prompt, output and removal behind a scorer; remembers every evaluation.
+
+    Args:
+        scorer: gives the log-probabilities of the target tokens under keep masks.
+        progress: called by methods that take many steps.
+    """
+
+    def __init__(self, scorer: Scorer, progress: Progress | None = None) -> None:
+        self.scorer = scorer
+        self.n_units = scorer.n_units
+        self.progress: Progress = progress or (lambda _done, _total: None)
+        self._memo: dict[frozenset[int], Tensor] = {}
+        self._watched: tuple[int, OnBest] | None = None
+        self._lowest = math.inf
+
+    def watch(self, k: int, on_best: OnBest) -> None:
+        """Tell of the whole prompt's score, and from now on whenever a newly scored set of k units is the best so far.
+
+        Whoever scores it, and however many at a time: of several new sets the best is told. Whatever `on_best` raises
+        (`StoppedError`, to end the work) leaves through the method that asked for the scores.
+        """
+        on_best(Best((), self.log_prob(), self.evaluations, self.ffe))
+        self._watched, self._lowest = (k, on_best), math.inf
+
+    @property
+    def evaluations(self) -> int:
+        """Masks scored so far; a repeat is free."""
+        return len(self._memo)
+
+    @property
+    def ffe(self) -> float:
+        """Model work so far, in full-forward equivalents."""
+        return self.scorer.ffe
+
+    def token_log_probs(self, removals: Iterable[Iterable[int]]) -> Float[Tensor, "masks out"]:
+        """Log-probability of each target token with each set of units removed, in nats."""
+        import torch
+
+        sets = [frozenset(removed) for removed in removals]
+        new = list(dict.fromkeys(removed for removed in sets if removed not in self._memo))
+        if new:
+            keep = torch.stack([self.keep_mask(removed) for removed in new])
+            self._memo.update(zip(new, self.scorer.log_probs(keep), strict=True))
+            self._tell_best(new)
+        return torch.stack([self._memo[removed] for removed in sets])
+
+    def _tell_best(self, new: Sequence[frozenset[int]]) -> None:
+        """Tell who watches if one of these newly scored sets is better than all before."""
+        if self._watched is None:
+            return
+        k, on_best = self._watched
+        values = [(float(self._memo[removed].double().sum()), sorted(removed)) for removed in new if len(removed) == k]
+        if values and min(values)[0] < self._lowest:
+            self._lowest, units = min(values)
+            on_best(Best(tuple(units), self._lowest, self.evaluations, self.ffe))
+
+    def log_probs(self, removals: Iterable[Iterable[int]]) -> list[float]:
+        """log p(y | x without S) for each set S of units, in nats, summed over the target."""
+        return self.token_log_probs(removals).double().sum(dim=1).tolist()
+
+    def log_prob(self, removed: Iterable[int] = ()) -> float:
+        """log p(y | x without the removed units), in nats, summed over the target."""
+        return self.log_probs([removed])[0]
+
+    def mask_gradient(self, removed: Iterable[int] = ()) -> Float[Tensor, "units"]:
+        """Derivative of log p(y) by each unit's mask, with the given units removed (nats)."""
+        assert isinstance(self.scorer, WhiteBoxScorer)  # `require` was asked before any work
+        return self.scorer.mask_gradient(self.keep_mask(removed))
+
+    def gradient_norms(self) -> Float[Tensor, "units"]:
+        """‖∂ log p(y) / ∂ embedding‖₂ over each unit's tokens, at the whole prompt."""
+        assert isinstance(self.scorer, WhiteBoxScorer)  # as above
+        return self.scorer.gradient_norms()
+
+    def relaxed_log_probs(self, factors: Float[Tensor, "rows units"]) -> Float[Tensor, "rows"]:
+        """log p(y | m ⊙ x) at fractional masks m, one a row (nats)."""
+        assert isinstance(self.scorer, WhiteBoxScorer)  # as above
+        return self.scorer.relaxed_log_probs(factors)
+
+    def relaxed_gradients(
+        self, factors: Float[Tensor, "rows units"]
+    ) -> tuple[Float[Tensor, "rows"], Float[Tensor, "rows units"]]:
+        """log p(y | m ⊙ x) and its derivative by m at fractional masks m, one a row (nats)."""
+        assert isinstance(self.scorer, WhiteBoxScorer)  # as above
+        return self.scorer.relaxed_gradients(factors)
+
+    def attention(self) -> Float[Tensor, "layers units"]:
+        """Mean attention to each unit from the positions that predict the target, layer by layer."""
+        assert isinstance(self.scorer, WhiteBoxScorer)  # as above
+        return self.scorer.attention()
+
+    def keep_mask(self, removed: Iterable[int]) -> Bool[Tensor, "units"]:
+        """The mask that is False at the removed units."""
+        import torch
+
+        keep = torch.ones(self.n_units, dtype=torch.bool)
+        keep[list(removed)] = False
+        return keep
+
+    def require(self, k: int, method: Method) -> None:
+        """Refuse, before any work, a k out of range or a method that needs more than this scorer gives.
+
+        Raises:
+            SettingError: naming the value and the legal range, or the method and what is missing.
+        """
+        if not 1 <= k <= self.n_units:
+            raise SettingError(f"k must be between 1 and the prompt's {self.n_units} units, got {k}")
+        needed = {"scores": Scorer, "gradient": WhiteBoxScorer, "attention": WhiteBoxScorer, "model": ModelScorer}
+        if not isinstance(self.scorer, needed[method.requires]):
+            what = {"gradient": "gradients", "attention": "attention weights", "model": "the model itself"}
+            raise SettingError(
+                f"method '{method.name}' needs {what[method.requires]}, which {type(self.scorer).__name__} does not "
+                "give; choose a black-box method"
+            )
+
+    def certificate(self, removed: Iterable[int]) -> Literal["none", "one-swap-optimal", "optimal"]:
+        """What the evaluations so far prove about a set.
+
+        "optimal": all sets of its size were scored and none is better. "one-swap-optimal": every single swap was
+        scored and none is better, the local optimum of Appendix A.1, checked rather than promised.
+        """
+        chosen = frozenset(removed)
+        value = self.log_prob(chosen)
+        scored = {other for other in self._memo if len(other) == len(chosen)}
+        if len(scored) == math.comb(self.n_units, len(chosen)):
+            return "optimal" if all(self.log_prob(other) >= value for other in scored) else "none"
+        others = set(range(self.n_units)) - chosen
+        swaps = [chosen - {out} | {into} for out in chosen for into in others]
+        if all(swap in scored and self.log_prob(swap) >= value for swap in swaps):
+            return "one-swap-optimal"
+        return "none"
+
+
+@dataclass(frozen=True)
+class TraceStep:
+    """The state of a search after a step.
+
+    Attributes:
+        step: proposals made so far.
+        log_prob: log p(y) with the current set removed (or, for a continuous mask, under the current mask), in nats.
+        evaluations: masks scored so far.
+        ffe: model work so far.
+    """
+
+    step: int
+    log_prob: float
+    evaluations: int
+    ffe: float
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The k units a method chose.
+
+    Attributes:
+        removed: distinct unit indices.
+        stop: why the method ended, in a few words.
+        trace: how a search came there; empty for methods that do not search.
+        scores: one a unit, for methods that rank: the chosen units have the highest.
+        details: what else the method has to tell, such as standard errors; numbers, texts and lists of them.
+    """
+
+    removed: tuple[int, ...]
+    stop: str
+    trace: tuple[TraceStep, ...] = ()
+    scores: tuple[float, ...] | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """A way to choose k units: an immutable value whose fields are its settings."""
+
+    name: ClassVar[str]
+    """As the command line calls it."""
+    summary: ClassVar[str]
+    """One line for people."""
+    cost: ClassVar[str]
+    """Its model work in full-forward equivalents, in a few words; T is the number of units."""
+    requires: ClassVar[Needs] = "scores"
+    """What it needs of a scorer: scores alone (a black box), gradients, attention weights, or the model itself."""
+    preset_removal: ClassVar[str] = "delete"
+    """The removal it uses unless asked otherwise."""
+
+    @abstractmethod
+    def run(self, problem: Problem, k: int, *, seed: int = 0) -> Selection:
+        """Choose k units.
+
+        Args:
+            problem: what to ask for scores.
+            k: how many units, 1 ≤ k ≤ problem.n_units.
+            seed: of everything random; the same seed gives the same selection.
+
+        Raises:
+            SettingError: k is out of range, or the scorer lacks what the method needs.
+        """
+
+    def with_budget(self, budget: int) -> Method:
+        """The same method allowed to spend `budget`, in its own measure.
+
+        Raises:
+            SettingError: the method's cost is fixed.
+        """
+        raise SettingError(f"method '{self.name}' takes no budget: its cost is fixed by its settings")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The method's name and the values of its fields."""
+        return {"name": self.name, **{item.name: getattr(self, item.name) for item in fields(self)}}
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A score for every unit, from which any k can be answered.
+
+    Attributes:
+        scores: one a unit; the higher, the more the unit matters.
+        stop: why the method ended, in a few words.
+        details: what else the method has to tell.
+    """
+
+    scores: tuple[float, ...]
+    stop: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RankingMethod(Method):
+    """A method that scores units one by one; its k units are the k with the highest scores."""
+
+    @abstractmethod
+    def rank(self, problem: Problem, *, seed: int = 0) -> Ranking:
+        """Score every unit."""
+
+    def run(self, problem: Problem, k: int, *, seed: int = 0) -> Selection:
+        """Choose the k units with the highest scores, the first of equals; see `Method.run`."""
+        problem.require(k, self)
+        ranking = self.rank(problem, seed=seed)
+        return top_units(ranking, k)
+
+
+@dataclass(frozen=True)
+class NestedMethod(Method):
+    """A search that answers several k in one run, every evaluation shared between them."""
+
+    @abstractmethod
+    def run_nested(self, problem: Problem, ks: Sequence[int], *, seed: int = 0) -> list[Selection]:
+        """Choose k units for each k of `ks`, in their order."""
+
+    def run(self, problem: Problem, k: int, *, seed: int = 0) -> Selection:
+        """Choose k units; see `Method.run`."""
+        return self.run_nested(problem, [k], seed=seed)[0]
+
+
+def top_units(ranking: Ranking, k: int) -> Selection:
+    """The selection of the k highest-ranked units: any k from one ranking."""
+    order = sorted(range(len(ranking.scores)), key=lambda i: (-ranking.scores[i], i))
+    return Selection(tuple(order[:k]), ranking.stop, scores=ranking.scores, details=ranking.details)
+
+
+def joint_effects(problem: Problem, sets: Sequence[Iterable[int]]) -> list[float]:
+    """L(S) of each set of units: log p(y|x) − log p(y|x without S), in nats."""
+    base, *removed = problem.log_probs([(), *sets])
+    return [base - log_prob for log_prob in removed]
