@@ -23,9 +23,9 @@ run table1 25 tldr_news,counsel_chat --methods "${most/context-cite;jopa-paper/j
 run table5 5 alpaca
 run figure6 5 alpaca
 run figure5 4 alpaca --methods "$most"
-run table8 4 alpaca
-run figure9 4 alpaca
-run table7 4 alpaca --methods "jopa-paper;jopa"
-run figure8 3 aqua --methods "$most"
+run table8 3 alpaca
+run figure9 3 alpaca
+run table7 3 alpaca --methods "jopa-paper"
+run figure8 2 aqua --methods "$most"
 # Times are told apart best when nothing else runs.
-run table2 2 alpaca --workers 1 --worker-cpus 2
+run table2 1 alpaca --workers 1 --worker-cpus 2
