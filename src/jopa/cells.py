@@ -103,7 +103,7 @@ def perform(experiment: Experiment, task: Task, shelf: Shelf) -> Iterator[Line]:
     try:
         prompt = _prompt(experiment, task.example, model)
         output = _output(experiment, task, model, prompt)
-    except Exception as error:
+    except Exception as error:  # whatever it is, it goes on record and the run goes on; so below
         yield from (failed_cell(key, error) for key in task.pending)
         return
     _require_same_prompt(task, prompt)
