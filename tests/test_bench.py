@@ -594,7 +594,8 @@ def test_the_command_tells_what_failed(command, toml, tmp_path):
     [
         (("nowhere.toml",), 1, "jopa: cannot read 'nowhere.toml'"),
         (("TOML", "--data", "mine=nowhere.jsonl"), 1, "nowhere.jsonl"),
-        (("TOML", "--data", "other=x.jsonl"), 1, "has no data set 'other': it has mine"),
+        (("TOML", "--data", "other=x.jsonl", "--sets", "other"), 1, "cannot read 'x.jsonl'"),
+        (("TOML", "--sets", "other"), 1, "has no data set 'other': it has mine"),
         (("TOML", "--data", "mine"), 2, "write NAME=FILE.jsonl"),
         (("TOML", "--limit", "0"), 1, "limit must be at least 1, got 0"),
         (("TOML", "--workers", "2"), 2, "--workers needs --ray"),

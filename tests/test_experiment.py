@@ -233,7 +233,6 @@ def test_overrides(tmp_path):
     [
         ({"limit": 0}, "limit must be at least 1, got 0"),
         ({"max_new_tokens": 0}, "'max_new_tokens' must be at least 1, got 0"),
-        ({"data": {"dolly": "x.jsonl"}}, "has no data set 'dolly': it has alpaca, mine"),
     ],
 )
 def test_overrides_out_of_range(tmp_path, overrides, message):
@@ -408,3 +407,8 @@ def test_a_data_file_may_move_and_sets_that_are_not_worked_on_stay_as_they_are()
     other = {**old, "data": [{**entries[0], "path": "here/other.jsonl"}, entries[1]]}
     with pytest.raises(SettingError, match="data 'a', path"):
         merged(old, other)
+
+
+def test_a_data_set_of_ones_own_may_be_added(tmp_path):
+    data = read(tmp_path, SMALL, data={"alpaca": "a.jsonl", "dolly": "x.jsonl"}, limit=3).data
+    assert data == (DataSpec("alpaca", "a.jsonl", limit=3), DataSpec("dolly", "x.jsonl", limit=3))

@@ -189,7 +189,10 @@ def bench(
         typer.Option(help="One model instead of the file's: hub id, folder, .gguf file, or 'bundled'."),
     ] = None,
     data: Annotated[
-        list[str] | None, typer.Option(help="NAME=FILE.jsonl instead of the hub; repeatable.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            help="NAME=FILE.jsonl: in place of the hub, or a set of your own; repeatable.", show_default=False
+        ),
     ] = None,
     sets: Annotated[str | None, typer.Option(help="Only these data sets, NAME,NAME,…", show_default="all")] = None,
     only: Annotated[

@@ -203,7 +203,7 @@ def read_experiment(
         path: a TOML file; relative paths in it start from its folder.
         limit: the most prompts a data set, in place of the file's.
         model: one model in place of the file's: what `jopa.load` takes, or "bundled".
-        data: a JSONL file for each named data set, in place of where the file finds it.
+        data: JSONL files by name: of a data set of the experiment, in place of where it finds it, or of a further one.
         prefill: the beginning of every answer, in place of the data sets' own; "" for none.
         max_new_tokens: the most tokens of an output, in place of the file's.
 
@@ -223,11 +223,9 @@ def read_experiment(
         raise SettingError(f"'{path}': {error}") from error
     if limit is not None and limit < 1:
         raise SettingError(f"limit must be at least 1, got {limit}")
-    unknown = set(data or ()) - {spec.name for spec in experiment.data}
-    if unknown:
-        names = ", ".join(spec.name for spec in experiment.data)
-        raise SettingError(f"'{path}' has no data set '{min(unknown)}': it has {names}")
-    specs = [replace(spec, path=(data or {}).get(spec.name, spec.path)) for spec in experiment.data]
+    files = dict(data or {})
+    specs = [replace(spec, path=files.pop(spec.name, spec.path)) for spec in experiment.data]
+    specs += [DataSpec(name, path) for name, path in files.items()]
     if limit is not None:
         specs = [replace(spec, limit=limit) for spec in specs]
     if prefill is not None:
