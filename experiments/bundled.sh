@@ -27,5 +27,5 @@ run table8 3 alpaca
 run figure9 3 alpaca
 run table7 3 alpaca --methods "jopa-paper"
 run figure8 1 aqua --methods "${most/jopa-paper;/}"
-# Captum token by token takes minutes a prompt; its table is not in docs/results.md yet. Best when nothing else runs.
+# Times are told apart best when nothing else runs.
 run table2 1 alpaca --workers 1 --worker-cpus 2
