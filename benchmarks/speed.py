@@ -177,9 +177,9 @@ def captum_shapley(model: jopa.LanguageModel, prompt: jopa.Prompt, output: jopa.
 
     torch.manual_seed(seed)
     problem = fresh(model, prompt, output, "delete")
-    inputs = _unit_input(problem, problem.scorer)  # type: ignore[arg-type]
-    attribution = LLMAttribution(ShapleyValueSampling(model.model), _TokenNames(output.ids))  # type: ignore[arg-type]
-    attribution.SUPPORTED_INPUTS = (type(inputs),)  # type: ignore[assignment]
+    inputs = _unit_input(problem, problem.scorer)  # type: ignore[arg-type]  # a ModelScorer: `fresh` made it
+    attribution = LLMAttribution(ShapleyValueSampling(model.model), _TokenNames(output.ids))  # type: ignore[arg-type]  # as in peers
+    attribution.SUPPORTED_INPUTS = (type(inputs),)  # type: ignore[assignment]  # as in peers
     target = torch.tensor(output.ids)
     return attribution.attribute(inputs, target=target, use_cached_outputs=False, forward_in_tokens=False, n_samples=25)
 

@@ -29,7 +29,7 @@ from jopa.errors import InputFileError
 from jopa.figures import Picture, all_figures, main_k
 from jopa.metrics import METRICS
 from jopa.records import Record, Run, cell_key, read_run, write_whole
-from jopa.report import _environment, to_html
+from jopa.report import environment, to_html
 from jopa.tables import all_tables, labels
 from jopa.typesetting import Table
 
@@ -114,7 +114,7 @@ def to_page(
         for picture, _, svg in figures
     ]
     return (
-        _environment()
+        environment()
         .get_template("benchmark.html.j2")
         .render(
             title=run.experiment["title"],

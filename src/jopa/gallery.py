@@ -30,8 +30,8 @@ from jopa.report import (
     NOTHING,
     Bar,
     Piece,
-    _environment,
     bars,
+    environment,
     meaning,
     nats,
     prompt_pieces,
@@ -40,7 +40,7 @@ from jopa.report import (
     word_diff,
 )
 from jopa.tables import labels
-from jopa.typesetting import _MARKDOWN
+from jopa.typesetting import MARKDOWN
 
 LEAVE_ONE_OUT = "ablation"
 _LINE_START = re.compile(r"^(\d*)([-+=.)])(?=\s|=|$)")
@@ -103,7 +103,7 @@ def write_gallery(
     title = f"{pair[0]} and {pair[1]} on the same prompts, k = {k}"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        template = _environment().get_template("gallery.html.j2")
+        template = environment().get_template("gallery.html.j2")
         notes = [*rule(pair), remark(examples, pair)]
         write_whole(page, template.render(title=title, notes=notes, examples=examples, nothing=NOTHING))
         write_whole(text, to_markdown(title, notes, examples))
@@ -233,7 +233,7 @@ def _plain(pieces: Sequence[Piece]) -> str:
 
 def _escaped(text: str) -> str:
     """Text that Markdown shows as it is, line breaks left."""
-    return _MARKDOWN.sub(r"\\\1", visible(text))
+    return MARKDOWN.sub(r"\\\1", visible(text))
 
 
 def _quote(text: str) -> str:

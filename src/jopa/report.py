@@ -83,7 +83,7 @@ def to_html(attribution: Attribution, *, standalone: bool = True, styled: bool =
     """
     shown = _shown(attribution)
     title = "".join(piece.text for piece in shown["verdict"])
-    template = _environment().get_template("attribution.html.j2")
+    template = environment().get_template("attribution.html.j2")
     return template.render(standalone=standalone, styled=styled, title=title, **shown)
 
 
@@ -91,14 +91,14 @@ def parts_html(attribution: Attribution) -> dict[str, str]:
     """The parts of `to_html`'s page for a page that has its own place for each: verdict, effects, outputs, found."""
     shown = {**_shown(attribution), "h2": "h2", "h3": "h3"}
     return {
-        name: _environment().get_template(f"{name}.html.j2").render(shown)
+        name: environment().get_template(f"{name}.html.j2").render(shown)
         for name in ("verdict", "effects", "outputs", "found")
     }
 
 
 def page_html(setup: dict[str, Any]) -> str:
     """The live page, which shows these parts as they are found; `setup` is what it knows from the start."""
-    return _environment().get_template("page.html.j2").render(setup=setup)
+    return environment().get_template("page.html.j2").render(setup=setup)
 
 
 def _shown(attribution: Attribution) -> dict[str, Any]:
@@ -127,13 +127,13 @@ def comparison_html(attributions: Sequence[Attribution]) -> str:
     ]
     title = f"{len(attributions)} methods, one output"
     table = Markup(comparison_table_html(attributions))  # as above
-    return _environment().get_template("comparison.html.j2").render(title=title, table=table, parts=parts)
+    return environment().get_template("comparison.html.j2").render(title=title, table=table, parts=parts)
 
 
 def comparison_table_html(attributions: Sequence[Attribution]) -> str:
     """The table of a comparison by itself."""
     header, rows = comparison(attributions)
-    template = _environment().get_template("comparison_table.html.j2")
+    template = environment().get_template("comparison_table.html.j2")
     return template.render(header=header, rows=rows, removal=attributions[0].removal)
 
 
@@ -163,7 +163,7 @@ def diagnosis_html(diagnosis: Diagnosis, *, standalone: bool = True) -> str:
     """A diagnosis as a web page that needs nothing but itself, or as a fragment for notebooks."""
     shown = diagnosis_verdict(diagnosis)
     return (
-        _environment()
+        environment()
         .get_template("diagnosis.html.j2")
         .render(
             standalone=standalone,
@@ -451,7 +451,7 @@ def sufficient_facts(attribution: Attribution) -> list[tuple[str, str]]:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
     """Templates that escape every value, after its unseen characters became visible."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 

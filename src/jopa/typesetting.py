@@ -96,7 +96,8 @@ class Table:
     k: int | None = None
 
 
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~])")
+MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~])")
+"""Characters that Markdown reads as markup."""
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -220,7 +221,7 @@ def _pipes(cells: Iterable[str]) -> str:
 
 def _markdown(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
-    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
+    return MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 
 def _latex(text: str) -> str:
