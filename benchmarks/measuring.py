@@ -20,11 +20,13 @@ class Timing:
 
     Attributes:
         seconds: wall-clock time of each run.
+        processor: this process's time on the processors in each run, which other work on the machine disturbs less.
         peak: the largest growth of memory during a run, in MiB.
         result: what the last run gave.
     """
 
     seconds: tuple[float, ...]
+    processor: tuple[float, ...]
     peak: float
     result: Any
 
@@ -33,22 +35,36 @@ class Timing:
         """Of the seconds."""
         return statistics.median(self.seconds)
 
+    @property
+    def median_processor(self) -> float:
+        """Of the processor time, in seconds."""
+        return statistics.median(self.processor)
 
-def timed(tasks: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, Timing]:
-    """Run every task `repeats` times, in turns, so that a busy moment of the machine meets all of them alike."""
+
+def timed(
+    tasks: Mapping[str, Callable[[], Any]], repeats: int, most_seconds: float = float("inf")
+) -> dict[str, Timing]:
+    """Run every task `repeats` times, in turns, so that a busy moment of the machine meets all of them alike.
+
+    A task that has taken `most_seconds` in all is not run again; `Timing.seconds` tells how often it was.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    processor: dict[str, list[float]] = {name: [] for name in tasks}
     peaks: dict[str, float] = dict.fromkeys(tasks, 0.0)
     results: dict[str, Any] = {}
     for turn in range(repeats):
         for name, task in tasks.items():
+            if sum(seconds[name]) >= most_seconds:
+                continue
             before = _reset_peak()
-            start = time.perf_counter()
+            start, start_processor = time.perf_counter(), time.process_time()
             results[name] = task()
             _synchronize()
             seconds[name].append(time.perf_counter() - start)
+            processor[name].append(time.process_time() - start_processor)
             peaks[name] = max(peaks[name], _peak() - before)
             print(f"  {name}: {seconds[name][-1]:.3f} s (run {turn + 1} of {repeats})", file=sys.stderr, flush=True)
-    return {name: Timing(tuple(seconds[name]), peaks[name], results[name]) for name in tasks}
+    return {name: Timing(tuple(seconds[name]), tuple(processor[name]), peaks[name], results[name]) for name in tasks}
 
 
 def _synchronize() -> None:

@@ -4,8 +4,9 @@
     python benchmarks/scaling.py --units 10 30 100 300 1000 2000 --outputs 10 30 100
 
 Prompts are random ids: time does not depend on what they say. Leave-one-out is what is timed against T, output length
-and batch size, and `jopa` against k. The last table sets the engine's floating-point operations a second (two a weight
-and token, attention itself left out) beside those of a plain matrix product on the same machine.
+and batch size, and `jopa` against k. Then the engine's floating-point operations a second (two a weight and token,
+attention itself left out) stand beside those of a plain matrix product on the same machine, and on a CPU one forward
+with weights as transformers loads them beside one with weights laid out for the processor.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ import argparse
 import math
 import time
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 from measuring import machine, matrix_rate, model_flops, table, timed
 
 import jopa
+from jopa.layout import lay_out
 
 
 def main() -> None:
@@ -27,10 +31,11 @@ def main() -> None:
     parser.add_argument("--units", nargs="+", type=int, default=[10, 30, 100, 300])
     parser.add_argument("--outputs", nargs="+", type=int, default=[10, 30, 100])
     parser.add_argument("--ks", nargs="+", type=int, default=[1, 3, 10])
-    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1, 2, 4, 8, 16])
+    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1, 2, 4, 8])
     parser.add_argument("--most", type=int, default=64, help="leave-one-out of at most so many units, evenly spaced")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=30.0, help="what took so long in all is not run again")
     parser.add_argument("--threads", type=int, help="torch's threads")
     options = parser.parse_args()
     import torch
@@ -66,11 +71,13 @@ def main() -> None:
                 jopa.make_method("jopa").run(problem, k, seed=options.seed)
                 return problem.ffe
 
-            done = timed({f"k={k}": search}, options.repeats)[f"k={k}"]
+            done = timed({f"k={k}": search}, options.repeats, options.seconds)[f"k={k}"]
             rows.append((k, f"{done.median:.2f}", f"{done.result:.1f}"))
         print(table(("k (jopa, T = 30, output 30)", "seconds", "FFE"), rows) + "\n")
 
     throughput(model, options)
+    if model.device.type == "cpu" and model.dtype == "float32":
+        layouts(model, options)
 
 
 def random_case(model: jopa.LanguageModel, n_units: int, n_output: int, seed: int) -> tuple[jopa.Prompt, jopa.Output]:
@@ -106,18 +113,23 @@ def leave_one_out(
         scorer.log_probs(keep)
         return scorer.ffe
 
-    done = timed({f"T={n_units}, output {n_output}": score}, options.repeats)
+    done = timed({f"T={n_units}, output {n_output}": score}, options.repeats, options.seconds)
     timing = next(iter(done.values()))
     return timing.median / len(units), timing.result / len(units)
 
 
 def throughput(model: jopa.LanguageModel, options: argparse.Namespace) -> None:
-    """Floating-point operations a second against the matrix product's, by batch size, measured in turns."""
+    """Floating-point operations a second against the matrix product's, by batch size, measured in turns.
+
+    Sets of three units drawn at random: no two alike, and beginnings as different as a search's.
+    """
     import torch
 
     prompt, output = random_case(model, 90, 30, options.seed)
     keep = torch.ones(32, 90, dtype=torch.bool)
-    keep[torch.arange(32)[:, None], torch.arange(32)[:, None] // 8 + torch.arange(3)] = False
+    random = torch.Generator().manual_seed(options.seed)
+    for row in keep:
+        row[torch.randperm(90, generator=random)[:3]] = False
     rows = []
     for batch_size in [*options.batch_sizes, None]:
         shares, rates = [], []
@@ -135,6 +147,32 @@ def throughput(model: jopa.LanguageModel, options: argparse.Namespace) -> None:
         name = "default" if batch_size is None else batch_size
         rows.append((name, f"{rates[middle] / 1e9:.0f}", f"{100 * shares[middle]:.0f} %"))
     print(table(("batch size (T = 90, output 30)", "GFLOP/s", "of the matrix product's"), rows) + "\n")
+
+
+def layouts(model: jopa.LanguageModel, options: argparse.Namespace) -> None:
+    """A forward with weights as transformers loads them, and laid out for the processor, in turns."""
+    import copy
+
+    import torch
+
+    stored = copy.deepcopy(model.model.base_model)
+    for parameter in stored.parameters():
+        parameter.data = parameter.data.contiguous()
+    laid_out = copy.deepcopy(stored)
+    lay_out(laid_out)
+    rows = []
+    for n_rows, n_tokens in ((1, 25), (1, 50), (2, 50), (4, 50), (8, 50), (4, 125)):
+        ids = torch.randint(1000, (n_rows, n_tokens))
+
+        def forward(which: Any, ids: Any = ids) -> None:
+            with torch.inference_mode():
+                which(input_ids=ids, use_cache=False)
+
+        tasks = {"stored": partial(forward, stored), "laid out": partial(forward, laid_out)}
+        done = timed(tasks, options.repeats + 1, options.seconds)
+        first, second = (1e3 * done[name].median for name in tasks)
+        rows.append((f"{n_rows} × {n_tokens}", f"{first:.0f}", f"{second:.0f}", f"{first / second:.2f}×"))
+    print(table(("rows × tokens", "as stored, ms a forward", "laid out", "as stored against laid out"), rows) + "\n")
 
 
 def exponent(points: Sequence[tuple[float, float]]) -> float:

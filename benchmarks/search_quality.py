@@ -4,10 +4,10 @@
 
 Real prompts of each set, the bundled model, removal `delete`, its own greedy answer. Every method is given the same
 model work (`--budget` full-forward equivalents, counted as the tokens that enter the model) and answers with the best
-set of k units that it has scored by then; `ablation` ranks all units and costs what it costs, and `jopa-paper` also
-runs to its end (N = 200). The optimum is enumerated on short prompts for k ≤ 3; elsewhere "best" is the lowest score
-that any method met, at any cost. Regret = log p(y|x without the found set) − that of the best, in nats per output
-token.
+set of k units that it has scored by then; `ablation` ranks all units and costs what it costs. `jopa-paper` scores
+nothing ahead here, its cheapest in work, and is told twice: at the budget, and at its end (N = 200, "full"). The
+optimum is enumerated on short prompts for k ≤ 3; elsewhere "best" is the lowest score that any method met, at any
+cost. Regret = log p(y|x without the found set) − that of the best, in nats per output token.
 
 The second half of each data file is used here, the first was for development. One JSON line is one (prompt, method, k);
 lines that are there are not made again. With --table-only nothing is measured.
@@ -32,14 +32,15 @@ from jopa.methods.joint import JointSearch
 from jopa.methods.perturbation import Ablation, Greedy
 from jopa.methods.search import PaperSearch
 from jopa.methods.surrogate import ContextCite, Interactions
-from jopa.problem import Method, Problem
+from jopa.problem import Method, Problem, RankingMethod, top_units
 from jopa.prompt import Prompt
 from jopa.scoring import Output
 
-LENGTHS = {"short": (14, 25), "long": (80, 150), "xlong": (400, 700)}
+LENGTHS = {"short": (14, 20), "long": (80, 150), "xlong": (400, 700)}
 """Units of a prompt."""
 DATA = ("alpaca", "tldr_news", "counsel_chat")
-METHODS = ("jopa", "jopa-paper", "jopa-paper-full", "greedy", "ablation", "context-cite", "interactions")
+METHODS = ("jopa", "jopa-paper-full", "greedy", "ablation", "context-cite", "interactions")
+_CHUNK = 8
 REFERENCE = {"exhaustive", "jopa-long"}
 """What only helps to know the best set."""
 SAME = 1e-4
@@ -53,24 +54,26 @@ class SpentError(Exception):
 class Meter(Problem):
     """A problem that stops at a limit of model work, and remembers which set of at most k units was best when."""
 
-    def __init__(self, scorer: jopa.Scorer, k: int, limit: float = math.inf, chunk: int = 8) -> None:
+    def __init__(self, scorer: jopa.Scorer, k: int, limit: float = math.inf) -> None:
         super().__init__(scorer)
-        self.k, self.limit, self.chunk = k, limit, chunk
-        self.curve: list[tuple[float, float]] = []
+        self.k, self.limit = k, limit
+        self.curve: list[tuple[float, float, int]] = []
+        """FFE, the lowest log-probability so far, evaluations."""
         self.best: tuple[float, frozenset[int]] = (math.inf, frozenset())
 
     def token_log_probs(self, removals: Iterable[Iterable[int]]) -> Any:
-        """As the problem's own; in small chunks, so that the limit is met to within one."""
+        """As the problem's own; in small chunks if there is a limit, so that it is met to within one."""
         sets = [frozenset(removed) for removed in removals]
-        for start in range(0, len(sets), self.chunk):
-            part = sets[start : start + self.chunk]
+        step = len(sets) if self.limit == math.inf else _CHUNK
+        for start in range(0, len(sets), max(1, step)):
+            part = sets[start : start + step]
             if self.ffe >= self.limit and any(removed not in self._memo for removed in part):
                 raise SpentError
             values = super().token_log_probs(part).double().sum(dim=1).tolist()
             lowest = min(((v, s) for v, s in zip(values, part, strict=True) if len(s) <= self.k), default=None)
             if lowest and lowest[0] < self.best[0]:
                 self.best = lowest
-                self.curve.append((round(self.ffe, 2), lowest[0]))
+                self.curve.append((round(self.ffe, 2), lowest[0], self.evaluations))
         return super().token_log_probs(sets)
 
 
@@ -81,14 +84,12 @@ def make(name: str, budget: int, k: int, prompt: Prompt, output: Output) -> tupl
     if name == "jopa-long":
         return JointSearch(budget=4 * budget), math.inf
     if name == "jopa-paper-full":
-        return PaperSearch(), math.inf
+        return PaperSearch(lookahead=1), math.inf
     if name in ("context-cite", "interactions"):
         share = 0.5 if name == "context-cite" else max(0.25, min(0.5, k / len(prompt.units)))
         n_masks = round((budget - 1) / mask_cost(prompt, output, share))
         return (ContextCite(n_masks) if name == "context-cite" else Interactions().with_budget(n_masks)), math.inf
-    if name == "ablation":
-        return Ablation(), math.inf
-    return {"jopa-paper": PaperSearch(), "greedy": Greedy()}[name], budget
+    return (Ablation(), math.inf) if name == "ablation" else (Greedy(), budget)
 
 
 def mask_cost(prompt: Prompt, output: Output, share: float) -> float:
@@ -98,26 +99,36 @@ def mask_cost(prompt: Prompt, output: Output, share: float) -> float:
     return (total - 1 - min(positions) - share * len(positions)) / total
 
 
-def measure(model: jopa.LanguageModel, prompt: Prompt, output: Output, name: str, k: int, budget: int) -> dict:
-    """One method on one prompt: what it found, its work, and its way there."""
-    method, limit = make(name, budget, k, prompt, output)
-    meter = Meter(jopa.ModelScorer(model, prompt, output, "delete"), k, limit)
-    began = time.perf_counter()
-    try:
-        chosen: Iterable[int] = method.run(meter, k).removed
-    except SpentError:
-        chosen = meter.best[1]
-    seconds, work = time.perf_counter() - began, (meter.evaluations, meter.ffe)
-    meter.limit = math.inf
-    return {
-        "removed": sorted(chosen),
-        "log_prob": meter.log_prob(chosen),
-        "evaluations": work[0],
-        "ffe": work[1],
-        "seconds": seconds,
-        "curve": meter.curve,
-        "certificate": meter.certificate(chosen) if chosen else "none",
-    }
+def measure(
+    model: jopa.LanguageModel, prompt: Prompt, output: Output, name: str, ks: list[int], budget: int
+) -> Iterator[dict]:
+    """One method on one prompt: what it found for each k, its work, and its way there. A ranking is made once."""
+    if isinstance(make(name, budget, 1, prompt, output)[0], RankingMethod):
+        method, limit = make(name, budget, 1, prompt, output)
+        assert isinstance(method, RankingMethod)
+        meter = Meter(jopa.ModelScorer(model, prompt, output, "delete"), 1, limit)
+        began = time.perf_counter()
+        ranking = method.rank(meter)
+        seconds, work = time.perf_counter() - began, (meter.evaluations, meter.ffe)
+        for k in ks:
+            chosen = top_units(ranking, k).removed
+            yield {"k": k, "removed": sorted(chosen), "log_prob": meter.log_prob(chosen), "evaluations": work[0],
+                   "ffe": work[1], "seconds": seconds, "certificate": "none",
+                   "curve": [(round(work[1], 2), meter.log_prob(chosen), work[0])]}  # fmt: skip
+        return
+    for k in ks:
+        method, limit = make(name, budget, k, prompt, output)
+        meter = Meter(jopa.ModelScorer(model, prompt, output, "delete"), k, limit)
+        began = time.perf_counter()
+        try:
+            found: Iterable[int] = method.run(meter, k).removed
+        except SpentError:
+            found = meter.best[1]
+        seconds, work = time.perf_counter() - began, (meter.evaluations, meter.ffe)
+        meter.limit = math.inf
+        yield {"k": k, "removed": sorted(found), "log_prob": meter.log_prob(found), "evaluations": work[0],
+               "ffe": work[1], "seconds": seconds, "curve": meter.curve,
+               "certificate": meter.certificate(found) if found else "none"}  # fmt: skip
 
 
 def enumerate_all(model: jopa.LanguageModel, prompt: Prompt, output: Output, ks: Iterable[int]) -> Iterator[dict]:
@@ -164,11 +175,13 @@ def run(options: argparse.Namespace) -> None:
             head |= {"budget": options.budget}
             for found in enumerate_all(model, prompt, output, exact):
                 append(options.out, {**head, "method": "exhaustive", **found})
-            for method, k in wanted:
-                found = measure(model, prompt, output, method, k, options.budget)
-                append(options.out, {**head, "method": method, "k": k, **found})
-                print(f"{prompt_id} T={len(prompt.units)} k={k} {method}: {found['log_prob'] / len(output.ids):.4f}"
-                      f" at {found['ffe']:.1f} FFE, {found['seconds']:.0f} s", flush=True)  # fmt: skip
+            for method in dict.fromkeys(method for method, _ in wanted):
+                sizes = [k for name, k in wanted if name == method]
+                for found in measure(model, prompt, output, method, sizes, options.budget):
+                    append(options.out, {**head, "method": method, **found})
+                    print(f"{prompt_id} T={len(prompt.units)} k={found['k']} {method}:"
+                          f" {found['log_prob'] / len(output.ids):.4f} at {found['ffe']:.1f} FFE,"
+                          f" {found['seconds']:.0f} s", flush=True)  # fmt: skip
 
 
 def read(path: Path) -> list[dict]:
@@ -182,11 +195,22 @@ def append(path: Path, record: dict) -> None:
         file.write(json.dumps(record) + "\n")
 
 
+def stopped_at_budget(lines: list[dict]) -> list[dict]:
+    """Where `jopa-paper` stood when the budget was spent."""
+    stopped = []
+    for line in lines:
+        if line["method"] == "jopa-paper-full":
+            _, log_prob, evaluations = [step for step in line["curve"] if step[0] <= line["budget"]][-1]
+            found = {"log_prob": log_prob, "ffe": min(line["ffe"], line["budget"]), "evaluations": evaluations}
+            stopped.append({**line, **found, "method": "jopa-paper", "curve": []})
+    return stopped
+
+
 def best_known(lines: list[dict]) -> dict[tuple[str, int], float]:
     """The lowest log-probability that any method met, for each prompt and k."""
     best: dict[tuple[str, int], float] = {}
     for line in lines:
-        values = [line["log_prob"], *(value for _, value in line.get("curve", ()))]
+        values = [line["log_prob"], *(value for _, value, _ in line.get("curve", ()))]
         key = line["id"], line["k"]
         best[key] = min([*values, best.get(key, math.inf)])
     return best
@@ -229,7 +253,7 @@ def picture(lines: list[dict], path: Path) -> None:
     for axes, length in zip(figure.subplots(1, len(lengths), squeeze=False)[0], lengths, strict=True):
         for method in shown:
             own = [x for x in lines if x["length"] == length and x["method"] == method and x.get("curve")]
-            work = sorted({ffe for x in own for ffe, _ in x["curve"]})
+            work = sorted({ffe for x in own for ffe, _, _ in x["curve"]})
             if own:
                 means = [statistics.mean(regret_at(x, ffe, best[x["id"], x["k"]]) for x in own) for ffe in work]
                 axes.step(work, means, where="post", label=method)
@@ -242,7 +266,7 @@ def picture(lines: list[dict], path: Path) -> None:
 
 def regret_at(line: dict, ffe: float, best: float) -> float:
     """Regret of the best set met by then; of removing nothing before the first."""
-    values = [value for at, value in line["curve"] if at <= ffe] or [line["curve"][0][1]]
+    values = [value for at, value, _ in line["curve"] if at <= ffe] or [line["curve"][0][1]]
     return (min(values) - best) / line["out"]
 
 
@@ -264,7 +288,7 @@ def main() -> None:
     if not options.table_only:
         run(options)
     lines = read(options.out)
-    print(table(lines))
+    print(table([*lines, *stopped_at_budget(lines)]))
     picture(lines, options.out.with_suffix(".png"))
 
 

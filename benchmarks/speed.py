@@ -1,21 +1,25 @@
 """Seconds against peers, in one run on the same model, prompt and output. Run by hand:
 
-    python benchmarks/speed.py                      # all cases and rows; a quarter of an hour on two cores
+    python benchmarks/speed.py                      # all cases and rows: ten minutes or so on two cores
     python benchmarks/speed.py --cases chat --rows leave-one-out --threads 2
+    python benchmarks/speed.py --seconds inf --plain-steps 200 --permutations 25      # nothing cut short: an hour
 
-Three comparisons, each the median of interleaved runs:
+Three comparisons, each the median of interleaved runs; what has taken `--seconds` in all is not run again:
 
     leave-one-out    `ablation` against Captum's LLMAttribution(FeatureAblation), one forward a unit (its default scores
                      one output token a forward, and its cached variant gives wrong numbers with transformers 5)
-    algorithm-1      `jopa-paper` against the algorithm as it is written down: a full forward a proposal, all logits
+    algorithm-1      `jopa-paper` against the algorithm as it is written down: a full forward a proposal, all logits;
+                     every proposal of the latter costs the same, so `--plain-steps` of them are timed
     methods          `jopa` against ContextCite, Captum's Shapley sampling, integrated gradients and others
 
-in two cases: a chat prompt of about 25 tokens, and the same prompt behind a system message of about 300.
+in two cases: a chat prompt of about 25 tokens, and the same prompt behind a system message of about 300. Peers and the
+plain algorithm run on a copy of the model whose weights lie in memory as transformers loads them.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib.util
 from collections.abc import Callable
 from functools import partial
@@ -46,6 +50,11 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--max-new-tokens", type=int, default=30)
     parser.add_argument("--steps", type=int, default=200, help="proposals of Algorithm 1")
+    parser.add_argument(
+        "--plain-steps", type=int, default=30, help="of them, those that the plain algorithm is timed on"
+    )
+    parser.add_argument("--permutations", type=int, default=5, help="of Captum's Shapley sampling")
+    parser.add_argument("--seconds", type=float, default=40.0, help="what took so long in all is not run again")
     parser.add_argument("--k", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--repeats", type=int, default=5)
@@ -56,6 +65,7 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     model = jopa.load(options.model)
+    plain = as_transformers_loads_it(model)
     print(f"{model.id}, {model.dtype}; {machine()}; seed {options.seed}, median of {options.repeats}\n")
     for case in options.cases:
         prompt = jopa.build_prompt(model.tokenizer, PROMPT, system=CASES[case])
@@ -66,7 +76,15 @@ def main() -> None:
         print(f"## {case}: {len(prompt.ids)} tokens, {len(prompt.units)} of them units; output {len(ids)}\n")
         compare = {"leave-one-out": leave_one_out, "algorithm-1": algorithm_1, "methods": methods}
         for row in options.rows:
-            compare[row](model, prompt, output, options)
+            compare[row](model, plain, prompt, output, options)
+
+
+def as_transformers_loads_it(model: jopa.LanguageModel) -> jopa.LanguageModel:
+    """A copy whose weights have the layout in memory that they are stored in."""
+    own = copy.deepcopy(model.model)
+    for parameter in own.parameters():
+        parameter.data = parameter.data.contiguous()
+    return jopa.LanguageModel(own, model.tokenizer, model.id, model.revision)
 
 
 def fresh(model: jopa.LanguageModel, prompt: jopa.Prompt, output: jopa.Output, removal: str) -> jopa.Problem:
@@ -75,15 +93,19 @@ def fresh(model: jopa.LanguageModel, prompt: jopa.Prompt, output: jopa.Output, r
 
 
 def leave_one_out(
-    model: jopa.LanguageModel, prompt: jopa.Prompt, output: jopa.Output, options: argparse.Namespace
+    model: jopa.LanguageModel,
+    plain: jopa.LanguageModel,
+    prompt: jopa.Prompt,
+    output: jopa.Output,
+    options: argparse.Namespace,
 ) -> None:
     """Every unit's effect alone; the numbers must be the same."""
     k = options.k
     tasks = {
-        name: partial(lambda name: jopa.make_method(name).run(fresh(model, prompt, output, "delete"), k), name)
-        for name in ("ablation", "captum")
+        name: partial(lambda name, on: jopa.make_method(name).run(fresh(on, prompt, output, "delete"), k), name, on)
+        for name, on in (("ablation", model), ("captum", plain))
     }
-    done = timed(tasks, options.repeats)
+    done = timed(tasks, options.repeats, options.seconds)
     pairs = zip(done["ablation"].result.scores, done["captum"].result.scores, strict=True)
     difference = max(abs(mine - theirs) for mine, theirs in pairs)
     show("leave-one-out", done, "ablation")
@@ -92,18 +114,38 @@ def leave_one_out(
 
 
 def algorithm_1(
-    model: jopa.LanguageModel, prompt: jopa.Prompt, output: jopa.Output, options: argparse.Namespace
+    model: jopa.LanguageModel,
+    plain: jopa.LanguageModel,
+    prompt: jopa.Prompt,
+    output: jopa.Output,
+    options: argparse.Namespace,
 ) -> None:
     """The same chain by the engine, and by one plain forward a proposal."""
-    method = jopa.make_method("jopa-paper", steps=options.steps)
-    seed = options.seed
+    k, seed, steps = options.k, options.seed, options.steps
+    few = min(options.plain_steps, steps)
+
+    def engine(steps: int) -> Any:
+        problem = fresh(model, prompt, output, "zero")
+        removed = jopa.make_method("jopa-paper", steps=steps).run(problem, k, seed=seed).removed
+        return sorted(removed), problem.evaluations, problem.ffe
+
     tasks: dict[str, Callable[[], Any]] = {
-        "jopa-paper": lambda: method.run(fresh(model, prompt, output, "zero"), options.k, seed=seed).removed,
-        "plain": lambda: plain_algorithm_1(model, prompt, output, options.k, options.steps, seed),
+        "jopa-paper": lambda: engine(steps),
+        f"plain, {few} proposals": lambda: sorted(plain_algorithm_1(plain, prompt, output, k, few, seed)),
+        "plain, none": lambda: plain_algorithm_1(plain, prompt, output, k, 0, seed),
     }
-    done = timed(tasks, options.repeats)
-    show(f"Algorithm 1, {options.steps} proposals, removal zero", done, "jopa-paper")
-    print(f"The same set: {sorted(done['jopa-paper'].result) == sorted(done['plain'].result)}.\n")
+    done = timed(tasks, options.repeats, options.seconds)
+    show(f"Algorithm 1, {steps} proposals, removal zero", done, "jopa-paper")
+    mine, some, none = done.values()
+    whole = none.median + steps * (some.median - none.median) / few
+    processor = none.median_processor + steps * (some.median_processor - none.median_processor) / few
+    _, evaluations, ffe = mine.result
+    print(
+        f"All {steps} proposals one by one: {whole:.1f} s, {whole / mine.median:.2f} times `jopa-paper` "
+        f"({processor / mine.median_processor:.2f} times its processor time), which scored {evaluations} masks in "
+        f"{ffe:.1f} FFE."
+    )
+    print(f"The same set after {few}: {engine(few)[0] == some.result}.\n")
 
 
 def plain_algorithm_1(
@@ -147,7 +189,13 @@ def plain_algorithm_1(
     return tuple(removed)
 
 
-def methods(model: jopa.LanguageModel, prompt: jopa.Prompt, output: jopa.Output, options: argparse.Namespace) -> None:
+def methods(
+    model: jopa.LanguageModel,
+    plain: jopa.LanguageModel,
+    prompt: jopa.Prompt,
+    output: jopa.Output,
+    options: argparse.Namespace,
+) -> None:
     """`jopa` against methods that ask something else of the same prompt, at their usual settings."""
     k, seed = options.k, options.seed
 
@@ -162,15 +210,18 @@ def methods(model: jopa.LanguageModel, prompt: jopa.Prompt, output: jopa.Output,
     tasks: dict[str, Callable[[], Any]] = {
         label: partial(run, name, settings) for label, (name, settings) in chosen.items() if name in jopa.METHODS
     }
-    tasks["Captum Shapley sampling, 25 permutations"] = lambda: captum_shapley(model, prompt, output, seed)
-    show("methods", timed(tasks, options.repeats), next(iter(tasks)))
+    n = options.permutations
+    tasks[f"Captum Shapley sampling, {n} permutations"] = lambda: captum_shapley(plain, prompt, output, n, seed)
+    show("methods", timed(tasks, options.repeats, options.seconds), next(iter(tasks)))
     for name, package in NOT_A_METHOD.items():
         if importlib.util.find_spec(package) is None:
             print(f"{name}: not installed.")
     print()
 
 
-def captum_shapley(model: jopa.LanguageModel, prompt: jopa.Prompt, output: jopa.Output, seed: int) -> Any:
+def captum_shapley(
+    model: jopa.LanguageModel, prompt: jopa.Prompt, output: jopa.Output, permutations: int, seed: int
+) -> Any:
     """Captum's own Shapley sampling over the same units, one forward a coalition."""
     import torch
     from captum.attr import LLMAttribution, ShapleyValueSampling
@@ -181,7 +232,9 @@ def captum_shapley(model: jopa.LanguageModel, prompt: jopa.Prompt, output: jopa.
     attribution = LLMAttribution(ShapleyValueSampling(model.model), _TokenNames(output.ids))  # type: ignore[arg-type]  # as in peers
     attribution.SUPPORTED_INPUTS = (type(inputs),)  # type: ignore[assignment]  # as in peers
     target = torch.tensor(output.ids)
-    return attribution.attribute(inputs, target=target, use_cached_outputs=False, forward_in_tokens=False, n_samples=25)
+    return attribution.attribute(
+        inputs, target=target, use_cached_outputs=False, forward_in_tokens=False, n_samples=permutations
+    )
 
 
 def show(what: str, done: dict[str, Any], base: str) -> None:
@@ -189,14 +242,22 @@ def show(what: str, done: dict[str, Any], base: str) -> None:
     rows = [
         (
             name,
+            len(timing.seconds),
             f"{timing.median:.3f}",
             f"{min(timing.seconds):.3f}–{max(timing.seconds):.3f}",
             f"{timing.median / done[base].median:.2f}×",
+            f"{timing.median_processor:.2f}",
             f"{timing.peak:.0f}",
         )
         for name, timing in done.items()
     ]
-    print(table((what, "seconds, median", "range", f"against {base}", "peak memory, MiB more"), rows) + "\n")
+    print(
+        table(
+            (what, "runs", "seconds, median", "range", f"against {base}", "processor seconds", "peak memory, MiB more"),
+            rows,
+        )
+        + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import pytest
 
 import jopa
 import synthetic_run as made
-from jopa.gallery import chosen_examples, write_gallery
+from jopa.gallery import chosen_examples, extremes, write_gallery
 from jopa.records import read_run
 
 METHODS = ["jopa", "ablation"]
@@ -43,6 +43,34 @@ def test_one_prompt_may_be_picked_for_several_reasons(tmp_path):
     assert example.reason == "the largest and median and smallest lead"
 
 
+def test_of_equal_values_the_first_comes_first_and_the_median_is_the_lower_of_two():
+    assert extremes({"a": 1.0, "b": 2.0, "c": 2.0, "d": 0.0}) == {"b": ["largest"], "a": ["median"], "d": ["smallest"]}
+    assert extremes({}) == {}
+
+
+def test_both_pictures_of_an_example_have_one_scale(tmp_path):
+    folder = run_folder(tmp_path / "run", {"p1": 6.0})
+    (example,) = chosen_examples(read_run(folder), ("jopa", "ablation"), 2)
+    widest, narrow = (side.bars for side in example.sides)
+    # Joint effects of 10 and 4 nats; nothing goes below 0 or above 10.
+    assert [(bar.value, bar.start, bar.end) for bar in (widest[-1], narrow[-1])] == [(10.0, 0.0, 1.0), (4.0, 0.0, 0.4)]
+    assert [(bar.value, bar.start, bar.end) for bar in narrow[:3]] == [
+        (2.0, 0.0, pytest.approx(0.2)),
+        (1.0, pytest.approx(0.2), pytest.approx(0.3)),
+        (1.0, pytest.approx(0.3), pytest.approx(0.4)),
+    ]
+
+
+def test_a_bar_below_zero_moves_the_zero_of_both_pictures(tmp_path):
+    cells = pair_of_cells("p1", 0.0)
+    cells[1] |= {"log_prob_removed": -1.0, "individual": [1.0, -2.0], "synergy": 0.0}  # joint effect -1, down from 1
+    folder = made.write_run(tmp_path / "run", made.experiment(METHODS, ks=(2,)), cells)
+    (example,) = chosen_examples(read_run(folder), ("jopa", "ablation"), 2)
+    first, second = (side.bars for side in example.sides)
+    assert (first[-1].start, first[-1].end) == pytest.approx((0.2, 1.0))  # from -1 to 4: zero is at a fifth
+    assert (second[-1].start, second[-1].end) == pytest.approx((0.0, 0.2))
+
+
 def test_each_data_set_has_its_own_examples(tmp_path):
     cells = [c for data in ("alpaca", "mhc") for c in pair_of_cells("p1", 1.0, data=data)]
     folder = made.write_run(tmp_path / "run", made.experiment(METHODS, data=("alpaca", "mhc"), ks=(2,)), cells)
@@ -62,6 +90,8 @@ def test_page_and_markdown_show_both_methods(tmp_path):
     assert "**write** **a** story about the doctor" in markdown
     assert "| the | +0.25 |" in markdown
     assert "| joint effect | +7.00 |" in markdown
+    assert "- Removal: delete (of the evaluation)" in markdown
+    assert "<dt>Removal</dt><dd>delete (of the evaluation)</dd>" in html
     assert "> no \\*star\\*  \n> \\- list" in markdown
     assert "alone:" not in markdown  # there is no cell with k = 1
     assert "The answer without “" not in html

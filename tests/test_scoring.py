@@ -515,3 +515,46 @@ def test_replaced_tokens_score_as_the_other_prompt_would(tiny):
     for ids, row in zip((prompt.ids, tuple(other)), scores, strict=True):
         expected = reference(tiny, jopa.Prompt("", ids, ()), output, "delete", ())
         assert torch.allclose(row.double(), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("removal", REMOVALS)
+def test_scores_are_made_in_inference_mode_and_gradients_are_not(llama, removal):
+    prompt, output = case(llama)
+    scorer = jopa.ModelScorer(llama, prompt, output, removal)
+    modes = []
+    hook = llama.model.register_forward_pre_hook(lambda *_: modes.append(torch.is_inference_mode_enabled()))
+    try:
+        prefix = scorer._forward.prefix()
+        scorer.log_probs(keep_masks(9, [(1,), (2, 3)]))
+        assert modes == [False] + [True] * (len(modes) - 1)
+        assert not any(tensor.is_inference() for layer in prefix.layers for tensor in layer)
+        modes.clear()
+        scorer.mask_gradient(keep_masks(9, [(1,)])[0])
+        scorer.gradient_norms()
+        assert modes == [False, False]
+    finally:
+        hook.remove()
+
+
+def test_what_a_model_keeps_of_a_forward_can_still_take_part_in_gradients():
+    """Some models let their position tables grow in a forward; those must be ordinary tensors afterwards."""
+    model = tiny_models.language_model("llama")
+    prompt, output = case(model)
+    module = model.model.model
+
+    def grow(*_):
+        module.register_buffer("table", torch.arange(4.0) * 2, persistent=False)
+        module.noted = torch.arange(4.0) * 3
+
+    hook = module.register_forward_pre_hook(grow)
+    try:
+        jopa.ModelScorer(model, prompt, output, "zero").log_probs(keep_masks(9, [(1,)]))
+        for kept, factor in ((module.table, 2), (module.noted, 3)):
+            assert not kept.is_inference()
+            leaf = torch.ones(4, requires_grad=True)
+            (leaf * kept).sum().backward()
+            assert leaf.grad.tolist() == [0.0, factor, 2.0 * factor, 3.0 * factor]
+    finally:
+        hook.remove()
+        del module._buffers["table"], module.noted
+        module._non_persistent_buffers_set.discard("table")

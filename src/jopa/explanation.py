@@ -20,6 +20,7 @@ from jopa.methods import DEFAULT_METHOD, make_method
 from jopa.metrics import probability_ratio
 from jopa.model import LanguageModel
 from jopa.problem import Method, NestedMethod, OnBest, Problem, RankingMethod, Selection, joint_effects, top_units
+from jopa.profile import Profile
 from jopa.prompt import Message, Prompt, Span, build_prompt
 from jopa.scoring import REMOVALS, ModelScorer, Output
 
@@ -29,6 +30,8 @@ Progress = Callable[[str, int, int | None], None]
 OnText = Callable[[str, str], None]
 """Called with what is being done and the text generated so far."""
 
+OnProfile = Callable[[Profile], None]
+"""Called once, at the end, with what it cost."""
 
 MAX_K = 10
 """The most units that a search for the smallest sufficient set takes away, unless told otherwise."""
@@ -72,6 +75,7 @@ def explain(
     progress: Progress | None = None,
     on_best: OnBest | None = None,
     on_text: OnText | None = None,
+    on_profile: OnProfile | None = None,
 ) -> Attribution:
     """Find the k units of a prompt whose joint removal most lowers the probability of the model's own output.
 
@@ -100,6 +104,7 @@ def explain(
         on_best: called with the score of the whole prompt, then with every set of k units (with `until_pr`: of the most
             units) that is the best so far.
         on_text: called as the model writes, both its answer and its answer without the chosen units.
+        on_profile: called at the end with what it cost; loading is not in it, and is 0 there.
 
     Whatever a callback raises (`StoppedError`, to end the work) ends it there and reaches the caller; the model is left
     as it came.
@@ -126,14 +131,22 @@ def explain(
     if not 1 <= k <= len(built.units):
         raise SettingError(f"k must be between 1 and the prompt's {len(built.units)} units, got {k}")
     generation = Generation(max_new_tokens, temperature, seed)
+    began = time.perf_counter()
+    asked = (
+        output
+        if isinstance(output, Output)
+        else answer(language_model, built, generation, output=output, target=target, progress=progress, on_text=on_text)
+    )
+    answering = time.perf_counter() - began
+
+    def tell_profile(profile: Profile) -> None:
+        if on_profile:
+            on_profile(replace(profile, seconds=profile.seconds + answering, generating=profile.generating + answering))
+
     return attribute(
         language_model,
         built,
-        output
-        if isinstance(output, Output)
-        else answer(
-            language_model, built, generation, output=output, target=target, progress=progress, on_text=on_text
-        ),
+        asked,
         k=k,
         until_pr=until_pr,
         method=chosen,
@@ -145,6 +158,7 @@ def explain(
         progress=progress,
         on_best=on_best,
         on_text=on_text,
+        on_profile=tell_profile,
     )
 
 
@@ -232,6 +246,7 @@ def attribute(
     progress: Progress | None = None,
     on_best: OnBest | None = None,
     on_text: OnText | None = None,
+    on_profile: OnProfile | None = None,
 ) -> Attribution:
     """Run one method on a prompt and output that are ready, and gather the evidence; see `explain`.
 
@@ -242,9 +257,9 @@ def attribute(
         if progress:
             progress("searching", done, total)
 
+    started = time.perf_counter()
     scorer = ModelScorer(model, prompt, output, removal, batch_size=batch_size)
     problem = Problem(scorer, report_search)
-    started = time.perf_counter()
     log_prob = problem.log_prob()
     if on_best:
         problem.watch(k, on_best)
@@ -253,7 +268,7 @@ def attribute(
     else:
         selection = smallest_sufficient(problem, method, until_pr, k, seed=seed)
     seconds = time.perf_counter() - started
-    evaluations, ffe = problem.evaluations, problem.ffe
+    evaluations, ffe, repeats = problem.evaluations, problem.ffe, problem.repeats
 
     certificate = problem.certificate(selection.removed)
     alone = range(problem.n_units) if all_effects else selection.removed
@@ -262,7 +277,11 @@ def attribute(
     removed = sorted(selection.removed, key=lambda i: (-effect_of[i], i))
     individual = tuple(effect_of[i] for i in removed)
     inputs = scorer.removed_inputs(problem.keep_mask(removed))
+    began = time.perf_counter()
     counterfactual = _generate(model, inputs, generation, "answering without them", progress, on_text)
+    if on_profile:
+        now = time.perf_counter()
+        on_profile(Profile(scorer.work, problem.ffe, repeats, now - started, generating=now - began))
     start, end = output.target
     return Attribution(
         model=model.identity,

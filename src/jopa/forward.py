@@ -47,6 +47,8 @@ class Work:
         tokens: tokens that entered the model, padding included; a backward counts as two more forwards.
         padding: those of them (in forwards) that only filled up shorter rows.
         reused: tokens that rows did not carry, because the cache of an earlier forward stood for them.
+        in_model: wall-clock seconds inside the model's own forwards and backwards; on a GPU, which goes on by itself,
+            the seconds that starting them took.
         seconds: wall-clock time by phase: "prefix", "planning", "scores", "gradients", "attention".
     """
 
@@ -56,6 +58,7 @@ class Work:
     tokens: int = 0
     padding: int = 0
     reused: int = 0
+    in_model: float = 0.0
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -103,7 +106,13 @@ class TargetForward:
             if self.keeps_rows:
                 inputs["past_key_values"] = new_cache()
             last = torch.tensor([[length - 1]])
-            with self.timed("prefix"), torch.no_grad(), evaluating(self.model.model), _reading_only(self.model, last):
+            with (
+                self.timed("prefix"),
+                torch.no_grad(),  # and not inference mode: gradients begin here, too
+                evaluating(self.model.model),
+                _reading_only(self.model, last),
+                self.in_model(),
+            ):
                 cache = self.model.model(**inputs, use_cache=True).past_key_values
             self._count(forwards=1, tokens=length)
             if cache is not None:
@@ -160,7 +169,7 @@ class TargetForward:
         cache = base.for_rows(n_rows, bool(keep)) if base.length else new_cache() if keep else None
         if cache is not None:
             arguments["past_key_values"] = cache
-        with evaluating(self.model.model), _reading_only(self.model, reads):
+        with evaluating(self.model.model), _reading_only(self.model, reads), self.in_model():
             logits = self.model.model(**arguments, use_cache=cache is not None).logits
         padding = n_rows * width - sum(lengths)
         self._count(forwards=1, tokens=n_rows * width, padding=padding, reused=n_rows * base.length)
@@ -191,7 +200,16 @@ class TargetForward:
             seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - start
             self.work = replace(self.work, seconds=seconds)
 
-    def _count(self, **more: int) -> None:
+    @contextmanager
+    def in_model(self) -> Iterator[None]:
+        """Count the wall-clock time of a block as the model's own."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._count(in_model=time.perf_counter() - start)
+
+    def _count(self, **more: int | float) -> None:
         self.work = replace(self.work, **{name: getattr(self.work, name) + n for name, n in more.items()})
 
     def embedded(self, ids: Int[Tensor, "rows n"], scale: Float[Tensor, "rows n"]) -> dict[str, Tensor]:
@@ -212,8 +230,14 @@ class TargetForward:
 
         model = self.model.model
         reads = len(ids) - self._read + torch.arange(len(self._targets))
-        inputs = {"input_ids": ids[None].to(self.model.device)}
-        with torch.no_grad(), evaluating(model), _eager_attention(model), _reading_only(self.model, reads[None]):
+        inputs: dict[str, Any] = {"input_ids": ids[None].to(self.model.device)}
+        with (
+            without_gradients(model),
+            evaluating(model),
+            _eager_attention(model),
+            _reading_only(self.model, reads[None]),
+            self.in_model(),
+        ):
             layers = model(**inputs, output_attentions=True, use_cache=False).attentions
         self._count(forwards=1, tokens=len(ids))
         if not layers or any(layer is None for layer in layers):
@@ -267,6 +291,26 @@ class TargetForward:
     @property
     def _kind(self) -> str:
         return "cuda" if self.model.device.type == "cuda" else "cpu"
+
+
+@contextmanager
+def without_gradients(model: PreTrainedModel) -> Iterator[None]:
+    """Inference mode for the time of a block, which costs less than leaving out gradients does.
+
+    Tensors made meanwhile can have no part in gradients ever after, so those that the model keeps (position tables that
+    grew, say) are replaced by ordinary copies.
+    """
+    import torch
+
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module in model.modules():
+            for kept in (module._buffers, vars(module)):
+                for name, value in list(kept.items()):
+                    if isinstance(value, torch.Tensor) and value.is_inference():
+                        kept[name] = value.clone()
 
 
 @contextmanager

@@ -5,7 +5,7 @@
 
 Each example shows the units that two methods chose, what each does alone and all do together, the answer with all units
 and without the chosen ones; and the answer without one of them, where the run has a cell with k = 1 that removed it.
-Nothing else is known of single removals, and no model is asked.
+Nothing else is known of single removals, and no model is asked. Both pictures of an example have one scale.
 
 Examples are chosen by a rule, not by a person: of each model and data set the prompts with the largest, the median (the
 lower of two) and the smallest lead of the first method, its joint effect less the other's, in nats; equal leads in the
@@ -17,12 +17,13 @@ Reads records; runs no model.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
 from jopa.attribution import Attribution
-from jopa.benchmark_report import joined, without_retired
+from jopa.benchmark_report import facts, joined, without_retired
 from jopa.errors import InputFileError, SettingError
 from jopa.figures import main_k
 from jopa.records import Record, Run, cell_key, read_run, write_whole
@@ -105,8 +106,9 @@ def write_gallery(
         out.mkdir(parents=True, exist_ok=True)
         template = environment().get_template("gallery.html.j2")
         notes = [*rule(pair), remark(examples, pair)]
-        write_whole(page, template.render(title=title, notes=notes, examples=examples, nothing=NOTHING))
-        write_whole(text, to_markdown(title, notes, examples))
+        made = facts(run)
+        write_whole(page, template.render(title=title, notes=notes, examples=examples, facts=made, nothing=NOTHING))
+        write_whole(text, to_markdown(title, notes, examples, made))
     except OSError as error:
         raise InputFileError(f"cannot write the gallery to '{out}': {error.strerror}") from error
     return page, text
@@ -149,33 +151,66 @@ def chosen_examples(run: Run, pair: tuple[str, str], k: int | None) -> list[Exam
             name: found for name, found in prompts.items() if len(found) == 2 and (model, data, name) in run.examples
         }
         leads = {name: _joint(found[pair[0]]) - _joint(found[pair[1]]) for name, found in both.items()}
-        for name, reason in _picked(leads):
+        for name, reasons in extremes(leads).items():
             where = (model, data, name)
             record, alone = run.examples[where], singles.get(where, {})
-            sides = [_side(label, record, both[name][label], alone) for label in pair]
-            examples.append(Example(*where, reason, leads[name], record["output"]["text"], (sides[0], sides[1])))
+            sides = on_one_scale(*(_side(label, record, both[name][label], alone) for label in pair))
+            reason = f"the {' and '.join(reasons)} lead"
+            examples.append(Example(*where, reason, leads[name], record["output"]["text"], sides))
     return examples
 
 
-def to_markdown(title: str, notes: Sequence[str], examples: Sequence[Example]) -> str:
-    """The gallery as Markdown; all text of prompts and answers is quoted and escaped."""
-    lines = [f"# {_escaped(title)}", *(_escaped(note) for note in notes)]
+def extremes(values: Mapping[str, float]) -> dict[str, list[str]]:
+    """Who has the largest, the median (the lower of two) and the smallest value; ties keep their order.
+
+    Returns:
+        Each name once, with all that it is ("largest", "median", "smallest"), the largest first.
+    """
+    order = sorted(values, key=lambda name: -values[name])
+    found: dict[str, list[str]] = {}
+    if order:
+        for what, name in (("largest", order[0]), ("median", order[len(order) // 2]), ("smallest", order[-1])):
+            found.setdefault(name, []).append(what)
+    return found
+
+
+def on_one_scale(first: Side, second: Side) -> tuple[Side, Side]:
+    """Two sides whose bars have the same scale and zero, so that their lengths may be compared."""
+    ranges = [_range(side.attribution) for side in (first, second)]
+    low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+    width = (high - low) or 1.0
+    scaled = []
+    for side, (own_low, own_high) in zip((first, second), ranges, strict=True):
+        offset, stretch = (own_low - low) / width, (own_high - own_low) / width
+        drawn = [bar._replace(start=offset + stretch * bar.start, end=offset + stretch * bar.end) for bar in side.bars]
+        scaled.append(side._replace(bars=drawn))
+    return scaled[0], scaled[1]
+
+
+def to_markdown(
+    title: str, notes: Sequence[str], examples: Sequence[Example], made: Sequence[tuple[str, str]] = ()
+) -> str:
+    """The gallery as Markdown; all text of prompts and answers is quoted and escaped, `made` are terms and words."""
+    lines = [f"# {escaped(title)}", *(escaped(note) for note in notes)]
     for e in examples:
-        lines.append(f"## {_escaped(f'{e.model}, {e.data}, {e.name}')}")
-        lines.append(_escaped(f"Chosen for {e.reason}: {nats(e.lead, signed=True)} nats."))
-        lines += ["The answer:", _quote(_escaped(e.output))]
+        lines.append(f"## {escaped(f'{e.model}, {e.data}, {e.name}')}")
+        lines.append(escaped(f"Chosen for {e.reason}: {nats(e.lead, signed=True)} nats."))
+        lines += ["The answer:", quote(escaped(e.output))]
         for side in e.sides:
-            lines.append(f"### {_escaped(side.label)}")
-            lines.append(_quote("".join(f"**{_escaped(t.strip())}**" if m else _escaped(t) for t, m in side.prompt)))
+            lines.append(f"### {escaped(side.label)}")
+            lines.append(quote("".join(f"**{escaped(t.strip())}**" if m else escaped(t) for t, m in side.prompt)))
             rows = "\n".join(
-                f"| {_escaped(unit_name(bar.label))} | {nats(bar.value, signed=True)} |" for bar in side.bars
+                f"| {escaped(unit_name(bar.label))} | {nats(bar.value, signed=True)} |" for bar in side.bars
             )
             lines.append(f"| removed | nats |\n|---|--:|\n{rows}")
-            lines.append(_escaped(side.meaning))
+            lines.append(escaped(side.meaning))
             for unit, answer in side.singles:
-                lines += [f"The answer without “{_escaped(unit)}” alone:", _quote(_escaped(_plain(answer)))]
+                lines += [f"The answer without “{escaped(unit)}” alone:", quote(escaped(_plain(answer)))]
             lines += [f"The answer without all {len(side.attribution.removed)}:"]
-            lines.append(_quote(_escaped(_plain(side.answer)) or NOTHING))
+            lines.append(quote(escaped(_plain(side.answer)) or NOTHING))
+    if made:
+        rows = ("\n".join(f"- {escaped(f'{term}: {line}')}" for line in words.splitlines()) for term, words in made)
+        lines += ["## How this was made", "\n".join(rows)]
     return "\n\n".join(lines) + "\n"
 
 
@@ -194,19 +229,14 @@ def _pair(run: Run, methods: Sequence[str] | None) -> tuple[str, str]:
     return methods[0], methods[1]
 
 
-def _picked(leads: dict[str, float]) -> list[tuple[str, str]]:
-    """Names and the reasons for which the rule picks them, the largest lead first."""
-    order = sorted(leads, key=lambda name: -leads[name])
-    if not order:
-        return []
-    reasons: dict[str, list[str]] = {}
-    for reason, name in (("largest", order[0]), ("median", order[len(order) // 2]), ("smallest", order[-1])):
-        reasons.setdefault(name, []).append(reason)
-    return [(name, f"the {' and '.join(found)} lead") for name, found in reasons.items()]
-
-
 def _joint(cell: Record) -> float:
     return cell["log_prob"] - cell["log_prob_removed"]
+
+
+def _range(attribution: Attribution) -> tuple[float, float]:
+    """The least and the most that the bars of an attribution reach, in nats; `bars` draws them across this range."""
+    reached = [0.0, *accumulate([*attribution.individual, attribution.synergy]), attribution.joint]
+    return min(reached), max(reached)
 
 
 def _side(label: str, example: Record, cell: Record, alone: dict[int, Record]) -> Side:
@@ -231,13 +261,13 @@ def _plain(pieces: Sequence[Piece]) -> str:
     return "".join(piece.text for piece in pieces)
 
 
-def _escaped(text: str) -> str:
-    """Text that Markdown shows as it is, line breaks left."""
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is, line breaks left; unseen characters as escapes."""
     return MARKDOWN.sub(r"\\\1", visible(text))
 
 
-def _quote(text: str) -> str:
-    """A block of quoted lines of escaped text, with every line break and indent kept."""
+def quote(text: str) -> str:
+    """A block of quoted lines of text that is escaped already, with every line break and indent kept."""
     lines = []
     for line in text.splitlines():
         core = line.strip()

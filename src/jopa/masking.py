@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from jopa.batching import Batch, plan
 from jopa.errors import PromptError, SettingError
-from jopa.forward import TargetForward
+from jopa.forward import TargetForward, without_gradients
 from jopa.model import LanguageModel
 from jopa.prefixes import Prefix
 from jopa.prompt import Prompt
@@ -165,7 +165,7 @@ class MaskedForward:
 
         def work(rows: list[int]) -> tuple[Tensor, list[Prefix]]:
             keep = (n_tokens[rows] - n_output).tolist() if remember else []
-            with torch.no_grad():
+            with without_gradients(self.forward.model.model):
                 logits, prefixes = self._score(visible[rows], shared, keep)
                 return read(logits), prefixes
 

@@ -236,7 +236,8 @@ def _require_causal(model: PreTrainedModel, name: str) -> None:
 def evaluating(model: PreTrainedModel) -> Iterator[None]:
     """Evaluation mode (no dropout) for the time of a block; each module's own mode comes back."""
     training = [module for module in model.modules() if module.training]
-    model.eval()
+    if training:
+        model.eval()
     try:
         yield
     finally:

@@ -62,6 +62,8 @@ class Problem:
         self.scorer = scorer
         self.n_units = scorer.n_units
         self.progress: Progress = progress or (lambda _done, _total: None)
+        self.repeats = 0
+        """Masks asked for again, which cost nothing."""
         self._memo: dict[frozenset[int], Tensor] = {}
         self._watched: tuple[int, OnBest] | None = None
         self._lowest = math.inf
@@ -91,6 +93,7 @@ class Problem:
 
         sets = [frozenset(removed) for removed in removals]
         new = list(dict.fromkeys(removed for removed in sets if removed not in self._memo))
+        self.repeats += len(sets) - len(new)
         if new:
             keep = torch.stack([self.keep_mask(removed) for removed in new])
             self._memo.update(zip(new, self.scorer.log_probs(keep), strict=True))

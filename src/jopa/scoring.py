@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from jopa.errors import ScoringError, SettingError
-from jopa.forward import Work
+from jopa.forward import Work, without_gradients
 from jopa.masking import REMOVALS as REMOVALS
 from jopa.masking import MaskedForward
 from jopa.model import LanguageModel
@@ -223,7 +223,8 @@ class ModelScorer:
             embeddings = inputs["inputs_embeds"].requires_grad_()
             with torch.enable_grad():
                 total = self._forward(inputs, [len(ids)]).sum()
-                (gradient,) = torch.autograd.grad(total, embeddings)
+                with self._forward.in_model():
+                    (gradient,) = torch.autograd.grad(total, embeddings)
             self._forward.count_backward(len(ids))
             return gradient.float().square().sum(dim=2)
 
@@ -244,10 +245,9 @@ class ModelScorer:
         Raises:
             ScoringError: the model gives NaN or infinity, or memory does not suffice for one row.
         """
-        import torch
 
         def score(batch: list[int]) -> Float[Tensor, "rows 1"]:
-            with torch.no_grad():
+            with without_gradients(self.model.model):
                 return self._relaxed(factors[batch])[:, None]
 
         length = len(self._masked.ids) - self._forward.prefix().length
@@ -316,7 +316,7 @@ class ModelScorer:
         rows = torch.cat([ids, self._masked.ids[n_prompt:].expand(len(ids), -1)], dim=1)[:, prefix:]
 
         def score(batch: list[int]) -> Float[Tensor, "rows out"]:
-            with torch.no_grad():
+            with without_gradients(self.model.model):
                 return self._forward({"input_ids": rows[batch].to(self.model.device)}, [rows.shape[1]] * len(batch))
 
         start, end = self.output.target
@@ -336,7 +336,8 @@ class ModelScorer:
         factors = factors.clone().requires_grad_()
         with torch.enable_grad():
             totals = self._relaxed(factors)
-            (gradients,) = torch.autograd.grad(totals.sum(), factors)
+            with self._forward.in_model():
+                (gradients,) = torch.autograd.grad(totals.sum(), factors)
         self._forward.count_backward(len(factors) * (len(self._masked.ids) - self._forward.prefix().length))
         return torch.cat([totals.detach()[:, None].to(gradients), gradients], dim=1)
 

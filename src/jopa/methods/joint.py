@@ -40,9 +40,10 @@ _NEGLIGIBLE = 1e-3
 _SHORTLIST = 48
 """Units that sets are made of; the least, for large k more."""
 _POOL = 6000
-"""The most sets whose expected improvement is computed at once."""
+"""The most sets that are all looked at."""
 _BEAM = 12
-_SWAP_ROUNDS = 4
+"""Sets whose one-swap neighbours are looked at where not all sets can be. Sets further from what was scored promise
+much, by their uncertainty, and keep little of it."""
 _STRONG_OTHERS = 6
 """Units that are tried in pairs, whatever is expected, before a size is closed."""
 _MOST_EVIDENCE = 300
@@ -220,7 +221,7 @@ class _Search:
         if proposed:
             self.score(proposed)
         else:
-            self._close(k, "no single swap is better, and little improvement is expected of other sets")
+            self._close(k, "no single swap is better, and little improvement is expected of sets like the best")
 
     def selection(self, k: int) -> Selection:
         """The best set of k units; if none was scored, the one that the guide puts first."""
@@ -260,7 +261,7 @@ class _Search:
         return sorted({*optimistic[: max(_SHORTLIST, 2 * k)], *self._best.get(k, ())})
 
     def _pool(self, k: int, surrogate: SetProcess, columns: list[int]) -> Float[Tensor, "sets columns"]:
-        """All sets of k of these units if they are few, else those that swaps from the best ones lead to."""
+        """All sets of k of these units if they are few, else those that one swap from the best ones leads to."""
         import torch
 
         if math.comb(len(columns), k) <= _POOL:
@@ -268,15 +269,8 @@ class _Search:
         scored = sorted((units for units in self._changes if len(units) == k), key=lambda units: self._changes[units])
         within = [units for units in scored if units <= set(columns)][: _BEAM - 1]
         strongest = surrogate.lowest_alone()[columns].argsort(stable=True)[:k].tolist()
-        pool = beam = torch.cat([set_rows(within, columns), set_rows([strongest], range(len(columns)))])
-        for _ in range(_SWAP_ROUNDS):
-            pool = torch.cat([pool, _swaps(beam)]).unique(dim=0)
-            gain = surrogate.expected_improvement(pool, columns, self._best_change(k))
-            pool = pool[gain.argsort(descending=True, stable=True)[: _POOL // 4]]
-            if torch.equal(beam, pool[:_BEAM]):
-                break
-            beam = pool[:_BEAM]
-        return pool
+        beam = torch.cat([set_rows(within, columns), set_rows([strongest], range(len(columns)))])
+        return torch.cat([beam, _swaps(beam)]).unique(dim=0)
 
     def _doubts(self, k: int, surrogate: SetProcess) -> list[Units]:
         """What is left to score of the best set's one-swap neighbourhood, and of its two weakest units replaced by a

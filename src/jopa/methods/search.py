@@ -99,9 +99,8 @@ class PaperSearch(Method):
             return Selection(tuple(removed), "every unit is removed", tuple(trace))
         while len(trace) <= self.steps:
             swaps = chain.draw_ahead(self.steps + 1 - len(trace), self.lookahead)
-            sets = dict.fromkeys(frozenset(swap.proposal) for swap in swaps)
-            new = [units for units in sets if units not in chain.scores]
-            chain.scores.update(zip(new, problem.log_probs(new) if new else (), strict=True))
+            sets = [frozenset(swap.proposal) for swap in swaps]
+            chain.scores.update(zip(sets, problem.log_probs(sets), strict=True))
             for swap in swaps:
                 accepted = chain.decide(swap)
                 trace.append(TraceStep(len(trace), chain.log_prob, problem.evaluations, problem.ffe))
