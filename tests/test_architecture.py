@@ -10,8 +10,9 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "jopa"
 
 ROOMS = [
-    *("errors", "records", "set_process", "batching", "prompt", "model", "datasets", "metrics", "loading"),
-    *("prefixes", "forward", "masking", "scoring", "problem", "methods", "attribution", "explanation", "diagnosis"),
+    *("errors", "records", "set_process", "batching", "prompt", "model", "datasets", "metrics", "layout"),
+    *("loading", "prefixes", "forward", "masking", "scoring", "profile", "problem", "methods", "attribution"),
+    *("explanation", "diagnosis", "answer_kinds", "detection", "screening"),
     *("evaluation", "experiment", "cells", "bench", "cluster"),
     *(
         "report",

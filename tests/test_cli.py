@@ -155,6 +155,23 @@ def test_methods_are_compared_on_the_same_output(run, tmp_path):
     assert page.count("<!DOCTYPE html>") == page.count("</html>") == 1
 
 
+def test_profile_prints_what_each_method_cost_beside_the_result(run):
+    code, out, err = run("explain", PROMPT, "--compare", "ablation,jopa-paper", "--profile", "--json", "-", small=False)
+    assert code == 0
+    evaluations = [a["evaluations"] for a in json.loads(out)["comparison"]]
+    assert min(evaluations) > 0
+    tables = err[err.index("\nablation\n") :].split("\njopa-paper\n")
+    assert len(tables) == 2
+    repeats = []
+    for table, searched in zip(tables, evaluations, strict=True):
+        rows = {line.split("  ")[0]: line.split() for line in table.splitlines() if line}
+        assert int(rows["evaluations"][1]) >= searched
+        assert float(rows["all"][1]) >= float(rows["scoring"][1]) > 0
+        repeats.append(int(rows["evaluations"][2]))
+    assert repeats[0] <= 1  # the whole prompt
+    assert repeats[1] > 100  # 200 swaps of 9 units come back to the same sets
+
+
 def bad_files(tmp_path):
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9 in the rain")
     (tmp_path / "empty.txt").write_text("\n")

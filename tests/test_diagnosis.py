@@ -100,7 +100,7 @@ def test_requests_that_stand_in_for_each_other_are_not_called_ignored():
     assert d.ignored == (0, 1, 2)
     assert d.ignored_ratio == pytest.approx(math.exp(-2))
     assert d.shares == (0.0, 0.0, 0.0)
-    assert "they stand in for one another" in diagnosis_html(d)
+    assert "some stand in for others" in diagnosis_html(d)
 
 
 def test_there_are_no_shares_of_nothing():

@@ -523,7 +523,7 @@ def test_every_removal_and_certificate_has_words():
 
 def test_certificate_counts_the_sets():
     page = Page(to_html(attribution(certificate="optimal")))
-    assert "optimal: every set of 2 of the 5 units (10 in all) was scored, and none does more" in page.words
+    assert "optimal: all sets of 2 of the 5 units were scored (10), and none does more" in page.words
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ log-probability of every token of the answer, so one evaluation a unit fills its
                        prompt as a whole does nothing that could be shared: PR(all) not below the band.
     PR of i            exp(−L({i}) / tokens)
     ignored            PR(i) lies in the band around 1, its ends included
-    ignored together   the PR with all ignored units removed at once. Below the band, they stand in for one another:
-                       the answer needs one of them and does not mind which, so none of them is idle.
+    ignored together   the PR with all ignored units removed at once. Below the band, some stand in for others:
+                       the answer needs one of them and does not mind which.
     table[i][j]        the fall of the log-probability of sentence j of the answer when i is removed, in nats, summed
                        over the sentence's target tokens; divided by their number, nats per token
     i drives j         j has the largest fall per token of the row of i, and its own PR is below the band

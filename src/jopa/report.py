@@ -34,7 +34,7 @@ REMOVAL_WORDS = {
 CERTIFICATE_WORDS = {
     "none": "nothing is proved; another set of {k} may do more",
     "one-swap-optimal": "every set that differs in a single unit was scored, and none does more",
-    "optimal": "every set of {k} of the {n} units ({sets} in all) was scored, and none does more",
+    "optimal": "all sets of {k} of the {n} units were scored ({sets}), and none does more",
 }
 NOTHING = "(nothing: it stops at once)"
 _NAMED = 4  # so many units are named in the verdict
@@ -189,7 +189,7 @@ def diagnosis_verdict(diagnosis: Diagnosis) -> list[Piece]:
         pieces.append(Piece(f"The answer ignores none of the {len(d.units)} requests."))
     elif together is not None and together < d.band[0]:
         pieces += [Piece("Without any one of "), *_listed(ignored), Piece(" the answer stays as likely; without all ")]
-        pieces.append(Piece(f"of them it does not (PR {_ratio(together)}): they stand in for one another."))
+        pieces.append(Piece(f"of them it is less so (PR {_ratio(together)}): some stand in for others."))
     else:
         pieces += [Piece("The answer ignores "), *_listed(ignored), Piece(f" of {len(d.units)} requests.")]
     driving = [(i in d.ignored, f"R{i + 1} drives S{part + 1}") for i, part in enumerate(d.drives) if part is not None]
@@ -383,6 +383,8 @@ def bars(attribution: Attribution) -> list[Bar]:
 
 def meaning(attribution: Attribution) -> str:
     """What the synergy says, in words."""
+    if attribution.k == 1:
+        return "One unit alone: there is nothing joint about it."
     amount = nats(abs(attribution.synergy))
     if amount == "0.00":
         return "The joint effect is the sum of the individual effects."
@@ -417,7 +419,8 @@ def facts(attribution: Attribution) -> list[tuple[str, str]]:
         len(attribution.output_ids),
         len(attribution.units),
     )
-    settings = ", ".join(f"{name} = {value}" for name, value in a.method.items() if name != "name")
+    given = {name: value for name, value in a.method.items() if name != "name" and value is not None}
+    settings = ", ".join(f"{name} = {value}" for name, value in given.items())
     certificate = CERTIFICATE_WORDS.get(a.certificate, "").format(k=a.k, n=n_units, sets=f"{math.comb(n_units, a.k):,}")
     return [
         (

@@ -163,7 +163,7 @@ class _Search:
             n_sets = math.comb(n_units, k)
             if n_sets <= self.affordable() / len(self.open):
                 self.score(frozenset(units) for units in combinations(range(n_units), k))
-                self._close(k, f"all {n_sets:,} sets of {k} units scored")
+                self._close(k, f"all {n_sets:,} sets of {k} scored" if n_sets > 1 else "no other set to score")
 
     def guide(self) -> None:
         """Weigh the units, and remove alone those that weigh most."""

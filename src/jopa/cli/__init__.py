@@ -1,0 +1,61 @@
+"""The `jopa` command: parse, call, print.
+
+Exit codes: 0 done; 1 could not (one line on stderr, a traceback only with --debug); 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from jopa.cli.benchmarking import bench, gallery, report
+from jopa.cli.detecting import detect
+from jopa.cli.explaining import explain
+from jopa.cli.serving import methods, models, serve
+from jopa.cli.showing import fail
+from jopa.errors import JopaError
+
+app = typer.Typer(
+    help="Which parts of this prompt, taken together, made the model say this?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in (explain, bench, report, gallery, detect, serve, methods, models):
+    app.command()(command)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"jopa {version('jopa')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Which parts of this prompt, taken together, made the model say this?"""
+
+
+def main() -> None:
+    """Run the command line; see the module's exit codes."""
+    debug = "--debug" in sys.argv
+    try:
+        app()
+    except JopaError as error:
+        if debug:
+            raise
+        fail(" ".join(str(error).split()))
+    except Exception as error:  # a fault of ours: still one line, and how to see the rest
+        if debug:
+            raise
+        reason = " ".join(str(error).split())
+        fail(f"unexpected {type(error).__name__}: {reason:.300}; run again with --debug for the traceback")

@@ -1,0 +1,177 @@
+"""`jopa bench`, `report` and `gallery`: the commands around a benchmark run's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jopa.cli.showing import fail
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jopa.bench import Progress as CellProgress
+    from jopa.datasets import Dataset
+
+
+def bench(
+    experiment: Annotated[Path, typer.Argument(help="A TOML file; see 'experiments/'.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The folder of its records; a run goes on where it stopped.", show_default="runs/EXPERIMENT"),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="The most prompts a data set.", show_default="the file's")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="One model instead of the file's: hub id, folder, .gguf file, or 'bundled'."),
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=FILE.jsonl: in place of the hub, or a set of your own; repeatable.", show_default=False
+        ),
+    ] = None,
+    sets: Annotated[str | None, typer.Option(help="Only these data sets, NAME,NAME,…", show_default="all")] = None,
+    only: Annotated[
+        str | None, typer.Option("--methods", help="Only these methods, LABEL;LABEL;…", show_default="all")
+    ] = None,
+    prefill: Annotated[
+        str | None, typer.Option(help="The beginning of every answer; '' for none.", show_default="the data set's")
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="The most tokens of an output.", show_default="the file's")
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Do failed cells again.")] = False,
+    ray: Annotated[bool, typer.Option("--ray", help="Spread the work with Ray, on this machine by default.")] = False,
+    ray_address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster: 'auto' or HOST:PORT; implies --ray.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Ray workers.", show_default="one a GPU, or one a processor")
+    ] = None,
+    worker_cpus: Annotated[int, typer.Option(help="Processors of each Ray worker.")] = 1,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Run an experiment: every method on every prompt, one record a cell; goes on where it stopped."""
+    from jopa.bench import run_bench, serially
+    from jopa.cluster import RayMap
+    from jopa.experiment import read_experiment
+
+    if workers is not None and not (ray or ray_address):
+        raise typer.BadParameter("--workers needs --ray")
+    files = {}
+    for item in data or []:
+        name, equals, path = item.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"cannot read --data '{item}': write NAME=FILE.jsonl")
+        files[name] = path
+    wanted = read_experiment(
+        experiment, limit=limit, model=model, data=files, prefill=prefill, max_new_tokens=max_new_tokens
+    )
+    folder = out or Path("runs", experiment.stem)
+    mapper = RayMap(ray_address, workers, worker_cpus) if ray or ray_address else serially
+    try:
+        with _cell_progress() as on_progress:
+            outcome = run_bench(
+                wanted,
+                folder,
+                sets=[name.strip() for name in (sets or "").split(",") if name.strip()],
+                methods=[label.strip() for label in (only or "").split(";") if label.strip()],
+                retry_failed=retry_failed,
+                mapper=mapper,
+                on_data=_tell_data,
+                on_progress=on_progress,
+            )
+    except KeyboardInterrupt:
+        fail(f"stopped; what is done is in '{folder}', and the same command goes on from there")
+    typer.echo(f"{outcome.done} cells done, {outcome.failed} failed, {outcome.before} were there already", err=True)
+    if outcome.left:
+        typer.echo(f"{outcome.left} cells failed at an earlier start; --retry-failed does them again", err=True)
+    typer.echo(f"See them: jopa report {folder}", err=True)
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="The folder of a benchmark run.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where the report goes.", show_default="the run's own folder, report/")
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Turn the records of a benchmark run into tables, figures and a page; runs no model."""
+    from jopa.benchmark_report import write_report
+
+    for path in write_report(folder, out):
+        typer.echo(path)
+
+
+def gallery(
+    folder: Annotated[Path, typer.Argument(help="The folder of a benchmark run.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where the gallery goes.", show_default="the run's own folder, gallery/")
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option("--methods", help="Two methods, LABEL;LABEL.", show_default="the baseline and leave-one-out"),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Show what two methods chose on the same prompts, and the answers without it; runs no model."""
+    from jopa.gallery import write_gallery
+
+    chosen = None if methods is None else [label.strip() for label in methods.split(";") if label.strip()]
+    for path in write_gallery(folder, out, methods=chosen):
+        typer.echo(path)
+
+
+def _tell_data(dataset: Dataset) -> None:
+    """What was kept of a data set, what was left out and why, and every malformed record."""
+    typer.echo(dataset.summary, err=True)
+    for problem in dataset.problems:
+        typer.echo(f"  {problem}", err=True)
+
+
+def _cell_progress() -> Any:
+    """A context whose value shows how far a benchmark is, on stderr: a bar, or a line a minute where there is none."""
+    import time
+    from contextlib import contextmanager
+
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    @contextmanager
+    def shown() -> Iterator[Any]:
+        console = Console(stderr=True)
+        columns = (
+            *(TextColumn("cells"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}")),
+            *(
+                TextColumn("{task.fields[failed]} failed"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+            ),
+        )
+        started = told = time.monotonic()
+        with Progress(*columns, console=console, speed_estimate_period=600, disable=not console.is_terminal) as bar:
+            task = bar.add_task("", total=None, failed=0, rate="")
+
+            def show(now: CellProgress) -> None:
+                nonlocal told
+                finished, seconds = now.done + now.failed, time.monotonic() - started
+                rate = f"{60 * finished / seconds:.1f} a minute" if finished and seconds else ""
+                bar.update(task, total=now.total, completed=finished, failed=now.failed, rate=rate)
+                if not console.is_terminal and time.monotonic() - told >= 60:
+                    told = time.monotonic()
+                    typer.echo(f"{finished} of {now.total} cells, {now.failed} failed, {rate}", err=True)
+
+            yield show
+
+    return shown()

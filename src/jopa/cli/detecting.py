@@ -1,0 +1,198 @@
+"""`jopa detect`."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jopa.cli.reading import read_text
+from jopa.cli.showing import fail, hand_out, progress_bar, require_writable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+    from jopa.records import Record
+    from jopa.screening import Asked
+
+
+def detect(
+    prompts: Annotated[
+        list[str] | None,
+        typer.Argument(help="Prompts; one that names a file or a folder is read as with --file.", show_default=False),
+    ] = None,
+    files: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--file",
+            help="A text file ('-': stdin), a JSONL file (prompt, id) or a folder of them; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A folder for one line a prompt; a run goes on where it stopped.", show_default="none kept"),
+    ] = None,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", help="Write one prompt's verdict as JSON ('-': stdout).")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Hub id, folder or .gguf file.", show_default="the bundled model")
+    ] = None,
+    k: Annotated[int, typer.Option("--k", "-k", help="How many units to attribute the answer to.")] = 3,
+    budget: Annotated[int, typer.Option(help="What the search for them may spend.")] = 8,
+    max_new_tokens: Annotated[int, typer.Option(help="The most tokens of an answer.")] = 16,
+    most_tokens: Annotated[int, typer.Option(help="A longer prompt, template included, is refused.")] = 1024,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.", show_default="the best there is")
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="float32, bfloat16 or float16.", show_default="bfloat16 on CUDA, else float32"),
+    ] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Say how hostile prompts look, from how the model reacts to them, and where; keeps no answer's text."""
+    if not prompts and not files:
+        raise typer.BadParameter("give a PROMPT, or --file")
+    require_writable(json_path)
+    asked = _asked(prompts or [], files or [], out)
+    if json_path is not None and len(asked) != 1:
+        raise typer.BadParameter(f"--json takes one prompt, got {len(asked)}; use --out for the records of many")
+
+    from jopa.detection import Looking
+    from jopa.loading import load
+    from jopa.screening import require_distinct, screen
+
+    require_distinct(asked)
+    looking = Looking(k, budget, max_new_tokens, most_tokens)
+    try:
+        with progress_bar() as progress:
+            progress("loading the model", 0, None)
+            language_model = load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+            done = 0
+
+            def show(record: Record, there: bool) -> None:
+                nonlocal done
+                done += 1
+                progress("judging", done, len(asked))
+
+            progress("judging", 0, len(asked))
+            records = screen(language_model, asked, out, looking=looking, on_record=show)
+    except KeyboardInterrupt:
+        fail(
+            "stopped"
+            if out is None
+            else f"stopped; what is done is in '{out}', and the same command goes on from there"
+        )
+    _deliver(records, json_path, out)
+
+
+def _asked(prompts: Sequence[str], files: Sequence[Path], out: Path | None) -> list[Asked]:
+    """The prompts of arguments, files and folders, in this order; texts are numbered."""
+    from jopa.screening import Asked, read_asked
+
+    asked: list[Asked] = []
+    n_texts = 0
+    for place in [*(_path_or_text(prompt) for prompt in prompts), *files]:
+        if isinstance(place, str):
+            n_texts += 1
+            asked.append(Asked(f"prompt {n_texts}", place))
+        elif str(place) == "-":
+            asked.append(Asked("stdin", read_text(place).removesuffix("\n").removesuffix("\r")))
+        elif out is not None and place.is_dir() and out.resolve().is_relative_to(place.resolve()):
+            raise typer.BadParameter(f"--out lies in the folder of prompts '{place}', which would then hold records")
+        else:
+            asked += read_asked(place)
+    return asked
+
+
+def _path_or_text(prompt: str) -> Path | str:
+    """A prompt that names a file or folder as its path."""
+    with suppress(OSError, ValueError):  # a text may be too long for a path, or hold what no path does
+        if prompt.strip() and Path(prompt).exists():
+            return Path(prompt)
+    return prompt
+
+
+def _deliver(records: Sequence[Record], json_path: Path | None, out: Path | None) -> None:
+    """Show the verdicts, write what was asked for, and fail if there is none."""
+    failed = [record for record in records if record["status"] == "failed"]
+    if len(records) == 1 and failed:
+        fail(failed[0]["error"])
+    if len(records) == 1:
+        record = {name: value for name, value in records[0].items() if name not in ("status", "sha256")}
+        # an id may hold half a surrogate pair, which no file takes but as JSON's escape
+        text = json.dumps(record, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace").decode("utf-8")
+        hand_out(text, _one(records[0]), lambda: "", json_path, None)
+    else:
+        from rich.console import Console
+
+        Console().print(_table(records))
+    if out is not None:
+        typer.echo(f"The records are in {out}", err=True)
+    if failed:
+        typer.echo(f"{len(failed)} of {len(records)} prompts could not be judged", err=True)
+    if len(failed) == len(records):
+        raise typer.Exit(1)
+
+
+def _one(record: Record) -> RenderableType:
+    """One verdict in words."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    from jopa.report import nats, unit_name, visible
+
+    span, without, answer = record["span"], record["without_span"], record["answer"]
+    rows = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    rows.add_column(no_wrap=True)
+    rows.add_column()
+    units = ", ".join(f"{unit_name(unit['text'])} ({nats(unit['effect'])})" for unit in record["units"])
+    together = f"{nats(record['joint'])} (synergy {nats(record['synergy'], signed=True)})"
+    surprisal = record["numbers"]["surprisal"]
+    for term, text in (
+        ("answer", f"{answer['kind']}; {answer['tokens']} tokens looked at, {nats(answer['log_prob'])} nats"),
+        ("caused by", f"{units}; together {together} nats, PR {record['probability_ratio']:.2f}"),
+        ("span", f"characters {span['start']} to {span['end']}, the most surprising stretch"),
+        ("without it", f"{without['kind']}; PR {without['probability_ratio']:.2f}"),
+        ("surprisal", f"{surprisal:.2f} nats a token; {record['numbers']['window']:.2f} in the highest window"),
+    ):
+        rows.add_row(term, Text(text))
+    quoted = Text(visible(span["text"] if len(span["text"]) <= 400 else f"{span['text'][:400]}…"))
+    verdict = Text.assemble(("hostile: ", "bold"), (f"{record['score']:.2f}", "bold"), "  (0 harmless … 1 hostile)")
+    return Group(verdict, Padding(rows, (1, 0, 1, 2)), Padding(quoted, (0, 0, 0, 2)))
+
+
+def _table(records: Sequence[Record]) -> RenderableType:
+    """Many verdicts, one a row, in the order asked."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from jopa.report import visible
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+    table.add_column("hostile", justify="right")
+    table.add_column("prompt", overflow="fold", ratio=2)
+    for name in ("answer", "without span", "span"):
+        table.add_column(name, overflow="fold")
+    for record in records:
+        name = Text(visible(record["id"]))
+        if record["status"] == "failed":
+            table.add_row("–", name, Text(visible(record["error"])), "", "")
+        else:
+            span, without = record["span"], record["without_span"]
+            kinds = record["answer"]["kind"], f"{without['kind']}, PR {without['probability_ratio']:.2f}"
+            table.add_row(f"{record['score']:.2f}", name, *kinds, f"{span['start']}–{span['end']}")
+    return table

@@ -1,0 +1,202 @@
+"""`jopa explain`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jopa.cli.reading import band_of, prompt_from, setting, target_from, unit_from
+from jopa.cli.showing import hand_out, progress_bar, require_writable
+from jopa.errors import SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jopa.attribution import Attribution
+    from jopa.diagnosis import Diagnosis
+    from jopa.profile import Profile
+
+
+_OF_A_SEARCH = {
+    **{"k": "--k", "until_pr": "--until-pr", "max_k": "--max-k", "method": "--method", "compare": "--compare"},
+    **{"settings": "--set", "budget": "--budget", "all_effects": "--all-effects"},
+    "profile": "--profile",
+}
+"""Options of `explain` that mean nothing to a diagnosis."""
+
+
+def explain(
+    context: typer.Context,
+    prompt: Annotated[str | None, typer.Argument(help="The prompt to explain.", show_default=False)] = None,
+    file: Annotated[Path | None, typer.Option(help="Read the prompt from a UTF-8 file ('-': stdin).")] = None,
+    messages: Annotated[
+        Path | None, typer.Option(help="Chat messages, a JSON list; the last user message is explained.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Hub id, folder or .gguf file.", show_default="the bundled model")
+    ] = None,
+    k: Annotated[int, typer.Option("--k", "-k", help="How many units to find.")] = 3,
+    until_pr: Annotated[
+        float | None,
+        typer.Option("--until-pr", help="Find the smallest k that brings PR below this.", show_default=False),
+    ] = None,
+    max_k: Annotated[int | None, typer.Option(help="The most units for --until-pr.", show_default="10")] = None,
+    diagnose: Annotated[
+        bool, typer.Option("--diagnose", help="What the answer makes of each request, instead of a search.")
+    ] = False,
+    band: Annotated[
+        str | None, typer.Option(help="PR that --diagnose takes for unchanged, LOW:HIGH.", show_default="0.95:1.05")
+    ] = None,
+    method: Annotated[str, typer.Option(help="See 'jopa methods'.")] = "jopa",
+    compare: Annotated[
+        str | None, typer.Option(help="Methods to compare on the same output, NAME,NAME,…", show_default=False)
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of the method, NAME=VALUE; repeatable.")
+    ] = None,
+    unit: Annotated[
+        str | None,
+        typer.Option(
+            help="token, word, sentence, line, or spans such as 0-10,12-20 (characters).",
+            show_default="token; sentence with --diagnose",
+        ),
+    ] = None,
+    removal: Annotated[str | None, typer.Option(help="delete, zero or hide.", show_default="the method's own")] = None,
+    system: Annotated[str | None, typer.Option(help="A system message.")] = None,
+    prefix: Annotated[str | None, typer.Option(help="A fixed instruction before the prompt.")] = None,
+    prefill: Annotated[str | None, typer.Option(help="The beginning of the answer.")] = None,
+    output: Annotated[
+        str | None, typer.Option(help="The text to explain.", show_default="what the model generates")
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="Part of the output: tokens START:END, or a text in it.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="The most tokens to generate.")] = 100,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    budget: Annotated[int | None, typer.Option(help="How much a search may spend.", show_default=False)] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    all_effects: Annotated[bool, typer.Option("--all-effects", help="Score every unit alone, too.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Print what it cost, to stderr.")] = False,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", help="Write the attribution as JSON ('-': stdout).")
+    ] = None,
+    html_path: Annotated[Path | None, typer.Option("--html", help="Write one self-contained page.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.", show_default="the best there is")
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="float32, bfloat16 or float16.", show_default="bfloat16 on CUDA, else float32"),
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Masks in one forward.", show_default="as many as pay")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Find the k units of a prompt that together made the model answer as it did."""
+    text = prompt_from(prompt, file, messages)
+    for path in (json_path, html_path):
+        require_writable(path)
+    if json_path is not None and json_path == html_path:
+        raise typer.BadParameter("--json and --html name the same file")
+    if diagnose:
+        for name, option in _OF_A_SEARCH.items():
+            if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE":
+                raise typer.BadParameter(f"--diagnose removes every unit and searches nothing: leave out {option}")
+    if until_pr is not None and (source := context.get_parameter_source("k")) and source.name == "COMMANDLINE":
+        raise typer.BadParameter("--until-pr finds k: leave out --k, or limit it with --max-k")
+    if band is not None and not diagnose:
+        raise typer.BadParameter("--band needs --diagnose")
+    spans = unit_from(unit or ("sentence" if diagnose else "token"))
+    part = target_from(target)
+
+    from jopa import explanation
+    from jopa.loading import load
+    from jopa.methods import make_method
+
+    if compare is None:
+        given = dict(map(setting, settings or []))
+        chosen = [make_method(method, **given if budget is None else given | {"budget": budget})]
+    else:
+        chosen = [make_method(name.strip()) for name in compare.split(",")]
+        if settings or budget is not None:
+            raise SettingError("--compare runs each method with its own settings; leave out --set and --budget")
+    options = {
+        "k": k,
+        "until_pr": until_pr,
+        "max_k": max_k,
+        "unit": spans,
+        "removal": removal,
+        "system": system,
+        "prefix": prefix,
+        "prefill": prefill,
+        "output": output,
+        "target": part,
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "seed": seed,
+        "all_effects": all_effects,
+        "batch_size": batch_size,
+    }
+    profiles: list[Profile] = []
+    with progress_bar() as progress:
+        progress("loading the model", 0, None)
+        options |= {"progress": progress}
+        began = time.perf_counter()
+        language_model = load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+        loading = time.perf_counter() - began
+        if diagnose:
+            from jopa import diagnosis
+
+            for name in ("k", "until_pr", "max_k", "all_effects"):
+                del options[name]
+            options |= {"removal": removal or "delete", "band": band_of(band) if band else diagnosis.BAND}
+            diagnosed = diagnosis.diagnose(text, model=language_model, **options)
+            deliver = partial(_deliver_diagnosis, diagnosed, json_path, html_path)
+        else:
+            options |= {"on_profile": profiles.append}
+            if compare is None:
+                found = [explanation.explain(text, model=language_model, method=chosen[0], **options)]
+            else:
+                options["removal"] = removal or "delete"
+                found = list(explanation.compare(text, chosen, model=language_model, **options))
+            deliver = partial(_deliver, found, compare is not None, json_path, html_path)
+    deliver()
+    if profile:
+        _tell_cost([each.name for each in chosen], profiles, loading)
+
+
+def _deliver(found: Sequence[Attribution], compared: bool, json_path: Path | None, html_path: Path | None) -> None:
+    """Show and write what was found."""
+    from jopa.attribution import comparison_json
+    from jopa.report import comparison_html, to_html
+    from jopa.terminal import comparison_table, to_terminal
+
+    record = comparison_json(found) if compared else found[0].to_json()
+    view = comparison_table(found) if compared else to_terminal(found[0])
+    hand_out(record, view, lambda: comparison_html(found) if compared else to_html(found[0]), json_path, html_path)
+    for attribution in found:
+        if not (attribution.details or {}).get("until_pr", {}).get("reached", True):
+            typer.echo(f"jopa: {attribution.method['name']}: {attribution.stop}", err=True)
+
+
+def _tell_cost(names: Sequence[str], profiles: Sequence[Profile], loading: float) -> None:
+    """What each method's explanation cost, on stderr; the model was loaded for the first."""
+    from jopa.profile import profile_table
+
+    for name, profile in zip(names, profiles, strict=True):
+        whole = replace(profile, loading=loading, seconds=profile.seconds + loading)
+        typer.echo(f"\n{name}\n{profile_table(whole)}", err=True)
+        loading = 0.0
+
+
+def _deliver_diagnosis(diagnosis: Diagnosis, json_path: Path | None, html_path: Path | None) -> None:
+    """Show and write a diagnosis."""
+    from jopa.report import diagnosis_html
+    from jopa.terminal import diagnosis_view
+
+    hand_out(diagnosis.to_json(), diagnosis_view(diagnosis), lambda: diagnosis_html(diagnosis), json_path, html_path)

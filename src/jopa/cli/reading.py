@@ -1,0 +1,94 @@
+"""What the user wrote, as values: prompts from files, units, spans, bands, settings.
+
+Whatever cannot be read is refused here, naming it and the form it should have.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from jopa.errors import InputFileError, SettingError
+
+if TYPE_CHECKING:
+    from jopa.prompt import Message, Span
+
+
+def prompt_from(prompt: str | None, file: Path | None, messages: Path | None) -> str | list[Message]:
+    """The prompt from the one place where the user put it."""
+    if sum(source is not None for source in (prompt, file, messages)) != 1:
+        raise typer.BadParameter("give exactly one of PROMPT, --file and --messages")
+    if prompt is not None:
+        return prompt
+    if file is not None:
+        return read_text(file).removesuffix("\n").removesuffix("\r")
+    assert messages is not None
+    try:
+        chat = json.loads(read_text(messages))
+    except ValueError as error:
+        raise InputFileError(f"'{messages}' is no JSON: {error}") from error
+    if not isinstance(chat, list) or not all(isinstance(message, dict) for message in chat):
+        raise InputFileError(
+            f'\'{messages}\' must hold a JSON list of chat messages, as [{{"role": "user", "content": "…"}}]'
+        )
+    return chat
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, line ends untouched; '-' is stdin."""
+    try:
+        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        raise InputFileError(f"cannot read '{path}': {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputFileError(f"'{path}' is not UTF-8: byte {error.start} cannot be read; save it as UTF-8") from error
+
+
+def unit_from(unit: str) -> str | list[Span]:
+    """A unit's name, or the character spans START-END,START-END."""
+    if not unit[:1].isdigit():
+        return unit
+    try:
+        return [_span(part, "-") for part in unit.split(",")]
+    except ValueError:
+        raise SettingError(f"cannot read the spans '{unit}': write them as 0-10,12-20") from None
+
+
+def target_from(target: str | None) -> Span | str | None:
+    """A target as a range of output tokens START:END, or a text that occurs in the output."""
+    if target is None:
+        return None
+    try:
+        return _span(target, ":")
+    except ValueError:
+        return target
+
+
+def _span(text: str, separator: str) -> Span:
+    start, end = text.split(separator)
+    return int(start), int(end)
+
+
+def band_of(text: str) -> tuple[float, float]:
+    """A band LOW:HIGH."""
+    try:
+        low, high = map(float, text.split(":"))
+    except ValueError:
+        raise SettingError(f"cannot read the band '{text}': write it as 0.95:1.05") from None
+    return low, high
+
+
+def setting(assignment: str) -> tuple[str, Any]:
+    """NAME=VALUE, the value as JSON where it is JSON (numbers, true, false), else as text."""
+    name, equals, value = assignment.partition("=")
+    if not equals:
+        raise SettingError(f"cannot read the setting '{assignment}': write NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

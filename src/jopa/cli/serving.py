@@ -1,0 +1,60 @@
+"""`jopa serve`, `methods` and `models`: the page, and what there is to choose from."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Its port; 0: any free one.", min=0, max=65535)] = 7860,
+    model: Annotated[
+        str | None, typer.Option(help="Hub id, folder or .gguf file.", show_default="the bundled model")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.", show_default="the best there is")
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="float32, bfloat16 or float16.", show_default="bfloat16 on CUDA, else float32"),
+    ] = None,
+    share_password: Annotated[
+        str | None, typer.Option(help="What visitors must know; any user name.", show_default=False)
+    ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Let other machines in without a password.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Open the web page: type a prompt, watch the search, take units out and put them back."""
+    from jopa import app as page
+    from jopa.loading import load
+
+    page.serve(
+        lambda: load(model, device=device, dtype=dtype),
+        host=host,
+        port=port,
+        password=share_password,
+        insecure=insecure,
+        on_ready=lambda url: typer.echo(f"{url}  (Ctrl-C ends it)"),
+    )
+
+
+def methods() -> None:
+    """List the methods, one line each."""
+    from jopa.methods import METHODS
+
+    needs = {"scores": "black box", "gradient": "gradient", "attention": "attention", "model": "model"}
+    rows = [("METHOD", "NEEDS", "COST IN FFE", "WHAT IT IS")]
+    rows += [(name, needs[method.requires], method.cost, method.summary) for name, method in METHODS.items()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        typer.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def models() -> None:
+    """List the models that need no download, one line each."""
+    from jopa.loading import local_models
+
+    for name, where in local_models():
+        typer.echo(f"{name}  {where}")
