@@ -6,6 +6,7 @@ print(attribution.chosen, attribution.probability_ratio)
 """
 
 from jopa.attribution import Attribution
+from jopa.detection import Verdict, detect
 from jopa.diagnosis import Diagnosis, diagnose
 from jopa.errors import InputFileError, JopaError, ModelError, PromptError, ScoringError, SettingError
 from jopa.explanation import compare, explain
@@ -39,9 +40,11 @@ __all__ = [
     "Selection",
     "SettingError",
     "Unit",
+    "Verdict",
     "WhiteBoxScorer",
     "build_prompt",
     "compare",
+    "detect",
     "diagnose",
     "explain",
     "load",
