@@ -1,8 +1,8 @@
 """The default search: a surrogate proposes sets of k units, the model disposes.
 
     guide     how much each unit may matter: the norm of the gradient by its embeddings, ‖∂ log p(y) / ∂ e_i‖₂, where
-              the scorer looks inside; else the effect of the segment of the prompt that it lies in
-    start     the units that the guide puts first, each removed alone
+              the scorer looks inside; else the effect of the stretch of the prompt that it lies in
+    start     every unit removed once: alone, or in a long prompt with its neighbours, a stretch at a time
     rounds    fit a Gaussian process to everything scored; score the sets with the largest expected improvement
     proof     when little improvement is expected, score what is left of the best set's one-swap neighbourhood
 
@@ -17,7 +17,7 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 from jopa.errors import SettingError
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 # Settings of the sweep in benchmarks/NOTES.md.
 _START_SHARE = 0.4
-"""The most of the masks that the budget affords which remove one unit alone; 1/k of them if that is less, because a
-set of k units says something of each."""
+"""The most of the masks that the budget affords which go into the start; 1/k of them if that is less, because a set of
+k units says something of each."""
 _GUIDE_FLOOR = 0.05
 """Weight, relative to the strongest unit's, of a unit that the guide gives none."""
 _NEGLIGIBLE = 1e-3
@@ -47,7 +47,7 @@ much, by their uncertainty, and keep little of it."""
 _STRONG_OTHERS = 6
 """Units that are tried in pairs, whatever is expected, before a size is closed."""
 _MOST_EVIDENCE = 300
-"""Units alone, and as many sets, that the surrogate learns from."""
+"""Units alone and stretches, and as many sets, that the surrogate learns from."""
 _CONTENDERS = 128
 """Sets from which a batch is chosen."""
 _CHUNK = 16
@@ -126,6 +126,7 @@ class _Search:
         self._traces: dict[int, list[TraceStep]] = {k: [] for k in ks}
         self._best: dict[int, Units] = {}
         self._stops: dict[int, str] = {}
+        self._stretches: list[Units] = []
         self.open = list(self._traces)
         self.weights = torch.ones(problem.n_units, dtype=torch.double)
 
@@ -166,49 +167,45 @@ class _Search:
                 self._close(k, f"all {n_sets:,} sets of {k} scored" if n_sets > 1 else "no other set to score")
 
     def guide(self) -> None:
-        """Weigh the units, and remove alone those that weigh most."""
+        """Weigh the units; then remove each of them once, alone or, where that is too much, with its neighbours."""
         if not self.open or not self.affordable():
             return
-        n_units = self._problem.n_units
         if isinstance(self._problem.scorer, WhiteBoxScorer) and self.affordable() > 2 * _GUIDE_COST:
             self._weigh(self._problem.gradient_norms().double())
-        n_alone = math.ceil(min(_START_SHARE, len(self.open) / sum(self.open)) * self.affordable())
-        if n_alone < n_units and self.weights.min() == 1:
-            n_alone = math.ceil(n_alone / 2)
-            self._weigh_segments(n_alone)
-        strongest = self.weights.argsort(descending=True, stable=True).tolist()
-        self.score(frozenset([unit]) for unit in strongest[:n_alone])
+        n_units = self._problem.n_units
+        share = min(_START_SHARE, len(self.open) / sum(self.open))
+        if n_stretches := min(n_units, math.ceil(share * self.affordable())):
+            ends = [round(i * n_units / n_stretches) for i in range(n_stretches + 1)]
+            self._stretches = [frozenset(range(start, end)) for start, end in pairwise(ends)]
+            self.score(self._stretches)
+            if self.weights.min() == 1:
+                self._weigh_by_stretches()
 
     def _weigh(self, strength: Float[Tensor, "units"]) -> None:
         """Take non-negative strengths as weights; a unit without any keeps a little."""
         if strength.max() > 0:
             self.weights = (strength / strength.max() + _GUIDE_FLOOR) / (1 + _GUIDE_FLOOR)
 
-    def _weigh_segments(self, n_segments: int) -> None:
-        """Weigh each unit by what its segment of the prompt does for each of its units."""
+    def _weigh_by_stretches(self) -> None:
+        """Weigh each unit by what its stretch of the prompt does for each of its units."""
         import torch
 
-        n_units = self._problem.n_units
-        ends = [round(i * n_units / n_segments) for i in range(n_segments + 1)]
-        segments = [frozenset(range(*ends[i : i + 2])) for i in range(n_segments)]
-        self.score(segments)
-        strength = torch.zeros(n_units, dtype=torch.double)
-        for segment in segments:
-            strength[list(segment)] = max(0.0, -self._changes.get(segment, 0.0)) / len(segment)
+        strength = torch.zeros(self._problem.n_units, dtype=torch.double)
+        for stretch in self._stretches:
+            strength[list(stretch)] = max(0.0, -self._changes.get(stretch, 0.0)) / len(stretch)
         self._weigh(strength)
 
     def evidence(self) -> tuple[Float[Tensor, "sets units"], Float[Tensor, "sets"]]:
-        """What the surrogate learns from, and its f(S): scored units and sets no larger than those asked for.
+        """What the surrogate learns from, and its f(S): units alone, stretches, sets no larger than those asked for.
 
-        Segments are left out, whose effects say little of small sets; so are the weaker sets of a long search, because
-        the surrogate's time grows with the cube of their number.
+        The weaker sets of a long search are left out, because the surrogate's time grows with the cube of their number.
         """
         import torch
 
         strongest = sorted(self._changes, key=lambda units: self._changes[units])
-        alone = [units for units in strongest if len(units) == 1]
-        together = [units for units in strongest if 1 < len(units) <= max(self._traces)]
-        known = alone[:_MOST_EVIDENCE] + together[:_MOST_EVIDENCE]
+        few = [units for units in strongest if len(units) == 1 or units in self._stretches]
+        many = [units for units in strongest if 1 < len(units) <= max(self._traces) and units not in self._stretches]
+        known = few[:_MOST_EVIDENCE] + many[:_MOST_EVIDENCE]
         changes = torch.tensor([self._changes[units] for units in known], dtype=torch.double)
         return set_rows(known, range(self._problem.n_units)), changes
 
