@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from jopa.cli.options import Debug
 from jopa.cli.showing import fail
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def bench(
         int | None, typer.Option(help="Ray workers.", show_default="one a GPU, or one a processor")
     ] = None,
     worker_cpus: Annotated[int, typer.Option(help="Processors of each Ray worker.")] = 1,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Run an experiment: every method on every prompt, one record a cell; goes on where it stopped."""
     from jopa.bench import run_bench, serially
@@ -97,7 +98,7 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="Where the report goes.", show_default="the run's own folder, report/")
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Turn the records of a benchmark run into tables, figures and a page; runs no model."""
     from jopa.benchmark_report import write_report
@@ -115,7 +116,7 @@ def gallery(
         str | None,
         typer.Option("--methods", help="Two methods, LABEL;LABEL.", show_default="the baseline and leave-one-out"),
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Show what two methods chose on the same prompts, and the answers without it; runs no model."""
     from jopa.gallery import write_gallery

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from jopa.cli.options import Debug, Device, Dtype, Model, TrustRemoteCode
 from jopa.cli.reading import read_text
 from jopa.cli.showing import fail, hand_out, progress_bar, require_writable
 
@@ -41,24 +42,15 @@ def detect(
     json_path: Annotated[
         Path | None, typer.Option("--json", help="Write one prompt's verdict as JSON ('-': stdout).")
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Hub id, folder or .gguf file.", show_default="the bundled model")
-    ] = None,
+    model: Model = None,
     k: Annotated[int, typer.Option("--k", "-k", help="How many units to attribute the answer to.")] = 3,
     budget: Annotated[int, typer.Option(help="What the search for them may spend.")] = 8,
     max_new_tokens: Annotated[int, typer.Option(help="The most tokens of an answer.")] = 16,
     most_tokens: Annotated[int, typer.Option(help="A longer prompt, template included, is refused.")] = 1024,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.", show_default="the best there is")
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(help="float32, bfloat16 or float16.", show_default="bfloat16 on CUDA, else float32"),
-    ] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
-    ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    device: Device = None,
+    dtype: Dtype = None,
+    trust_remote_code: TrustRemoteCode = False,
+    debug: Debug = False,
 ) -> None:
     """Say how hostile prompts look, from how the model reacts to them, and where; keeps no answer's text."""
     if not prompts and not files:

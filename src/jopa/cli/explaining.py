@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from jopa.cli.options import Debug, Device, Dtype, Model, TrustRemoteCode
 from jopa.cli.reading import band_of, prompt_from, setting, target_from, unit_from
 from jopa.cli.showing import hand_out, progress_bar, require_writable
 from jopa.errors import SettingError
@@ -37,9 +38,7 @@ def explain(
     messages: Annotated[
         Path | None, typer.Option(help="Chat messages, a JSON list; the last user message is explained.")
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Hub id, folder or .gguf file.", show_default="the bundled model")
-    ] = None,
+    model: Model = None,
     k: Annotated[int, typer.Option("--k", "-k", help="How many units to find.")] = 3,
     until_pr: Annotated[
         float | None,
@@ -84,18 +83,11 @@ def explain(
         Path | None, typer.Option("--json", help="Write the attribution as JSON ('-': stdout).")
     ] = None,
     html_path: Annotated[Path | None, typer.Option("--html", help="Write one self-contained page.")] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.", show_default="the best there is")
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(help="float32, bfloat16 or float16.", show_default="bfloat16 on CUDA, else float32"),
-    ] = None,
+    device: Device = None,
+    dtype: Dtype = None,
     batch_size: Annotated[int | None, typer.Option(help="Masks in one forward.", show_default="as many as pay")] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
-    ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    trust_remote_code: TrustRemoteCode = False,
+    debug: Debug = False,
 ) -> None:
     """Find the k units of a prompt that together made the model answer as it did."""
     text = prompt_from(prompt, file, messages)

@@ -6,25 +6,20 @@ from typing import Annotated
 
 import typer
 
+from jopa.cli.options import Debug, Device, Dtype, Model
+
 
 def serve(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Its port; 0: any free one.", min=0, max=65535)] = 7860,
-    model: Annotated[
-        str | None, typer.Option(help="Hub id, folder or .gguf file.", show_default="the bundled model")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.", show_default="the best there is")
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(help="float32, bfloat16 or float16.", show_default="bfloat16 on CUDA, else float32"),
-    ] = None,
+    model: Model = None,
+    device: Device = None,
+    dtype: Dtype = None,
     share_password: Annotated[
         str | None, typer.Option(help="What visitors must know; any user name.", show_default=False)
     ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Let other machines in without a password.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Open the web page: type a prompt, watch the search, take units out and put them back."""
     from jopa import app as page

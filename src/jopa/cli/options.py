@@ -1,0 +1,15 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Model = Annotated[str | None, typer.Option(help="Hub id, folder or .gguf file.", show_default="the bundled model")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.", show_default="the best there is")]
+Dtype = Annotated[
+    str | None, typer.Option(help="float32, bfloat16 or float16.", show_default="bfloat16 on CUDA, else float32")
+]
+TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
