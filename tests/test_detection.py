@@ -69,10 +69,10 @@ def test_the_phrases_are_written_as_they_are_looked_for():
 
 
 def test_the_peak_is_the_stretch_with_most_above_the_mean():
-    assert peak([1, 1, 9, 8, 1, 1]) == (2, 4)
-    assert peak([9, 1, 1, 9, 9, 1]) == (3, 5)
+    assert peak([1.0, 1.0, 9.0, 8.0, 1.0, 1.0]) == (2, 4)
+    assert peak([9.0, 1.0, 1.0, 9.0, 9.0, 1.0]) == (3, 5)
     assert peak([2.0]) == (0, 1)
-    assert peak([3, 3, 3]) == (0, 1)
+    assert peak([3.0, 3.0, 3.0]) == (0, 1)
 
 
 def test_the_peak_equals_the_best_of_all_stretches():
@@ -83,8 +83,8 @@ def test_the_peak_equals_the_best_of_all_stretches():
 
 
 def test_windows_are_means_of_neighbours():
-    assert window_means([1, 2, 3, 6], width=2) == pytest.approx([1.5, 2.5, 4.5])
-    assert window_means([1, 2], width=10) == pytest.approx([1.5])
+    assert window_means([1.0, 2.0, 3.0, 6.0], width=2) == pytest.approx([1.5, 2.5, 4.5])
+    assert window_means([1.0, 2.0], width=10) == pytest.approx([1.5])
 
 
 @pytest.mark.parametrize(("k", "n_units"), [(2, 5), (3, 7), (3, 12)])
