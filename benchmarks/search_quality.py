@@ -260,7 +260,7 @@ def picture(lines: list[dict], path: Path) -> None:
         axes.set(
             title=f"{length} prompts", xlabel="work (FFE)", ylabel="mean regret (nats per output token)", xscale="log"
         )
-        axes.legend()
+        axes.legend(loc="upper right")
     figure.savefig(path, dpi=150)
 
 
