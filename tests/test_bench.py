@@ -616,8 +616,11 @@ def test_the_command_refuses_in_a_line(command, toml, tmp_path, arguments, code,
 
 
 SLOWLY = """
+import signal
 import time
 from jopa import cli, records
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored
 
 append = records.Journal.append
 
