@@ -98,11 +98,11 @@ def test_the_same_records_as_in_this_process(cluster, home, tmp_path):
 def test_a_worker_that_is_killed_at_work_loses_no_cell(cluster, home, tmp_path):
     wanted = tiny_bench.experiment(home, [make_method("random"), Slow(), make_method("ablation")])
     killed = []
+    over = threading.Event()
 
     def kill():
         """SIGKILL for the first worker whose search is on record, while it is at its next."""
-        deadline = time.monotonic() + 60
-        while not killed and time.monotonic() < deadline:
+        while not killed and not over.is_set():
             if len(read_lines(tmp_path / "selections.jsonl")) >= 2:
                 for actor in _workers()[:1]:
                     os.kill(actor, signal.SIGKILL)
@@ -111,8 +111,11 @@ def test_a_worker_that_is_killed_at_work_loses_no_cell(cluster, home, tmp_path):
 
     thread = threading.Thread(target=kill)
     thread.start()
-    outcome = run_bench(wanted, tmp_path, mapper=RayMap(workers=2))
-    thread.join()
+    try:
+        outcome = run_bench(wanted, tmp_path, mapper=RayMap(workers=2))
+    finally:
+        over.set()
+        thread.join()
     assert len(killed) == 1
     assert (outcome.done, outcome.failed) == (24, 0)
     assert set(Counter(keys(cells(tmp_path))).values()) == {1}
