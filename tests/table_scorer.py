@@ -53,6 +53,10 @@ class TableWhiteBoxScorer(TableScorer):
         """As if every unit had one embedding of one number, 1: its derivative is the mask's."""
         return self.mask_gradient(torch.ones(self.n_units, dtype=torch.bool)).abs()
 
+    def attention_gradient(self, factors: torch.Tensor) -> torch.Tensor:
+        """As if a unit's mask were the attention paid to it."""
+        return factors * self.relaxed_gradients(factors[None])[1][0]
+
     def attention(self) -> torch.Tensor:
         """Two layers; the last looks at what matters alone."""
         alone = [self.log_prob(frozenset()) - self.log_prob(frozenset({i})) for i in range(self.n_units)]

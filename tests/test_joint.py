@@ -181,6 +181,9 @@ def test_a_guide_that_knows_nothing_does_no_harm():
         def mask_gradient(self, keep):
             return torch.zeros(self.n_units)
 
+        def attention_gradient(self, factors):
+            return torch.zeros(self.n_units)
+
         def relaxed_log_probs(self, factors):
             raise AssertionError
 
@@ -193,6 +196,90 @@ def test_a_guide_that_knows_nothing_does_no_harm():
     scorer = Blind(16, redundant_pair)
     assert isinstance(scorer, jopa.WhiteBoxScorer)
     assert chosen(JointSearch(), jopa.Problem(scorer), 3) in best_sets(scorer, 3)
+
+
+class Inside(TableScorer):
+    """60 units that hardly do anything alone. Three do everything together, any two of them a tenth of it; a scorer
+    that looks inside sees the slopes between the corners."""
+
+    strong = (7, 29, 51)
+
+    def __init__(self):
+        super().__init__(60, lambda removed: float(self.between(self.corner(removed))))
+        self.gradients = 0
+
+    def corner(self, removed):
+        factors = torch.ones(60, dtype=torch.double)
+        factors[list(removed)] = 0
+        return factors
+
+    def between(self, factors):
+        gone = 1 - factors[list(self.strong)]
+        pairs = gone[0] * gone[1] + gone[0] * gone[2] + gone[1] * gone[2]
+        return -5.0 - pairs - 7.0 * gone.prod() - 0.02 * (1 - factors).sum()
+
+    @property
+    def ffe(self):
+        return len(self.asked) + 3.0 * self.gradients
+
+    def gradient_norms(self):
+        self.gradients += 1
+        return torch.ones(60)
+
+    def attention_gradient(self, factors):
+        self.gradients += 1
+        factors = factors.double().requires_grad_()
+        (gradient,) = torch.autograd.grad(self.between(factors), factors)
+        return (factors * gradient).detach().float()
+
+    def mask_gradient(self, keep):
+        raise AssertionError
+
+    relaxed_log_probs = relaxed_gradients = mask_gradient
+
+    def attention(self):
+        raise AssertionError
+
+
+def test_what_the_gradient_at_the_best_set_foretells_is_tried_next():
+    class Watched(Inside):
+        def attention_gradient(self, factors):
+            looks.append((len(self.asked), frozenset((factors < 0.1).nonzero()[:, 0].tolist())))
+            assert set(factors.tolist()) == {0.5, float(torch.tensor(math.exp(-5)))}
+            return super().attention_gradient(factors)
+
+    looks = []
+    scorer = Watched()
+    assert isinstance(scorer, jopa.WhiteBoxScorer)
+    JointSearch(budget=60, batch=4).run(jopa.Problem(scorer), 3)
+    n_asked, best = looks[0]
+    assert scorer.log_prob(best) == min(scorer.log_prob(units) for units in scorer.asked[:n_asked] if len(units) == 3)
+    assert any(len(units & set(Inside.strong)) == 1 for units in scorer.asked[n_asked : n_asked + 4])
+    assert all(len(set(units)) == 3 for _, units in looks)
+    assert len({units for _, units in looks}) == len(looks)  # never twice at the same set
+    blind = black_box(60, Inside().log_prob)
+    JointSearch(budget=60, batch=4).run(blind, 3)
+    assert blind.ffe <= 60
+
+
+def test_a_model_whose_attention_takes_no_factors_is_searched_without():
+    class Refuses(Inside):
+        def attention_gradient(self, factors):
+            raise jopa.ScoringError("cannot be made weaker")
+
+    scorer = Refuses()
+    question = jopa.Problem(scorer)
+    assert len(chosen(JointSearch(budget=60), question, 3)) == 3
+    assert scorer.gradients == 1
+    assert question.ffe > 50
+
+
+def test_sizes_take_turns_at_gradients():
+    scorer = Inside()
+    selections = JointSearch(budget=150).run_nested(jopa.Problem(scorer), [1, 2, 4])
+    assert [len(selection.removed) for selection in selections] == [1, 2, 4]
+    assert scorer.ffe <= 150
+    assert 2 < scorer.gradients < 20
 
 
 @pytest.mark.parametrize("setting", [{"budget": 0}, {"seconds": 0.0}, {"seconds": math.nan}, {"batch": 0}])
@@ -220,6 +307,24 @@ def test_the_surrogate_gives_back_what_it_was_told_and_is_sure_of_it():
     again, _ = surrogate._condition(masks, range(6))
     assert torch.allclose(again, changes, atol=0.01)
     assert (surrogate.expected_improvement(masks, range(6), float(changes.min())) < 0.01).all()
+
+
+def test_the_surrogate_half_believes_what_is_foretold():
+    from jopa.set_process import Foretold, fit, set_rows
+
+    scored = [(i,) for i in range(6)] + [(0, 1, 2)]
+    masks = set_rows(scored, range(6))
+    changes = torch.tensor([-0.5, -0.4, -0.3, -0.2, -0.2, -0.1, -2.0], dtype=torch.double)
+    weights = torch.ones(6, dtype=torch.double)
+    larger, smaller = set_rows([(0, 1, 2, 5)], range(6)), set_rows([(0, 2)], range(6))
+    before, _ = fit(masks, changes, weights)._condition(torch.cat([larger, smaller]), range(6))
+    told = Foretold(torch.cat([larger, smaller]), torch.tensor([-6.0, -0.9]).double(), masks[[6, 6]])
+    surrogate = fit(masks, changes, weights, told)
+    after, _ = surrogate._condition(torch.cat([larger, smaller]), range(6))
+    assert -6.0 < after[0] < before[0] - 1
+    assert abs(after[1] + 0.9) < abs(before[1] + 0.9)
+    again, _ = surrogate._condition(masks, range(6))
+    assert torch.allclose(again, changes, atol=0.01)  # what was scored stays certain
 
 
 def test_a_budget_may_end_before_every_size_had_its_turn():

@@ -190,6 +190,56 @@ def test_gradient_norms_equal_a_plain_backward_by_the_embeddings(tiny):
         assert scorer.ffe == other.ffe
 
 
+@pytest.mark.parametrize("reuse_prefix", [True, False])
+@pytest.mark.parametrize("hidden", [(), (0,), (2, 5, 7)])
+def test_full_attention_changes_nothing_and_none_hides(tiny, reuse_prefix, hidden):
+    prompt, output = case(tiny, system="please tell me what you think")
+    scorer = jopa.ModelScorer(tiny, prompt, output, "hide", reuse_prefix=reuse_prefix)
+    log_factors = torch.zeros(9)
+    log_factors[list(hidden)] = -1e9
+    damped = scorer._masked.damped_log_probs(log_factors).detach()
+    assert torch.allclose(damped, scorer.log_probs(keep_masks(9, [hidden]))[0], atol=1e-4, rtol=0)
+
+
+def test_attention_gradient_equals_finite_differences(tiny):
+    if tiny.id == "tiny-moe":
+        pytest.skip("a small step may choose other experts")
+    prompt, output = case(tiny, unit=[(0, 5), (6, 13), (20, 30), (31, 46)], target=(1, 5))
+    scorer = jopa.ModelScorer(tiny, prompt, output, "delete")
+    factors, step = torch.tensor([0.5, 0.2, 1.0, 0.02]), 2e-2
+    gradient = scorer.attention_gradient(factors)
+    assert gradient.dtype == torch.float32
+    assert gradient.abs().max() > 0.1
+    for unit in range(4):
+        change = torch.zeros(4)
+        change[unit] = step
+        with torch.no_grad():
+            up, down = (
+                scorer._masked.damped_log_probs(factors.log() + sign * change).double().sum() for sign in (1, -1)
+            )
+        assert float(gradient[unit]) == pytest.approx(float(up - down) / (2 * step), rel=2e-2, abs=5e-3)
+
+
+def test_an_attention_gradient_counts_as_three_forwards(llama):
+    prompt, output = case(llama, system="please tell me what you think")
+    scorer = jopa.ModelScorer(llama, prompt, output, "delete")
+    prefix = scorer._forward.prefix().length
+    scorer.attention_gradient(torch.full((9,), 0.5))
+    assert prefix > 0
+    assert scorer.work.tokens == prefix + 3 * (len(prompt.ids) + len(output.ids) - 1 - prefix)
+    assert (scorer.work.forwards, scorer.work.backwards) == (2, 1)
+
+
+def test_attention_that_takes_no_factors_and_too_much_of_it_are_one_line(llama, monkeypatch):
+    prompt, output = case(llama)
+    monkeypatch.setattr("jopa.scoring._MOST_ATTENTION", 1000)
+    with pytest.raises(jopa.ScoringError, match="too many"):
+        jopa.ModelScorer(llama, prompt, output, "delete").attention_gradient(torch.ones(9))
+    monkeypatch.setattr("jopa.forward.can_be_damped", lambda _model: False)
+    with pytest.raises(jopa.ScoringError, match="cannot be made weaker"):
+        jopa.ModelScorer(llama, prompt, output, "delete").attention_gradient(torch.ones(9))
+
+
 @pytest.mark.parametrize("removal", REMOVALS)
 @pytest.mark.parametrize("batch_size", [None, 2])
 def test_log_distributions_equal_one_plain_forward_a_mask(tiny, removal, batch_size):

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from jopa.batching import Limits
+from jopa.damping import can_be_damped, damped_masks
 from jopa.errors import ModelError, ScoringError
 from jopa.model import LanguageModel, evaluating
 from jopa.prefixes import Prefix, can_be_cut, new_cache, recorded
@@ -86,6 +87,8 @@ class TargetForward:
         self.takes_positions = "position_ids" in parameters
         self.keeps_rows = "past_key_values" in parameters and can_be_cut(model.model)
         """Whether the cache of a row can serve as the beginning of others."""
+        self.damps = can_be_damped(model.model)
+        """Whether attention to single tokens can be made weaker."""
         self.work = Work()
         self._ids = prefix
         self._targets = targets
@@ -124,6 +127,7 @@ class TargetForward:
         inputs: dict[str, Tensor],
         lengths: Sequence[int],
         attention_mask: Int[Tensor, "rows all"] | None = None,
+        log_factors: Float[Tensor, "all"] | None = None,
     ) -> Float[Tensor, "rows out"]:
         """Log-probabilities of the target tokens behind the common prefix; differentiable where gradients are enabled.
 
@@ -132,7 +136,7 @@ class TargetForward:
         Returns:
             float32, in nats, on the model's device.
         """
-        return self.log_probs(self.logits(inputs, lengths, attention_mask)[0])
+        return self.log_probs(self.logits(inputs, lengths, attention_mask, log_factors=log_factors)[0])
 
     def logits(
         self,
@@ -141,6 +145,7 @@ class TargetForward:
         attention_mask: Int[Tensor, "rows all"] | None = None,
         base: Prefix | None = None,
         keep: Sequence[int] = (),
+        log_factors: Float[Tensor, "all"] | None = None,
     ) -> tuple[Float[Tensor, "rows out vocab"], list[Prefix]]:
         """What the language-model head says at the target positions: one forward.
 
@@ -150,6 +155,7 @@ class TargetForward:
             attention_mask: 0 where no token may attend, base included; without it every token counts.
             base: what the rows begin with; by default the common prefix.
             keep: keep the cache of so many tokens of each row, base included; by default none.
+            log_factors: of the attention paid to each token of a single row of `inputs_embeds`, base included.
 
         Returns:
             Logits in the model's dtype, on its device; and the caches that were to be kept.
@@ -169,6 +175,11 @@ class TargetForward:
         cache = base.for_rows(n_rows, bool(keep)) if base.length else new_cache() if keep else None
         if cache is not None:
             arguments["past_key_values"] = cache
+        if log_factors is not None:
+            masks = damped_masks(
+                self.model.model, inputs["inputs_embeds"], cache, arguments.get("attention_mask"), log_factors
+            )
+            arguments["attention_mask"] = masks
         with evaluating(self.model.model), _reading_only(self.model, reads), self.in_model():
             logits = self.model.model(**arguments, use_cache=cache is not None).logits
         padding = n_rows * width - sum(lengths)

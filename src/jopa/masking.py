@@ -150,6 +150,17 @@ class MaskedForward:
         self._remember(new, {id(bases[batch.base]) for batch in batches})
         return results
 
+    def damped_log_probs(self, log_factors: Float[Tensor, "units"]) -> Float[Tensor, "out"]:
+        """Log-probabilities of the target with nothing removed, but the attention paid to each unit multiplied by its
+        factor (`damping`); differentiable by the factors' logarithms."""
+        import torch
+
+        start = self.forward.prefix().length
+        by_position = torch.where(self.unit_of >= 0, log_factors[self.unit_of.clamp(min=0)], 0.0)
+        ids = self.ids[start:]
+        inputs = self.forward.embedded(ids[None], torch.ones(1, len(ids)))
+        return self.forward(inputs, [len(ids)], log_factors=by_position.to(self.forward.model.device))[0]
+
     def _run(
         self, batch: Batch, base: Prefix, visible: Bool[Tensor, "masks tokens"], read: Callable[[Tensor], Tensor]
     ) -> Iterator[tuple[list[int], tuple[Tensor, list[Prefix]]]]:

@@ -128,6 +128,11 @@ class Problem:
         assert isinstance(self.scorer, WhiteBoxScorer)  # as above
         return self.scorer.gradient_norms()
 
+    def attention_gradient(self, factors: Float[Tensor, "units"]) -> Float[Tensor, "units"]:
+        """Derivative of log p(y) by log a, where a multiplies the attention paid to each unit (nats)."""
+        assert isinstance(self.scorer, WhiteBoxScorer)  # as above
+        return self.scorer.attention_gradient(factors)
+
     def relaxed_log_probs(self, factors: Float[Tensor, "rows units"]) -> Float[Tensor, "rows"]:
         """log p(y | m ⊙ x) at fractional masks m, one a row (nats)."""
         assert isinstance(self.scorer, WhiteBoxScorer)  # as above

@@ -12,6 +12,9 @@ to do something in company, in proportion to what is not known about it. Expecte
 Jones, Schonlau & Welch 1998 (https://doi.org/10.1023/A:1008306431147); the sets of a batch are chosen one after
 another, each as if the earlier ones had come out as expected.
 
+Besides what was scored it takes what a gradient foretells: f of a scored set with one unit more or less, give or take
+a share of the variance that this step has in the process.
+
 Sets are rows of 0 and 1. Knows numbers alone: no scorer, no search.
 """
 
@@ -19,6 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,10 +33,27 @@ _DRIFT = 0.3
 _RATES = (0.03, 0.1, 0.3, 1.0)
 """The values of λ to choose from."""
 _JITTER = 1e-6
+_ERROR = 0.5
+"""Variance of a foretold step's error, as a share of the step's own."""
+
+
+@dataclass(frozen=True)
+class Foretold:
+    """Sets that were not scored, each within or around a scored one.
+
+    Attributes:
+        masks: the sets.
+        changes: what f of each should be, in nats.
+        scored: the scored set next to each.
+    """
+
+    masks: Float[Tensor, "foretold units"]
+    changes: Float[Tensor, "foretold"]
+    scored: Float[Tensor, "foretold units"]
 
 
 class SetProcess:
-    """A Gaussian process over sets, conditioned on scored ones."""
+    """A Gaussian process over sets, conditioned on scored and foretold ones."""
 
     def __init__(
         self,
@@ -40,13 +61,21 @@ class SetProcess:
         changes: Float[Tensor, "sets"],
         weights: Float[Tensor, "units"],
         rate: float,
+        foretold: Foretold | None = None,
     ) -> None:
         import torch
 
+        n_scored, units = len(masks), range(masks.shape[1])
+        if foretold is not None:
+            masks, changes = torch.cat([masks, foretold.masks]), torch.cat([changes, foretold.changes])
         self._masks, self._rate, self._factors = masks, rate, (rate * weights).log1p()
-        units = range(masks.shape[1])
         covariance = self._covariance(masks, masks, units)
         covariance.diagonal().add_(_JITTER * covariance.diagonal().mean())
+        if foretold is not None:
+            # f(A) − f(B) has this variance where one of A and B holds the other.
+            of_set = ((foretold.masks @ self._factors).exp() - (foretold.scored @ self._factors).exp()).abs() / rate
+            drift = _DRIFT * (foretold.masks.sum(dim=1) - foretold.scored.sum(dim=1)).square()
+            covariance.diagonal()[n_scored:].add_(_ERROR * (of_set + drift))
         self._root = torch.linalg.cholesky(covariance)
         self._solved = torch.cholesky_solve(changes[:, None], self._root)[:, 0]
         self._scale = max(float(changes @ self._solved) / len(changes), 1e-12)
@@ -115,7 +144,10 @@ class SetProcess:
 
 
 def fit(
-    masks: Float[Tensor, "sets units"], changes: Float[Tensor, "sets"], weights: Float[Tensor, "units"]
+    masks: Float[Tensor, "sets units"],
+    changes: Float[Tensor, "sets"],
+    weights: Float[Tensor, "units"],
+    foretold: Foretold | None = None,
 ) -> SetProcess:
     """Condition on scored sets and their changes (nats), with the λ of the largest marginal likelihood.
 
@@ -123,10 +155,10 @@ def fit(
         masks: the scored sets.
         changes: f of each, in nats.
         weights: w of each unit, in [0, 1].
+        foretold: sets that were not scored, but that something is known of.
     """
-    return max(
-        (SetProcess(masks, changes, weights, rate) for rate in _RATES), key=lambda process: process.log_likelihood
-    )
+    processes = (SetProcess(masks, changes, weights, rate, foretold) for rate in _RATES)
+    return max(processes, key=lambda process: process.log_likelihood)
 
 
 def _expected_improvement(

@@ -3,7 +3,9 @@
     guide     how much each unit may matter: the norm of the gradient by its embeddings, ‖∂ log p(y) / ∂ e_i‖₂, where
               the scorer looks inside; else the effect of the stretch of the prompt that it lies in
     start     every unit removed once: alone, or in a long prompt with its neighbours, a stretch at a time
-    rounds    fit a Gaussian process to everything scored; score the sets with the largest expected improvement
+    rounds    fit a Gaussian process to everything known; score the sets with the largest expected improvement. Where the
+              scorer looks inside, every few rounds begin with a gradient by the attention paid to each unit, at a new
+              best set: it foretells what removing one unit more would do, or leaving one in
     proof     when little improvement is expected, score what is left of the best set's one-swap neighbourhood
 
 The Gaussian process gives units that do nothing alone a chance in company: see `jopa.set_process`.
@@ -20,10 +22,10 @@ from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, ClassVar
 
-from jopa.errors import SettingError
+from jopa.errors import ScoringError, SettingError
 from jopa.problem import NestedMethod, Problem, Selection, TraceStep
 from jopa.scoring import WhiteBoxScorer
-from jopa.set_process import SetProcess, fit, set_rows
+from jopa.set_process import Foretold, SetProcess, fit, set_rows
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -52,8 +54,16 @@ _CONTENDERS = 128
 """Sets from which a batch is chosen."""
 _CHUNK = 16
 """Sets scored in one call before any score is known, and singles: what a mask costs is learnt early."""
-_GUIDE_COST = 3.0
+_GRADIENT_COST = 3.0
 """FFE of a forward and a backward."""
+_FORETELL_EVERY = 4
+"""Rounds from one gradient at the best set to the next."""
+_OUTSIDE, _INSIDE = 0.5, math.exp(-5)
+"""The attention paid to units outside and inside of a set, where the gradient is taken."""
+_STEP_OUT, _STEP_IN = 3.0, 0.35
+"""Foretold change of log p(y): of removing a unit, in derivatives by log a; of leaving one in, in derivatives by a."""
+_MOST_FORETOLD = 1000, 150
+"""Foretold sets that the surrogate learns from, the latest; and those that one gradient foretells."""
 
 Units = frozenset[int]
 
@@ -104,7 +114,8 @@ class JointSearch(NestedMethod):
         search.solve_small()
         search.guide()
         while search.open and search.affordable():
-            surrogate = fit(*search.evidence(), search.weights)
+            search.foretell()
+            surrogate = fit(*search.evidence(), search.weights, search.foretold())
             for k in list(search.open):
                 search.round(k, surrogate)
         return [search.selection(k) for k in ks]
@@ -127,6 +138,11 @@ class _Search:
         self._best: dict[int, Units] = {}
         self._stops: dict[int, str] = {}
         self._stretches: list[Units] = []
+        self._looks_inside = isinstance(problem.scorer, WhiteBoxScorer)
+        self._looked_at: dict[int, list[Units]] = {k: [] for k in ks}
+        self._rounds_since_look = _FORETELL_EVERY
+        self._foretold: list[tuple[Units, Units, float]] = []
+        """A set, the scored set that is a unit smaller or larger, and what f of the first should be."""
         self.open = list(self._traces)
         self.weights = torch.ones(problem.n_units, dtype=torch.double)
 
@@ -170,7 +186,7 @@ class _Search:
         """Weigh the units; then remove each of them once, alone or, where that is too much, with its neighbours."""
         if not self.open or not self.affordable():
             return
-        if isinstance(self._problem.scorer, WhiteBoxScorer) and self.affordable() > 2 * _GUIDE_COST:
+        if self._affords_gradient():
             self._weigh(self._problem.gradient_norms().double())
         n_units = self._problem.n_units
         share = min(_START_SHARE, len(self.open) / sum(self.open))
@@ -180,6 +196,9 @@ class _Search:
             self.score(self._stretches)
             if self.weights.min() == 1:
                 self._weigh_by_stretches()
+
+    def _affords_gradient(self) -> bool:
+        return self._looks_inside and self.affordable() * self._mask_ffe > 2 * _GRADIENT_COST
 
     def _weigh(self, strength: Float[Tensor, "units"]) -> None:
         """Take non-negative strengths as weights; a unit without any keeps a little."""
@@ -209,11 +228,48 @@ class _Search:
         changes = torch.tensor([self._changes[units] for units in known], dtype=torch.double)
         return set_rows(known, range(self._problem.n_units)), changes
 
+    def foretell(self) -> None:
+        """Now and then: what the gradient at the best set of some size says of sets with a unit more or less."""
+        import torch
+
+        if self._rounds_since_look < _FORETELL_EVERY or not self._affords_gradient():
+            return
+        new = [k for k in self.open if k > 1 and k in self._best and self._best[k] not in self._looked_at[k]]
+        if not new:
+            return
+        k = min(new, key=lambda k: len(self._looked_at[k]))
+        best, change = self._best[k], self._changes[self._best[k]]
+        factors = torch.full((self._problem.n_units,), _OUTSIDE)
+        factors[list(best)] = _INSIDE
+        try:
+            gradient = self._problem.attention_gradient(factors).double()
+        except ScoringError:  # this model's attention takes no factors, or the prompt is too long for it
+            self._looks_inside = False
+            return
+        self._rounds_since_look = 0
+        self._looked_at[k].append(best)
+        strongest = gradient.abs().argsort(descending=True, stable=True).tolist()
+        outside = [unit for unit in strongest if unit not in best][: _MOST_FORETOLD[1]]
+        self._foretold += [(best | {unit}, best, change - _STEP_OUT * float(gradient[unit])) for unit in outside]
+        self._foretold += [(best - {unit}, best, change + _STEP_IN * float(gradient[unit]) / _INSIDE) for unit in best]
+
+    def foretold(self) -> Foretold | None:
+        """What the surrogate learns from gradients."""
+        import torch
+
+        known = self._foretold[-_MOST_FORETOLD[0] :]
+        if not known:
+            return None
+        sets, scored, changes = zip(*known, strict=True)
+        units = range(self._problem.n_units)
+        return Foretold(set_rows(sets, units), torch.tensor(changes, dtype=torch.double), set_rows(scored, units))
+
     def round(self, k: int, surrogate: SetProcess) -> None:
         """Score the most promising sets of k units; if there is none, what the proof needs; else close the size."""
         n_sets = min(self._method.batch, self.affordable())
         if not n_sets:
             return
+        self._rounds_since_look += 1
         proposed = self._promising(k, surrogate, n_sets) or self._doubts(k, surrogate)[: 2 * self._method.batch]
         if proposed:
             self.score(proposed)
