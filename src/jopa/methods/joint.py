@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # Settings of the sweep in benchmarks/NOTES.md.
 _START_SHARE = 0.4
 """The most of the masks that the budget affords which go into the start; 1/k of them if that is less, because a set of
-k units says something of each."""
+k units says something of each; and half of that on a long prompt where gradients will say more."""
 _GUIDE_FLOOR = 0.05
 """Weight, relative to the strongest unit's, of a unit that the guide gives none."""
 _NEGLIGIBLE = 1e-3
@@ -191,6 +191,8 @@ class _Search:
         n_units = self._problem.n_units
         share = min(_START_SHARE, len(self.open) / sum(self.open))
         if n_stretches := min(n_units, math.ceil(share * self.affordable())):
+            if self._looks_inside and n_stretches < n_units:
+                n_stretches = math.ceil(n_stretches / 2)
             ends = [round(i * n_units / n_stretches) for i in range(n_stretches + 1)]
             self._stretches = [frozenset(range(start, end)) for start, end in pairwise(ends)]
             self.score(self._stretches)
