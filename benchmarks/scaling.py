@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -121,7 +121,8 @@ def leave_one_out(
 def throughput(model: jopa.LanguageModel, options: argparse.Namespace) -> None:
     """Floating-point operations a second against the matrix product's, by batch size, measured in turns.
 
-    Sets of three units drawn at random: no two alike, and beginnings as different as a search's.
+    Sets of three units drawn at random: no two alike, and beginnings as different as a search's. Beside the engine stand
+    the same rows as transformers computes them, whole and with the head at every position: more work at a better rate.
     """
     import torch
 
@@ -130,21 +131,33 @@ def throughput(model: jopa.LanguageModel, options: argparse.Namespace) -> None:
     random = torch.Generator().manual_seed(options.seed)
     for row in keep:
         row[torch.randperm(90, generator=random)[:3]] = False
+
+    def by_engine(batch_size: int | None) -> float:
+        scorer = jopa.ModelScorer(model, prompt, output, "delete", batch_size=batch_size)
+        scorer.log_probs(keep)
+        return model_flops(model.model, scorer.work.tokens, len(keep) * 30)
+
+    def by_transformers() -> float:
+        ids = torch.tensor([*prompt.ids[:-3], *output.ids], device=model.device).expand(4, -1)
+        with torch.inference_mode():
+            for _ in range(len(keep) // 4):
+                model.model(input_ids=ids, use_cache=False)
+        return model_flops(model.model, len(keep) * ids.shape[1], len(keep) * ids.shape[1])
+
+    tasks: dict[str, Callable[[], float]] = {str(n): partial(by_engine, n) for n in options.batch_sizes}
+    tasks |= {"default": partial(by_engine, None), "transformers alone, 4 whole rows, all logits": by_transformers}
     rows = []
-    for batch_size in [*options.batch_sizes, None]:
+    for name, task in tasks.items():
         shares, rates = [], []
         for _ in range(options.repeats):
             matrix = matrix_rate()
-            scorer = jopa.ModelScorer(model, prompt, output, "delete", batch_size=batch_size)
             start = time.perf_counter()
-            scorer.log_probs(keep)
-            seconds = time.perf_counter() - start
-            rates.append(model_flops(model.model, scorer.work.tokens, len(keep) * 30) / seconds)
+            operations = task()
+            rates.append(operations / (time.perf_counter() - start))
             shares.append(rates[-1] / matrix)
         shares.sort()
         rates.sort()
         middle = len(shares) // 2
-        name = "default" if batch_size is None else batch_size
         rows.append((name, f"{rates[middle] / 1e9:.0f}", f"{100 * shares[middle]:.0f} %"))
     print(table(("batch size (T = 90, output 30)", "GFLOP/s", "of the matrix product's"), rows) + "\n")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from jopa.errors import SettingError
 from jopa.methods.attention import Attention, LastAttention
-from jopa.methods.gradient import ContinuousMask, GradientTimesInput, IntegratedGradients
+from jopa.methods.gradient import AttentionGradient, ContinuousMask, GradientTimesInput, IntegratedGradients
 from jopa.methods.joint import JointSearch
 from jopa.methods.peers import Captum, ReAGent
 from jopa.methods.perturbation import Ablation, Exhaustive, Greedy, Random, Shapley
@@ -25,6 +25,7 @@ METHODS: dict[str, type[Method]] = {
     "context-cite": ContextCite,
     "interactions": Interactions,
     "grad-x-input": GradientTimesInput,
+    "attention-gradient": AttentionGradient,
     "integrated-gradients": IntegratedGradients,
     "continuous-mask": ContinuousMask,
     "attention": Attention,

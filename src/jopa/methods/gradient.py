@@ -1,14 +1,15 @@
-"""Methods that follow the gradient of log p(y | m ⊙ x), where m scales the units' input embeddings.
+"""Methods that follow the gradient of log p(y): by the units' input embeddings, or by the attention paid to them.
 
-F(m) = log p(y | m ⊙ x), in nats, summed over the target; m = 1 is the prompt as it is, m_i = 0 unit i taken away as
+All but the last look at m ⊙ x, where m scales the units' input embeddings. F(m) = log p(y | m ⊙ x), in nats, summed over the target; m = 1 is the prompt as it is, m_i = 0 unit i taken away as
 removal "zero" does. A unit of several tokens has one m_i, and the template keeps its embeddings.
 
     gradient × input         ∂F/∂m_i at m = 1 = Σ_d e_id · ∂ log p/∂e_id, summed over the unit's tokens (d: hidden size)
     integrated gradients     ∫₀¹ ∂F/∂m_i (α·1) dα: the same, averaged over the straight path from zero embeddings
     continuous mask          the m in [0, 1]^T that makes F small while T − k units stay (paper, Appendix A.10)
+    attention gradient       ∂ log p/∂ log a_i, where a_i multiplies the attention paid to unit i; a_i = 0 hides it
 
-Sees units and gradients, never a tokenizer. Whatever the removal, gradients know m ⊙ x alone: how the model reacts when
-tokens are cut out and later ones move up ("delete"), or are hidden, is not in them.
+Sees units and gradients, never a tokenizer. Whatever the removal, gradients know m ⊙ x or a alone: how the model reacts
+when tokens are cut out and later ones move up ("delete") is not in them.
 """
 
 from __future__ import annotations
@@ -50,6 +51,40 @@ class GradientTimesInput(RankingMethod):
     def rank(self, problem: Problem, *, seed: int = 0) -> Ranking:
         """Score every unit by its derivative; the seed changes nothing."""
         return Ranking(tuple(problem.mask_gradient().tolist()), "one gradient")
+
+
+@dataclass(frozen=True)
+class AttentionGradient(RankingMethod):
+    """∂ log p(y) / ∂ log a_i at a = `factor` for every unit, signed.
+
+    a_i multiplies the attention that all later tokens pay to unit i, in every layer and head, before it is normalised:
+    1 is the prompt as it is, 0 hides the unit (removal "hide"). So this is the slope of that removal somewhere between
+    its ends. At 1 attention is often saturated, and units that stand in for each other hide each other's slope; half of
+    the attention to all units at once shows more of both. It costs what gradient × input costs.
+
+    It knows one unit at a time, in the company of others half hidden; not what units do together.
+
+    Attributes:
+        factor: a, the same for all units; more than 0, at most 1.
+    """
+
+    factor: float = 0.5
+
+    name: ClassVar[str] = "attention-gradient"
+    summary: ClassVar[str] = "gradient by the attention paid to each unit, one backward"
+    cost: ClassVar[str] = "3"
+    requires: ClassVar[Needs] = "gradient"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.factor <= 1:
+            raise SettingError(f"factor must be more than 0 and at most 1, got {self.factor}")
+
+    def rank(self, problem: Problem, *, seed: int = 0) -> Ranking:
+        """Score every unit by its derivative; the seed changes nothing."""
+        import torch
+
+        gradient = problem.attention_gradient(torch.full((problem.n_units,), float(self.factor)))
+        return Ranking(tuple(gradient.tolist()), "one gradient")
 
 
 @dataclass(frozen=True)
