@@ -121,8 +121,9 @@ def leave_one_out(
 def throughput(model: jopa.LanguageModel, options: argparse.Namespace) -> None:
     """Floating-point operations a second against the matrix product's, by batch size, measured in turns.
 
-    Sets of three units drawn at random: no two alike, and beginnings as different as a search's. Beside the engine stand
-    the same rows as transformers computes them, whole and with the head at every position: more work at a better rate.
+    Sets of three units drawn at random: no two alike, and beginnings as different as a search's. Beside the engine: the
+    same rows as transformers computes them, whole and with the head at every position, which is more work at a better
+    rate.
     """
     import torch
 
