@@ -8,7 +8,7 @@ import torch
 
 import jopa
 import tiny_models
-from jopa import forward
+from jopa import forward, scoring
 from jopa.scoring import REMOVALS
 
 TEXT = "write a story about the doctor and his patient"
@@ -232,7 +232,7 @@ def test_an_attention_gradient_counts_as_three_forwards(llama):
 
 def test_attention_that_takes_no_factors_and_too_much_of_it_are_one_line(llama, monkeypatch):
     prompt, output = case(llama)
-    monkeypatch.setattr("jopa.scoring._MOST_ATTENTION", 1000)
+    monkeypatch.setitem(scoring._MOST_ATTENTION, "cpu", 1000)
     with pytest.raises(jopa.ScoringError, match="too many"):
         jopa.ModelScorer(llama, prompt, output, "delete").attention_gradient(torch.ones(9))
     monkeypatch.setattr("jopa.forward.can_be_damped", lambda _model: False)

@@ -283,7 +283,7 @@ class TargetForward:
 
     def limits(self, length: int, keep_rows: bool = True) -> Limits:
         """What a batch may hold of rows whose prompt has `length` tokens, and what a forward costs."""
-        kind = self._kind
+        kind = self.kind
         new_bases = _KEPT_TOKENS[kind] // max(1, length) if keep_rows and self.keeps_rows else 0
         if self._batch_size is not None:
             return Limits(self._batch_size, None, LAUNCH_TOKENS[kind], new_bases)
@@ -292,15 +292,16 @@ class TargetForward:
     def _rows_per_batch(self, length: int) -> int:
         if self._batch_size is not None:
             return self._batch_size
-        return max(1, min(_BATCH_TOKENS[self._kind] // max(1, length), self._rows_of_logits()))
+        return max(1, min(_BATCH_TOKENS[self.kind] // max(1, length), self._rows_of_logits()))
 
     def _rows_of_logits(self) -> int:
         """Rows whose logits do not take too much memory."""
         vocabulary = self.model.model.config.get_text_config().vocab_size
-        return max(1, _BATCH_LOGIT_BYTES[self._kind] // (4 * vocabulary * len(self._targets)))
+        return max(1, _BATCH_LOGIT_BYTES[self.kind] // (4 * vocabulary * len(self._targets)))
 
     @property
-    def _kind(self) -> str:
+    def kind(self) -> str:
+        """What limits go by: "cuda", or "cpu" for all else."""
         return "cuda" if self.model.device.type == "cuda" else "cpu"
 
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 # A backward keeps every layer's activations, so its rows are counted as this many times longer.
 _GRADIENT_MEMORY = 2
-# The most attention weights, of all layers and heads, that a gradient by them may keep.
-_MOST_ATTENTION = 2**29
+# The most attention weights, of all layers and heads, that a gradient by them may keep; each takes some ten bytes.
+_MOST_ATTENTION = {"cpu": 2**28, "cuda": 2**31}
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,7 @@ class ModelScorer:
             raise ScoringError(f"attention of '{self.model.id}' cannot be made weaker; choose another method")
         n_tokens = len(self._masked.ids)
         config = self.model.model.config.get_text_config()
-        if config.num_hidden_layers * config.num_attention_heads * n_tokens**2 > _MOST_ATTENTION:
+        if config.num_hidden_layers * config.num_attention_heads * n_tokens**2 > _MOST_ATTENTION[self._forward.kind]:
             raise ScoringError(f"{n_tokens} tokens are too many to keep the attention that each pays to each other")
         n_own = n_tokens - self._forward.prefix().length
 
