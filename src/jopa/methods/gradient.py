@@ -1,12 +1,13 @@
 """Methods that follow the gradient of log p(y): by the units' input embeddings, or by the attention paid to them.
 
-All but the last look at m ⊙ x, where m scales the units' input embeddings. F(m) = log p(y | m ⊙ x), in nats, summed over the target; m = 1 is the prompt as it is, m_i = 0 unit i taken away as
-removal "zero" does. A unit of several tokens has one m_i, and the template keeps its embeddings.
+F(m) = log p(y | m ⊙ x), in nats, summed over the target, where m scales the units' input embeddings; m = 1 is the prompt
+as it is, m_i = 0 unit i taken away as removal "zero" does. A unit of several tokens has one m_i, and the template keeps
+its embeddings.
 
     gradient × input         ∂F/∂m_i at m = 1 = Σ_d e_id · ∂ log p/∂e_id, summed over the unit's tokens (d: hidden size)
     integrated gradients     ∫₀¹ ∂F/∂m_i (α·1) dα: the same, averaged over the straight path from zero embeddings
     continuous mask          the m in [0, 1]^T that makes F small while T − k units stay (paper, Appendix A.10)
-    attention gradient       ∂ log p/∂ log a_i, where a_i multiplies the attention paid to unit i; a_i = 0 hides it
+    attention gradient       ∂ log p/∂ log a_i, where a_i multiplies the attention paid to unit i: a_i = 0 hides it
 
 Sees units and gradients, never a tokenizer. Whatever the removal, gradients know m ⊙ x or a alone: how the model reacts
 when tokens are cut out and later ones move up ("delete") is not in them.
