@@ -3,9 +3,9 @@
     guide     how much each unit may matter: the norm of the gradient by its embeddings, ‖∂ log p(y) / ∂ e_i‖₂, where
               the scorer looks inside; else the effect of the stretch of the prompt that it lies in
     start     every unit removed once: alone, or in a long prompt with its neighbours, a stretch at a time
-    rounds    fit a Gaussian process to everything known; score the sets with the largest expected improvement. Every few
-              rounds begin, where the scorer looks inside, with a gradient by the attention paid to each unit, at a new
-              best set: it foretells what removing one unit more would do, or leaving one in
+    rounds    fit a Gaussian process to everything known; score the sets with the largest expected improvement. Every
+              few rounds begin, where the scorer looks inside, with a gradient by the attention paid to each unit, at a
+              new best set: it foretells what removing one unit more would do, or leaving one in
     proof     when little improvement is expected, score what is left of the best set's one-swap neighbourhood
 
 The Gaussian process gives units that do nothing alone a chance in company: see `jopa.set_process`.
