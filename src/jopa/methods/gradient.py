@@ -1,7 +1,7 @@
 """Methods that follow the gradient of log p(y): by the units' input embeddings, or by the attention paid to them.
 
 F(m) = log p(y | m ⊙ x), in nats, summed over the target, where m scales the units' input embeddings: m = 1 is the
-prompt as it is, m_i = 0 unit i taken away as removal "zero" does. A unit of several tokens has one m_i, and the template
+prompt as it is, m_i = 0 unit i taken away as removal "zero" does. A unit of several tokens has one m_i; the template
 keeps its embeddings.
 
     gradient × input         ∂F/∂m_i at m = 1 = Σ_d e_id · ∂ log p/∂e_id, summed over the unit's tokens (d: hidden size)
