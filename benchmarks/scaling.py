@@ -51,7 +51,7 @@ def main() -> None:
         points.append((n_units, seconds))
         rows.append((n_units, f"{1e3 * seconds:.1f}", f"{ffe:.2f}"))
     print(table(("T (output 30)", "milliseconds a mask", "FFE a mask"), rows))
-    print(f"\nFitted: seconds a mask ~ T^{exponent(points):.2f}.\n")
+    print(f"\nFitted: seconds a mask ~ T^{exponent(points):.2f}.\n" if len(points) > 1 else "")
 
     rows, points = [], []
     for n_output in options.outputs:
@@ -59,7 +59,7 @@ def main() -> None:
         points.append((n_output, seconds))
         rows.append((n_output, f"{1e3 * seconds:.1f}", f"{ffe:.2f}"))
     print(table(("output (T = 30)", "milliseconds a mask", "FFE a mask"), rows))
-    print(f"\nFitted: seconds a mask ~ output^{exponent(points):.2f}.\n")
+    print(f"\nFitted: seconds a mask ~ output^{exponent(points):.2f}.\n" if len(points) > 1 else "")
 
     if "jopa" in jopa.METHODS:
         rows = []
@@ -190,9 +190,7 @@ def layouts(model: jopa.LanguageModel, options: argparse.Namespace) -> None:
 
 
 def exponent(points: Sequence[tuple[float, float]]) -> float:
-    """Slope of log y by log x, by least squares; NaN for a single point."""
-    if len(points) < 2:
-        return math.nan
+    """Slope of log y by log x, by least squares; of two points at least."""
     xs, ys = ([math.log(point[i]) for point in points] for i in (0, 1))
     x_mean, y_mean = sum(xs) / len(xs), sum(ys) / len(ys)
     covariance = sum((x - x_mean) * (y - y_mean) for x, y in zip(xs, ys, strict=True))

@@ -10,10 +10,10 @@ from captum.attr import IntegratedGradients as CaptumIntegratedGradients
 
 import jopa
 import tiny_models
-from jopa.methods.gradient import ContinuousMask, GradientTimesInput, IntegratedGradients
+from jopa.methods.gradient import AttentionGradient, ContinuousMask, GradientTimesInput, IntegratedGradients
 from table_scorer import TableScorer, TableWhiteBoxScorer, best_sets, problem, redundant_pair
 
-METHODS = [GradientTimesInput(), IntegratedGradients(), ContinuousMask()]
+METHODS = [GradientTimesInput(), AttentionGradient(), IntegratedGradients(), ContinuousMask()]
 COEFFICIENTS = (0.5, -1.0, 2.0, 0.0, 1.25)
 ANSWER = tuple(tiny_models.VOCABULARY[word] for word in "once upon time there was a doctor".split())
 SPANS = [(0, 13), (20, 30), (31, 46)]
@@ -105,6 +105,18 @@ def test_the_redundant_pair():
     assert IntegratedGradients().run(problem(8, redundant_pair), 2).removed == (2, 5)
 
 
+def test_half_of_the_attention_shows_what_is_said_twice():
+    assert AttentionGradient().rank(problem(5, needs_either)).scores == pytest.approx([0, 1, 0, 1, 0], abs=1e-6)
+    assert AttentionGradient(1.0).rank(problem(5, needs_either)).scores == pytest.approx([0, 0, 0, 0, 0], abs=1e-6)
+    assert AttentionGradient().run(problem(8, redundant_pair), 2).removed == (2, 5)
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, 1.5, float("nan")])
+def test_attention_is_multiplied_by_more_than_nothing_and_no_more_than_all(factor):
+    with pytest.raises(jopa.SettingError, match="factor must be"):
+        AttentionGradient(factor)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_integrated_gradients_between_the_corners_of_a_table_are_shapley_values(seed):
     """Owen (1972): the diagonal of the multilinear extension."""
@@ -194,6 +206,7 @@ def test_integrated_gradients_equal_captums(architecture, unit):
 def test_model_work_is_what_the_methods_say():
     for method, cost in [
         (GradientTimesInput(), 3),
+        (AttentionGradient(), 3),
         (IntegratedGradients(25), 3 * 25 + 2),
         (ContinuousMask(4), 3 * 5 + 1),
     ]:
