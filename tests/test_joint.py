@@ -9,7 +9,7 @@ import torch
 
 import jopa
 from jopa.methods.joint import JointSearch
-from table_scorer import TableScorer, best_sets, problem, redundant_pair
+from table_scorer import TableScorer, TableWhiteBoxScorer, best_sets, problem, redundant_pair
 
 
 def black_box(n_units, log_prob):
@@ -325,6 +325,14 @@ def test_the_surrogate_half_believes_what_is_foretold():
     assert abs(after[1] + 0.9) < abs(before[1] + 0.9)
     again, _ = surrogate._condition(masks, range(6))
     assert torch.allclose(again, changes, atol=0.01)  # what was scored stays certain
+
+
+@pytest.mark.parametrize("box", [black_box, lambda n, table: jopa.Problem(TableWhiteBoxScorer(n, table))])
+def test_no_budget_is_so_small_that_the_whole_prompt_is_removed(box):
+    for budget in range(1, 25):
+        question = box(9, quadratic(9, 3))
+        JointSearch(budget=budget).run(question, 4)
+        assert max(map(len, question.scorer.asked)) < 9, budget
 
 
 def test_a_budget_may_end_before_every_size_had_its_turn():

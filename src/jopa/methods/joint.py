@@ -190,14 +190,15 @@ class _Search:
             self._weigh(self._problem.gradient_norms().double())
         n_units = self._problem.n_units
         share = min(_START_SHARE, len(self.open) / sum(self.open))
-        if n_stretches := min(n_units, math.ceil(share * self.affordable())):
-            if self._looks_inside and n_stretches < n_units:
-                n_stretches = math.ceil(n_stretches / 2)
-            ends = [round(i * n_units / n_stretches) for i in range(n_stretches + 1)]
-            self._stretches = [frozenset(range(start, end)) for start, end in pairwise(ends)]
-            self.score(self._stretches)
-            if self.weights.min() == 1:
-                self._weigh_by_stretches()
+        n_stretches = min(n_units, math.ceil(share * self.affordable()))
+        if self._looks_inside and n_stretches < n_units:
+            n_stretches = math.ceil(n_stretches / 2)
+        n_stretches = max(2, n_stretches)  # a single one would be the whole prompt
+        ends = [round(i * n_units / n_stretches) for i in range(n_stretches + 1)]
+        self._stretches = [frozenset(range(start, end)) for start, end in pairwise(ends)]
+        self.score(self._stretches)
+        if self.weights.min() == 1:
+            self._weigh_by_stretches()
 
     def _affords_gradient(self) -> bool:
         return self._looks_inside and self.affordable() * self._mask_ffe > 2 * _GRADIENT_COST
