@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from jopa.prefixes import can_be_cut
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Float
     from torch import Tensor
     from transformers import Cache, PreTrainedModel
 
@@ -31,7 +31,6 @@ def damped_masks(
     model: PreTrainedModel,
     embeddings: Float[Tensor, "1 n size"],
     cache: Cache | None,
-    attention_mask: Int[Tensor, "1 all"] | None,
     log_factors: Float[Tensor, "all"],
 ) -> Tensor | dict[str, Tensor]:
     """What to hand to the model as `attention_mask`: its own masks, plus log a; one for each kind of layer.
@@ -40,13 +39,12 @@ def damped_masks(
         model: one that `can_be_damped`.
         embeddings: the input of one row.
         cache: what stands before it.
-        attention_mask: 0 where no token may attend, the cache included.
         log_factors: log a of each token, the cache included; masks are differentiable by it.
     """
     from transformers.masking_utils import create_masks_for_generate
 
     masks: Any = create_masks_for_generate(
-        config=model.config, inputs_embeds=embeddings, attention_mask=attention_mask, past_key_values=cache
+        config=model.config, inputs_embeds=embeddings, attention_mask=None, past_key_values=cache
     )
     if isinstance(masks, dict):
         return {kind: _added(mask, log_factors, embeddings) for kind, mask in masks.items()}

@@ -176,10 +176,8 @@ class TargetForward:
         if cache is not None:
             arguments["past_key_values"] = cache
         if log_factors is not None:
-            masks = damped_masks(
-                self.model.model, inputs["inputs_embeds"], cache, arguments.get("attention_mask"), log_factors
-            )
-            arguments["attention_mask"] = masks
+            assert attention_mask is None
+            arguments["attention_mask"] = damped_masks(self.model.model, inputs["inputs_embeds"], cache, log_factors)
         with evaluating(self.model.model), _reading_only(self.model, reads), self.in_model():
             logits = self.model.model(**arguments, use_cache=cache is not None).logits
         padding = n_rows * width - sum(lengths)
