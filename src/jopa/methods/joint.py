@@ -139,6 +139,7 @@ class _Search:
         self._stops: dict[int, str] = {}
         self._stretches: list[Units] = []
         self._looks_inside = isinstance(problem.scorer, WhiteBoxScorer)
+        self._details: dict[str, str] = {}
         self._looked_at: dict[int, list[Units]] = {k: [] for k in ks}
         self._rounds_since_look = _FORETELL_EVERY
         self._foretold: list[tuple[Units, Units, float]] = []
@@ -246,8 +247,9 @@ class _Search:
         factors[list(best)] = _INSIDE
         try:
             gradient = self._problem.attention_gradient(factors).double()
-        except ScoringError:  # this model's attention takes no factors, or the prompt is too long for it
+        except ScoringError as error:  # scores can still be had: the search goes on as for a black box, and says so
             self._looks_inside = False
+            self._details = {"without_gradients": str(error)}
             return
         self._rounds_since_look = 0
         self._looked_at[k].append(best)
@@ -286,7 +288,7 @@ class _Search:
         late = seconds is not None and time.perf_counter() - self._began + self._mask_seconds > seconds
         spent = f"{seconds:g} seconds" if late else f"budget of {budget} full-forward equivalents"
         stop = self._stops.get(k, f"{spent} spent")
-        return Selection(tuple(sorted(chosen)), stop, tuple(self._traces[k]))
+        return Selection(tuple(sorted(chosen)), stop, tuple(self._traces[k]), details=dict(self._details))
 
     def _best_change(self, k: int) -> float:
         """f of the best set of k units so far; 0, removing nothing, as long as there is none."""
