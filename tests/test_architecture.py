@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "jopa"
 
 ROOMS = [
-    *("errors", "records", "set_process", "batching", "prompt", "model", "datasets", "metrics", "layout"),
+    *("errors", "records", "set_process", "batching", "prompt", "echoes", "model", "datasets", "metrics", "layout"),
     *("loading", "prefixes", "damping", "forward", "masking", "scoring", "profile", "problem", "methods"),
     *("attribution", "explanation", "diagnosis", "answer_kinds", "detection", "screening"),
     *("evaluation", "experiment", "cells", "bench", "cluster"),

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import jopa
+from jopa.echoes import Echo
 from jopa.methods.joint import JointSearch
 from table_scorer import TableScorer, TableWhiteBoxScorer, best_sets, problem, redundant_pair
 
@@ -279,6 +280,45 @@ def test_sizes_take_turns_at_gradients():
     assert [len(selection.removed) for selection in selections] == [1, 2, 4]
     assert scorer.ffe <= 150
     assert 2 < scorer.gradients < 20
+
+
+class Repeated(TableScorer):
+    """120 units whose three mentions of one word do everything together and nothing by twos; a louder word does nothing
+    once the prompt is not there at all, and a long one has more mentions than the set has room for."""
+
+    mentions = frozenset({17, 58, 104})
+
+    def __init__(self):
+        super().__init__(120, lambda removed: 0.0)
+
+    def log_probs(self, keep):
+        gone = [frozenset((~mask).nonzero()[:, 0].tolist()) for mask in keep]
+        self.asked += gone
+        said = [-6.0 * (self.mentions <= units) for units in gone]
+        other = [-0.01 * sum(unit % 7 for unit in units) for units in gone]
+        return torch.tensor([[a, b, -1.0] for a, b in zip(said, other, strict=True)])
+
+    def echoes(self):
+        quiet, long = Echo(frozenset({3}), (2,)), Echo(frozenset(range(60, 70)), (1,))
+        return [quiet, long, Echo(self.mentions, (0,))]
+
+
+def test_a_word_that_the_answer_repeats_is_removed_wherever_it_stands():
+    scorer = Repeated()
+    selection = JointSearch(budget=30).run(jopa.Problem(scorer), 4)
+    assert scorer.mentions < set(selection.removed)
+    assert frozenset(range(119)) in scorer.asked  # what the answer owes to the prompt
+    assert scorer.mentions in scorer.asked
+    assert not {frozenset({3}), frozenset(range(60, 70))} & set(scorer.asked)
+    assert selection.trace[-1].ffe <= 30
+    deaf = TableScorer(120, lambda removed: float(Repeated().log_probs(keep_of(removed)).sum()))
+    assert not scorer.mentions <= set(JointSearch(budget=30).run(jopa.Problem(deaf), 4).removed)
+
+
+def keep_of(removed):
+    keep = torch.ones(1, 120, dtype=torch.bool)
+    keep[0, list(removed)] = False
+    return keep
 
 
 @pytest.mark.parametrize("setting", [{"budget": 0}, {"seconds": 0.0}, {"seconds": math.nan}, {"batch": 0}])

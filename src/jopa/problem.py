@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from jopa.echoes import Echo
 from jopa.errors import SettingError
-from jopa.scoring import ModelScorer, Scorer, WhiteBoxScorer
+from jopa.scoring import ModelScorer, Scorer, TextScorer, WhiteBoxScorer
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -149,6 +150,10 @@ class Problem:
         """Mean attention to each unit from the positions that predict the target, layer by layer."""
         assert isinstance(self.scorer, WhiteBoxScorer)  # as above
         return self.scorer.attention()
+
+    def echoes(self) -> list[Echo]:
+        """The words that units and target share; none from a scorer that knows no words."""
+        return self.scorer.echoes() if isinstance(self.scorer, TextScorer) else []
 
     def keep_mask(self, removed: Iterable[int]) -> Bool[Tensor, "units"]:
         """The mask that is False at the removed units."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from jopa.echoes import Echo, find_echoes
 from jopa.errors import ScoringError, SettingError
 from jopa.forward import Work, without_gradients
 from jopa.masking import REMOVALS as REMOVALS
@@ -96,6 +97,15 @@ class WhiteBoxScorer(Scorer, Protocol):
 
     def attention(self) -> Float[Tensor, "layers units"]:
         """Mean attention that the tokens which predict the target pay to each unit, layer by layer."""
+        ...
+
+
+@runtime_checkable
+class TextScorer(Scorer, Protocol):
+    """A scorer that knows what the prompt and the answer say."""
+
+    def echoes(self) -> list[Echo]:
+        """The words that units and target share."""
         ...
 
 
@@ -371,6 +381,11 @@ class ModelScorer:
         if not scores.isfinite().all():
             raise ScoringError("the model gives NaN or infinity with some tokens replaced; try dtype float32")
         return scores
+
+    def echoes(self) -> list[Echo]:
+        """The words that units and target share; no model work."""
+        start, end = self.output.target
+        return find_echoes(self.prompt, self.output.ids[start:end], self.model.decode)
 
     def removed_inputs(self, keep: Bool[Tensor, "units"]) -> dict[str, Tensor]:
         """The prompt under one mask as keyword arguments of `LanguageModel.generate`."""

@@ -1,8 +1,10 @@
 """The default search: a surrogate proposes sets of k units, the model disposes.
 
     guide     how much each unit may matter: the norm of the gradient by its embeddings, ‖∂ log p(y) / ∂ e_i‖₂, where
-              the scorer looks inside; else the effect of the stretch of the prompt that it lies in
-    start     every unit removed once: alone, or in a long prompt with its neighbours, a stretch at a time
+              the scorer looks inside; else the effect of the stretch of the prompt that it lies in. More where the
+              answer repeats the unit's words and would lose them without the prompt
+    start     every unit removed once: alone, or in a long prompt with its neighbours, a stretch at a time; and each
+              word that the answer repeats, wherever it stands
     rounds    fit a Gaussian process to everything known; score the sets with the largest expected improvement. Every
               few rounds begin, where the scorer looks inside, with a gradient by the attention paid to each unit, at a
               new best set: it foretells what removing one unit more would do, or leaving one in
@@ -17,7 +19,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, ClassVar
@@ -50,6 +52,10 @@ _STRONG_OTHERS = 6
 """Units that are tried in pairs, whatever is expected, before a size is closed."""
 _MOST_EVIDENCE = 300
 """Units alone and stretches, and as many sets, that the surrogate learns from."""
+_LOUD = 0.5
+"""Nats that the answer must lose of a word without the prompt, for the word to be removed by itself at the start."""
+_MOST_REPEATED = 10
+"""Words removed by themselves at the start."""
 _CONTENDERS = 128
 """Sets from which a batch is chosen."""
 _CHUNK = 16
@@ -138,6 +144,10 @@ class _Search:
         self._best: dict[int, Units] = {}
         self._stops: dict[int, str] = {}
         self._stretches: list[Units] = []
+        self._repeated: list[Units] = []
+        self._echoes: dict[Units, float] = {}
+        """Words that the answer repeats, by the units that hold them, and the nats that it would lose of each without
+        the prompt; the most first."""
         self._looks_inside = isinstance(problem.scorer, WhiteBoxScorer)
         self._details: dict[str, str] = {}
         self._looked_at: dict[int, list[Units]] = {k: [] for k in ks}
@@ -184,12 +194,14 @@ class _Search:
                 self._close(k, f"all {n_sets:,} sets of {k} scored" if n_sets > 1 else "no other set to score")
 
     def guide(self) -> None:
-        """Weigh the units; then remove each of them once, alone or, where that is too much, with its neighbours."""
+        """Weigh the units; then remove each of them once, alone or, where that is too much, with its neighbours; and
+        the words that the answer repeats, each wherever it stands."""
         if not self.open or not self.affordable():
             return
+        n_units = self._problem.n_units
+        self._listen()
         if self._affords_gradient():
             self._weigh(self._problem.gradient_norms().double())
-        n_units = self._problem.n_units
         share = min(_START_SHARE, len(self.open) / sum(self.open))
         n_stretches = min(n_units, math.ceil(share * self.affordable()))
         if self._looks_inside and n_stretches < n_units:
@@ -197,15 +209,36 @@ class _Search:
         n_stretches = max(2, n_stretches)  # a single one would be the whole prompt
         ends = [round(i * n_units / n_stretches) for i in range(n_stretches + 1)]
         self._stretches = [frozenset(range(start, end)) for start, end in pairwise(ends)]
-        self.score(self._stretches)
+        loud = [units for units, nats in self._echoes.items() if nats > _LOUD and len(units) <= max(self._traces)]
+        self._repeated = loud[: min(n_stretches, _MOST_REPEATED)]
+        self.score(self._stretches + self._repeated)
         if self.weights.min() == 1:
             self._weigh_by_stretches()
+
+    def _listen(self) -> None:
+        """Ask which words the answer repeats, and how many nats it would lose of each without the prompt."""
+        echoes = self._problem.echoes()
+        if not echoes or not self.affordable():
+            return
+        # Something must be left to predict from.
+        whole, without = self._problem.token_log_probs([(), range(self._problem.n_units - 1)])
+        lost = (whole - without).clamp(min=0).double()
+        for echo in echoes:
+            self._echoes[echo.units] = self._echoes.get(echo.units, 0.0) + float(lost[list(echo.targets)].sum())
+        self._echoes = dict(sorted(self._echoes.items(), key=lambda echo: -echo[1]))
 
     def _affords_gradient(self) -> bool:
         return self._looks_inside and self.affordable() * self._mask_ffe > 2 * _GRADIENT_COST
 
     def _weigh(self, strength: Float[Tensor, "units"]) -> None:
-        """Take non-negative strengths as weights; a unit without any keeps a little."""
+        """Take non-negative strengths as weights, times 1 and the nats of the answer that each mention of a word can
+        claim; a unit without any keeps a little."""
+        import torch
+
+        claims = torch.ones_like(strength)
+        for units, nats in self._echoes.items():
+            claims[list(units)] += nats / len(units)
+        strength = strength * claims
         if strength.max() > 0:
             self.weights = (strength / strength.max() + _GUIDE_FLOOR) / (1 + _GUIDE_FLOOR)
 
@@ -226,8 +259,9 @@ class _Search:
         import torch
 
         strongest = sorted(self._changes, key=lambda units: self._changes[units])
-        few = [units for units in strongest if len(units) == 1 or units in self._stretches]
-        many = [units for units in strongest if 1 < len(units) <= max(self._traces) and units not in self._stretches]
+        start = {*self._stretches, *self._repeated}
+        few = [units for units in strongest if len(units) == 1 or units in start]
+        many = [units for units in strongest if 1 < len(units) <= max(self._traces) and units not in start]
         known = few[:_MOST_EVIDENCE] + many[:_MOST_EVIDENCE]
         changes = torch.tensor([self._changes[units] for units in known], dtype=torch.double)
         return set_rows(known, range(self._problem.n_units)), changes
@@ -316,7 +350,8 @@ class _Search:
     def _shortlist(self, k: int, surrogate: SetProcess) -> list[int]:
         """The units that sets are made of: those that may have the lowest f alone, and those of the best set."""
         optimistic = surrogate.lowest_alone().argsort(stable=True).tolist()
-        return sorted({*optimistic[: max(_SHORTLIST, 2 * k)], *self._best.get(k, ())})
+        always = self._best.get(k, frozenset()).union(*self._repeated)
+        return sorted({*optimistic[: max(_SHORTLIST, 2 * k)], *always})
 
     def _pool(self, k: int, surrogate: SetProcess, columns: list[int]) -> Float[Tensor, "sets columns"]:
         """All sets of k of these units if they are few, else those that one swap from the best ones leads to."""
@@ -328,7 +363,17 @@ class _Search:
         within = [units for units in scored if units <= set(columns)][: _BEAM - 1]
         strongest = surrogate.lowest_alone()[columns].argsort(stable=True)[:k].tolist()
         beam = torch.cat([set_rows(within, columns), set_rows([strongest], range(len(columns)))])
-        return torch.cat([beam, _swaps(beam)]).unique(dim=0)
+        repeating = set_rows(self._repeating(_sets(beam, columns), surrogate), columns)
+        return torch.cat([beam, _swaps(beam), repeating]).unique(dim=0)
+
+    def _repeating(self, sets: Iterable[Units], surrogate: SetProcess) -> Iterator[Units]:
+        """These sets with a repeated word in place of their weakest units, every mention of it."""
+        alone = surrogate.lowest_alone().tolist()
+        for units in sets:
+            for word in self._repeated:
+                if len(word) <= len(units):
+                    others = sorted(units - word, key=alone.__getitem__)
+                    yield word.union(others[: len(units) - len(word)])
 
     def _doubts(self, k: int, surrogate: SetProcess) -> list[Units]:
         """What is left to score of the best set's one-swap neighbourhood, and of its two weakest units replaced by a
