@@ -8,6 +8,7 @@ print(attribution.chosen, attribution.probability_ratio)
 from jopa.attribution import Attribution
 from jopa.detection import Verdict, detect
 from jopa.diagnosis import Diagnosis, diagnose
+from jopa.echoes import Echo
 from jopa.errors import InputFileError, JopaError, ModelError, PromptError, ScoringError, SettingError
 from jopa.explanation import compare, explain
 from jopa.loading import load
@@ -17,12 +18,13 @@ from jopa.methods.search import PaperSearch
 from jopa.model import LanguageModel
 from jopa.problem import Method, Problem, Selection
 from jopa.prompt import Prompt, Unit, build_prompt
-from jopa.scoring import ModelScorer, Output, Scorer, WhiteBoxScorer
+from jopa.scoring import ModelScorer, Output, Scorer, TextScorer, WhiteBoxScorer
 
 __all__ = [
     "METHODS",
     "Attribution",
     "Diagnosis",
+    "Echo",
     "InputFileError",
     "JointSearch",
     "JopaError",
@@ -39,6 +41,7 @@ __all__ = [
     "ScoringError",
     "Selection",
     "SettingError",
+    "TextScorer",
     "Unit",
     "Verdict",
     "WhiteBoxScorer",

@@ -54,8 +54,8 @@ _MOST_EVIDENCE = 300
 """Units alone and stretches, and as many sets, that the surrogate learns from."""
 _LOUD = 0.5
 """Nats that the answer must lose of a word without the prompt, for the word to be removed by itself at the start."""
-_MOST_REPEATED = 10
-"""Words removed by themselves at the start."""
+_REPEATED_SHARE = 0.2
+"""The most of the masks that the budget affords which go into such words."""
 _CONTENDERS = 128
 """Sets from which a batch is chosen."""
 _CHUNK = 16
@@ -210,7 +210,7 @@ class _Search:
         ends = [round(i * n_units / n_stretches) for i in range(n_stretches + 1)]
         self._stretches = [frozenset(range(start, end)) for start, end in pairwise(ends)]
         loud = [units for units, nats in self._echoes.items() if nats > _LOUD and len(units) <= max(self._traces)]
-        self._repeated = loud[: min(n_stretches, _MOST_REPEATED)]
+        self._repeated = loud[: math.ceil(_REPEATED_SHARE * self.affordable())]
         self.score(self._stretches + self._repeated)
         if self.weights.min() == 1:
             self._weigh_by_stretches()
