@@ -315,6 +315,18 @@ def test_a_word_that_the_answer_repeats_is_removed_wherever_it_stands():
     assert not scorer.mentions <= set(JointSearch(budget=30).run(jopa.Problem(deaf), 4).removed)
 
 
+def test_words_with_many_mentions_do_not_crowd_out_the_rest():
+    words = [frozenset(range(30 * i, 30 * i + 20)) for i in range(6)]
+
+    class Wordy(TableScorer):
+        def echoes(self):
+            return [Echo(units, (0,)) for units in words]
+
+    scorer = Wordy(180, lambda removed: -1.0 - 0.1 * len(removed))
+    JointSearch(budget=40).run(jopa.Problem(scorer), 20)
+    assert [units in scorer.asked for units in words] == [True, True, False, False, False, False]
+
+
 def keep_of(removed):
     keep = torch.ones(1, 120, dtype=torch.bool)
     keep[0, list(removed)] = False

@@ -42,7 +42,7 @@ _GUIDE_FLOOR = 0.05
 _NEGLIGIBLE = 1e-3
 """Expected improvement that is not worth a mask, as a share of the best set's effect."""
 _SHORTLIST = 48
-"""Units that sets are made of; the least, for large k more."""
+"""Units that sets are made of; the least, for large k more. As many again may belong to repeated words."""
 _POOL = 6000
 """The most sets that are all looked at."""
 _BEAM = 12
@@ -209,8 +209,11 @@ class _Search:
         n_stretches = max(2, n_stretches)  # a single one would be the whole prompt
         ends = [round(i * n_units / n_stretches) for i in range(n_stretches + 1)]
         self._stretches = [frozenset(range(start, end)) for start, end in pairwise(ends)]
-        loud = [units for units, nats in self._echoes.items() if nats > _LOUD and len(units) <= max(self._traces)]
-        self._repeated = loud[: math.ceil(_REPEATED_SHARE * self.affordable())]
+        most, room = math.ceil(_REPEATED_SHARE * self.affordable()), _SHORTLIST
+        for units, nats in self._echoes.items():
+            if nats > _LOUD and len(units) <= min(room, max(self._traces)) and len(self._repeated) < most:
+                self._repeated.append(units)
+                room -= len(units)
         self.score(self._stretches + self._repeated)
         if self.weights.min() == 1:
             self._weigh_by_stretches()
