@@ -119,6 +119,7 @@ class JointSearch(NestedMethod):
         search = _Search(self, problem, dict.fromkeys(ks))
         search.solve_small()
         search.guide()
+        search.start()
         while search.open and search.affordable():
             search.foretell()
             surrogate = fit(*search.evidence(), search.weights, search.foretold())
@@ -194,14 +195,18 @@ class _Search:
                 self._close(k, f"all {n_sets:,} sets of {k} scored" if n_sets > 1 else "no other set to score")
 
     def guide(self) -> None:
-        """Weigh the units; then remove each of them once, alone or, where that is too much, with its neighbours; and
-        the words that the answer repeats, each wherever it stands."""
+        """Weigh the units by what the answer repeats of them, and by the gradient."""
+        if self.open and self.affordable():
+            self._listen()
+            if self._affords_gradient():
+                self._weigh(self._problem.gradient_norms().double())
+
+    def start(self) -> None:
+        """Remove each unit once, alone or, where that is too much, with its neighbours; and each word that the answer
+        repeats, wherever it stands."""
         if not self.open or not self.affordable():
             return
         n_units = self._problem.n_units
-        self._listen()
-        if self._affords_gradient():
-            self._weigh(self._problem.gradient_norms().double())
         share = min(_START_SHARE, len(self.open) / sum(self.open))
         n_stretches = min(n_units, math.ceil(share * self.affordable()))
         if self._looks_inside and n_stretches < n_units:
