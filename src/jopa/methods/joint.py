@@ -140,6 +140,7 @@ class _Search:
         # The whole prompt's score is one FFE, also if it was known before.
         self._ffe_before = problem.ffe - 1
         self._mask_ffe, self._mask_seconds = 1.0, time.perf_counter() - self._began
+        self._dearest = 0.0
         self._changes: dict[Units, float] = {}
         self._traces: dict[int, list[TraceStep]] = {k: [] for k in ks}
         self._best: dict[int, Units] = {}
@@ -159,7 +160,7 @@ class _Search:
         self.weights = torch.ones(problem.n_units, dtype=torch.double)
 
     def affordable(self) -> int:
-        """How many more masks the budget allows, judged by what the last ones cost."""
+        """How many more masks the budget allows if they cost what the dearest did."""
         masks = (self._method.budget - (self._problem.ffe - self._ffe_before)) / self._mask_ffe
         if self._method.seconds is not None:
             seconds = self._method.seconds - (time.perf_counter() - self._began)
@@ -178,7 +179,8 @@ class _Search:
                 size = len(units)
                 if size in self._traces and change < self._best_change(size):
                     self._best[size] = units
-            self._mask_ffe = (problem.ffe - ffe) / n or self._mask_ffe
+            self._dearest = max(self._dearest, (problem.ffe - ffe) / n)
+            self._mask_ffe = self._dearest or self._mask_ffe  # the budget is not to be passed
             self._mask_seconds = (time.perf_counter() - seconds) / n
             for k in self._best:
                 best = self._whole + self._best_change(k)
