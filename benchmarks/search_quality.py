@@ -1,6 +1,7 @@
 """How good are the sets that methods find, and at what work? Run by hand; see benchmarks/NOTES.md.
 
     python benchmarks/search_quality.py --data ../shared/data --lengths short long --ks 2 3 --out quality.jsonl
+    python benchmarks/search_quality.py --out quality.jsonl --table-only
 
 Real prompts of each set, the bundled model, removal `delete`, its own greedy answer. Every method is given the same
 model work (`--budget` full-forward equivalents, counted as the tokens that enter the model) and answers with the best
@@ -10,7 +11,9 @@ optimum is enumerated on short prompts for k ≤ 3; elsewhere "best" is the lowe
 cost. Regret = log p(y|x without the found set) − that of the best, in nats per output token.
 
 The second half of each data file is used here, the first was for development. One JSON line is one (prompt, method, k);
-lines that are there are not made again. With --table-only nothing is measured.
+lines that are there are not made again, and several processes may add to one file, each for `--sets` of its own. A
+prompt counts once it has a line of every method and k that prompts of its length have. With --table-only nothing is
+measured.
 """
 
 from __future__ import annotations
@@ -41,8 +44,8 @@ LENGTHS = {"short": (14, 20), "long": (80, 150), "xlong": (400, 700)}
 DATA = ("alpaca", "tldr_news", "counsel_chat")
 METHODS = ("jopa", "jopa-paper-full", "greedy", "ablation", "context-cite", "interactions")
 _CHUNK = 8
-REFERENCE = {"exhaustive", "jopa-long", "jopa-earlier"}
-"""What only helps to know the best set; the last are sets that former versions of the search found."""
+REFERENCE = {"exhaustive", "jopa-long"}
+"""What only helps to know the best set."""
 SAME = 1e-4
 """Nats per output token that count as no difference."""
 
@@ -141,11 +144,11 @@ def enumerate_all(model: jopa.LanguageModel, prompt: Prompt, output: Output, ks:
 
 
 def prompts(
-    model: jopa.LanguageModel, folder: Path, length: str, n: int, seed: int
+    model: jopa.LanguageModel, folder: Path, sets: Iterable[str], length: str, n: int, seed: int
 ) -> Iterator[tuple[str, str, Prompt]]:
     """The first n prompts of each set whose number of units is in the range, in random order."""
     low, high = LENGTHS[length]
-    for name in DATA:
+    for name in sets:
         lines = (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
         held_out = [json.loads(line) for line in lines[len(lines) // 2 :]]
         random.Random(seed).shuffle(held_out)
@@ -165,7 +168,9 @@ def run(options: argparse.Namespace) -> None:
     model = jopa.load(options.model)
     for length in options.lengths:
         ks = options.ks or ([2, 3] if length == "short" else [3, 5, 10])
-        for name, prompt_id, prompt in prompts(model, options.data, length, options.prompts, options.seed):
+        for name, prompt_id, prompt in prompts(
+            model, options.data, options.sets, length, options.prompts, options.seed
+        ):
             wanted = [(method, k) for k in ks for method in options.methods if (prompt_id, method, k) not in done]
             exact = [k for k in ks if length == "short" and k <= 3 and (prompt_id, "exhaustive", k) not in done]
             if not wanted and not exact:
@@ -187,6 +192,17 @@ def run(options: argparse.Namespace) -> None:
 def read(path: Path) -> list[dict]:
     """The lines made so far."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def finished(lines: list[dict]) -> list[dict]:
+    """The lines of prompts that have been asked everything that others of their length have been asked."""
+    asked: dict[tuple[str, str], set[tuple[str, int]]] = {}
+    for line in lines:
+        asked.setdefault((line["length"], line["id"]), set()).add((line["method"], line["k"]))
+    everything = {
+        length: set().union(*(pairs for (other, _), pairs in asked.items() if other == length)) for length, _ in asked
+    }
+    return [line for line in lines if asked[line["length"], line["id"]] == everything[line["length"]]]
 
 
 def append(path: Path, record: dict) -> None:
@@ -275,6 +291,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of JSONL files")
     parser.add_argument("--out", type=Path, required=True, help="JSON lines, continued if there")
+    parser.add_argument("--sets", nargs="+", choices=DATA, default=list(DATA), help="data sets")
     parser.add_argument("--prompts", type=int, default=10, help="of each data set and length")
     parser.add_argument("--lengths", nargs="+", choices=LENGTHS, default=["short", "long"])
     parser.add_argument("--ks", nargs="+", type=int, help="default: 2 3 for short prompts, 3 5 10 for others")
@@ -287,7 +304,7 @@ def main() -> None:
     options = parser.parse_args()
     if not options.table_only:
         run(options)
-    lines = read(options.out)
+    lines = finished(read(options.out))
     print(table([*lines, *stopped_at_budget(lines)]))
     picture(lines, options.out.with_suffix(".png"))
 

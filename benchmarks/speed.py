@@ -226,8 +226,8 @@ def captum_shapley(
     from captum.attr import LLMAttribution, ShapleyValueSampling
 
     torch.manual_seed(seed)
-    problem = fresh(model, prompt, output, "delete")
-    inputs = _unit_input(problem, problem.scorer)  # type: ignore[arg-type]  # a ModelScorer: `fresh` made it
+    scorer = jopa.ModelScorer(model, prompt, output, "delete")
+    inputs = _unit_input(jopa.Problem(scorer), scorer)
     attribution = LLMAttribution(ShapleyValueSampling(model.model), _TokenNames(output.ids))  # type: ignore[arg-type]  # as in peers
     attribution.SUPPORTED_INPUTS = (type(inputs),)  # type: ignore[assignment]  # as in peers
     target = torch.tensor(output.ids)

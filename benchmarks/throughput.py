@@ -5,8 +5,8 @@
 Two ways, on the same prompts, output 30 tokens, k = 3:
 
     processes    several processes of one thread each, against one process with all threads
-    batches      the rows of several prompts in one forward, against a forward for each prompt; rows that begin with
-                 caches of different lengths need a mask for what fills up the shorter ones
+    batches      the rows of several prompts in one forward, against a forward for each prompt: the shapes that each
+                 search asks for are recorded, and played back both ways
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from multiprocessing.synchronize import Barrier
 from typing import Any, NamedTuple
 
 from measuring import machine, table
+from speed import PROMPT
 
 import jopa
 from jopa.explanation import Generation, answer
 from jopa.prefixes import Prefix
 
 PROMPTS = (
-    "Write a short story about an old doctor and his youngest patient, who meet again in the rain after many years.",
+    PROMPT,
     "Explain to a child of eight years why the sea is salty although rivers bring nothing but fresh water to it.",
     "Give me a plan for a small garden in the shade where I want to grow herbs, salad and a few red flowers.",
     "My daughter refuses to go to school since her best friend moved away last month; how can I help her?",
@@ -36,22 +37,13 @@ METHODS = {"jopa": "delete", "jopa-paper": "zero", "ablation": "delete"}
 
 
 class Rows(NamedTuple):
-    """Rows of one prompt that share a beginning."""
+    """Rows of one forward."""
 
     n: int
     begin: int
-    """Tokens of the beginning, whose cache is there."""
+    """Tokens of the cached beginning that they share."""
     own: int
-    """Tokens of each row behind it."""
-
-
-BATCHES = {
-    "`jopa`, long prompts": [Rows(4, 60, 90), Rows(4, 50, 80)],
-    "`jopa`, shorter ones": [Rows(4, 60, 60), Rows(4, 80, 55)],
-    "`jopa-paper`, a few proposals ahead": [Rows(2, 30, 45), Rows(2, 32, 40)],
-    "`jopa-paper`, one proposal each": [Rows(1, 30, 45), Rows(1, 30, 40), Rows(1, 33, 50), Rows(1, 30, 45)],
-}
-"""Shapes as those searches ask for them."""
+    """Tokens of each behind it."""
 
 
 def main() -> None:
@@ -59,13 +51,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", help="hub id, folder or .gguf; by default the bundled model")
     parser.add_argument("--processes", type=int, default=2, help="of one thread each; the other has as many threads")
-    parser.add_argument(
-        "--repeats", type=int, default=3, help="of the processes; forwards are repeated three times as often"
-    )
+    parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    print(f"{machine()}; median of {options.repeats}\n")
+    import torch
+
+    torch.set_num_threads(options.processes)
+    model = jopa.load(options.model)
+    print(f"{model.id}, {model.dtype}; {machine()}; seed 0, median of {options.repeats}\n")
     print(processes(options), end="\n\n")
-    print(batches(options))
+    print(batches(model, options))
 
 
 def processes(options: argparse.Namespace) -> str:
@@ -88,7 +82,7 @@ def processes(options: argparse.Namespace) -> str:
 def at_once(jobs: Sequence[tuple[int, list[str]]], model: str | None) -> dict[str, float]:
     """Seconds of each method from the common start to the end of the slowest process."""
     context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(len(jobs))
+    barrier = context.Barrier(len(jobs), timeout=600)  # seconds; if one process fails, the others are not to wait
     with context.Manager() as manager:
         told = manager.list()
         workers = [
@@ -122,78 +116,84 @@ def explain_all(threads: int, prompts: Sequence[str], model_id: str | None, barr
     told.append(seconds)
 
 
-def batches(options: argparse.Namespace) -> str:
-    """Seconds of the same rows, a forward for each prompt and one for all."""
+def batches(model: jopa.LanguageModel, options: argparse.Namespace) -> str:
+    """Seconds of the forwards that searches of two and of all prompts ask for: each by itself, and those that come at
+    the same place in each search as one."""
+    rows = []
+    for method in METHODS:
+        asked = [forwards(model, prompt, method) for prompt in PROMPTS]
+        for n in (2, len(PROMPTS)):
+            rounds = list(zip(*asked[:n], strict=False))
+            apart, together = [], []
+            for _ in range(options.repeats):
+                start = time.perf_counter()
+                for parts in rounds:
+                    for part in parts:
+                        forward(model, [part])
+                middle = time.perf_counter()
+                for parts in rounds:
+                    forward(model, parts)
+                together.append(time.perf_counter() - middle)
+                apart.append(middle - start)
+            size = statistics.mean(part.n for parts in rounds for part in parts)
+            ratio = statistics.median(a / b for a, b in zip(apart, together, strict=True))
+            seconds = [f"{statistics.median(apart):.2f}", f"{statistics.median(together):.2f}"]
+            rows.append([f"`{method}`", n, n * len(rounds), f"{size:.1f}", *seconds, f"{ratio:.2f}×"])
+    return table(["method", "prompts", "forwards", "rows in each", "apart, s", "together, s", "gain"], rows)
+
+
+def forwards(model: jopa.LanguageModel, text: str, method: str) -> list[Rows]:
+    """The forwards without gradients that a search asks for, in their order."""
     import torch
 
-    torch.set_num_threads(options.processes)
-    torch.manual_seed(0)
-    model = jopa.load(options.model)
-    rows = []
-    for name, parts in BATCHES.items():
-        apart, together = [], []
-        for _ in range(3 * options.repeats):
-            start = time.perf_counter()
-            for part in parts:
-                forward(model, [part])
-            middle = time.perf_counter()
-            forward(model, parts)
-            together.append(time.perf_counter() - middle)
-            apart.append(middle - start)
-        ratio = statistics.median(a / b for a, b in zip(apart, together, strict=True))
-        shape = ", ".join(f"{part.n} × {part.own} on {part.begin}" for part in parts)
-        rows.append(
-            [name, shape, f"{statistics.median(apart):.3f}", f"{statistics.median(together):.3f}", f"{ratio:.2f}×"]
-        )
-    return table(["batches", "rows × own tokens on cached ones", "apart, s", "together, s", "gain"], rows)
+    seen: list[Rows] = []
+
+    def look(_module: object, _arguments: object, options: dict[str, Any]) -> None:
+        if torch.is_inference_mode_enabled():
+            given = options.get("input_ids")
+            given = options["inputs_embeds"] if given is None else given
+            cache = options.get("past_key_values")
+            seen.append(Rows(len(given), 0 if cache is None else cache.get_seq_length(), given.shape[1]))
+
+    prompt = jopa.build_prompt(model.tokenizer, text)
+    problem = jopa.Problem(jopa.ModelScorer(model, prompt, answer(model, prompt, Generation(30)), METHODS[method]))
+    hook = model.model.register_forward_pre_hook(look, with_kwargs=True)
+    try:
+        jopa.make_method(method).run(problem, 3)
+    finally:
+        hook.remove()
+    return seen
 
 
 def forward(model: jopa.LanguageModel, parts: Sequence[Rows]) -> None:
-    """One forward of random tokens behind random caches: the engine's way for one prompt, filled up for several."""
+    """One forward of all these rows, of whatever tokens: with one shared beginning as the engine does it; for several
+    beginnings with a cache for each row, filled up to the longest, and a mask for what was filled up."""
     import torch
     from transformers import DynamicCache
 
     config = model.model.config.get_text_config()
-    n_rows, begin = sum(part.n for part in parts), max(part.begin for part in parts)
-    own = max(part.own for part in parts)
-    prefixes = [random_prefix(config, part.begin) for part in parts]
-    positions = torch.cat([torch.arange(part.begin, part.begin + own).expand(part.n, -1) for part in parts])
-    arguments: dict[str, Any] = {"input_ids": torch.randint(0, config.vocab_size, (n_rows, own))}
-    if len(parts) == 1:
-        arguments["past_key_values"] = prefixes[0].for_rows(n_rows)
-    else:
-        filled = [
-            torch.nn.functional.pad(torch.ones(part.n, part.begin, dtype=torch.long), (0, begin - part.begin))
-            for part in parts
-        ]
-        arguments["attention_mask"] = torch.cat([torch.cat(filled), torch.ones(n_rows, own, dtype=torch.long)], dim=1)
-        arguments["past_key_values"] = DynamicCache(
-            [
-                tuple(
-                    torch.cat(
-                        [
-                            torch.nn.functional.pad(
-                                prefix.layers[layer][which], (0, 0, 0, begin - prefix.length)
-                            ).expand(part.n, -1, -1, -1)
-                            for part, prefix in zip(parts, prefixes, strict=True)
-                        ]
-                    )
-                    for which in (0, 1)
-                )
-                for layer in range(config.num_hidden_layers)
-            ]
-        )
-    with torch.inference_mode():
-        model.model(**arguments, position_ids=positions, use_cache=True, logits_to_keep=30)
-
-
-def random_prefix(config: Any, length: int) -> Prefix:
-    """A cache of so many tokens."""
-    import torch
-
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    shape = (1, config.num_key_value_heads, length, size)
-    return Prefix(length, tuple((torch.randn(shape), torch.randn(shape)) for _ in range(config.num_hidden_layers)))
+    n_rows, begin, own = (
+        sum(part.n for part in parts),
+        max(part.begin for part in parts),
+        max(part.own for part in parts),
+    )
+    alone = len(parts) == 1
+
+    def cached() -> tuple[Any, Any]:
+        shape = (1 if alone else n_rows, config.num_key_value_heads, begin, size)
+        return torch.zeros(shape), torch.zeros(shape)
+
+    layers = tuple(cached() for _ in range(config.num_hidden_layers))
+    begins = torch.tensor([part.begin for part in parts for _ in range(part.n)])[:, None]
+    arguments: dict[str, Any] = {"position_ids": begins + torch.arange(own)}
+    arguments["past_key_values"] = Prefix(begin, layers).for_rows(n_rows) if alone else DynamicCache(layers)
+    if not alone:
+        places = torch.arange(begin + own)
+        arguments["attention_mask"] = ((places < begins) | (places >= begin)).long()
+    with torch.inference_mode():
+        ids = torch.zeros(n_rows, own, dtype=torch.long)
+        model.model(input_ids=ids, **arguments, use_cache=True, logits_to_keep=30)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,18 @@ SOURCE = Path(__file__).parents[1] / "src" / "jopa"
 
 ROOMS = [
     *("errors", "records", "set_process", "batching", "prompt", "echoes", "model", "datasets", "metrics", "layout"),
-    *("loading", "prefixes", "damping", "forward", "masking", "scoring", "profile", "problem", "methods"),
+    *(
+        "loading",
+        "prefixes",
+        "damping",
+        "forward",
+        "masking",
+        "scoring",
+        "model_scorer",
+        "profile",
+        "problem",
+        "methods",
+    ),
     *("attribution", "explanation", "diagnosis", "answer_kinds", "detection", "screening"),
     *("evaluation", "experiment", "cells", "bench", "cluster"),
     *(
@@ -84,7 +95,15 @@ REPORTS = ROOMS[ROOMS.index("report") : ROOMS.index("web")]
 
 @pytest.mark.parametrize("name", REPORTS)
 def test_reports_never_run_a_model(name):
-    models = {"torch", "transformers", "jopa.model", "jopa.scoring", "jopa.explanation", "jopa.cells", "jopa.bench"}
+    models = {
+        "torch",
+        "transformers",
+        "jopa.model",
+        "jopa.model_scorer",
+        "jopa.explanation",
+        "jopa.cells",
+        "jopa.bench",
+    }
     assert not models & imports(SOURCE / f"{name}.py")
 
 

@@ -10,8 +10,8 @@ import torch
 
 import jopa
 import tiny_models
+from jopa.masking import REMOVALS
 from jopa.problem import joint_effects
-from jopa.scoring import REMOVALS
 from table_scorer import TableScorer, redundant_pair
 from test_scoring import reference
 

@@ -12,8 +12,8 @@ import jopa
 import tiny_models
 from jopa.errors import PromptError, ScoringError
 from jopa.evaluation import Evaluation, Evaluator
+from jopa.masking import REMOVALS
 from jopa.metrics import METRICS, text_metrics
-from jopa.scoring import REMOVALS
 
 TEXT = "write a story about the doctor and his patient in rain"
 SETS = [(5, 8), (8,), (2, 5, 8), (0, 1, 9, 10), ()]

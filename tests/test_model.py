@@ -249,7 +249,7 @@ def test_two_unpackings_at_once_both_end_with_the_finished_folder(tmp_path, monk
     assert [path.name for path in (tmp_path / "cache" / "models").iterdir()] == [results[0][0].name]
 
 
-@pytest.mark.parametrize("removal", jopa.scoring.REMOVALS)
+@pytest.mark.parametrize("removal", jopa.masking.REMOVALS)
 @pytest.mark.parametrize("architecture", tiny_models.BUILDERS)
 def test_a_batch_continues_as_each_row_would_alone(architecture, removal):
     chat = architecture != "gemma3"  # tied and scaled embeddings: it says the last token again, whatever comes before

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from jopa.attribution import Attribution
+from jopa.masking import REMOVALS
 from jopa.problem import Problem, TraceStep
 from jopa.prompt import Unit
 from jopa.report import (
@@ -28,7 +29,6 @@ from jopa.report import (
     visible,
     word_diff,
 )
-from jopa.scoring import REMOVALS
 from jopa.terminal import comparison_table, to_terminal
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}

@@ -8,8 +8,8 @@ import torch
 
 import jopa
 import tiny_models
-from jopa import forward, scoring
-from jopa.scoring import REMOVALS
+from jopa import forward, model_scorer
+from jopa.masking import REMOVALS
 
 TEXT = "write a story about the doctor and his patient"
 ANSWER = tuple(tiny_models.VOCABULARY[word] for word in "once upon time there was a doctor".split())
@@ -232,7 +232,7 @@ def test_an_attention_gradient_counts_as_three_forwards(llama):
 
 def test_attention_that_takes_no_factors_and_too_much_of_it_are_one_line(llama, monkeypatch):
     prompt, output = case(llama)
-    monkeypatch.setitem(scoring._MOST_ATTENTION, "cpu", 1000)
+    monkeypatch.setitem(model_scorer._MOST_ATTENTION, "cpu", 1000)
     with pytest.raises(jopa.ScoringError, match="too many"):
         jopa.ModelScorer(llama, prompt, output, "delete").attention_gradient(torch.ones(9))
     monkeypatch.setattr("jopa.forward.can_be_damped", lambda _model: False)

@@ -16,9 +16,10 @@ from jopa.methods import METHODS, make_method
 from jopa.methods.joint import JointSearch
 from jopa.methods.search import PaperSearch
 from jopa.model import LanguageModel
+from jopa.model_scorer import ModelScorer
 from jopa.problem import Method, Problem, Selection
 from jopa.prompt import Prompt, Unit, build_prompt
-from jopa.scoring import ModelScorer, Output, Scorer, TextScorer, WhiteBoxScorer
+from jopa.scoring import Output, Scorer, TextScorer, WhiteBoxScorer
 
 __all__ = [
     "METHODS",

@@ -17,11 +17,11 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from jopa.errors import SettingError
+from jopa.masking import REMOVALS
 from jopa.methods import DEFAULT_METHOD, METHODS
 from jopa.problem import Method
 from jopa.prompt import UNIT_KINDS
 from jopa.report import REMOVAL_WORDS, page_html
-from jopa.scoring import REMOVALS
 from jopa.web.asking import Limits, takes_budget
 from jopa.web.gate import Gate
 from jopa.web.work import Desk

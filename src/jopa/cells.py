@@ -26,10 +26,11 @@ from jopa.explanation import Generation, answer, versions
 from jopa.loading import load
 from jopa.metrics import SentenceBert
 from jopa.model import LanguageModel
+from jopa.model_scorer import ModelScorer
 from jopa.problem import Method, NestedMethod, Problem, RankingMethod, Selection, top_units
 from jopa.prompt import Prompt, build_prompt
 from jopa.records import SCHEMA, CellKey, Record, encoded
-from jopa.scoring import ModelScorer, Output
+from jopa.scoring import Output
 
 
 class Line(NamedTuple):

@@ -34,9 +34,10 @@ from jopa.loading import load
 from jopa.methods.joint import JointSearch
 from jopa.metrics import probability_ratio
 from jopa.model import LanguageModel
+from jopa.model_scorer import ModelScorer
 from jopa.problem import Problem
 from jopa.prompt import Prompt, build_prompt
-from jopa.scoring import ModelScorer, Output
+from jopa.scoring import Output
 
 SCHEMA = 1
 WINDOW = 10

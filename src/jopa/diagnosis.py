@@ -35,11 +35,13 @@ from typing import Any
 from jopa.errors import SettingError
 from jopa.explanation import Generation, OnText, Progress, answer, versions
 from jopa.loading import load
+from jopa.masking import REMOVALS
 from jopa.metrics import probability_ratio
 from jopa.model import LanguageModel
+from jopa.model_scorer import ModelScorer
 from jopa.problem import Problem
 from jopa.prompt import Message, Span, Unit, _sentences, build_prompt
-from jopa.scoring import REMOVALS, ModelScorer, Output
+from jopa.scoring import Output
 
 SCHEMA = 1
 BAND = (0.95, 1.05)

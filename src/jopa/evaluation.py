@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 from jopa.errors import ScoringError
 from jopa.metrics import METRICS, SentenceBert, kl, kl_chosen, log_likelihood, probability_ratio, text_metrics
 from jopa.model import LanguageModel
+from jopa.model_scorer import ModelScorer
 from jopa.prompt import Prompt
-from jopa.scoring import ModelScorer, Output
+from jopa.scoring import Output
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float

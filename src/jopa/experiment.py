@@ -33,11 +33,11 @@ from pathlib import Path
 from typing import Any
 
 from jopa.errors import InputFileError, SettingError
+from jopa.masking import REMOVALS
 from jopa.methods import make_method
 from jopa.problem import Method
 from jopa.prompt import UNIT_KINDS
 from jopa.records import SCHEMA, Record
-from jopa.scoring import REMOVALS
 
 
 @dataclass(frozen=True)

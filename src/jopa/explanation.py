@@ -16,13 +16,15 @@ from typing import Any
 from jopa.attribution import Attribution
 from jopa.errors import PromptError, SettingError
 from jopa.loading import load
+from jopa.masking import REMOVALS
 from jopa.methods import DEFAULT_METHOD, make_method
 from jopa.metrics import probability_ratio
 from jopa.model import LanguageModel
+from jopa.model_scorer import ModelScorer
 from jopa.problem import Method, NestedMethod, OnBest, Problem, RankingMethod, Selection, joint_effects, top_units
 from jopa.profile import Profile
 from jopa.prompt import Message, Prompt, Span, build_prompt
-from jopa.scoring import REMOVALS, ModelScorer, Output
+from jopa.scoring import Output
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, the steps done and, if known, the steps in all."""

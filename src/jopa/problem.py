@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from jopa.echoes import Echo
 from jopa.errors import SettingError
-from jopa.scoring import ModelScorer, Scorer, TextScorer, WhiteBoxScorer
+from jopa.model_scorer import ModelScorer
+from jopa.scoring import Scorer, TextScorer, WhiteBoxScorer
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float

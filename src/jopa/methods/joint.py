@@ -139,8 +139,9 @@ class _Search:
         self._whole = problem.log_prob()
         # The whole prompt's score is one FFE, also if it was known before.
         self._ffe_before = problem.ffe - 1
-        self._mask_ffe, self._mask_seconds = 1.0, time.perf_counter() - self._began
         self._dearest = 0.0
+        """FFE of a mask in the call where they cost most."""
+        self._mask_seconds = time.perf_counter() - self._began
         self._changes: dict[Units, float] = {}
         self._traces: dict[int, list[TraceStep]] = {k: [] for k in ks}
         self._best: dict[int, Units] = {}
@@ -161,11 +162,15 @@ class _Search:
 
     def affordable(self) -> int:
         """How many more masks the budget allows if they cost what the dearest did."""
-        masks = (self._method.budget - (self._problem.ffe - self._ffe_before)) / self._mask_ffe
+        masks = (self._method.budget - (self._problem.ffe - self._ffe_before)) / self._mask_ffe()
         if self._method.seconds is not None:
             seconds = self._method.seconds - (time.perf_counter() - self._began)
             masks = min(masks, seconds / self._mask_seconds)
         return max(0, math.floor(masks))
+
+    def _mask_ffe(self) -> float:
+        """What a mask may cost, in full-forward equivalents; one before any is known."""
+        return self._dearest or 1.0
 
     def score(self, sets: Iterable[Units]) -> None:
         """Score sets, in chunks, as far as the budget goes."""
@@ -180,7 +185,6 @@ class _Search:
                 if size in self._traces and change < self._best_change(size):
                     self._best[size] = units
             self._dearest = max(self._dearest, (problem.ffe - ffe) / n)
-            self._mask_ffe = self._dearest or self._mask_ffe  # the budget is not to be passed
             self._mask_seconds = (time.perf_counter() - seconds) / n
             for k in self._best:
                 best = self._whole + self._best_change(k)
@@ -238,7 +242,7 @@ class _Search:
         self._echoes = dict(sorted(self._echoes.items(), key=lambda echo: -echo[1]))
 
     def _affords_gradient(self) -> bool:
-        return self._looks_inside and self.affordable() * self._mask_ffe > 2 * _GRADIENT_COST
+        return self._looks_inside and self.affordable() * self._mask_ffe() > 2 * _GRADIENT_COST
 
     def _weigh(self, strength: Float[Tensor, "units"]) -> None:
         """Take non-negative strengths as weights, times 1 and the nats of the answer that each mention of a word can

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from jopa.errors import ModelError, SettingError
 from jopa.model import LanguageModel, evaluating, quiet_transformers
+from jopa.model_scorer import ModelScorer
 from jopa.problem import Needs, Problem, Ranking, RankingMethod
 from jopa.prompt import Prompt
-from jopa.scoring import ModelScorer
 
 if TYPE_CHECKING:
     import torch

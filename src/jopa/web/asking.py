@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from jopa.errors import PromptError, SettingError
+from jopa.masking import REMOVALS
 from jopa.methods import DEFAULT_METHOD, make_method
 from jopa.problem import Method, Problem, Selection
 from jopa.prompt import UNIT_KINDS, Span
-from jopa.scoring import REMOVALS
 
 
 @dataclass(frozen=True)
