@@ -336,6 +336,25 @@ def test_a_word_that_the_answer_repeats_is_removed_wherever_it_stands():
     assert not scorer.mentions <= set(JointSearch(budget=30).run(jopa.Problem(deaf), 4).removed)
 
 
+def test_units_weigh_more_for_the_words_that_the_answer_repeats():
+    from jopa.methods.joint import _Search
+
+    class Alike(Inside):
+        def log_probs(self, keep):
+            gone = (~keep).sum(dim=1)
+            return torch.stack([-0.1 * gone, -2.0 * (gone > 50)], dim=1)
+
+        def echoes(self):
+            return [Echo(frozenset({4, 9}), (1,)), Echo(frozenset({9}), (0,))]
+
+    search = _Search(JointSearch(), jopa.Problem(Alike()), [3])
+    search.guide()
+    # The whole prompt but a unit costs the first target token 5.9 nats, the second 2.
+    claims = torch.ones(60, dtype=torch.double)
+    claims[4], claims[9] = 1 + 2.0 / 2, 1 + 2.0 / 2 + 5.9
+    assert torch.allclose(search.weights, (claims / claims.max() + 0.05) / 1.05, atol=1e-5)
+
+
 def test_words_with_many_mentions_do_not_crowd_out_the_rest():
     words = [frozenset(range(30 * i, 30 * i + 20)) for i in range(6)]
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, ClassVar
@@ -362,7 +362,7 @@ class _Search:
         return [sets[contenders[i]] for i in chosen]
 
     def _shortlist(self, k: int, surrogate: SetProcess) -> list[int]:
-        """The units that sets are made of: those that may have the lowest f alone, and those of the best set."""
+        """The units that sets are made of: those that may have the lowest f alone, the best set's, repeated words'."""
         optimistic = surrogate.lowest_alone().argsort(stable=True).tolist()
         always = self._best.get(k, frozenset()).union(*self._repeated)
         return sorted({*optimistic[: max(_SHORTLIST, 2 * k)], *always})
@@ -377,17 +377,7 @@ class _Search:
         within = [units for units in scored if units <= set(columns)][: _BEAM - 1]
         strongest = surrogate.lowest_alone()[columns].argsort(stable=True)[:k].tolist()
         beam = torch.cat([set_rows(within, columns), set_rows([strongest], range(len(columns)))])
-        repeating = set_rows(self._repeating(_sets(beam, columns), surrogate), columns)
-        return torch.cat([beam, _swaps(beam), repeating]).unique(dim=0)
-
-    def _repeating(self, sets: Iterable[Units], surrogate: SetProcess) -> Iterator[Units]:
-        """These sets with a repeated word in place of their weakest units, every mention of it."""
-        alone = surrogate.lowest_alone().tolist()
-        for units in sets:
-            for word in self._repeated:
-                if len(word) <= len(units):
-                    others = sorted(units - word, key=alone.__getitem__)
-                    yield word.union(others[: len(units) - len(word)])
+        return torch.cat([beam, _swaps(beam)]).unique(dim=0)
 
     def _doubts(self, k: int, surrogate: SetProcess) -> list[Units]:
         """What is left to score of the best set's one-swap neighbourhood, and of its two weakest units replaced by a
