@@ -29,8 +29,8 @@ from jopa.loading import load
 from jopa.model import LanguageModel
 from jopa.prompt import build_prompt
 from jopa.records import Record, Run, cell_key, read_run
-from jopa.report import nats, unit_name
 from jopa.scoring import Output
+from jopa.wording import nats, unit_name
 
 JOINT, ALONE, PAPER = "jopa", "ablation", "jopa-paper"
 NAMES = {JOINT: "jopa", ALONE: "leave-one-out", PAPER: "jopa-paper"}

@@ -11,9 +11,9 @@ from rich.console import Console
 import jopa
 import tiny_models
 from jopa.diagnosis import Part, diagnose, measured, parts_of, sentences_of
+from jopa.diagnosis_report import diagnosis_html, diagnosis_verdict
 from jopa.explanation import smallest_sufficient
 from jopa.prompt import Unit
-from jopa.report import diagnosis_html, diagnosis_verdict
 from jopa.terminal import diagnosis_view
 from table_scorer import TableScorer, TableWhiteBoxScorer
 

@@ -18,18 +18,9 @@ from jopa.attribution import Attribution
 from jopa.masking import REMOVALS
 from jopa.problem import Problem, TraceStep
 from jopa.prompt import Unit
-from jopa.report import (
-    CERTIFICATE_WORDS,
-    REMOVAL_WORDS,
-    comparison,
-    comparison_html,
-    nats,
-    to_html,
-    unit_name,
-    visible,
-    word_diff,
-)
+from jopa.report import CERTIFICATE_WORDS, comparison, comparison_html, to_html
 from jopa.terminal import comparison_table, to_terminal
+from jopa.wording import REMOVAL_WORDS, nats, unit_name, visible, word_diff
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 

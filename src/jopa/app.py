@@ -21,10 +21,11 @@ from jopa.masking import REMOVALS
 from jopa.methods import DEFAULT_METHOD, METHODS
 from jopa.problem import Method
 from jopa.prompt import UNIT_KINDS
-from jopa.report import REMOVAL_WORDS, page_html
+from jopa.report import page_html
 from jopa.web.asking import Limits, takes_budget
 from jopa.web.gate import Gate
 from jopa.web.work import Desk
+from jopa.wording import REMOVAL_WORDS
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -29,9 +29,10 @@ from jopa.errors import InputFileError
 from jopa.figures import Picture, all_figures, main_k
 from jopa.metrics import METRICS
 from jopa.records import Record, Run, cell_key, read_run, write_whole
-from jopa.report import environment, to_html
+from jopa.report import to_html
 from jopa.tables import all_tables, labels
 from jopa.typesetting import Table
+from jopa.wording import environment
 
 EXPLANATIONS = 300
 """Pages of single explanations that a report writes, unless told otherwise."""

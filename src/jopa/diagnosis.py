@@ -211,7 +211,7 @@ class Diagnosis:
 
     def _repr_html_(self) -> str:
         """How a notebook shows it."""
-        from jopa.report import diagnosis_html  # the arrow that points back, as in Attribution
+        from jopa.diagnosis_report import diagnosis_html  # the arrow that points back, as in Attribution
 
         return diagnosis_html(self, standalone=False)
 

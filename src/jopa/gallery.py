@@ -27,21 +27,10 @@ from jopa.benchmark_report import facts, joined, without_retired
 from jopa.errors import InputFileError, SettingError
 from jopa.figures import main_k
 from jopa.records import Record, Run, cell_key, read_run, write_whole
-from jopa.report import (
-    NOTHING,
-    Bar,
-    Piece,
-    bars,
-    environment,
-    meaning,
-    nats,
-    prompt_pieces,
-    unit_name,
-    visible,
-    word_diff,
-)
+from jopa.report import Bar, bars, meaning, prompt_pieces
 from jopa.tables import labels
 from jopa.typesetting import MARKDOWN
+from jopa.wording import NOTHING, Piece, environment, nats, unit_name, visible, word_diff
 
 LEAVE_ONE_OUT = "ablation"
 _LINE_START = re.compile(r"^(\d*)([-+=.)])(?=\s|=|$)")

@@ -7,25 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jopa.report import (
-    NOTHING,
-    Piece,
-    bars,
-    comparison,
-    diagnosis_facts,
-    diagnosis_verdict,
-    facts,
-    heat,
-    meaning,
-    nats,
-    prompt_pieces,
-    requests,
-    target_span,
-    unit_name,
-    verdict,
-    visible,
-    word_diff,
-)
+from jopa.diagnosis_report import diagnosis_facts, diagnosis_verdict, heat, requests
+from jopa.report import bars, comparison, facts, meaning, prompt_pieces, target_span, verdict
+from jopa.wording import NOTHING, Piece, nats, unit_name, visible, word_diff
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

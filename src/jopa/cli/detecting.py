@@ -144,7 +144,7 @@ def _one(record: Record) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    from jopa.report import nats, unit_name, visible
+    from jopa.wording import nats, unit_name, visible
 
     span, without, answer = record["span"], record["without_span"], record["answer"]
     rows = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
@@ -172,7 +172,7 @@ def _table(records: Sequence[Record]) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    from jopa.report import visible
+    from jopa.wording import visible
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
     table.add_column("hostile", justify="right")

@@ -188,7 +188,7 @@ def _tell_cost(names: Sequence[str], profiles: Sequence[Profile], loading: float
 
 def _deliver_diagnosis(diagnosis: Diagnosis, json_path: Path | None, html_path: Path | None) -> None:
     """Show and write a diagnosis."""
-    from jopa.report import diagnosis_html
+    from jopa.diagnosis_report import diagnosis_html
     from jopa.terminal import diagnosis_view
 
     hand_out(diagnosis.to_json(), diagnosis_view(diagnosis), lambda: diagnosis_html(diagnosis), json_path, html_path)

@@ -36,9 +36,10 @@ from jopa.explanation import Generation, answer, attribute, require_room
 from jopa.model import LanguageModel
 from jopa.problem import Best
 from jopa.prompt import Prompt, build_prompt
-from jopa.report import comparison_html, comparison_table_html, parts_html, to_html, unit_name, visible
+from jopa.report import comparison_html, comparison_table_html, parts_html, to_html
 from jopa.scoring import Output
 from jopa.web.asking import Asked, Limits, read_request
+from jopa.wording import unit_name, visible
 
 Tell = Callable[[dict[str, Any]], None]
 

@@ -1,0 +1,121 @@
+"""What reports write, and how: texts of strangers, units, numbers, and the templates they stand in.
+
+Prompts and outputs are text from strangers. They are never read as markup, and characters that a reader cannot see
+(control, direction and zero-width characters) are shown as escapes, so that nothing hides in a report or steers a
+terminal.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from difflib import SequenceMatcher
+from functools import cache
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+REMOVAL_WORDS = {
+    "delete": "the tokens of removed units are cut out and later tokens move up, as if a person had edited the prompt",
+    "zero": "the input embeddings of removed units are multiplied by zero; every position stays where it was",
+    "hide": "no other token attends to removed units; every position stays where it was",
+}
+NOTHING = "(nothing: it stops at once)"
+
+# Unseen characters, but not what joins letters and emoji (U+200C, U+200D, U+FE0F), nor newline and tab.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e01ef]"
+)
+_BLANKS = {" ": "␣", "\n": "⏎", "\t": "⇥"}
+_WORD = re.compile(r"\s*(?:[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+)|\s+")
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+class Piece(NamedTuple):
+    """A run of text; `mark` is 0, or what sets the run apart: a removed unit's rank, 1 where outputs differ."""
+
+    text: str
+    mark: int = 0
+
+
+def word_diff(before: str, after: str) -> tuple[list[Piece], list[Piece]]:
+    """Mark the words in which two texts differ; the pieces of each side, joined, are that text exactly.
+
+    Words are compared without the blanks before them; blanks that differ are marked by themselves.
+    """
+    left, right = _WORD.findall(before), _WORD.findall(after)
+    matcher = SequenceMatcher(None, [w.lstrip() for w in left], [w.lstrip() for w in right], autojunk=False)
+    marked: tuple[list[Piece], list[Piece]] = ([], [])
+    for tag, i1, i2, j1, j2 in matcher.get_opcodes():
+        words = left[i1:i2], right[j1:j2]
+        n_paired = {"equal": i2 - i1, "replace": 1}.get(tag, 0)
+        for pair in zip(words[0][:n_paired], words[1][:n_paired], strict=True):
+            blanks = [word[: len(word) - len(word.lstrip())] for word in pair]
+            for side, word, blank in zip(marked, pair, blanks, strict=True):
+                side.append(Piece(blank, int(blanks[0] != blanks[1])))
+                side.append(Piece(word[len(blank) :], int(tag != "equal")))
+        for side, rest in zip(marked, words, strict=True):
+            side.extend(Piece(word, 1) for word in rest[n_paired:])
+    return _merged(marked[0]), _merged(marked[1])
+
+
+def _merged(pieces: list[Piece]) -> list[Piece]:
+    """Neighbours with the same mark become one piece."""
+    runs = groupby((piece for piece in pieces if piece.text), key=lambda piece: piece.mark)
+    return [Piece("".join(piece.text for piece in run), mark) for mark, run in runs]
+
+
+def visible(text: str) -> str:
+    """The text with unseen characters as escapes, such as `\\x1b`; newlines and tabs stay."""
+    return _UNSEEN.sub(lambda match: match.group().encode("unicode_escape").decode("ascii"), text)
+
+
+def unit_name(text: str, width: int = 32) -> str:
+    """A unit on one line, without the blanks around it; of a unit that is all blanks, signs for them."""
+    core = visible(text.strip()).replace("\n", "⏎").replace("\t", "⇥")
+    name = core or "".join(_BLANKS.get(char, ascii(char)[1:-1]) for char in text)
+    return name if len(name) <= width else name[: width - 1] + "…"
+
+
+def nats(value: float, *, signed: bool = False) -> str:
+    """A number of nats with two decimals and a true minus sign; zero has no sign."""
+    rounded = round(value, 2) + 0.0
+    return f"{rounded:{'+' if signed and rounded else ''}.2f}".replace("-", "−")
+
+
+def ratio_text(value: float) -> str:
+    """A ratio for reading: two decimals, none when large, a power of ten when very large or small."""
+    if value >= 1e6 or 0 < value < 0.01:
+        digits, power = f"{value:.1e}".split("e") if math.isfinite(value) else ("1", "308")
+        return f"{digits} × 10{str(int(power)).translate(_SUPERSCRIPT)}"
+    return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
+
+
+def made_with(model: Mapping[str, str | None], versions: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The model and the versions that an explanation was made with, as terms and plain words."""
+    return [
+        ("Model", " · ".join(model.get(key) or "" for key in ("id", "dtype", "device"))),
+        ("Revision", model.get("revision") or "not recorded"),
+        ("Versions", " · ".join(f"{name} {number}" for name, number in versions.items())),
+    ]
+
+
+@cache
+def environment() -> Environment:
+    """Templates that escape every value, after its unseen characters became visible."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("jopa"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,
+    )
+    environment.filters |= {"nats": nats, "ratio": ratio_text, "unit_name": unit_name}
+    return environment
