@@ -10,7 +10,19 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "jopa"
 
 ROOMS = [
-    *("errors", "records", "set_process", "batching", "prompt", "echoes", "model", "datasets", "metrics", "layout"),
+    *(
+        "errors",
+        "records",
+        "set_process",
+        "batching",
+        "prompt",
+        "echoes",
+        "model",
+        "datasets",
+        "metrics",
+        "sentence_bert",
+        "layout",
+    ),
     *(
         "loading",
         "prefixes",

@@ -24,13 +24,13 @@ from jopa.evaluation import Evaluation, Evaluator
 from jopa.experiment import Experiment, MethodSpec, ModelSpec
 from jopa.explanation import Generation, answer, versions
 from jopa.loading import load
-from jopa.metrics import SentenceBert
 from jopa.model import LanguageModel
 from jopa.model_scorer import ModelScorer
 from jopa.problem import Method, NestedMethod, Problem, RankingMethod, Selection, top_units
 from jopa.prompt import Prompt, build_prompt
 from jopa.records import SCHEMA, CellKey, Record, encoded
 from jopa.scoring import Output
+from jopa.sentence_bert import SentenceBert
 
 
 class Line(NamedTuple):

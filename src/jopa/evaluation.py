@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from jopa.errors import ScoringError
-from jopa.metrics import METRICS, SentenceBert, kl, kl_chosen, log_likelihood, probability_ratio, text_metrics
+from jopa.metrics import METRICS, kl, kl_chosen, log_likelihood, probability_ratio, text_metrics
 from jopa.model import LanguageModel
 from jopa.model_scorer import ModelScorer
 from jopa.prompt import Prompt
 from jopa.scoring import Output
+from jopa.sentence_bert import SentenceBert
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
