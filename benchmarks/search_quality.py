@@ -46,6 +46,17 @@ METHODS = ("jopa", "jopa-paper-full", "greedy", "ablation", "context-cite", "int
 _CHUNK = 8
 REFERENCE = {"exhaustive", "jopa-long"}
 """What only helps to know the best set."""
+PICTURED = ("short", "long")
+"""Lengths on which all methods run."""
+SHOWN = {
+    "jopa": ("jopa", "#D55E00", ""),
+    "jopa-paper-full": ("jopa-paper", "#0072B2", ""),
+    "greedy": ("greedy", "#E69F00", ""),
+    "ablation": ("ablation", "#009E73", "s"),
+    "context-cite": ("context-cite", "#CC79A7", "D"),
+    "interactions": ("interactions", "#000000", "^"),
+}
+"""In the picture: the name, the colour (Okabe and Ito's), and the marker of a method that has no curve."""
 SAME = 1e-4
 """Nats per output token that count as no difference."""
 
@@ -242,7 +253,7 @@ def table(lines: list[dict]) -> str:
     ]
     cells = sorted({(line["length"], line["k"]) for line in lines}, key=lambda x: (list(LENGTHS).index(x[0]), x[1]))
     for length, k in cells:
-        for method in dict.fromkeys(line["method"] for line in lines if line["method"] not in REFERENCE):
+        for method in (*METHODS, "jopa-paper"):
             own = [x for x in lines if (x["length"], x["k"], x["method"]) == (length, k, method)]
             if not own:
                 continue
@@ -259,25 +270,42 @@ def table(lines: list[dict]) -> str:
 
 
 def picture(lines: list[dict], path: Path) -> None:
-    """Mean regret against model work, one panel for each length."""
+    """Mean regret against model work, one panel for each length; a point for a method that answers once."""
     from matplotlib.figure import Figure
 
     best = best_known(lines)
-    shown = dict.fromkeys(line["method"] for line in lines if line["method"] not in REFERENCE | {"jopa-paper"})
-    lengths = [length for length in LENGTHS if any(line["length"] == length for line in lines)]
-    figure = Figure(figsize=(5 * len(lengths), 4), layout="constrained")
+    lengths = [length for length in PICTURED if any(line["length"] == length for line in lines)]
+    figure = Figure(figsize=(4.4 * len(lengths), 3.9), layout="constrained")
     for axes, length in zip(figure.subplots(1, len(lengths), squeeze=False)[0], lengths, strict=True):
-        for method in shown:
-            own = [x for x in lines if x["length"] == length and x["method"] == method and x.get("curve")]
-            work = sorted({ffe for x in own for ffe, _, _ in x["curve"]})
-            if own:
-                means = [statistics.mean(regret_at(x, ffe, best[x["id"], x["k"]]) for x in own) for ffe in work]
-                axes.step(work, means, where="post", label=method)
-        axes.set(
-            title=f"{length} prompts", xlabel="work (FFE)", ylabel="mean regret (nats per output token)", xscale="log"
-        )
-        axes.legend(loc="upper right")
+        for method, (label, colour, marker) in SHOWN.items():
+            own = [x for x in lines if x["length"] == length and x["method"] == method]
+            if not own:
+                continue
+
+            if marker:
+                work, ends = statistics.mean(x["ffe"] for x in own), mean_regret(own, math.inf, best)
+                axes.plot([work], [ends], marker, color=colour, label=label)
+            else:
+                places = sorted({ffe for x in own for ffe, _, _ in x["curve"]})
+                means = [mean_regret(own, ffe, best) for ffe in places]
+                axes.step(places, means, where="post", color=colour, label=label, lw=2.4 if method == "jopa" else 1.4)
+        axes.set(title=f"{length} prompts", xlabel="model work, full forwards", xscale="log", ylim=(0, None))
+        axes.set_xticks([1, 3, 10, 30, 100], ["1", "3", "10", "30", "100"])
+        axes.minorticks_off()
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="#e4e4e4")
+        axes.set_axisbelow(True)
+    figure.axes[0].set_ylabel("mean regret, nats per output token")
+    handles = {
+        label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles, loc="outside upper center", ncols=len(handles), frameon=False)
     figure.savefig(path, dpi=150)
+
+
+def mean_regret(lines: list[dict], ffe: float, best: dict[tuple[str, int], float]) -> float:
+    """Of the best set that each line had met by then."""
+    return statistics.mean(regret_at(line, ffe, best[line["id"], line["k"]]) for line in lines)
 
 
 def regret_at(line: dict, ffe: float, best: float) -> float:
