@@ -18,6 +18,7 @@ ROOMS = [
         "prompt",
         "echoes",
         "model",
+        "sources",
         "datasets",
         "metrics",
         "sentence_bert",

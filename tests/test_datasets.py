@@ -7,9 +7,10 @@ from pathlib import Path
 import datasets as hub
 import pytest
 
-from jopa.datasets import AQUA_DEMONSTRATIONS, DATASETS, PREFILL, Example, load_dataset
+from jopa.datasets import Example, load_dataset
 from jopa.errors import InputFileError, SettingError
 from jopa.prompt import build_prompt
+from jopa.sources import AQUA_DEMONSTRATIONS, DATASETS, PREFILL
 from small_tokenizers import small_tokenizer
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from jopa.datasets import DATASETS
 from jopa.errors import InputFileError, SettingError
 from jopa.experiment import DataSpec, Experiment, MethodSpec, ModelSpec, merged, read_experiment
 from jopa.methods import make_method
+from jopa.sources import DATASETS
 
 FILES = sorted((Path(__file__).parents[1] / "experiments").glob("*.toml"))
 

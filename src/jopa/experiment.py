@@ -66,7 +66,7 @@ class DataSpec:
     """A data set to take prompts from.
 
     Attributes:
-        name: one of `jopa.datasets.DATASETS`, or any name with a path.
+        name: one of `jopa.sources.DATASETS`, or any name with a path.
         path: a JSONL file in place of the hub.
         limit: the most prompts, a random slice; None for all.
         seed: of the slice.
