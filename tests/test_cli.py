@@ -155,6 +155,19 @@ def test_methods_are_compared_on_the_same_output(run, tmp_path):
     assert page.count("<!DOCTYPE html>") == page.count("</html>") == 1
 
 
+def test_a_method_that_refuses_does_not_take_the_others_with_it(run):
+    text = " ".join(["Tell me a story about a doctor and a patient in a town by the sea."] * 4)
+    arguments = ["explain", text, "--k", 8, "--max-new-tokens", 6, "--profile", "--json", "-", "--compare"]
+    code, out, err = run(*arguments, "exhaustive,ablation,random", small=False)
+    assert code == 1
+    assert [a["method"]["name"] for a in json.loads(out)["comparison"]] == ["ablation", "random"]
+    assert "\nablation\n" in err and "\nrandom\n" in err and "\nexhaustive\n" not in err
+    assert err.splitlines()[-1].startswith("jopa: exhaustive: ")
+    code, out, err = run(*arguments, "exhaustive,exhaustive", small=False)
+    assert (code, out) == (1, "")
+    assert len(err.splitlines()) == 1 and err.startswith("jopa: ")
+
+
 def test_profile_prints_what_each_method_cost_beside_the_result(run):
     code, out, err = run("explain", PROMPT, "--compare", "ablation,jopa-paper", "--profile", "--json", "-", small=False)
     assert code == 0

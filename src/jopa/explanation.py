@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jopa.attribution import Attribution
-from jopa.errors import PromptError, SettingError
+from jopa.errors import JopaError, PromptError, SettingError, StoppedError
 from jopa.loading import load
 from jopa.masking import REMOVALS
 from jopa.methods import DEFAULT_METHOD, make_method
@@ -34,6 +34,9 @@ OnText = Callable[[str, str], None]
 
 OnProfile = Callable[[Profile], None]
 """Called once, at the end, with what it cost."""
+
+OnRefusal = Callable[[Method, JopaError], None]
+"""Called with a method that cannot explain a prompt, and why."""
 
 MAX_K = 10
 """The most units that a search for the smallest sufficient set takes away, unless told otherwise."""
@@ -170,6 +173,7 @@ def compare(
     *,
     model: LanguageModel | str | Path | None = None,
     removal: str = "delete",
+    on_refusal: OnRefusal | None = None,
     **settings: Any,
 ) -> tuple[Attribution, ...]:
     """Run several methods on the same prompt, output and removal.
@@ -179,10 +183,12 @@ def compare(
         methods: what to compare, each with a memo and counters of its own.
         model: as for `explain`; loaded once.
         removal: one for all methods, whatever their presets.
+        on_refusal: called for each method that cannot explain this prompt, while the others go on; if none can, the
+            first error is raised. By default any method's error is raised.
         settings: what else `explain` takes.
 
     Returns:
-        One attribution a method, in the order of `methods`.
+        One attribution a method that did not refuse, in the order of `methods`.
 
     Raises:
         JopaError: as `explain`; and if there is nothing to compare.
@@ -192,10 +198,22 @@ def compare(
     chosen = [make_method(method) if isinstance(method, str) else method for method in methods]
     language_model = model if isinstance(model, LanguageModel) else load(model)
     attributions: list[Attribution] = []
+    refused: list[tuple[Method, JopaError]] = []
     for method in chosen:
-        attribution = explain(prompt, model=language_model, method=method, removal=removal, **settings)
+        try:
+            attribution = explain(prompt, model=language_model, method=method, removal=removal, **settings)
+        except JopaError as error:
+            if on_refusal is None or isinstance(error, StoppedError):
+                raise
+            refused.append((method, error))
+            continue
         settings["output"] = Output(attribution.output_ids, attribution.output, attribution.target)
         attributions.append(attribution)
+    if not attributions:
+        raise refused[0][1]
+    if on_refusal is not None:
+        for method, error in refused:
+            on_refusal(method, error)
     return tuple(attributions)
 
 

@@ -1,6 +1,6 @@
 """The `jopa` command: parse, call, print.
 
-Exit codes: 0 done; 1 could not (one line on stderr, a traceback only with --debug); 2 wrong usage.
+Exit codes: 0 done; 1 could not, or not all of it (one line on stderr, a traceback only with --debug); 2 wrong usage.
 """
 
 from __future__ import annotations

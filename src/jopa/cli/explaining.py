@@ -12,7 +12,7 @@ import typer
 
 from jopa.cli.options import Debug, Device, Dtype, Model, TrustRemoteCode
 from jopa.cli.reading import band_of, prompt_from, setting, target_from, unit_from
-from jopa.cli.showing import hand_out, progress_bar, require_writable
+from jopa.cli.showing import fail, hand_out, progress_bar, require_writable
 from jopa.errors import SettingError
 
 if TYPE_CHECKING:
@@ -135,6 +135,8 @@ def explain(
         "batch_size": batch_size,
     }
     profiles: list[Profile] = []
+    found: list[Attribution] = []
+    refusals: list[str] = []
     with progress_bar() as progress:
         progress("loading the model", 0, None)
         options |= {"progress": progress}
@@ -155,11 +157,14 @@ def explain(
                 found = [explanation.explain(text, model=language_model, method=chosen[0], **options)]
             else:
                 options["removal"] = removal or "delete"
+                options["on_refusal"] = lambda method, error: refusals.append(f"{method.name}: {error}")
                 found = list(explanation.compare(text, chosen, model=language_model, **options))
             deliver = partial(_deliver, found, compare is not None, json_path, html_path)
     deliver()
     if profile:
-        _tell_cost([each.name for each in chosen], profiles, loading)
+        _tell_cost([each.method["name"] for each in found], profiles, loading)
+    if refusals:
+        fail("; ".join(refusals))
 
 
 def _deliver(found: Sequence[Attribution], compared: bool, json_path: Path | None, html_path: Path | None) -> None:
