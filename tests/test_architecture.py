@@ -9,52 +9,15 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "jopa"
 
-ROOMS = [
-    *(
-        "errors",
-        "records",
-        "set_process",
-        "batching",
-        "prompt",
-        "echoes",
-        "model",
-        "sources",
-        "datasets",
-        "metrics",
-        "sentence_bert",
-        "layout",
-    ),
-    *(
-        "loading",
-        "prefixes",
-        "damping",
-        "forward",
-        "masking",
-        "scoring",
-        "model_scorer",
-        "profile",
-        "problem",
-        "methods",
-    ),
-    *("attribution", "explanation", "diagnosis", "answer_kinds", "detection", "screening"),
-    *("evaluation", "experiment", "cells", "bench", "cluster"),
-    *(
-        "wording",
-        "report",
-        "diagnosis_report",
-        "terminal",
-        "estimates",
-        "typesetting",
-        "tables",
-        "drawing",
-        "figures",
-        "benchmark_report",
-        "gallery",
-        "web",
-        "app",
-    ),
-    "cli",
-]
+ROOMS = """
+    errors records set_process batching prompt echoes model sources datasets metrics sentence_bert layout
+    loading prefixes damping forward masking scoring model_scorer profile problem methods
+    attribution explanation diagnosis answer_kinds detection screening
+    evaluation experiment cells bench cluster
+    wording report diagnosis_report terminal
+    estimates typesetting tables drawing figures benchmark_report gallery
+    web app cli
+""".split()
 EXCEPTIONS = {
     ("attribution", "report"),  # a notebook asks an Attribution for its HTML; imported when it does
     ("diagnosis", "diagnosis_report"),  # and a Diagnosis
