@@ -87,7 +87,7 @@ def comparison_html(attributions: Sequence[Attribution]) -> str:
         (a.method["name"], Markup(to_html(a, standalone=False, styled=False)))  # its template has escaped it
         for a in attributions
     ]
-    title = f"{len(attributions)} methods, one output"
+    title = f"{len(attributions)} method{'s' if len(attributions) > 1 else ''}, one output"
     table = Markup(comparison_table_html(attributions))  # as above
     return environment().get_template("comparison.html.j2").render(title=title, table=table, parts=parts)
 
