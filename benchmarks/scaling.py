@@ -5,14 +5,16 @@
 
 Prompts are random ids: time does not depend on what they say. Leave-one-out is what is timed against T, output length
 and batch size, and `jopa` against k. Then the engine's floating-point operations a second (two a weight and token,
-attention itself left out) stand beside those of a plain matrix product on the same machine, and on a CPU one forward
-with weights as transformers loads them beside one with weights laid out for the processor.
+attention itself left out) stand beside those of a plain matrix product on the same machine; on a CPU also what kinds
+of operation its time goes into, and one forward with weights as transformers loads them beside one with weights laid
+out for the processor.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -77,6 +79,7 @@ def main() -> None:
 
     throughput(model, options)
     if model.device.type == "cpu" and model.dtype == "float32":
+        operations(model, options)
         layouts(model, options)
 
 
@@ -118,20 +121,27 @@ def leave_one_out(
     return timing.median / len(units), timing.result / len(units)
 
 
+def random_sets(seed: int) -> Any:
+    """Keep masks without three of 90 units: no two alike, and beginnings as different as a search's."""
+    import torch
+
+    keep = torch.ones(32, 90, dtype=torch.bool)
+    random = torch.Generator().manual_seed(seed)
+    for row in keep:
+        row[torch.randperm(90, generator=random)[:3]] = False
+    return keep
+
+
 def throughput(model: jopa.LanguageModel, options: argparse.Namespace) -> None:
     """Floating-point operations a second against the matrix product's, by batch size, measured in turns.
 
-    Sets of three units drawn at random: no two alike, and beginnings as different as a search's. Beside the engine: the
-    same rows as transformers computes them, whole and with the head at every position, which is more work at a better
-    rate.
+    Beside the engine: the same rows as transformers computes them, whole and with the head at every position, which is
+    more work at a better rate.
     """
     import torch
 
     prompt, output = random_case(model, 90, 30, options.seed)
-    keep = torch.ones(32, 90, dtype=torch.bool)
-    random = torch.Generator().manual_seed(options.seed)
-    for row in keep:
-        row[torch.randperm(90, generator=random)[:3]] = False
+    keep = random_sets(options.seed)
 
     def by_engine(batch_size: int | None) -> float:
         scorer = jopa.ModelScorer(model, prompt, output, "delete", batch_size=batch_size)
@@ -161,6 +171,38 @@ def throughput(model: jopa.LanguageModel, options: argparse.Namespace) -> None:
         middle = len(shares) // 2
         rows.append((name, f"{rates[middle] / 1e9:.0f}", f"{100 * shares[middle]:.0f} %"))
     print(table(("batch size (T = 90, output 30)", "GFLOP/s", "of the matrix product's"), rows) + "\n")
+
+
+def operations(model: jopa.LanguageModel, options: argparse.Namespace) -> None:
+    """Where the engine's time goes at the largest batch size, by kind of operation, as torch's profiler sees it."""
+    from torch.profiler import ProfilerActivity, profile
+
+    prompt, output = random_case(model, 90, 30, options.seed)
+    keep = random_sets(options.seed)
+    shares: dict[str, list[float]] = {"matrix products": [], "attention": [], "all else": []}
+    rates = []
+    for _ in range(options.repeats):
+        scorer = jopa.ModelScorer(model, prompt, output, "delete", batch_size=max(options.batch_sizes))
+        matrix = matrix_rate()
+        with profile(activities=[ProfilerActivity.CPU]) as recorded:
+            scorer.log_probs(keep)
+        seconds = dict.fromkeys(shares, 0.0)
+        for event in recorded.key_averages():
+            seconds[kind(event.key)] += event.self_cpu_time_total / 1e6
+        for name, values in shares.items():
+            values.append(seconds[name] / sum(seconds.values()))
+        flops = model_flops(model.model, scorer.work.tokens, len(keep) * 30)
+        rates.append(flops / seconds["matrix products"] / matrix)
+    rows = [(name, f"{100 * statistics.median(values):.0f} %") for name, values in shares.items()]
+    print(table((f"operations (batch size {max(options.batch_sizes)})", "of the engine's time"), rows))
+    print(f"\nThe model's matrix products run at {100 * statistics.median(rates):.0f} % of the square one's rate.\n")
+
+
+def kind(operation: str) -> str:
+    """The kind of a torch operation."""
+    if operation in {"aten::mm", "aten::addmm"}:
+        return "matrix products"
+    return "attention" if "scaled_dot_product" in operation else "all else"
 
 
 def layouts(model: jopa.LanguageModel, options: argparse.Namespace) -> None:
