@@ -268,6 +268,32 @@ def table(lines: list[dict]) -> str:
     return "\n".join(rows)
 
 
+def beside_paper(lines: list[dict]) -> str:
+    """`jopa`, and with twice the budget, against the end of `jopa-paper` on long prompts, in nats per output token."""
+    long = [line for line in lines if line["length"] == "long"]
+    by_method = {name: [x for x in long if x["method"] == name] for name in ("jopa-paper-full", "jopa", "jopa-twice")}
+    ends = {name: {(x["id"], x["k"]): x["log_prob"] / x["out"] for x in own} for name, own in by_method.items()}
+    told = []
+    for name, other in (("jopa", "jopa-paper-full"), ("jopa-twice", "jopa-paper-full"), ("jopa-twice", "jopa")):
+        for k in sorted({k for _, k in ends[name]}):
+            gaps = [value - ends[other][key] for key, value in ends[name].items() if key[1] == k and key in ends[other]]
+            better, worse = [-gap for gap in gaps if gap < -SAME], [gap for gap in gaps if gap > SAME]
+            sides = [
+                f"{len(side)} {word}"
+                + (f" (median {statistics.median(side):.3f}, most {max(side):.3f})" if side else "")
+                for word, side in (("better", better), ("worse", worse))
+            ]
+            told.append(f"{name} than {other}, k = {k}: {', '.join(sides)}, of {len(gaps)}")
+    best, paper, own = best_known(lines), by_method["jopa-paper-full"], by_method["jopa"]
+    if paper and own:
+        end = mean_regret(paper, math.inf, best)
+        places = sorted({ffe for x in own for ffe, _, _ in x["curve"]})
+        ahead = max((ffe for ffe in places if mean_regret(own, ffe, best) > mean_regret(paper, ffe, best)), default=0.0)
+        level = min((ffe for ffe in places if mean_regret(own, ffe, best) <= end), default=math.nan)
+        told.append(f"jopa is ahead of jopa-paper from {ahead:.1f} FFE on, and at its end after {level:.1f}")
+    return "\n".join(told)
+
+
 def picture(lines: list[dict], path: Path) -> None:
     """Mean regret against model work, one panel for each length; a point for a method that answers once."""
     from matplotlib.figure import Figure
@@ -332,7 +358,7 @@ def main() -> None:
     if not options.table_only:
         run(options)
     lines = finished(read(options.out))
-    print(table([*lines, *stopped_at_budget(lines)]))
+    print(table([*lines, *stopped_at_budget(lines)]) + "\n\n" + beside_paper(lines))
     picture(lines, options.out.with_suffix(".png"))
 
 

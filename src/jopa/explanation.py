@@ -184,7 +184,7 @@ def compare(
         model: as for `explain`; loaded once.
         removal: one for all methods, whatever their presets.
         on_refusal: called for each method that cannot explain this prompt, while the others go on; if none can, the
-            first error is raised. By default any method's error is raised.
+            first error is raised after all. By default any method's error is raised.
         settings: what else `explain` takes.
 
     Returns:
@@ -198,22 +198,20 @@ def compare(
     chosen = [make_method(method) if isinstance(method, str) else method for method in methods]
     language_model = model if isinstance(model, LanguageModel) else load(model)
     attributions: list[Attribution] = []
-    refused: list[tuple[Method, JopaError]] = []
+    refused: list[JopaError] = []
     for method in chosen:
         try:
             attribution = explain(prompt, model=language_model, method=method, removal=removal, **settings)
         except JopaError as error:
             if on_refusal is None or isinstance(error, StoppedError):
                 raise
-            refused.append((method, error))
+            on_refusal(method, error)
+            refused.append(error)
             continue
         settings["output"] = Output(attribution.output_ids, attribution.output, attribution.target)
         attributions.append(attribution)
     if not attributions:
-        raise refused[0][1]
-    if on_refusal is not None:
-        for method, error in refused:
-            on_refusal(method, error)
+        raise refused[0]
     return tuple(attributions)
 
 
