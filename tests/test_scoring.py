@@ -556,6 +556,23 @@ def test_attention_equals_the_models_own_weights(tiny):
             assert attention[layer, number].item() == pytest.approx(sum(paid) / len(paid), abs=1e-5)
 
 
+def test_attention_to_a_long_prompt_is_read_without_keeping_all_of_it(llama):
+    """Weights are kept from the positions that predict the target alone, so memory grows with T and not with T²."""
+    prompt, output = case(llama, target=(2, 4))
+    scorer = jopa.ModelScorer(llama, prompt, output, "delete")
+    calls = []
+    hook = llama.model.register_forward_pre_hook(
+        lambda _model, _args, kwargs: calls.append((kwargs["input_ids"].shape[1], "output_attentions" in kwargs)),
+        with_kwargs=True,
+    )
+    try:
+        scorer.attention()
+    finally:
+        hook.remove()
+    n_tokens = len(prompt.ids) + output.target[1] - 1
+    assert calls == [(n_tokens - 2, False), (2, True)]
+
+
 def test_replaced_tokens_score_as_the_other_prompt_would(tiny):
     prompt, output = case(tiny)
     other = list(prompt.ids)

@@ -227,7 +227,10 @@ class TargetForward:
         return {"inputs_embeds": embeddings * scale.to(embeddings)[:, :, None]}
 
     def attentions(self, ids: Int[Tensor, "n"]) -> list[Float[Tensor, "heads out n"]]:
-        """Attention weights of each layer, from the positions that predict the target; one forward, no prefix cache.
+        """Attention weights of each layer, from the positions that predict the target; one forward over all of `ids`.
+
+        Where the model's caches allow it, what stands before these positions runs by itself and gives no weights: those
+        from every token to every other do not fit into memory on a long prompt.
 
         transformers puts recording hooks of its own on a model that is asked for attentions the first time; they
         stay, and do nothing until asked again.
@@ -237,18 +240,20 @@ class TargetForward:
         """
         import torch
 
-        model = self.model.model
-        reads = len(ids) - self._read + torch.arange(len(self._targets))
-        inputs: dict[str, Any] = {"input_ids": ids[None].to(self.model.device)}
-        with (
-            without_gradients(model),
-            evaluating(model),
-            _eager_attention(model),
-            _reading_only(self.model, reads[None]),
-            self.in_model(),
-        ):
-            layers = model(**inputs, output_attentions=True, use_cache=False).attentions
-        self._count(forwards=1, tokens=len(ids))
+        model, device = self.model.model, self.model.device
+        start = len(ids) - self._read
+        before, own = (ids[:start], ids[start:]) if self.keeps_rows else (ids[:0], ids)
+        reads = start - len(before) + torch.arange(len(self._targets))
+        arguments: dict[str, Any] = {"use_cache": False}
+        with without_gradients(model), evaluating(model), self.in_model():
+            if len(before):
+                arguments = {"use_cache": True, "past_key_values": new_cache()}
+                with _reading_only(self.model, torch.tensor([[len(before) - 1]])):
+                    model(input_ids=before[None].to(device), **arguments)
+                self._count(forwards=1, tokens=len(before))
+            with _eager_attention(model), _reading_only(self.model, reads[None]):
+                layers = model(input_ids=own[None].to(device), output_attentions=True, **arguments).attentions
+        self._count(forwards=1, tokens=len(own))
         if not layers or any(layer is None for layer in layers):
             raise ScoringError(f"'{self.model.id}' does not give its attention weights; choose another method")
         return [layer[0, :, reads.to(layer.device)].float().cpu() for layer in layers]
