@@ -203,6 +203,18 @@ def test_two_methods_are_compared_on_the_same_output(llama):
     assert {event["method"] for event in told if event["kind"] == "best"} == {0, 1}
 
 
+def test_of_two_methods_one_may_refuse(llama):
+    long = {"prompt": "one two three four five six seven eight nine ten " * 4, "k": 4}
+    told = events(Desk(llama, LIMITS), methods=["exhaustive", "ablation"], **long)
+    assert [result["method"] for result in told[-1]["results"]] == ["ablation"]
+    (line,) = told[-1]["refused"]
+    assert line.startswith("exhaustive: C(40, 4) = 91,390 sets are more than the limit")
+    assert jopa.Attribution.from_json(told[-1]["json"]).method["name"] == "ablation"
+    assert {event["method"] for event in told if event["kind"] == "best" and event["units"]} == {1}
+    alone = events(Desk(llama, LIMITS), methods=["exhaustive"], **long)[-1]
+    assert (alone["kind"], alone["message"]) == ("error", line.removeprefix("exhaustive: "))
+
+
 @pytest.mark.parametrize(
     ("request_", "message"),
     [

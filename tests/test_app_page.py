@@ -221,6 +221,18 @@ def test_two_methods_compared_and_the_report_downloaded(open_page):
     assert "2 methods, one output" in report
 
 
+def test_of_two_methods_one_may_refuse(open_page):
+    page = open_page()
+    page.select_option("#method", "exhaustive")
+    page.select_option("#other", "ablation")
+    page.fill("#k", "4")
+    ask(page, "one two three four five six seven eight nine ten " * 4)
+    wait_for(page, "Done, but not by exhaustive: C(40, 4)")
+    assert "bad" in page.get_attribute("#status", "class")
+    assert json_of(page)["method"]["name"] == "ablation"
+    assert page.locator("#curve polyline").count() == 1
+
+
 def test_a_link_brings_the_question_along(open_page, browser):
     page = open_page(permissions=["clipboard-read", "clipboard-write"])
     page.select_option("#unit", "token")

@@ -13,7 +13,7 @@ Events are JSON objects with a `kind`:
     progress    stage, done, total (null if unknown), method (number of the method at work)
     best        units, log_prob, evaluations, ffe, method; without units it is the score of the whole prompt
     result      results (one a method: method, removed, removal, probability_ratio, evaluations, parts), table (of a
-                comparison), json, html
+                comparison), json, html, refused (lines that say which method could not explain this, and why)
     error       message
     stopped     message
 """
@@ -34,7 +34,7 @@ from jopa.attribution import Attribution, comparison_json
 from jopa.errors import JopaError, StoppedError
 from jopa.explanation import Generation, answer, attribute, require_room
 from jopa.model import LanguageModel
-from jopa.problem import Best
+from jopa.problem import Best, Method
 from jopa.prompt import Prompt, build_prompt
 from jopa.report import comparison_html, comparison_table_html, parts_html, to_html
 from jopa.scoring import Output
@@ -141,26 +141,35 @@ def explain_aloud(model: LanguageModel, asked: Asked, tell: Tell) -> None:
         output = Output(ids, model.decode(ids), asked.target or (0, len(ids)))
     tokens = [visible(text) for text in token_texts(model, output)]
     tell({"kind": "answer", "ids": output.ids, "tokens": tokens, "target": output.target})
-    found = []
+    found: list[Attribution] = []
+    refused: list[tuple[Method, JopaError]] = []
     for at_work, method in enumerate(asked.methods):  # noqa: B007  # the callbacks tell it
-        attribution = attribute(
-            model,
-            prompt,
-            output,
-            k=asked.k,
-            method=method,
-            removal=asked.removal or (method.preset_removal if len(asked.methods) == 1 else "delete"),
-            generation=generation,
-            progress=on_progress,
-            on_best=on_best,
-            on_text=on_text,
-        )
-        found.append(attribution)
-    tell(result(found))
+        try:
+            attribution = attribute(
+                model,
+                prompt,
+                output,
+                k=asked.k,
+                method=method,
+                removal=asked.removal or (method.preset_removal if len(asked.methods) == 1 else "delete"),
+                generation=generation,
+                progress=on_progress,
+                on_best=on_best,
+                on_text=on_text,
+            )
+        except StoppedError:
+            raise
+        except JopaError as error:  # the other method goes on
+            refused.append((method, error))
+        else:
+            found.append(attribution)
+    if not found:
+        raise refused[0][1]
+    tell({**result(found), "refused": [f"{method.name}: {error}" for method, error in refused]})
 
 
 def result(found: list[Attribution]) -> dict[str, Any]:
-    """The last event: what was found, as the report shows it, and the two files to download."""
+    """What was found, as the report shows it, and the two files to download."""
     several = len(found) > 1
     return {
         "kind": "result",

@@ -206,12 +206,17 @@ const reactions = {
     if (!request.units) {
       found = event;
       shown = 0;
-      event.results.forEach(({ evaluations }, method) => curve.reach(method, evaluations));
+      request.methods.forEach((name, i) => {
+        const result = event.results.find(({ method }) => method === name);
+        result ? curve.reach(i, result.evaluations) : curve.drop(i);
+      });
     }
     showPart($("table"), found.table ?? "");
     showResult(event.results[0], !request.units);
-    finish(request.units ? "Done. Press more units, or go back to what the search found." :
-      "Done. Press any unit to take it out or put it back; select a part of the answer to explain only that.");
+    const next = request.units ? "Press more units, or go back to what the search found." :
+      "Press any unit to take it out or put it back; select a part of the answer to explain only that.";
+    finish(event.refused.length ? `Done, but not by ${event.refused.join("; ")}. ${next}` : `Done. ${next}`,
+      event.refused.length > 0);
   },
   error: ({ message }) => finish(`This did not work: ${message}.`, true),
   stopped: ({ message }) => finish(`${message[0].toUpperCase()}${message.slice(1)}.`, true),

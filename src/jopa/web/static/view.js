@@ -96,7 +96,7 @@ export class Curve {
   }
 
   clear(methods = []) {
-    this.methods = methods;
+    this.methods = [...methods];
     this.whole = null;
     this.reached = 0;
     this.lines = methods.map(() => []);
@@ -113,6 +113,13 @@ export class Curve {
   reach(method, evaluations) {
     this.reached = Math.max(this.reached, evaluations);
     if (this.lines[method]?.length) this.#draw();
+  }
+
+  /** A method that could not explain this leaves the picture. */
+  drop(method) {
+    this.methods[method] = null;
+    this.lines[method] = [];
+    this.#draw();
   }
 
   #draw() {
@@ -137,7 +144,7 @@ export class Curve {
     const axis = (place, ...labels) =>
       element("div", { className: `axis ${place}` }, ...labels.map((label) => element("span", {}, label)));
     const legend = element("p", { className: "note legend" });
-    if (this.methods.length > 1) {
+    if (this.methods.filter(Boolean).length > 1) {
       this.methods.forEach((name, i) => legend.append(element("span", { className: i ? "second" : "first" }, name)));
     }
     this.container.replaceChildren(
