@@ -197,22 +197,37 @@ def compare(
         raise SettingError("give at least one method to compare")
     chosen = [make_method(method) if isinstance(method, str) else method for method in methods]
     language_model = model if isinstance(model, LanguageModel) else load(model)
-    attributions: list[Attribution] = []
+
+    def explain_one(method: Method) -> Attribution:
+        attribution = explain(prompt, model=language_model, method=method, removal=removal, **settings)
+        settings["output"] = Output(attribution.output_ids, attribution.output, attribution.target)
+        return attribution
+
+    return tuple(by_each(chosen, explain_one, on_refusal))
+
+
+def by_each(
+    methods: Sequence[Method], explain_one: Callable[[Method], Attribution], on_refusal: OnRefusal | None
+) -> list[Attribution]:
+    """What `explain_one` gives for each method that does not refuse, in their order.
+
+    Raises:
+        JopaError: a method's, if `on_refusal` is None; the first, if all refuse.
+        StoppedError: somebody ended the work, which is no method's refusal.
+    """
+    found: list[Attribution] = []
     refused: list[JopaError] = []
-    for method in chosen:
+    for method in methods:
         try:
-            attribution = explain(prompt, model=language_model, method=method, removal=removal, **settings)
+            found.append(explain_one(method))
         except JopaError as error:
             if on_refusal is None or isinstance(error, StoppedError):
                 raise
             on_refusal(method, error)
             refused.append(error)
-            continue
-        settings["output"] = Output(attribution.output_ids, attribution.output, attribution.target)
-        attributions.append(attribution)
-    if not attributions:
+    if not found:
         raise refused[0]
-    return tuple(attributions)
+    return found
 
 
 def answer(

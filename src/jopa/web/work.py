@@ -32,7 +32,7 @@ from typing import Any
 
 from jopa.attribution import Attribution, comparison_json
 from jopa.errors import JopaError, StoppedError
-from jopa.explanation import Generation, answer, attribute, require_room
+from jopa.explanation import Generation, answer, attribute, by_each, require_room
 from jopa.model import LanguageModel
 from jopa.problem import Best, Method
 from jopa.prompt import Prompt, build_prompt
@@ -141,31 +141,26 @@ def explain_aloud(model: LanguageModel, asked: Asked, tell: Tell) -> None:
         output = Output(ids, model.decode(ids), asked.target or (0, len(ids)))
     tokens = [visible(text) for text in token_texts(model, output)]
     tell({"kind": "answer", "ids": output.ids, "tokens": tokens, "target": output.target})
-    found: list[Attribution] = []
-    refused: list[tuple[Method, JopaError]] = []
-    for at_work, method in enumerate(asked.methods):  # noqa: B007  # the callbacks tell it
-        try:
-            attribution = attribute(
-                model,
-                prompt,
-                output,
-                k=asked.k,
-                method=method,
-                removal=asked.removal or (method.preset_removal if len(asked.methods) == 1 else "delete"),
-                generation=generation,
-                progress=on_progress,
-                on_best=on_best,
-                on_text=on_text,
-            )
-        except StoppedError:
-            raise
-        except JopaError as error:  # the other method goes on
-            refused.append((method, error))
-        else:
-            found.append(attribution)
-    if not found:
-        raise refused[0][1]
-    tell({**result(found), "refused": [f"{method.name}: {error}" for method, error in refused]})
+    refused: list[str] = []
+
+    def explain_one(method: Method) -> Attribution:
+        nonlocal at_work
+        at_work = asked.methods.index(method)
+        return attribute(
+            model,
+            prompt,
+            output,
+            k=asked.k,
+            method=method,
+            removal=asked.removal or (method.preset_removal if len(asked.methods) == 1 else "delete"),
+            generation=generation,
+            progress=on_progress,
+            on_best=on_best,
+            on_text=on_text,
+        )
+
+    found = by_each(asked.methods, explain_one, lambda method, error: refused.append(f"{method.name}: {error}"))
+    tell({**result(found), "refused": refused})
 
 
 def result(found: list[Attribution]) -> dict[str, Any]:
