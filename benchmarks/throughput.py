@@ -24,7 +24,7 @@ from speed import PROMPT
 
 import jopa
 from jopa.explanation import Generation, answer
-from jopa.prefixes import Prefix
+from jopa.prefixes import Prefix, cache_behind
 
 PROMPTS = (
     PROMPT,
@@ -187,7 +187,7 @@ def forward(model: jopa.LanguageModel, parts: Sequence[Rows]) -> None:
     layers = tuple(cached() for _ in range(config.num_hidden_layers))
     begins = torch.tensor([part.begin for part in parts for _ in range(part.n)])[:, None]
     arguments: dict[str, Any] = {"position_ids": begins + torch.arange(own)}
-    arguments["past_key_values"] = Prefix(begin, layers).for_rows(n_rows) if alone else DynamicCache(layers)
+    arguments["past_key_values"] = cache_behind([Prefix(begin, layers)] * n_rows) if alone else DynamicCache(layers)
     if not alone:
         places = torch.arange(begin + own)
         arguments["attention_mask"] = ((places < begins) | (places >= begin)).long()

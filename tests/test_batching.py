@@ -27,9 +27,9 @@ def check(batches, visible, bases, limits, compact):
     known = list(bases)
     for batch in batches:
         assert len(batch.rows) <= limits.rows
-        for row in batch.rows:
+        for row, base_number in zip(batch.rows, batch.bases, strict=True):
             mine = np.flatnonzero(visible[row]) if compact else visible[row]
-            base = np.flatnonzero(known[batch.base]) if compact else known[batch.base]
+            base = np.flatnonzero(known[base_number]) if compact else known[base_number]
             assert len(base) >= batch.start
             assert (mine[: batch.start] == base[: batch.start]).all()
             assert batch.start == 0 or batch.start < len(mine)  # what predicts the first output token is computed
@@ -81,9 +81,19 @@ def test_rows_begin_with_the_given_base_that_is_most_like_them():
     bases = [np.ones(1, dtype=bool), np.array([1, 0, 1, 0], dtype=bool), np.ones(6, dtype=bool)]
     limits = Limits(rows=8, tokens=None, launch=0, new_bases=0)
     batches = plan(visible, bases, limits, compact=False, after=2)
-    assert {batch.rows: (batch.base, batch.start) for batch in batches} == {(0,): (1, 3), (1,): (2, 4)}
+    assert {batch.rows: (batch.bases, batch.start) for batch in batches} == {(0,): ((1,), 3), (1,): ((2,), 4)}
     batches = plan(visible, bases, limits, compact=True, after=2)
-    assert {batch.rows: (batch.base, batch.start) for batch in batches} == {(0,): (1, 2), (1,): (2, 4)}
+    assert {batch.rows: (batch.bases, batch.start) for batch in batches} == {(0,): ((1,), 2), (1,): ((2,), 4)}
+
+
+def test_rows_of_different_bases_share_a_forward_where_that_costs_less():
+    visible = np.array([[1, 0, 1, 1, 0, 1], [1, 1, 1, 1, 0, 1]], dtype=bool)
+    bases = [NOTHING, np.array([1, 0, 1, 0], dtype=bool), np.ones(6, dtype=bool)]
+    for launch, forwards in ((0, {(0,), (1,)}), (2, {(0, 1)})):
+        batches = plan(visible, bases, Limits(8, None, launch, 0), compact=False, after=2)
+        assert {batch.rows for batch in batches} == forwards
+        assert {number for batch in batches for number in batch.bases} == {1, 2}
+        check(batches, visible, bases, Limits(8, None, launch, 0), False)
 
 
 def test_batches_hold_no_more_than_they_may():

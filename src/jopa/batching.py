@@ -4,8 +4,8 @@ A row is a prompt with some positions taken away. Sorted, rows form a tree: two 
 position that one has and the other has not. The plan follows, from every branch, the way that most rows take; the row
 at its end is computed first and alone, its cache kept, and every row that leaves this way later starts where it leaves
 it. So a batch of leave-one-out masks costs about half of each prompt, and a branch pays for a cache of its own where
-the tokens it saves outweigh the forward it costs. The rest is cut into batches of least cost: rows that start and end
-at like places go together.
+the tokens it saves outweigh the forward it costs. Every other row begins with the cache that goes furthest. The rest is
+cut into batches of least cost: rows that start and end at like places go together, whatever cache each begins with.
 
 Works on positions and numbers of tokens alone: no model, no ids.
 """
@@ -44,13 +44,14 @@ class Batch:
 
     Attributes:
         rows: their numbers.
-        base: the cached row they begin with: those given come first, then those that this plan keeps, in order.
-        start: how many tokens of it all of them share.
+        bases: the cached row that each of them begins with: those given come first, then those that this plan keeps, in
+            order.
+        start: how many tokens every row takes from its base.
         keep: the only row's cache is a base of later batches.
     """
 
     rows: tuple[int, ...]
-    base: int
+    bases: tuple[int, ...]
     start: int
     keep: bool = False
 
@@ -109,28 +110,12 @@ def plan(
     tokens = np.zeros((n_rows, n_positions + 1), dtype=int)
     tokens[:, 1:] = visible.cumsum(axis=1) if compact else np.arange(1, n_positions + 1)
     rows = _Rows(visible, tokens, tokens[:, -1] + after)
-    _choose_bases(rows, bases, limits.launch)
+    everything = np.arange(n_rows)
+    for number, base in enumerate(bases):
+        rows.use(everything, number, rows.shared(everything, base))
     first = _kept_rows(rows, len(bases), limits)
     done = {row for batch in first for row in batch.rows}
-    rest = np.array([row for row in range(n_rows) if row not in done], dtype=int)
-    groups = [rest[rows.base[rest] == base] for base in np.unique(rows.base[rest])]
-    return first + [batch for group in groups for batch in _cheapest_batches(rows, group, limits)]
-
-
-def _choose_bases(rows: _Rows, bases: Sequence[Bool[np.ndarray, "_"]], launch: int) -> None:
-    """Let rows begin with given bases: one for all, and more where what they save is worth a forward of their own."""
-    import numpy as np
-
-    everything = np.arange(len(rows.visible))
-    shared = np.stack([rows.shared(everything, base) for base in bases])
-    price = 0
-    while True:
-        saved = (shared - rows.start).clip(min=0).sum(axis=1)
-        best = int(saved.argmax())
-        if saved[best] <= price:
-            return
-        rows.use(everything, best, shared[best])
-        price = launch
+    return first + _cheapest_batches(rows, [row for row in range(n_rows) if row not in done], limits)
 
 
 def _kept_rows(rows: _Rows, n_bases: int, limits: Limits) -> list[Batch]:
@@ -155,7 +140,7 @@ def _kept_rows(rows: _Rows, n_bases: int, limits: Limits) -> list[Batch]:
         # Its own forward, and as a rule one more for those that begin with it and would have filled other batches.
         if saved.sum() > 2 * limits.launch:
             row = int(order[spine])
-            kept.append(Batch((row,), int(rows.base[row]), int(rows.start[row]), keep=True))
+            kept.append(Batch((row,), (int(rows.base[row]),), int(rows.start[row]), keep=True))
             others = group != row
             rows.use(group[others], n_bases + len(kept) - 1, start[others])
     return kept
@@ -184,17 +169,16 @@ def _widest_way(common: Int[np.ndarray, "_"], first: int, last: int) -> tuple[in
     return first, branches
 
 
-def _cheapest_batches(rows: _Rows, group: Int[np.ndarray, "some"], limits: Limits) -> list[Batch]:
-    """Rows of one base in batches of least cost, with the better of two ways to sort them."""
+def _cheapest_batches(rows: _Rows, rest: list[int], limits: Limits) -> list[Batch]:
+    """These rows in batches of least cost, with the better of two ways to sort them."""
     lengths, start = rows.lengths, rows.start
-    by_start = sorted(group.tolist(), key=lambda i: (start[i], lengths[i]))
-    by_length = sorted(group.tolist(), key=lambda i: (lengths[i], start[i]))
+    by_start = sorted(rest, key=lambda i: (start[i], lengths[i]))
+    by_length = sorted(rest, key=lambda i: (lengths[i], start[i]))
     ways = [
         _partition(order, lengths[order].tolist(), start[order].tolist(), limits) for order in (by_start, by_length)
     ]
     parts = min(ways, key=lambda way: way[0])[1]
-    base = int(rows.base[group[0]])
-    return [Batch(tuple(part), base, int(min(start[i] for i in part))) for part in parts]
+    return [Batch(tuple(part), tuple(rows.base[part].tolist()), int(start[part].min())) for part in parts]
 
 
 def _partition(order: list[int], ends: list[int], starts: list[int], limits: Limits) -> tuple[int, list[list[int]]]:

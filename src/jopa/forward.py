@@ -21,7 +21,7 @@ from jopa.batching import Limits
 from jopa.damping import can_be_damped, damped_masks
 from jopa.errors import ModelError, ScoringError
 from jopa.model import LanguageModel, evaluating
-from jopa.prefixes import Prefix, can_be_cut, new_cache, recorded
+from jopa.prefixes import Prefix, cache_behind, can_be_cut, new_cache, recorded
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -143,7 +143,7 @@ class TargetForward:
         inputs: dict[str, Tensor],
         lengths: Sequence[int],
         attention_mask: Int[Tensor, "rows all"] | None = None,
-        base: Prefix | None = None,
+        bases: Sequence[Prefix] | None = None,
         keep: Sequence[int] = (),
         log_factors: Float[Tensor, "all"] | None = None,
     ) -> tuple[Float[Tensor, "rows out vocab"], list[Prefix]]:
@@ -153,7 +153,7 @@ class TargetForward:
             inputs: `input_ids` (`Int[rows, n]`) or `inputs_embeds` of what follows the base.
             lengths: how many positions of each row are no padding; each row ends with the output.
             attention_mask: 0 where no token may attend, base included; without it every token counts.
-            base: what the rows begin with; by default the common prefix.
+            bases: what each row begins with, all of one length; by default the common prefix.
             keep: keep the cache of so many tokens of each row, base included; by default none.
             log_factors: of the attention paid to each token of a single row of `inputs_embeds`, base included.
 
@@ -162,17 +162,18 @@ class TargetForward:
         """
         import torch
 
-        base = self.prefix() if base is None else base
         n_rows, width = next(iter(inputs.values())).shape[:2]
+        bases = [self.prefix()] * n_rows if bases is None else bases
+        begin = bases[0].length
         reads = torch.tensor(lengths)[:, None] - self._read + torch.arange(len(self._targets))
         arguments: dict[str, Any] = dict(inputs)
         if self.takes_positions:
-            positions = torch.arange(base.length, base.length + width, device=self.model.device)
+            positions = torch.arange(begin, begin + width, device=self.model.device)
             arguments["position_ids"] = positions.expand(n_rows, -1)
         if attention_mask is not None:
             arguments["attention_mask"] = attention_mask.to(self.model.device)
         assert not keep or (n_rows == len(keep) and self.keeps_rows)
-        cache = base.for_rows(n_rows, bool(keep)) if base.length else new_cache() if keep else None
+        cache = cache_behind(bases, bool(keep)) if begin else new_cache() if keep else None
         if cache is not None:
             arguments["past_key_values"] = cache
         if log_factors is not None:
@@ -181,7 +182,7 @@ class TargetForward:
         with evaluating(self.model.model), _reading_only(self.model, reads), self.in_model():
             logits = self.model.model(**arguments, use_cache=cache is not None).logits
         padding = n_rows * width - sum(lengths)
-        self._count(forwards=1, tokens=n_rows * width, padding=padding, reused=n_rows * base.length)
+        self._count(forwards=1, tokens=n_rows * width, padding=padding, reused=n_rows * begin)
         return logits, recorded(cache, keep) if keep and cache is not None else []
 
     def log_probs(self, logits: Float[Tensor, "rows out vocab"]) -> Float[Tensor, "rows out"]:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 REMOVALS = ("delete", "zero", "hide")
 
 # Rows whose caches are remembered from one call to the next, and rows of one call that may all be remembered.
-_REMEMBERED_BASES = 16
+_REMEMBERED_BASES = 24
 _FEW_MASKS = 8
 
 
@@ -139,7 +139,7 @@ class MaskedForward:
         new = []
         for batch in batches:
             with self.forward.timed("scores"):
-                for part, (result, prefixes) in self._run(batch, bases[batch.base].prefix, visible, read):
+                for part, (result, prefixes) in self._run(batch, bases, visible, read):
                     results[part] = result.float().cpu()
                     new += [
                         _Base(rows[row], prefix) for row, prefix in zip(part if prefixes else (), prefixes, strict=True)
@@ -147,7 +147,7 @@ class MaskedForward:
             if batch.keep:
                 bases.append(new[-1])
         self.forward.count(evaluations=len(keep))
-        self._remember(new, {id(bases[batch.base]) for batch in batches})
+        self._remember(new, {id(bases[number]) for batch in batches for number in batch.bases})
         return results
 
     def damped_log_probs(self, log_factors: Float[Tensor, "units"]) -> Float[Tensor, "out"]:
@@ -162,12 +162,17 @@ class MaskedForward:
         return self.forward(inputs, [len(ids)], log_factors=by_position.to(self.forward.model.device))[0]
 
     def _run(
-        self, batch: Batch, base: Prefix, visible: Bool[Tensor, "masks tokens"], read: Callable[[Tensor], Tensor]
+        self,
+        batch: Batch,
+        bases: Sequence[_Base],
+        visible: Bool[Tensor, "masks tokens"],
+        read: Callable[[Tensor], Tensor],
     ) -> Iterator[tuple[list[int], tuple[Tensor, list[Prefix]]]]:
         """The masks of a batch in one forward, or in several where memory runs out; and the caches to remember."""
         import torch
 
-        shared = base.first(batch.start)
+        begins = {number: bases[number].prefix.first(batch.start) for number in batch.bases}
+        base_of = dict(zip(batch.rows, batch.bases, strict=True))
         n_tokens = visible.sum(dim=1) if self._removal == "delete" else torch.full((len(visible),), visible.shape[1])
         n_output = visible.shape[1] - self.n_prompt
         longest = int(n_tokens[list(batch.rows)].max())
@@ -177,7 +182,7 @@ class MaskedForward:
         def work(rows: list[int]) -> tuple[Tensor, list[Prefix]]:
             keep = (n_tokens[rows] - n_output).tolist() if remember else []
             with without_gradients(self.forward.model.model):
-                logits, prefixes = self._score(visible[rows], shared, keep)
+                logits, prefixes = self._score(visible[rows], [begins[base_of[row]] for row in rows], keep)
                 return read(logits), prefixes
 
         return self.forward.in_batches(batch.rows, longest - batch.start, work)
@@ -213,21 +218,22 @@ class MaskedForward:
         return (self.unit_of < 0) | keep[..., self.unit_of.clamp(min=0)]
 
     def _score(
-        self, visible: Bool[Tensor, "rows tokens"], base: Prefix, keep: Sequence[int]
+        self, visible: Bool[Tensor, "rows tokens"], bases: Sequence[Prefix], keep: Sequence[int]
     ) -> tuple[Float[Tensor, "rows out vocab"], list[Prefix]]:
-        """One forward of rows that begin like `base`: their logits, and the caches of each row's first tokens."""
+        """One forward of rows behind their bases: their logits, and the caches of each row's first tokens."""
         import torch
 
+        begin = bases[0].length
         if self._removal == "delete":
-            rows = [self.ids[row][base.length :] for row in visible]
+            rows = [self.ids[row][begin:] for row in visible]
         else:
-            rows = list(self.ids[base.length :].expand(len(visible), -1))
+            rows = list(self.ids[begin:].expand(len(visible), -1))
         ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self.forward.model.device)
         inputs = {"input_ids": ids}
         if self._removal == "zero":
-            inputs = self.forward.embedded(ids, visible[:, base.length :].float())
+            inputs = self.forward.embedded(ids, visible[:, begin:].float())
         hidden = visible.long() if self._removal == "hide" else None
-        return self.forward.logits(inputs, [len(row) for row in rows], hidden, base, keep)
+        return self.forward.logits(inputs, [len(row) for row in rows], hidden, bases, keep)
 
 
 def _nothing_left(keep: Bool[Tensor, "units"]) -> PromptError:

@@ -1,7 +1,8 @@
 """Key-value caches of a beginning that many rows share.
 
-A `Prefix` holds one row's keys and values, layer by layer. Any shorter beginning of it is a view, and all rows of a
-batch read the same memory: nothing is copied until attention puts a row's own keys behind them, one layer at a time.
+A `Prefix` holds one row's keys and values, layer by layer. Any shorter beginning of it is a view. Rows of a batch may
+each begin with another prefix, if these are equally long; if it is the same for all, they read the same memory. Nothing
+is copied until attention puts the rows' own keys behind it, one layer at a time.
 Sliding-window layers keep every key here, since a shorter beginning needs keys that their window has left behind; the
 model's own mask still hides what is outside the window.
 
@@ -46,15 +47,19 @@ class Prefix:
         assert self.layers and 0 <= length <= self.length
         return Prefix(length, tuple((keys[:, :, :length], values[:, :, :length]) for keys, values in self.layers))
 
-    def for_rows(self, n_rows: int, keep: bool = False) -> Cache:
-        """A cache to give to a forward of `n_rows` rows; if asked to, it keeps what they add."""
-        if self.whole is not None:
-            own = copy.deepcopy(self.whole)
-            own.batch_repeat_interleave(n_rows)
-            return own
-        from transformers import Cache
 
-        return Cache(layers=[_shared_layer()(keys, values, keep) for keys, values in self.layers])
+def cache_behind(prefixes: Sequence[Prefix], keep: bool = False) -> Cache:
+    """A cache to give to a forward whose rows begin with these, equally long; if asked to, it keeps what they add."""
+    whole = prefixes[0].whole
+    if whole is not None:
+        own = copy.deepcopy(whole)
+        own.batch_repeat_interleave(len(prefixes))
+        return own
+    from transformers import Cache
+
+    if all(prefix is prefixes[0] for prefix in prefixes):
+        prefixes = prefixes[:1]
+    return Cache(layers=[_layer_behind()(layer, keep) for layer in zip(*(p.layers for p in prefixes), strict=True)])
 
 
 def can_be_cut(model: PreTrainedModel) -> bool:
@@ -89,29 +94,32 @@ def recorded(cache: Cache, lengths: Sequence[int]) -> list[Prefix]:
 
 
 @cache
-def _shared_layer() -> type:
-    """A cache layer whose first keys are the same for all rows; transformers' class must be imported to make it."""
+def _layer_behind() -> type:
+    """A cache layer that begins with prefixes; transformers' class must be imported to make it."""
     import torch
     from transformers.cache_utils import DynamicLayer
 
-    class SharedLayer(DynamicLayer):
-        """Puts each row's own keys and values behind the shared ones, and forgets them unless asked to keep them."""
+    def behind(first: list[Tensor], own: Tensor) -> Tensor:
+        rows = first[0].expand(len(own), -1, -1, -1) if len(first) == 1 else torch.cat(first)
+        return torch.cat([rows, own], dim=2)
 
-        def __init__(self, keys: Tensor, values: Tensor, keep: bool) -> None:
+    class LayerBehind(DynamicLayer):
+        """Puts each row's own keys and values behind the first ones, and forgets them unless asked to keep them."""
+
+        def __init__(self, first: Sequence[tuple[Tensor, Tensor]], keep: bool) -> None:
             super().__init__()
-            self.keys, self.values = keys, values
+            self.keys, self.values = first[0]
+            self.first = first  # one for all rows, or one a row
             self.keep = keep
             self.is_initialized = True
 
         def update(
             self, key_states: Tensor, value_states: Tensor, *_arguments: object, **_options: object
         ) -> tuple[Tensor, Tensor]:
-            n_rows = len(key_states)
-            assert self.keys is not None and self.values is not None
-            keys = torch.cat([self.keys.expand(n_rows, -1, -1, -1), key_states], dim=2)
-            values = torch.cat([self.values.expand(n_rows, -1, -1, -1), value_states], dim=2)
+            keys = behind([keys for keys, _ in self.first], key_states)
+            values = behind([values for _, values in self.first], value_states)
             if self.keep:
                 self.keys, self.values = keys, values
             return keys, values
 
-    return SharedLayer
+    return LayerBehind
