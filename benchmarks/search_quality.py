@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import jopa
-from jopa.explanation import Generation, answer
+from jopa.answering import Generation, answer
 from jopa.methods.joint import JointSearch
 from jopa.methods.perturbation import Ablation, Greedy
 from jopa.methods.search import PaperSearch

@@ -23,7 +23,7 @@ from measuring import machine, table
 from speed import PROMPT
 
 import jopa
-from jopa.explanation import Generation, answer
+from jopa.answering import Generation, answer
 from jopa.prefixes import Prefix, cache_behind
 
 PROMPTS = (

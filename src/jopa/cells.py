@@ -18,11 +18,12 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from jopa.answering import Generation, answer
 from jopa.datasets import Example
 from jopa.errors import SettingError
 from jopa.evaluation import Evaluation, Evaluator
 from jopa.experiment import Experiment, MethodSpec, ModelSpec
-from jopa.explanation import Generation, answer, versions
+from jopa.explanation import versions
 from jopa.loading import load
 from jopa.model import LanguageModel
 from jopa.model_scorer import ModelScorer

@@ -27,8 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from jopa.answer_kinds import REFUSAL, Kind, kind_of
+from jopa.answering import require_room
 from jopa.errors import PromptError, ScoringError, SettingError
-from jopa.explanation import require_room, versions
+from jopa.explanation import versions
 from jopa.forward import TargetForward
 from jopa.loading import load
 from jopa.methods.joint import JointSearch

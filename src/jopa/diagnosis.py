@@ -32,8 +32,9 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
+from jopa.answering import Generation, OnText, Progress, answer
 from jopa.errors import SettingError
-from jopa.explanation import Generation, OnText, Progress, answer, versions
+from jopa.explanation import versions
 from jopa.loading import load
 from jopa.masking import REMOVALS
 from jopa.metrics import probability_ratio

@@ -30,9 +30,10 @@ from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
 from typing import Any
 
+from jopa.answering import Generation, answer, require_room
 from jopa.attribution import Attribution, comparison_json
 from jopa.errors import JopaError, StoppedError
-from jopa.explanation import Generation, answer, attribute, by_each, require_room
+from jopa.explanation import attribute, by_each
 from jopa.model import LanguageModel
 from jopa.problem import Best, Method
 from jopa.prompt import Prompt, build_prompt
