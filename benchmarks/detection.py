@@ -105,7 +105,7 @@ def measure(folder: Path, limit: int) -> None:
     import torch
 
     from jopa import load
-    from jopa.explanation import versions
+    from jopa.model import versions
 
     folder.mkdir(parents=True, exist_ok=True)
     model, looking = load(), Looking()

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from jopa.errors import PromptError, SettingError
 from jopa.model import LanguageModel
 from jopa.prompt import Prompt, Span
 from jopa.scoring import Output
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, the steps done and, if known, the steps in all."""
@@ -80,7 +84,7 @@ def require_room(model: LanguageModel, n_prompt: int, n_output: int) -> None:
 
 def generate(
     model: LanguageModel,
-    inputs: dict,  # of tensors
+    inputs: dict[str, Tensor],
     generation: Generation,
     stage: str,
     progress: Progress | None,

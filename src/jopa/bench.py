@@ -20,7 +20,7 @@ from jopa.cells import Line, Shelf, Task, cells_of, perform
 from jopa.datasets import Dataset, load_dataset
 from jopa.errors import InputFileError, SettingError
 from jopa.experiment import Experiment, merged
-from jopa.explanation import versions
+from jopa.model import versions
 from jopa.records import (
     CellKey,
     Journal,

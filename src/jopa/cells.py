@@ -23,9 +23,8 @@ from jopa.datasets import Example
 from jopa.errors import SettingError
 from jopa.evaluation import Evaluation, Evaluator
 from jopa.experiment import Experiment, MethodSpec, ModelSpec
-from jopa.explanation import versions
 from jopa.loading import load
-from jopa.model import LanguageModel
+from jopa.model import LanguageModel, versions
 from jopa.model_scorer import ModelScorer
 from jopa.problem import Method, NestedMethod, Problem, RankingMethod, Selection, top_units
 from jopa.prompt import Prompt, build_prompt

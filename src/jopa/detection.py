@@ -29,12 +29,11 @@ from typing import Any
 from jopa.answer_kinds import REFUSAL, Kind, kind_of
 from jopa.answering import require_room
 from jopa.errors import PromptError, ScoringError, SettingError
-from jopa.explanation import versions
 from jopa.forward import TargetForward
 from jopa.loading import load
 from jopa.methods.joint import JointSearch
 from jopa.metrics import probability_ratio
-from jopa.model import LanguageModel
+from jopa.model import LanguageModel, versions
 from jopa.model_scorer import ModelScorer
 from jopa.problem import Problem
 from jopa.prompt import Prompt, build_prompt

@@ -34,11 +34,10 @@ from typing import Any
 
 from jopa.answering import Generation, OnText, Progress, answer
 from jopa.errors import SettingError
-from jopa.explanation import versions
 from jopa.loading import load
 from jopa.masking import REMOVALS
 from jopa.metrics import probability_ratio
-from jopa.model import LanguageModel
+from jopa.model import LanguageModel, versions
 from jopa.model_scorer import ModelScorer
 from jopa.problem import Problem
 from jopa.prompt import Message, Span, Unit, _sentences, build_prompt

@@ -5,11 +5,9 @@ prompt → ids and units → output (generated or given) → method → effects 
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from jopa.loading import load
 from jopa.masking import REMOVALS
 from jopa.methods import DEFAULT_METHOD, make_method
 from jopa.metrics import probability_ratio
-from jopa.model import LanguageModel
+from jopa.model import LanguageModel, versions
 from jopa.model_scorer import ModelScorer
 from jopa.problem import Method, NestedMethod, OnBest, Problem, RankingMethod, Selection, joint_effects, top_units
 from jopa.profile import Profile
@@ -340,11 +338,3 @@ def _of_each_size(problem: Problem, method: Method, max_k: int, seed: int) -> It
         yield from (top_units(ranking, k) for k in range(1, max_k + 1))
     else:
         yield from (method.run(problem, k, seed=seed) for k in range(1, max_k + 1))
-
-
-def versions() -> dict[str, str]:
-    """The versions of jopa and of what its numbers stand on."""
-    return {
-        **{package: version(package) for package in ("jopa", "torch", "transformers")},
-        "python": platform.python_version(),
-    }

@@ -5,10 +5,12 @@ Knows nothing of units, masks or scores, nor where models come from.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from jopa.errors import ModelError, PromptError, SettingError
@@ -270,3 +272,11 @@ def quiet_transformers() -> Iterator[None]:
         hub_logging.set_verbosity(hub_verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+def versions() -> dict[str, str]:
+    """The versions of jopa and of what its numbers stand on."""
+    return {
+        **{package: version(package) for package in ("jopa", "torch", "transformers")},
+        "python": platform.python_version(),
+    }
