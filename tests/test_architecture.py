@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "jopa"
 
 ROOMS = """
     errors records set_process batching prompt echoes model sources datasets metrics sentence_bert layout
-    loading prefixes damping forward masking scoring answering model_scorer profile problem methods
+    loading prefixes damping rows company forward masking scoring answering model_scorer profile problem methods
     attribution explanation diagnosis answer_kinds detection screening
     evaluation experiment cells bench cluster
     wording report diagnosis_report terminal

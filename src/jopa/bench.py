@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from jopa.cells import Line, Shelf, Task, cells_of, perform
+from jopa.cells import Line, Shelf, Task, cells_of, perform_all
+from jopa.company import Company
 from jopa.datasets import Dataset, load_dataset
 from jopa.errors import InputFileError, SettingError
 from jopa.experiment import Experiment, merged
@@ -68,9 +69,19 @@ class Outcome:
 
 def serially(experiment: Experiment, tasks: Sequence[Task]) -> Iterator[Line]:
     """Perform tasks one after another in this process."""
-    shelf = Shelf()
-    for task in tasks:
-        yield from perform(experiment, task, shelf)
+    return perform_all(experiment, tasks, Shelf())
+
+
+def together(n_examples: int) -> Mapper:
+    """A map that performs several tasks at a time in this process; what their searches score shares forwards.
+
+    The seconds of a search are then its own and its share of the forwards.
+
+    Raises:
+        SettingError: n_examples is out of range.
+    """
+    shelf = Shelf(Company(n_examples))
+    return lambda experiment, tasks: perform_all(experiment, tasks, shelf)
 
 
 def run_bench(

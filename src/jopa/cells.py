@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import os
 import platform
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import NamedTuple
 
 from jopa.answering import Generation, answer
@@ -29,8 +29,17 @@ from jopa.model_scorer import ModelScorer
 from jopa.problem import Method, NestedMethod, Problem, RankingMethod, Selection, top_units
 from jopa.prompt import Prompt, build_prompt
 from jopa.records import SCHEMA, CellKey, Record, encoded
+from jopa.rows import Runner
 from jopa.scoring import Output
 from jopa.sentence_bert import SentenceBert
+
+
+class Names(NamedTuple):
+    """An example for a model."""
+
+    model: str
+    data: str
+    example: str
 
 
 class Line(NamedTuple):
@@ -38,6 +47,12 @@ class Line(NamedTuple):
 
     journal: str
     record: Record
+
+    @property
+    def names(self) -> Names:
+        """The example that it is about."""
+        key = self.record["key"] if self.journal == "cells" else self.record
+        return Names(key["model"], key["data"], key["example"])
 
 
 @dataclass(frozen=True)
@@ -60,11 +75,21 @@ class Task:
     recorded: Record | None = None
     selections: tuple[Record, ...] = ()
 
+    @property
+    def names(self) -> Names:
+        """The example that it is about."""
+        return Names(self.model.name, self.data, self.example.id)
+
 
 class Shelf:
-    """The models a worker holds: one language model at a time, and SentenceBert."""
+    """The models a worker holds: one language model at a time, and SentenceBert; and what runs their forwards.
 
-    def __init__(self) -> None:
+    Args:
+        runner: by default each forward runs by itself.
+    """
+
+    def __init__(self, runner: Runner | None = None) -> None:
+        self.runner = runner or Runner()
         self._spec: ModelSpec | None = None
         self._model: LanguageModel | None = None
         self._similarity: SentenceBert | None = None
@@ -117,10 +142,10 @@ def perform(experiment: Experiment, task: Task, shelf: Shelf) -> Iterator[Line]:
             missing = [key.k for key in task.pending if key[3::2] == (spec.label, seed) and key[3:] not in found]
             for ks in _runs(spec.method, missing, len(prompt.units)):
                 try:
-                    record = _search(task, spec, seed, ks, model, prompt, output)
+                    record = _search(task, spec, seed, ks, model, prompt, output, shelf.runner)
                     encoded(record)  # a NaN among a method's numbers is its own failure, not the run's
                 except Exception as error:
-                    yield from (failed_cell(CellKey(*_names(task), spec.label, k, seed), error) for k in ks)
+                    yield from (failed_cell(CellKey(*task.names, spec.label, k, seed), error) for k in ks)
                 else:
                     yield Line("selections", record)
                     found |= dict(_answers(record))
@@ -136,7 +161,7 @@ def perform(experiment: Experiment, task: Task, shelf: Shelf) -> Iterator[Line]:
             batch_size=task.model.batch_size,
         )
 
-    everything = [found[key[3:]] for key in cells_of(experiment, *_names(task)) if key[3:] in found]
+    everything = [found[key[3:]] for key in cells_of(experiment, *task.names) if key[3:] in found]
     evaluate = _together(evaluator, [chosen["removed"] for chosen in everything])
     for key in task.pending:
         chosen = found.get(key[3:])
@@ -148,6 +173,16 @@ def perform(experiment: Experiment, task: Task, shelf: Shelf) -> Iterator[Line]:
             yield failed_cell(key, error)
         else:
             yield Line("cells", _cell_record(experiment, key, prompt, output, chosen, evaluation))
+
+
+def perform_all(experiment: Experiment, tasks: Sequence[Task], shelf: Shelf) -> Iterator[Line]:
+    """Perform tasks, as many at a time as the shelf's runner has members.
+
+    Raises:
+        JopaError: as `perform`.
+    """
+    for _model, of_model in groupby(tasks, key=lambda task: task.model):
+        yield from shelf.runner.work(perform(experiment, task, shelf) for task in of_model)
 
 
 def _require_same_model(task: Task, model: LanguageModel) -> None:
@@ -204,21 +239,28 @@ def _runs(method: Method, ks: Sequence[int], n_units: int) -> list[list[int]]:
 
 
 def _search(
-    task: Task, spec: MethodSpec, seed: int, ks: Sequence[int], model: LanguageModel, prompt: Prompt, output: Output
+    task: Task,
+    spec: MethodSpec,
+    seed: int,
+    ks: Sequence[int],
+    model: LanguageModel,
+    prompt: Prompt,
+    output: Output,
+    runner: Runner,
 ) -> Record:
     """Run one method for some k; its cost is that of answering all of them."""
-    scorer = ModelScorer(model, prompt, output, spec.removal, batch_size=task.model.batch_size)
+    scorer = ModelScorer(model, prompt, output, spec.removal, batch_size=task.model.batch_size, runner=runner)
     problem = Problem(scorer)
     method = spec.method
-    started = time.perf_counter()
+    started = runner.seconds()
     problem.log_prob()
     for k in ks:
         problem.require(k, method)
     selections = _select(method, problem, ks, seed)
-    seconds = time.perf_counter() - started
+    seconds = runner.seconds() - started
     evaluations, ffe = problem.evaluations, problem.ffe
     return {
-        **dict(zip(("model", "data", "example"), _names(task), strict=True)),
+        **task.names._asdict(),
         "method": spec.label,
         "seed": seed,
         "settings": method.settings,
@@ -258,10 +300,6 @@ def _answers(record: Record) -> Iterator[tuple[tuple[str, int, int], Record]]:
         yield (record["method"], answered["k"], record["seed"]), {**record, **answered}
 
 
-def _names(task: Task) -> tuple[str, str, str]:
-    return task.model.name, task.data, task.example.id
-
-
 def _together(
     evaluator: Callable[[], Evaluator], sets: Sequence[Sequence[int]]
 ) -> Callable[[Sequence[int]], Evaluation]:
@@ -275,7 +313,7 @@ def _together(
 
 def _example_record(task: Task, model: LanguageModel, prompt: Prompt, output: Output) -> Record:
     return {
-        **dict(zip(("model", "data", "example"), _names(task), strict=True)),
+        **task.names._asdict(),
         "prompt": {"text": prompt.text, "ids": list(prompt.ids), "units": [asdict(unit) for unit in prompt.units]},
         "output": {"text": output.text, "ids": list(output.ids), "target": list(output.target)},
         "language_model": model.identity,

@@ -1,9 +1,9 @@
 """The tasks of a benchmark over Ray: a worker a GPU, or a share of the processors, the model loaded once in each.
 
-Tasks are handed out one at a time to whoever is free, so slow and fast workers finish together. Lines stream back as
-they become true, and only the caller writes them. When a worker dies, what it had finished is kept, a new worker takes
-its place, and the rest of its task goes to the next free one; a task that brings down several workers is recorded as
-failed instead.
+Tasks are handed out one at a time, or a few that share forwards, to whoever is free, so slow and fast workers finish
+together. Lines stream back as they become true, and only the caller writes them. When a worker dies, what it had
+finished is kept, a new worker takes its place, and the rest of its tasks go to the next free ones, each by itself; a
+task that brings down several workers is recorded as failed instead.
 
 Knows how to hand out tasks, not what they do. https://docs.ray.io/en/latest/ray-core/actors.html
 """
@@ -13,9 +13,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby, islice
 from typing import Any
 
-from jopa.cells import Line, Shelf, Task, failed_cell, perform
+from jopa.cells import Line, Names, Shelf, Task, failed_cell, perform_all
+from jopa.company import Company
 from jopa.errors import JopaError, SettingError
 from jopa.experiment import Experiment
 from jopa.records import cell_key
@@ -35,14 +37,16 @@ class RayMap:
             is not connected to one already.
         workers: how many; by default one a GPU, or, without any, one for every `cpus` processors.
         cpus: processors that each worker computes with.
+        together: tasks that a worker performs at a time; what their searches score shares forwards.
     """
 
     address: str | None = None
     workers: int | None = None
     cpus: int = 1
+    together: int = 1
 
     def __post_init__(self) -> None:
-        for name, value in (("workers", self.workers), ("cpus", self.cpus)):
+        for name, value in (("workers", self.workers), ("cpus", self.cpus), ("together", self.together)):
             if value is not None and value < 1:
                 raise SettingError(f"{name} must be at least 1, got {value}")
 
@@ -78,24 +82,24 @@ class RayMap:
 class _Worker:
     """What runs in each worker's process."""
 
-    def __init__(self, experiment: Experiment, cpus: int) -> None:
+    def __init__(self, experiment: Experiment, settings: RayMap) -> None:
         import torch
 
-        torch.set_num_threads(cpus)
+        torch.set_num_threads(settings.cpus)
         self._experiment = experiment
-        self._shelf = Shelf()
+        self._shelf = Shelf(Company(settings.together) if settings.together > 1 else None)
 
-    def perform(self, task: Task) -> Iterator[Line]:
-        """Perform a task, line by line."""
-        yield from perform(self._experiment, task, self._shelf)
+    def perform(self, tasks: Sequence[Task]) -> Iterator[Line]:
+        """Perform tasks, line by line."""
+        yield from perform_all(self._experiment, tasks, self._shelf)
 
 
 @dataclass
 class _Job:
-    """A task in a worker's hands."""
+    """Tasks in a worker's hands."""
 
     worker: Any
-    task: Task
+    tasks: dict[Names, Task]
     lines: Any
 
 
@@ -105,15 +109,15 @@ class _Pool:
     def __init__(self, ray: Any, settings: RayMap, experiment: Experiment, tasks: Sequence[Task]) -> None:
         self._ray = ray
         self._experiment = experiment
-        self._waiting = deque(tasks)
-        self._falls: dict[tuple[str, str, str], int] = {}
+        self._settings = settings
+        self._waiting = deque(_bundles(tasks, settings.together))
+        self._falls: dict[Names, int] = {}
         resources = ray.cluster_resources()
         gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
         if settings.address is None and not gpus and settings.cpus > cpus:
             raise SettingError(f"this machine has {cpus} processors for Ray; a worker cannot have {settings.cpus}")
         count = settings.workers or (gpus if gpus else max(1, cpus // settings.cpus))
-        self._count = min(count, len(tasks))
-        self._cpus = settings.cpus
+        self._count = min(count, len(self._waiting))
         self._options = {"num_gpus": 1} if gpus else {"num_cpus": settings.cpus}
 
     def lines(self) -> Iterator[Line]:
@@ -136,20 +140,22 @@ class _Pool:
                 barren += 1
                 self._require_hope(error, barren)
                 jobs.remove(job)
-                yield from self._fallen(job.task)
+                for task in job.tasks.values():
+                    yield from self._fallen(task)
                 if self._waiting:
                     jobs.append(self._begin(self._hire()))
             else:
                 barren = 0
-                job.task = _less(job.task, line)
+                job.tasks[line.names] = _less(job.tasks[line.names], line)
                 yield line
 
     def _hire(self) -> Any:
-        return self._ray.remote(_Worker).options(**self._options).remote(self._experiment, self._cpus)
+        return self._ray.remote(_Worker).options(**self._options).remote(self._experiment, self._settings)
 
     def _begin(self, worker: Any) -> _Job:
-        task = self._waiting.popleft()
-        return _Job(worker, task, worker.perform.options(num_returns="streaming").remote(task))
+        tasks = self._waiting.popleft()
+        lines = worker.perform.options(num_returns="streaming").remote(tasks)
+        return _Job(worker, {task.names: task for task in tasks}, lines)
 
     def _require_hope(self, error: Any, barren: int) -> None:
         """Stop where it is not the examples that bring workers down, before all of them are recorded as failed."""
@@ -163,16 +169,22 @@ class _Pool:
             )
 
     def _fallen(self, task: Task) -> Iterator[Line]:
-        """What becomes of a task whose worker died: back into the queue, or, after too often, its failure."""
+        """What becomes of a task whose worker died: back into the queue, alone, or, after too often, its failure."""
         if not task.pending:
             return
-        name = (task.model.name, task.data, task.example.id)
-        self._falls[name] = self._falls.get(name, 0) + 1
-        if self._falls[name] < _LIVES:
-            self._waiting.appendleft(task)
+        self._falls[task.names] = self._falls.get(task.names, 0) + 1
+        if self._falls[task.names] < _LIVES:
+            self._waiting.appendleft((task,))
             return
         error = JopaError(f"{_LIVES} workers died over this example, perhaps for want of memory")
         yield from (failed_cell(key, error) for key in task.pending)
+
+
+def _bundles(tasks: Sequence[Task], size: int) -> Iterator[tuple[Task, ...]]:
+    """Tasks in bundles of one model."""
+    for _model, of_model in groupby(tasks, key=lambda task: task.model):
+        while bundle := tuple(islice(of_model, size)):
+            yield bundle
 
 
 def _less(task: Task, line: Line) -> Task:

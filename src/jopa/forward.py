@@ -1,16 +1,14 @@
 """Forwards of many variants of one prompt: a cached prefix in front, the target's log-probabilities behind.
 
 The key-value cache of what all variants share is computed once; rows may begin with the cache of another row instead.
-Rows may end at different places: shorter ones are padded at the right, where causality hides the padding. Logits are
-made at the target positions only, by a hook on the language-model head; log-softmax is taken in float32 whatever the
-model's dtype. A batch that does not fit into memory is halved. `Work` counts what all of this costs.
+`rows` runs them; logits are made at the target positions only, and log-softmax is taken in float32 whatever the model's
+dtype. A batch that does not fit into memory is halved. `Work` counts what all of this costs.
 
 Knows ids and positions, nothing of units and masks.
 """
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,10 +16,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from jopa.batching import Limits
-from jopa.damping import can_be_damped, damped_masks
-from jopa.errors import ModelError, ScoringError
+from jopa.damping import can_be_damped
+from jopa.errors import ScoringError
 from jopa.model import LanguageModel, evaluating
-from jopa.prefixes import Prefix, cache_behind, can_be_cut, new_cache, recorded
+from jopa.prefixes import Prefix, can_be_cut, new_cache, recorded
+from jopa.rows import Read, Rows, Runner, forward, reading_only, without_gradients
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -72,6 +71,7 @@ class TargetForward:
         targets: the target's ids.
         read: how far before its end each row predicts the first target token (1: at its last position).
         batch_size: rows in one forward; by default as many as pay.
+        runner: runs the forwards that score rows.
     """
 
     def __init__(
@@ -81,11 +81,10 @@ class TargetForward:
         targets: Int[Tensor, "out"],
         read: int,
         batch_size: int | None = None,
+        runner: Runner | None = None,
     ) -> None:
-        parameters = inspect.signature(model.model.forward).parameters
         self.model = model
-        self.takes_positions = "position_ids" in parameters
-        self.keeps_rows = "past_key_values" in parameters and can_be_cut(model.model)
+        self.keeps_rows = can_be_cut(model.model)
         """Whether the cache of a row can serve as the beginning of others."""
         self.damps = can_be_damped(model.model)
         """Whether attention to single tokens can be made weaker."""
@@ -94,6 +93,7 @@ class TargetForward:
         self._targets = targets
         self._read = read
         self._batch_size = batch_size
+        self._runner = runner or Runner()
         self._prefix: Prefix | None = None
 
     def prefix(self) -> Prefix:
@@ -108,82 +108,75 @@ class TargetForward:
             inputs: dict[str, Any] = {"input_ids": self._ids[None].to(self.model.device)}
             if self.keeps_rows:
                 inputs["past_key_values"] = new_cache()
-            last = torch.tensor([[length - 1]])
+            last = torch.tensor([length - 1])
             with (
                 self.timed("prefix"),
                 torch.no_grad(),  # and not inference mode: gradients begin here, too
                 evaluating(self.model.model),
-                _reading_only(self.model, last),
+                reading_only(self.model, [last]),
                 self.in_model(),
             ):
                 cache = self.model.model(**inputs, use_cache=True).past_key_values
             self._count(forwards=1, tokens=length)
             if cache is not None:
-                self._prefix = recorded(cache, [length])[0] if self.keeps_rows else Prefix(length, whole=cache)
+                self._prefix = recorded(cache, [length], [0])[0] if self.keeps_rows else Prefix(length, whole=cache)
         return self._prefix
 
     def __call__(
-        self,
-        inputs: dict[str, Tensor],
-        lengths: Sequence[int],
-        attention_mask: Int[Tensor, "rows all"] | None = None,
-        log_factors: Float[Tensor, "all"] | None = None,
+        self, inputs: dict[str, Tensor], lengths: Sequence[int], log_factors: Float[Tensor, "all"] | None = None
     ) -> Float[Tensor, "rows out"]:
         """Log-probabilities of the target tokens behind the common prefix; differentiable where gradients are enabled.
 
-        Args, one forward: see `logits`.
+        One forward, at once.
+
+        Args:
+            inputs: `input_ids` (`Int[rows, n]`) or `inputs_embeds` of what follows the prefix.
+            lengths: how many positions of each row are no padding; each row ends with the output.
+            log_factors: of the attention paid to each token of a single row of `inputs_embeds`, prefix included.
 
         Returns:
             float32, in nats, on the model's device.
         """
-        return self.log_probs(self.logits(inputs, lengths, attention_mask, log_factors=log_factors)[0])
+        rows = Rows(inputs, self._reads(lengths), [self.prefix()] * len(lengths), log_factors=log_factors)
+        return self.log_probs(self._counted(rows, lengths, forward(self.model, [rows])[0]))
 
     def logits(
         self,
         inputs: dict[str, Tensor],
         lengths: Sequence[int],
+        bases: Sequence[Prefix],
         attention_mask: Int[Tensor, "rows all"] | None = None,
-        bases: Sequence[Prefix] | None = None,
         keep: Sequence[int] = (),
-        log_factors: Float[Tensor, "all"] | None = None,
     ) -> tuple[Float[Tensor, "rows out vocab"], list[Prefix]]:
-        """What the language-model head says at the target positions: one forward.
+        """What the language-model head says at the target positions, without gradients: one forward by the runner.
 
         Args:
-            inputs: `input_ids` (`Int[rows, n]`) or `inputs_embeds` of what follows the base.
+            inputs: `input_ids` (`Int[rows, n]`) or `inputs_embeds` of what follows the bases.
             lengths: how many positions of each row are no padding; each row ends with the output.
+            bases: what each row begins with, all of one length.
             attention_mask: 0 where no token may attend, base included; without it every token counts.
-            bases: what each row begins with, all of one length; by default the common prefix.
             keep: keep the cache of so many tokens of each row, base included; by default none.
-            log_factors: of the attention paid to each token of a single row of `inputs_embeds`, base included.
 
         Returns:
             Logits in the model's dtype, on its device; and the caches that were to be kept.
         """
+        assert not keep or self.keeps_rows
+        rows = Rows(inputs, self._reads(lengths), bases, attention_mask, keep)
+        result = self._runner.read(self.model, rows, self.limits(rows.begin + rows.width))
+        return self._counted(rows, lengths, result), result.prefixes
+
+    def _reads(self, lengths: Sequence[int]) -> Int[Tensor, "rows out"]:
+        """The positions that predict the target, in rows of so many tokens."""
         import torch
 
-        n_rows, width = next(iter(inputs.values())).shape[:2]
-        bases = [self.prefix()] * n_rows if bases is None else bases
-        begin = bases[0].length
-        reads = torch.tensor(lengths)[:, None] - self._read + torch.arange(len(self._targets))
-        arguments: dict[str, Any] = dict(inputs)
-        if self.takes_positions:
-            positions = torch.arange(begin, begin + width, device=self.model.device)
-            arguments["position_ids"] = positions.expand(n_rows, -1)
-        if attention_mask is not None:
-            arguments["attention_mask"] = attention_mask.to(self.model.device)
-        assert not keep or (n_rows == len(keep) and self.keeps_rows)
-        cache = cache_behind(bases, bool(keep)) if begin else new_cache() if keep else None
-        if cache is not None:
-            arguments["past_key_values"] = cache
-        if log_factors is not None:
-            assert attention_mask is None
-            arguments["attention_mask"] = damped_masks(self.model.model, inputs["inputs_embeds"], cache, log_factors)
-        with evaluating(self.model.model), _reading_only(self.model, reads), self.in_model():
-            logits = self.model.model(**arguments, use_cache=cache is not None).logits
-        padding = n_rows * width - sum(lengths)
-        self._count(forwards=1, tokens=n_rows * width, padding=padding, reused=n_rows * begin)
-        return logits, recorded(cache, keep) if keep and cache is not None else []
+        return torch.tensor(lengths)[:, None] - self._read + torch.arange(len(self._targets))
+
+    def _counted(self, rows: Rows, lengths: Sequence[int], result: Read) -> Float[Tensor, "rows out vocab"]:
+        """The logits of a forward, after it is counted as if these rows had been alone in it."""
+        padding = rows.tokens - sum(lengths)
+        reused = len(rows.bases) * rows.begin
+        self._count(forwards=1, tokens=rows.tokens, padding=padding, reused=reused, in_model=result.seconds)
+        return result.logits
 
     def log_probs(self, logits: Float[Tensor, "rows out vocab"]) -> Float[Tensor, "rows out"]:
         """log softmax(logits)[target] in float32, without a second array of all logits' size."""
@@ -249,10 +242,10 @@ class TargetForward:
         with without_gradients(model), evaluating(model), self.in_model():
             if len(before):
                 arguments = {"use_cache": True, "past_key_values": new_cache()}
-                with _reading_only(self.model, torch.tensor([[len(before) - 1]])):
+                with reading_only(self.model, [torch.tensor([len(before) - 1])]):
                     model(input_ids=before[None].to(device), **arguments)
                 self._count(forwards=1, tokens=len(before))
-            with _eager_attention(model), _reading_only(self.model, reads[None]):
+            with _eager_attention(model), reading_only(self.model, [reads]):
                 layers = model(input_ids=own[None].to(device), output_attentions=True, **arguments).attentions
         self._count(forwards=1, tokens=len(own))
         if not layers or any(layer is None for layer in layers):
@@ -288,7 +281,8 @@ class TargetForward:
     def limits(self, length: int, keep_rows: bool = True) -> Limits:
         """What a batch may hold of rows whose prompt has `length` tokens, and what a forward costs."""
         kind = self.kind
-        new_bases = _KEPT_TOKENS[kind] // max(1, length) if keep_rows and self.keeps_rows else 0
+        kept_tokens = _KEPT_TOKENS[kind] // self._runner.members
+        new_bases = kept_tokens // max(1, length) if keep_rows and self.keeps_rows else 0
         if self._batch_size is not None:
             return Limits(self._batch_size, None, LAUNCH_TOKENS[kind], new_bases)
         return Limits(self._rows_of_logits(), _BATCH_TOKENS[kind], LAUNCH_TOKENS[kind], new_bases)
@@ -307,47 +301,6 @@ class TargetForward:
     def kind(self) -> str:
         """What limits go by: "cuda", or "cpu" for all else."""
         return "cuda" if self.model.device.type == "cuda" else "cpu"
-
-
-@contextmanager
-def without_gradients(model: PreTrainedModel) -> Iterator[None]:
-    """Inference mode for the time of a block, which costs less than leaving out gradients does.
-
-    Tensors made meanwhile can have no part in gradients ever after, so those that the model keeps (position tables that
-    grew, say) are replaced by ordinary copies.
-    """
-    import torch
-
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module in model.modules():
-            for kept in (module._buffers, vars(module)):
-                for name, value in list(kept.items()):
-                    if isinstance(value, torch.Tensor) and value.is_inference():
-                        kept[name] = value.clone()
-
-
-@contextmanager
-def _reading_only(model: LanguageModel, reads: Int[Tensor, "rows out"]) -> Iterator[None]:
-    """Let the language-model head see only the given positions of each row, for the time of a block."""
-    import torch
-
-    head = model.model.get_output_embeddings()
-    if head is None:
-        raise ModelError(f"'{model.id}' has no language-model head")
-
-    def select(_module: object, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        hidden, *others = arguments
-        index = reads.to(hidden.device)
-        return hidden[torch.arange(len(index), device=hidden.device)[:, None], index], *others
-
-    hook = head.register_forward_pre_hook(select)
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 @contextmanager

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING
 
 from jopa.batching import Batch, plan
 from jopa.errors import PromptError, SettingError
-from jopa.forward import TargetForward, without_gradients
+from jopa.forward import TargetForward
 from jopa.model import LanguageModel
 from jopa.prefixes import Prefix
 from jopa.prompt import Prompt
+from jopa.rows import Runner
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,6 +62,7 @@ class MaskedForward:
         removal: "delete", "zero" or "hide".
         batch_size: masks in one forward; by default as many as pay. Halved when memory runs out.
         reuse: keep key-value caches.
+        runner: runs the forwards under masks.
 
     Attributes:
         ids: what enters the model when nothing is removed: the prompt, and the output as far as it predicts something.
@@ -81,6 +83,7 @@ class MaskedForward:
         removal: str,
         batch_size: int | None,
         reuse: bool,
+        runner: Runner | None = None,
     ) -> None:
         import torch
 
@@ -103,8 +106,8 @@ class MaskedForward:
         tail = self.n_prompt - 1 > max(prompt.units[-1].positions)
         n_prefix = max(0, first_unit if tail else first_unit - 1) if reuse else 0
         targets = torch.tensor(output[start:end])
-        self.forward = TargetForward(model, self.ids[:n_prefix], targets, end - start, batch_size)
-        if removal == "hide" and not self.forward.takes_positions:
+        self.forward = TargetForward(model, self.ids[:n_prefix], targets, end - start, batch_size, runner)
+        if removal == "hide" and not model.takes_positions:
             raise SettingError(
                 f"'{model.id}' takes no position_ids, so removal 'hide' cannot leave positions unchanged"
             )
@@ -181,9 +184,8 @@ class MaskedForward:
 
         def work(rows: list[int]) -> tuple[Tensor, list[Prefix]]:
             keep = (n_tokens[rows] - n_output).tolist() if remember else []
-            with without_gradients(self.forward.model.model):
-                logits, prefixes = self._score(visible[rows], [begins[base_of[row]] for row in rows], keep)
-                return read(logits), prefixes
+            logits, prefixes = self._score(visible[rows], [begins[base_of[row]] for row in rows], keep)
+            return read(logits), prefixes
 
         return self.forward.in_batches(batch.rows, longest - batch.start, work)
 
@@ -209,7 +211,7 @@ class MaskedForward:
             inputs |= self.forward.embedded(inputs.pop("input_ids"), visible.float()[None])
         elif self._removal == "hide":
             inputs["attention_mask"] = visible.long()[None].to(device)
-        if self.forward.takes_positions:
+        if self.forward.model.takes_positions:
             inputs["position_ids"] = torch.arange(len(ids), device=device)[None]
         return inputs
 
@@ -233,7 +235,7 @@ class MaskedForward:
         if self._removal == "zero":
             inputs = self.forward.embedded(ids, visible[:, begin:].float())
         hidden = visible.long() if self._removal == "hide" else None
-        return self.forward.logits(inputs, [len(row) for row in rows], hidden, bases, keep)
+        return self.forward.logits(inputs, [len(row) for row in rows], bases, hidden, keep)
 
 
 def _nothing_left(keep: Bool[Tensor, "units"]) -> PromptError:

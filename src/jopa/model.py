@@ -5,6 +5,7 @@ Knows nothing of units, masks or scores, nor where models come from.
 
 from __future__ import annotations
 
+import inspect
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -60,6 +61,11 @@ class LanguageModel:
     def context_length(self) -> int | None:
         """The most tokens the model was made for, or None where its configuration does not say."""
         return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    @cached_property
+    def takes_positions(self) -> bool:
+        """Whether its forward can be told where each token stands."""
+        return "position_ids" in inspect.signature(self.model.forward).parameters
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:

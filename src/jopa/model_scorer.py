@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from jopa.echoes import Echo, find_echoes
 from jopa.errors import ScoringError
-from jopa.forward import Work, without_gradients
+from jopa.forward import Work
 from jopa.masking import MaskedForward
 from jopa.model import LanguageModel
+from jopa.rows import Runner, without_gradients
 from jopa.scoring import Output
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class ModelScorer:
         batch_size: masks in one forward; by default as many as pay. Halved when memory runs out.
         reuse_prefix: keep key-value caches: of everything before the first removable position, and of rows that others
             begin like.
+        runner: runs the forwards under masks; by default each by itself, at once.
 
     Raises:
         SettingError: a setting is out of range, or the model cannot do this removal.
@@ -55,13 +57,16 @@ class ModelScorer:
         *,
         batch_size: int | None = None,
         reuse_prefix: bool = True,
+        runner: Runner | None = None,
     ) -> None:
         self.model = model
         self.prompt = prompt
         self.output = output
         self.removal = removal
         self.n_units = len(prompt.units)
-        self._masked = MaskedForward(model, prompt, output.ids, output.target, removal, batch_size, reuse_prefix)
+        self._masked = MaskedForward(
+            model, prompt, output.ids, output.target, removal, batch_size, reuse_prefix, runner
+        )
         self._forward = self._masked.forward
 
     @property

@@ -1,8 +1,8 @@
 """Key-value caches of a beginning that many rows share.
 
 A `Prefix` holds one row's keys and values, layer by layer. Any shorter beginning of it is a view. Rows of a batch may
-each begin with another prefix, if these are equally long; if it is the same for all, they read the same memory. Nothing
-is copied until attention puts the rows' own keys behind it, one layer at a time.
+each begin with another prefix; if it is the same for all, they read the same memory. Before a shorter one stand zeros,
+which a mask must hide. Nothing is copied until attention puts the rows' own keys behind it, one layer at a time.
 Sliding-window layers keep every key here, since a shorter beginning needs keys that their window has left behind; the
 model's own mask still hides what is outside the window.
 
@@ -15,6 +15,7 @@ Knows caches, nothing of ids or masks.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -49,7 +50,10 @@ class Prefix:
 
 
 def cache_behind(prefixes: Sequence[Prefix], keep: bool = False) -> Cache:
-    """A cache to give to a forward whose rows begin with these, equally long; if asked to, it keeps what they add."""
+    """A cache to give to a forward whose rows begin with these; if asked to, it keeps what they add.
+
+    All of them end where the rows' own tokens begin. Those that cannot be cut must be one and the same.
+    """
     whole = prefixes[0].whole
     if whole is not None:
         own = copy.deepcopy(whole)
@@ -68,6 +72,8 @@ def can_be_cut(model: PreTrainedModel) -> bool:
     from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
     config: Any = model.config.get_text_config()
+    if "past_key_values" not in inspect.signature(model.forward).parameters:
+        return False
     if getattr(config, "num_kv_shared_layers", 0):
         return False
     kinds = {type(layer) for layer in DynamicCache(config=config).layers}
@@ -81,12 +87,21 @@ def new_cache() -> Cache:
     return DynamicCache()
 
 
-def recorded(cache: Cache, lengths: Sequence[int]) -> list[Prefix]:
-    """The first tokens of each row that a forward has run with this cache, `lengths` of them."""
+def recorded(cache: Cache, lengths: Sequence[int], missing: Sequence[int]) -> list[Prefix]:
+    """The first tokens of rows that a forward has run with this cache.
+
+    Args:
+        cache: as the forward left it.
+        lengths: how many tokens of each row; a row of which none are wanted is left out.
+        missing: the zeros that stand before each row.
+    """
     pairs: list[tuple[Any, Any]] = [(layer.keys, layer.values) for layer in cache.layers]  # type: ignore[union-attr]
     prefixes = []
-    for row, length in enumerate(lengths):
-        layers = [(keys[row : row + 1, :, :length], values[row : row + 1, :, :length]) for keys, values in pairs]
+    for row, (length, first) in enumerate(zip(lengths, missing, strict=True)):
+        if not length:
+            continue
+        of_row = (slice(row, row + 1), slice(None), slice(first, first + length))
+        layers = [(keys[of_row], values[of_row]) for keys, values in pairs]
         if len(lengths) > 1:  # a view would hold the whole batch
             layers = [(keys.clone(), values.clone()) for keys, values in layers]
         prefixes.append(Prefix(length, tuple(layers)))
@@ -97,9 +112,12 @@ def recorded(cache: Cache, lengths: Sequence[int]) -> list[Prefix]:
 def _layer_behind() -> type:
     """A cache layer that begins with prefixes; transformers' class must be imported to make it."""
     import torch
+    import torch.nn.functional as F
     from transformers.cache_utils import DynamicLayer
 
     def behind(first: list[Tensor], own: Tensor) -> Tensor:
+        longest = max(rows.shape[2] for rows in first)
+        first = [F.pad(rows, (0, 0, longest - rows.shape[2], 0)) if rows.shape[2] < longest else rows for rows in first]
         rows = first[0].expand(len(own), -1, -1, -1) if len(first) == 1 else torch.cat(first)
         return torch.cat([rows, own], dim=2)
 
@@ -108,7 +126,7 @@ def _layer_behind() -> type:
 
         def __init__(self, first: Sequence[tuple[Tensor, Tensor]], keep: bool) -> None:
             super().__init__()
-            self.keys, self.values = first[0]
+            self.keys, self.values = max(first, key=lambda pair: pair[0].shape[2])  # the length that transformers sees
             self.first = first  # one for all rows, or one a row
             self.keep = keep
             self.is_initialized = True

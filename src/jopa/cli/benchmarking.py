@@ -53,10 +53,16 @@ def bench(
         int | None, typer.Option(help="Ray workers.", show_default="one a GPU, or one a processor")
     ] = None,
     worker_cpus: Annotated[int, typer.Option(help="Processors of each Ray worker.")] = 1,
+    prompts: Annotated[
+        int,
+        typer.Option(
+            "--together", help="Prompts that this process, or each worker, works on at a time; they share forwards."
+        ),
+    ] = 1,
     debug: Debug = False,
 ) -> None:
     """Run an experiment: every method on every prompt, one record a cell; goes on where it stopped."""
-    from jopa.bench import run_bench, serially
+    from jopa.bench import run_bench, serially, together
     from jopa.cluster import RayMap
     from jopa.experiment import read_experiment
 
@@ -72,7 +78,10 @@ def bench(
         experiment, limit=limit, model=model, data=files, prefill=prefill, max_new_tokens=max_new_tokens
     )
     folder = out or Path("runs", experiment.stem)
-    mapper = RayMap(ray_address, workers, worker_cpus) if ray or ray_address else serially
+    if ray or ray_address:
+        mapper = RayMap(ray_address, workers, worker_cpus, prompts)
+    else:
+        mapper = serially if prompts == 1 else together(prompts)
     try:
         with _cell_progress() as on_progress:
             outcome = run_bench(
