@@ -6,12 +6,15 @@ Random weights: time does not depend on them. A prompt of 300 tokens, 150 of the
 k = 3: `jopa-paper` (N = 200), `jopa`, and Algorithm 1 as it is written down, a full forward a proposal, all logits. The
 paper (Table 2) gives 15.2 s for its own on an A6000. With random weights few proposals are accepted late, as with real
 ones, but gradients may point elsewhere: the number of different masks is printed beside the seconds.
+
+A second table: explanations a second where the rows of several searches share forwards (`jopa bench --together`).
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -19,6 +22,13 @@ from measuring import machine, matrix_rate, model_flops, table, timed
 from speed import plain_algorithm_1
 
 import jopa
+from jopa.company import Company
+from jopa.rows import Runner
+
+SEARCHES = {"jopa-paper": "zero", "jopa": "delete"}
+"""Each with the removal it is made for."""
+COMPANIES = (1, 4, 16)
+"""Searches at a time; the first is one after another."""
 
 
 def main() -> None:
@@ -38,19 +48,14 @@ def main() -> None:
     if not torch.cuda.is_available():
         raise SystemExit("benchmarks/gpu.py: there is no GPU here; not measured")
     model = random_llama(options.layers, options.seed)
-    prompt, output = random_case(options)
+    prompt, output = random_case(options, options.seed)
     print(f"Llama shape of {options.layers} layers, bfloat16; {machine()}; seed {options.seed}\n")
 
-    names = [name for name in ("jopa-paper", "jopa") if name in jopa.METHODS]
-    removal = {"jopa-paper": "zero", "jopa": "delete"}
-
     def explain(name: str) -> jopa.ModelScorer:
-        scorer = jopa.ModelScorer(model, prompt, output, removal[name])
-        settings = {"steps": options.steps} if name == "jopa-paper" else {}
-        jopa.make_method(name, **settings).run(jopa.Problem(scorer), options.k, seed=options.seed)
+        (scorer,) = search(model, prompt, output, name, options, Runner())
         return scorer
 
-    tasks: dict[str, Callable[[], Any]] = {name: partial(explain, name) for name in names}
+    tasks: dict[str, Callable[[], Any]] = {name: partial(explain, name) for name in SEARCHES}
     tasks["plain"] = lambda: plain_algorithm_1(model, prompt, output, options.k, options.steps, options.seed)
     timed(tasks, 1)  # kernels are chosen in the first run
     done = timed(tasks, options.repeats)
@@ -87,7 +92,39 @@ def main() -> None:
         "peak memory, MiB more",
     )
     print(table(header, rows))
-    print(f"\nMatrix product, bfloat16: {rate / 1e12:.0f} TFLOP/s.")
+    print(f"\nMatrix product, bfloat16: {rate / 1e12:.0f} TFLOP/s.\n")
+    print(together(model, options))
+
+
+def together(model: jopa.LanguageModel, options: argparse.Namespace) -> str:
+    """Seconds for each of as many random prompts as the largest company has members."""
+    cases = [random_case(options, options.seed + number) for number in range(max(COMPANIES))]
+    rows = []
+    for name in SEARCHES:
+        first = 0.0
+        for size in COMPANIES:
+            runner = Company(size) if size > 1 else Runner()
+            start = time.perf_counter()
+            list(runner.work(search(model, *case, name, options, runner) for case in cases))
+            seconds = (time.perf_counter() - start) / len(cases)
+            first = first or seconds
+            rows.append([f"`{name}`", size, f"{seconds:.2f}", f"{first / seconds:.2f}×"])
+    return table(["", "at a time", "seconds an explanation", "gain"], rows)
+
+
+def search(
+    model: jopa.LanguageModel,
+    prompt: jopa.Prompt,
+    output: jopa.Output,
+    name: str,
+    options: argparse.Namespace,
+    runner: Runner,
+) -> Iterator[jopa.ModelScorer]:
+    """One search, as a piece of work; gives its scorer, which counted."""
+    scorer = jopa.ModelScorer(model, prompt, output, SEARCHES[name], runner=runner)
+    settings = {"steps": options.steps} if name == "jopa-paper" else {}
+    jopa.make_method(name, **settings).run(jopa.Problem(scorer), options.k, seed=options.seed)
+    yield scorer
 
 
 def random_llama(n_layers: int, seed: int) -> jopa.LanguageModel:
@@ -118,11 +155,11 @@ def random_llama(n_layers: int, seed: int) -> jopa.LanguageModel:
     return jopa.LanguageModel(model, tokenizer, "random 7B Llama shape")
 
 
-def random_case(options: argparse.Namespace) -> tuple[jopa.Prompt, jopa.Output]:
+def random_case(options: argparse.Namespace, seed: int) -> tuple[jopa.Prompt, jopa.Output]:
     """Random ids; the units are everything behind the template but the last five tokens."""
     import torch
 
-    generator = torch.Generator().manual_seed(options.seed)
+    generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(10, 30000, (options.prompt + options.output,), generator=generator).tolist()
     positions = range(options.template, options.prompt - 5)
     units = tuple(jopa.Unit("x", i, i + 1, (position,)) for i, position in enumerate(positions))

@@ -5,8 +5,8 @@
 Two ways, on the same prompts, output 30 tokens, k = 3:
 
     processes    several processes of one thread each, against one process with all threads
-    batches      the rows of several prompts in one forward, against a forward for each prompt: the shapes that each
-                 search asks for are recorded, and played back both ways
+    together     several searches in turns in one process, whose rows share forwards (`jopa.company`), against one after
+                 another
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ import argparse
 import multiprocessing
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.synchronize import Barrier
-from typing import Any, NamedTuple
+from typing import Any
 
 from measuring import machine, table
 from speed import PROMPT
 
 import jopa
 from jopa.answering import Generation, answer
-from jopa.prefixes import Prefix, cache_behind
+from jopa.company import Company
+from jopa.rows import Runner
 
 PROMPTS = (
     PROMPT,
@@ -34,16 +35,6 @@ PROMPTS = (
 )
 METHODS = {"jopa": "delete", "jopa-paper": "zero", "ablation": "delete"}
 """Each with the removal it is made for."""
-
-
-class Rows(NamedTuple):
-    """Rows of one forward."""
-
-    n: int
-    begin: int
-    """Tokens of the cached beginning that they share."""
-    own: int
-    """Tokens of each behind it."""
 
 
 def main() -> None:
@@ -59,7 +50,7 @@ def main() -> None:
     model = jopa.load(options.model)
     print(f"{model.id}, {model.dtype}; {machine()}; seed 0, median of {options.repeats}\n")
     print(processes(options), end="\n\n")
-    print(batches(model, options))
+    print(together(model, options))
 
 
 def processes(options: argparse.Namespace) -> str:
@@ -116,84 +107,33 @@ def explain_all(threads: int, prompts: Sequence[str], model_id: str | None, barr
     told.append(seconds)
 
 
-def batches(model: jopa.LanguageModel, options: argparse.Namespace) -> str:
-    """Seconds of the forwards that searches of two and of all prompts ask for: each by itself, and those that come at
-    the same place in each search as one."""
+def together(model: jopa.LanguageModel, options: argparse.Namespace) -> str:
+    """Seconds until all prompts are explained, one after another, and by two and all of them in turns."""
+    sizes = (1, 2, len(PROMPTS))
+    built = [jopa.build_prompt(model.tokenizer, prompt) for prompt in PROMPTS]
+    cases = [(prompt, answer(model, prompt, Generation(30))) for prompt in built]
     rows = []
-    for method in METHODS:
-        asked = [forwards(model, prompt, method) for prompt in PROMPTS]
-        for n in (2, len(PROMPTS)):
-            rounds = list(zip(*asked[:n], strict=False))
-            apart, together = [], []
-            for _ in range(options.repeats):
+    for method, removal in METHODS.items():
+        seconds: dict[int, list[float]] = {size: [] for size in sizes}
+        for _ in range(options.repeats):
+            for size in sizes:
+                runner = Company(size) if size > 1 else Runner()
                 start = time.perf_counter()
-                for parts in rounds:
-                    for part in parts:
-                        forward(model, [part])
-                middle = time.perf_counter()
-                for parts in rounds:
-                    forward(model, parts)
-                together.append(time.perf_counter() - middle)
-                apart.append(middle - start)
-            size = statistics.mean(part.n for parts in rounds for part in parts)
-            ratio = statistics.median(a / b for a, b in zip(apart, together, strict=True))
-            seconds = [f"{statistics.median(apart):.2f}", f"{statistics.median(together):.2f}"]
-            rows.append([f"`{method}`", n, n * len(rounds), f"{size:.1f}", *seconds, f"{ratio:.2f}×"])
-    return table(["method", "prompts", "forwards", "rows in each", "apart, s", "together, s", "gain"], rows)
+                list(runner.work(search(model, *case, method, removal, runner) for case in cases))
+                seconds[size].append(time.perf_counter() - start)
+        for size in sizes[1:]:
+            ratio = statistics.median(a / b for a, b in zip(seconds[1], seconds[size], strict=True))
+            medians = [f"{statistics.median(seconds[it]):.2f}" for it in (1, size)]
+            rows.append([f"`{method}`", size, *medians, f"{ratio:.2f}×"])
+    return table(["method", "at a time", "one after another, s", "together, s", "gain"], rows)
 
 
-def forwards(model: jopa.LanguageModel, text: str, method: str) -> list[Rows]:
-    """The forwards without gradients that a search asks for, in their order."""
-    import torch
-
-    seen: list[Rows] = []
-
-    def look(_module: object, _arguments: object, options: dict[str, Any]) -> None:
-        if torch.is_inference_mode_enabled():
-            given = options.get("input_ids")
-            given = options["inputs_embeds"] if given is None else given
-            cache = options.get("past_key_values")
-            seen.append(Rows(len(given), 0 if cache is None else cache.get_seq_length(), given.shape[1]))
-
-    prompt = jopa.build_prompt(model.tokenizer, text)
-    problem = jopa.Problem(jopa.ModelScorer(model, prompt, answer(model, prompt, Generation(30)), METHODS[method]))
-    hook = model.model.register_forward_pre_hook(look, with_kwargs=True)
-    try:
-        jopa.make_method(method).run(problem, 3)
-    finally:
-        hook.remove()
-    return seen
-
-
-def forward(model: jopa.LanguageModel, parts: Sequence[Rows]) -> None:
-    """One forward of all these rows, of whatever tokens: with one shared beginning as the engine does it; for several
-    beginnings with a cache for each row, filled up to the longest, and a mask for what was filled up."""
-    import torch
-    from transformers import DynamicCache
-
-    config = model.model.config.get_text_config()
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    n_rows, begin, own = (
-        sum(part.n for part in parts),
-        max(part.begin for part in parts),
-        max(part.own for part in parts),
-    )
-    alone = len(parts) == 1
-
-    def cached() -> tuple[Any, Any]:
-        shape = (1 if alone else n_rows, config.num_key_value_heads, begin, size)
-        return torch.zeros(shape), torch.zeros(shape)
-
-    layers = tuple(cached() for _ in range(config.num_hidden_layers))
-    begins = torch.tensor([part.begin for part in parts for _ in range(part.n)])[:, None]
-    arguments: dict[str, Any] = {"position_ids": begins + torch.arange(own)}
-    arguments["past_key_values"] = cache_behind([Prefix(begin, layers)] * n_rows) if alone else DynamicCache(layers)
-    if not alone:
-        places = torch.arange(begin + own)
-        arguments["attention_mask"] = ((places < begins) | (places >= begin)).long()
-    with torch.inference_mode():
-        ids = torch.zeros(n_rows, own, dtype=torch.long)
-        model.model(input_ids=ids, **arguments, use_cache=True, logits_to_keep=30)
+def search(
+    model: jopa.LanguageModel, prompt: jopa.Prompt, output: jopa.Output, method: str, removal: str, runner: Runner
+) -> Iterator[jopa.Selection]:
+    """One search, as a piece of work."""
+    problem = jopa.Problem(jopa.ModelScorer(model, prompt, output, removal, runner=runner))
+    yield jopa.make_method(method).run(problem, 3)
 
 
 if __name__ == "__main__":

@@ -93,6 +93,11 @@ def test_the_same_records_as_in_this_process(cluster, home, tmp_path):
     assert len(workers) == 2  # both had work, and neither was this process
     assert all(not worker.endswith(f":{os.getpid()}") for worker in workers)
     assert run_bench(wanted, tmp_path / "ray", mapper=RayMap()).before == 32
+    run_bench(wanted, tmp_path / "together", mapper=RayMap(together=2))
+    shared = by_key(cells(tmp_path / "together"))
+    assert shared.keys() == serial.keys()
+    for key, record in shared.items():
+        close(record, serial[key])
 
 
 def test_a_worker_that_is_killed_at_work_loses_no_cell(cluster, home, tmp_path):
@@ -248,7 +253,18 @@ def test_a_worker_larger_than_this_machine_is_refused_at_once(cluster, home, tmp
         run_bench(tiny_bench.experiment(home), tmp_path, mapper=RayMap(cpus=64))
 
 
-@pytest.mark.parametrize(("settings", "message"), [({"workers": 0}, "workers must be"), ({"cpus": 0}, "cpus must be")])
+def test_what_was_at_work_together_when_a_worker_died_goes_on_alone(home):
+    dying = DyingRay(init_failed=False)
+    lines = list(_Pool(dying, RayMap(together=3), tiny_bench.experiment(home), tasks(home, 3)).lines())
+    assert dying.hired == 1 + 3 * 2  # one for all of them, then two for each
+    assert len(lines) == 3 * 8
+    assert all("3 workers died over this example" in line.record["error"] for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"workers": 0}, "workers must be"), ({"cpus": 0}, "cpus must be"), ({"together": 0}, "together must be")],
+)
 def test_settings_out_of_range(settings, message):
     with pytest.raises(SettingError, match=message):
         RayMap(**settings)

@@ -378,7 +378,8 @@ def test_a_budget_is_a_setting():
 
 
 def test_the_surrogate_gives_back_what_it_was_told_and_is_sure_of_it():
-    from jopa.set_process import fit, set_rows
+    from jopa.set_process import fit
+    from jopa.set_rows import set_rows
 
     sets = [units for size in (1, 2) for units in combinations(range(6), size)]
     table = quadratic(6, 0)
@@ -395,7 +396,8 @@ def test_the_surrogate_gives_back_what_it_was_told_and_is_sure_of_it():
 
 
 def test_the_surrogate_half_believes_what_is_foretold():
-    from jopa.set_process import Foretold, fit, set_rows
+    from jopa.set_process import Foretold, fit
+    from jopa.set_rows import set_rows
 
     scored = [(i,) for i in range(6)] + [(0, 1, 2)]
     masks = set_rows(scored, range(6))

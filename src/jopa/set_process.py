@@ -21,7 +21,7 @@ Sets are rows of 0 and 1. Knows numbers alone: no scorer, no search.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -132,11 +132,10 @@ class SetProcess:
         sizes: Float[Tensor, "a"] | None = None,
     ) -> Float[Tensor, "a b"]:
         """The kernel without τ; `sizes` of the sets of `a` where they reach beyond the columns."""
-        import torch
 
         sizes = a.sum(dim=1) if sizes is None else sizes
-        shared = (a * self._factors[list(columns)]) @ b.T
-        return shared.expm1() / self._rate + _DRIFT * torch.outer(sizes, b.sum(dim=1))
+        kernel = (a * self._factors[list(columns)]) @ b.T
+        return kernel.expm1_().div_(self._rate).addr_(sizes, b.sum(dim=1), alpha=_DRIFT)
 
     def _variance(self, pool: Float[Tensor, "pool columns"], columns: Sequence[int]) -> Float[Tensor, "pool"]:
         """The kernel of each set with itself, without τ."""
@@ -169,14 +168,3 @@ def _expected_improvement(
     z = (best - mean) / deviation
     density = torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi)
     return deviation * (z * torch.special.ndtr(z) + density)
-
-
-def set_rows(sets: Iterable[Iterable[int]], columns: Sequence[int]) -> Float[Tensor, "sets columns"]:
-    """One row a set, 1 at its units."""
-    import torch
-
-    column = {unit: i for i, unit in enumerate(columns)}
-    rows = [[column[unit] for unit in units] for units in sets]
-    masks = torch.zeros(len(rows), len(column), dtype=torch.double)
-    masks[[i for i, row in enumerate(rows) for _ in row], [j for row in rows for j in row]] = 1
-    return masks

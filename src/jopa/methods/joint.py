@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, ClassVar
 from jopa.errors import ScoringError, SettingError
 from jopa.problem import NestedMethod, Problem, Selection, TraceStep
 from jopa.scoring import WhiteBoxScorer
-from jopa.set_process import Foretold, SetProcess, fit, set_rows
+from jopa.set_process import Foretold, SetProcess, fit
+from jopa.set_rows import distinct, set_rows, sets_of, swapped
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -353,7 +354,7 @@ class _Search:
         pool = self._pool(k, surrogate, columns)
         gain = surrogate.expected_improvement(pool, columns, best)
         order = gain.argsort(descending=True, stable=True)[: _CONTENDERS + len(self._changes)]
-        sets = dict(zip(order.tolist(), _sets(pool[order], columns), strict=True))
+        sets = dict(zip(order.tolist(), sets_of(pool[order], columns), strict=True))
         least = _NEGLIGIBLE * abs(best)
         contenders = [i for i, units in sets.items() if units not in self._changes and gain[i] > least][:_CONTENDERS]
         if not contenders:
@@ -377,7 +378,7 @@ class _Search:
         within = [units for units in scored if units <= set(columns)][: _BEAM - 1]
         strongest = surrogate.lowest_alone()[columns].argsort(stable=True)[:k].tolist()
         beam = torch.cat([set_rows(within, columns), set_rows([strongest], range(len(columns)))])
-        return torch.cat([beam, _swaps(beam)]).unique(dim=0)
+        return distinct(torch.cat([beam, swapped(beam)]))
 
     def _doubts(self, k: int, surrogate: SetProcess) -> list[Units]:
         """What is left to score of the best set's one-swap neighbourhood, and of its two weakest units replaced by a
@@ -397,19 +398,3 @@ class _Search:
         swaps.sort(key=lambda swap: swap[0])
         sets = (self._best[k] - leaving | entering for _, leaving, entering in swaps)
         return [units for units in sets if units not in self._changes]
-
-
-def _sets(masks: Float[Tensor, "sets columns"], columns: Sequence[int]) -> list[Units]:
-    """The units of each row."""
-    return [frozenset(columns[j] for j, inside in enumerate(row) if inside) for row in masks.tolist()]
-
-
-def _swaps(masks: Float[Tensor, "sets columns"]) -> Float[Tensor, "swapped columns"]:
-    """Every set that one swap leads to from one of these."""
-    import torch
-
-    row, out, into = ((masks[:, :, None] > 0) & (masks[:, None, :] == 0)).nonzero(as_tuple=True)
-    swapped = masks[row]
-    index = torch.arange(len(row))
-    swapped[index, out], swapped[index, into] = 0, 1
-    return swapped
