@@ -161,6 +161,27 @@ def test_out_of_memory_for_one_row_reaches_the_search_that_asked(llama, monkeypa
     assert all("out of memory with one input" in said for said in runner.work(careful(case) for case in CASES))
 
 
+def test_what_the_model_cannot_do_is_the_error_of_the_search_that_asked(tiny):
+    """As of an output with a token that the model has not; the others go on."""
+    table = tiny.model.get_input_embeddings().num_embeddings
+
+    def beyond(case):
+        prompt = jopa.build_prompt(tiny.tokenizer, case[1])
+        output = jopa.Output((table + 5, 7), "no such token", (0, 2))
+        try:
+            jopa.ModelScorer(tiny, prompt, output, "delete", runner=runner).log_probs(
+                keep_masks(len(prompt.units), [()])
+            )
+        except IndexError as error:
+            yield error
+
+    runner = Company(3)
+    others = [asked(tiny, case, "delete", runner) for case in (CASES[0], CASES[2])]
+    found = list(runner.work([others[0], beyond(CASES[1]), others[1]]))
+    assert sum(isinstance(it, IndexError) for it in found) == 1
+    assert by_case(it for it in found if isinstance(it, tuple))[1][0] == CASES[2]
+
+
 def test_an_error_ends_all_and_every_piece_of_work_cleans_up(llama):
     cleaned = []
 

@@ -71,7 +71,7 @@ class _Member:
         self._thread = threading.Thread(target=self._work, args=(piece, current), daemon=True)
         self._thread.start()
 
-    def go_on(self, given: Read | RuntimeError | None) -> _Item | _Wish | _End:
+    def go_on(self, given: Read | Exception | None) -> _Item | _Wish | _End:
         """Let it work until it has something to say."""
         self._since = time.perf_counter()
         self._given.put(given)
@@ -98,7 +98,7 @@ class _Member:
         given = None if self._stopped else self._given.get()
         if self._stopped:
             raise _Stop
-        if isinstance(given, RuntimeError):
+        if isinstance(given, Exception):
             raise given
         return given
 
@@ -144,9 +144,9 @@ class Company(Runner):
         """Whatever the pieces of work give, each in its own order; what one of them raises ends all."""
         rest = iter(pieces)
         members: list[_Member] = []
-        granted: list[tuple[_Member, Read | RuntimeError]] = []
+        granted: list[tuple[_Member, Read | Exception]] = []
 
-        def go_on(member: _Member, given: Read | RuntimeError | None, wishes: list[_Wish]) -> Iterator[T]:
+        def go_on(member: _Member, given: Read | Exception | None, wishes: list[_Wish]) -> Iterator[T]:
             while isinstance(said := member.go_on(given), _Item):
                 yield said.value
                 given = None
@@ -173,15 +173,19 @@ class Company(Runner):
                 member.stop()
 
 
-def _grant(group: list[_Wish]) -> list[tuple[_Member, Read | RuntimeError]]:
-    """One forward for all of these wishes; where memory does not suffice for that, one for each."""
+def _grant(group: list[_Wish]) -> list[tuple[_Member, Read | Exception]]:
+    """One forward for all of these wishes; where that fails, as for want of memory, one for each, and its own error."""
+    import torch
+
     start = time.perf_counter()
     model = group[0].model
-    results: list[Read | RuntimeError]
+    results: list[Read | Exception]
     try:
         with without_gradients(model.model):
             results = list(forward(model, [wish.rows for wish in group]))
-    except RuntimeError as error:
+        if model.device.type == "cuda":  # which goes on by itself, and whoever looks first would wait for all
+            torch.cuda.synchronize(model.device)
+    except Exception as error:  # whatever it is, it belongs to the search that asked
         if len(group) > 1:
             return [pair for wish in group for pair in _grant([wish])]
         results = [error]

@@ -231,7 +231,7 @@ def _require_causal(model: PreTrainedModel, name: str) -> None:
     if model.get_output_embeddings() is None:
         raise ModelError(f"'{name}' has no language-model head; jopa explains causal language models")
     device = model.get_input_embeddings().weight.device  # type: ignore[union-attr]  # a module's own weight
-    pairs = torch.tensor([[3, 5], [3, 6]], device=device) % model.get_input_embeddings().num_embeddings  # type: ignore[union-attr]
+    pairs = torch.tensor([[3, 5], [3, 6]], device=device) % model.get_input_embeddings().num_embeddings  # type: ignore[union-attr]  # as above
     with quiet_transformers(), evaluating(model), torch.no_grad():
         first = model(input_ids=pairs).logits[:, 0].float()
     if (first[0] - first[1]).abs().max() > 1e-3 * first.abs().max():

@@ -97,7 +97,7 @@ class Captum(RankingMethod):
         model = scorer.model.model
         targets = scorer.output.ids[: scorer.output.target[1]]
         inputs = _unit_input(problem, scorer)
-        attribution = LLMAttribution(FeatureAblation(model), _TokenNames(targets))  # type: ignore[arg-type]
+        attribution = LLMAttribution(FeatureAblation(model), _TokenNames(targets))  # type: ignore[arg-type]  # all it asks of a tokenizer
         attribution.SUPPORTED_INPUTS = (type(inputs),)  # type: ignore[assignment]  # Captum's list names its own only
         # Captum calls `model.forward` directly, which runs no hooks of the model itself.
         hook = model.get_input_embeddings().register_forward_hook(
@@ -119,7 +119,7 @@ class Captum(RankingMethod):
 
 def _require_captum() -> None:
     try:
-        import captum.attr  # noqa: F401
+        import captum.attr  # noqa: F401  # only to see that it is there
     except ImportError as error:
         raise SettingError("method 'captum' needs the package captum: pip install 'jopa[baselines]'") from error
 

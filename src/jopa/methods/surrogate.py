@@ -199,7 +199,7 @@ class _Surrogate:
 
 def _require_scikit_learn(method: Method) -> None:
     try:
-        import sklearn  # noqa: F401
+        import sklearn  # noqa: F401  # only to see that it is there
     except ImportError as error:
         raise SettingError(f"method '{method.name}' needs scikit-learn: pip install 'jopa[baselines]'") from error
 
