@@ -102,12 +102,16 @@ class Runner:
         return time.perf_counter()
 
     def read(self, model: LanguageModel, rows: Rows, limits: Limits) -> Read:
-        """Run a forward in inference mode; it may hold others' rows, too, as far as the limits allow.
+        """Run a forward in inference mode. Here it holds these rows alone, and limits on more of them do not matter.
+
+        Args:
+            model: the language model.
+            rows: what enters it.
+            limits: what a forward with these rows in it may hold.
 
         Raises:
             RuntimeError: memory does not suffice for these rows.
         """
-        del limits  # of what may be in a forward together; these rows are alone
         with without_gradients(model.model):
             return forward(model, [rows])[0]
 
