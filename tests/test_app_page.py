@@ -203,6 +203,25 @@ def test_a_part_of_the_answer_is_selected_with_the_mouse(open_page):
     assert f"tokens {start}:{end}" in page.inner_text("#verdict")
 
 
+def test_a_blank_selected_behind_a_word_does_not_take_the_next_word_in(open_page):
+    page = open_page()
+    ask(page)
+    wait_for(page, "Done.")
+    words = json_of(page)["output"]["text"].split()
+    for selected in (words[0], f"{words[0]} ", f"{words[0]} {words[1][:1]}"):
+        page.evaluate(
+            """n => {
+                const text = document.createTreeWalker(document.querySelector("#outputs .scroll"), 4).nextNode();
+                document.getSelection().setBaseAndExtent(text, 0, text, n);
+            }""",
+            len(selected),
+        )
+        expected = words[0] if selected.strip() == words[0] else f"{words[0]} {words[1]}"
+        page.wait_for_function(
+            "text => document.querySelector('#part-go').textContent.includes(text)", arg=f"“{expected}”"
+        )
+
+
 def test_two_methods_compared_and_the_report_downloaded(open_page):
     page = open_page()
     page.select_option("#method", "greedy")

@@ -184,7 +184,8 @@ export function showAnswers(container, said, without) {
   });
 }
 
-/** Which tokens `[start, end)` of the answer are selected in its element; null if none. */
+/** Which tokens `[start, end)` of the answer are selected in its element; null if none. The blank that a token begins with
+ * does not count: who selects a word and the blank behind it means the word. */
 export function selectedTokens(answer, tokens) {
   const selection = document.getSelection();
   if (!answer || !selection.rangeCount || selection.isCollapsed) return null;
@@ -198,7 +199,7 @@ export function selectedTokens(answer, tokens) {
   let at = 0;
   const inside = [];
   tokens.forEach((text, i) => {
-    if (at < to && at + text.length > from) inside.push(i);
+    if (text.slice(Math.max(from - at, 0), Math.max(to - at, 0)).trim()) inside.push(i);
     at += text.length;
   });
   return inside.length ? [inside[0], inside.at(-1) + 1] : null;
