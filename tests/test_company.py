@@ -161,6 +161,18 @@ def test_out_of_memory_for_one_row_reaches_the_search_that_asked(llama, monkeypa
     assert all("out of memory with one input" in said for said in runner.work(careful(case) for case in CASES))
 
 
+def test_a_fault_of_sharing_itself_is_not_passed_over(llama, monkeypatch):
+    def forward(model, parts):
+        if len(parts) > 1:
+            raise RuntimeError("shapes do not fit")
+        return jopa.rows.forward(model, parts)
+
+    monkeypatch.setattr(company_module, "forward", forward)
+    runner = Company(3)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        list(runner.work(asked(llama, case, "zero", runner) for case in CASES))
+
+
 def test_what_the_model_cannot_do_is_the_error_of_the_search_that_asked(tiny):
     """As of an output with a token that the model has not; the others go on."""
     table = tiny.model.get_input_embeddings().num_embeddings

@@ -144,7 +144,9 @@ def perform(experiment: Experiment, task: Task, shelf: Shelf) -> Iterator[Line]:
                 try:
                     record = _search(task, spec, seed, ks, model, prompt, output, shelf.runner)
                     encoded(record)  # a NaN among a method's numbers is its own failure, not the run's
-                except Exception as error:
+                except (
+                    Exception
+                ) as error:  # of a method, perhaps somebody's own: it goes on record, and the next has its turn
                     yield from (failed_cell(CellKey(*task.names, spec.label, k, seed), error) for k in ks)
                 else:
                     yield Line("selections", record)
@@ -169,7 +171,7 @@ def perform(experiment: Experiment, task: Task, shelf: Shelf) -> Iterator[Line]:
             continue  # its failure is on record
         try:
             evaluation = evaluate(chosen["removed"])
-        except Exception as error:
+        except Exception as error:  # of one set's evaluation: it goes on record
             yield failed_cell(key, error)
         else:
             yield Line("cells", _cell_record(experiment, key, prompt, output, chosen, evaluation))

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from jopa.batching import Limits
 from jopa.errors import SettingError
 from jopa.model import LanguageModel
-from jopa.rows import Read, Rows, Runner, forward, without_gradients
+from jopa.rows import Read, Rows, Runner, forward, out_of_memory, without_gradients
 
 T = TypeVar("T")
 
@@ -174,7 +174,10 @@ class Company(Runner):
 
 
 def _grant(group: list[_Wish]) -> list[tuple[_Member, Read | Exception]]:
-    """One forward for all of these wishes; where that fails, as for want of memory, one for each, and its own error."""
+    """One forward for all of these wishes; where that fails, as for want of memory, one for each, and its own error.
+
+    A fault that memory does not explain, and that none of them has alone, is raised.
+    """
     import torch
 
     start = time.perf_counter()
@@ -187,7 +190,10 @@ def _grant(group: list[_Wish]) -> list[tuple[_Member, Read | Exception]]:
             torch.cuda.synchronize(model.device)
     except Exception as error:  # whatever it is, it belongs to the search that asked
         if len(group) > 1:
-            return [pair for wish in group for pair in _grant([wish])]
+            apart = [pair for wish in group for pair in _grant([wish])]
+            if not out_of_memory(error) and not any(isinstance(result, Exception) for _, result in apart):
+                raise
+            return apart
         results = [error]
     seconds, tokens = time.perf_counter() - start, sum(wish.rows.tokens for wish in group)
     for wish in group:

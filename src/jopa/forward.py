@@ -20,7 +20,7 @@ from jopa.damping import can_be_damped
 from jopa.errors import ScoringError
 from jopa.model import LanguageModel, evaluating
 from jopa.prefixes import Prefix, can_be_cut, new_cache, recorded
-from jopa.rows import Read, Rows, Runner, forward, reading_only, without_gradients
+from jopa.rows import Read, Rows, Runner, forward, out_of_memory, reading_only, without_gradients
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -38,7 +38,7 @@ _KEPT_TOKENS = {"cpu": 8192, "cuda": 16384}
 
 @dataclass(frozen=True)
 class Work:
-    """What has been done so far.
+    """What has been done so far. Rows that shared a forward with others' count as if they had been alone in it.
 
     Attributes:
         evaluations: masks scored.
@@ -49,7 +49,8 @@ class Work:
         reused: tokens that rows did not carry, because the cache of an earlier forward stood for them.
         in_model: wall-clock seconds inside the model's own forwards and backwards; on a GPU, which goes on by itself,
             the seconds that starting them took.
-        seconds: wall-clock time by phase: "prefix", "planning", "scores", "gradients", "attention".
+        seconds: wall-clock time by phase: "prefix", "planning", "scores", "gradients", "attention"; waiting for
+            other searches included.
     """
 
     evaluations: int = 0
@@ -266,7 +267,7 @@ class TargetForward:
             try:
                 result = work(batch)
             except RuntimeError as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 if len(batch) == 1:
                     raise ScoringError(
@@ -318,9 +319,3 @@ def _log_probs(logits: Float[Tensor, "out vocab"], targets: Int[Tensor, "out"]) 
     """log softmax(logits)[target] in float32, without a second array of the vocabulary's size for each row."""
     precise = logits.float()
     return precise.gather(1, targets.to(logits.device)[:, None])[:, 0] - precise.logsumexp(dim=1)
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -226,3 +226,10 @@ def reading_only(model: LanguageModel, reads: Sequence[Int[Tensor, "_"]]) -> Ite
         yield
     finally:
         hook.remove()
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether a forward failed for want of memory."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -41,7 +41,7 @@ def swapped(masks: Float[Tensor, "sets columns"]) -> Float[Tensor, "swapped colu
 
 
 def distinct(masks: Float[Tensor, "sets columns"]) -> Float[Tensor, "distinct columns"]:
-    """Each row once, in lexicographic order; as `torch.unique`, which takes eight times as long."""
+    """Each row once, in lexicographic order: what `torch.unique` gives, by comparing bits and not numbers."""
     import numpy as np
     import torch
 
