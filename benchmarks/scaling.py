@@ -6,8 +6,7 @@
 Prompts are random ids: time does not depend on what they say. Leave-one-out is what is timed against T, output length
 and batch size, and `jopa` against k. Then the engine's floating-point operations a second (two a weight and token,
 attention itself left out) stand beside those of a plain matrix product on the same machine; on a CPU also what kinds
-of operation its time goes into, and one forward with weights as transformers loads them beside one with weights laid
-out for the processor.
+of operation its time goes into, and one forward with weights as they are beside one with packed weights.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from typing import Any
 from measuring import machine, matrix_rate, model_flops, table, timed
 
 import jopa
-from jopa.layout import lay_out
 
 
 def main() -> None:
@@ -80,7 +78,7 @@ def main() -> None:
     throughput(model, options)
     if model.device.type == "cpu" and model.dtype == "float32":
         operations(model, options)
-        layouts(model, options)
+        packed_weights(model, options)
 
 
 def random_case(model: jopa.LanguageModel, n_units: int, n_output: int, seed: int) -> tuple[jopa.Prompt, jopa.Output]:
@@ -200,35 +198,31 @@ def operations(model: jopa.LanguageModel, options: argparse.Namespace) -> None:
 
 def kind(operation: str) -> str:
     """The kind of a torch operation."""
-    if operation in {"aten::mm", "aten::addmm"}:
+    if operation in {"aten::mm", "aten::addmm", "mkl::_mkl_linear"}:
         return "matrix products"
     return "attention" if "scaled_dot_product" in operation else "all else"
 
 
-def layouts(model: jopa.LanguageModel, options: argparse.Namespace) -> None:
-    """A forward with weights as transformers loads them, and laid out for the processor, in turns."""
-    import copy
-
+def packed_weights(model: jopa.LanguageModel, options: argparse.Namespace) -> None:
+    """A forward with weights as they are, and packed for the processor, in turns."""
     import torch
 
-    stored = copy.deepcopy(model.model.base_model)
-    for parameter in stored.parameters():
-        parameter.data = parameter.data.contiguous()
-    laid_out = copy.deepcopy(stored)
-    lay_out(laid_out)
     rows = []
     for n_rows, n_tokens in ((1, 25), (1, 50), (2, 50), (4, 50), (8, 50), (4, 125)):
         ids = torch.randint(1000, (n_rows, n_tokens))
 
-        def forward(which: Any, ids: Any = ids) -> None:
+        def forward(ids: Any = ids) -> None:
             with torch.inference_mode():
-                which(input_ids=ids, use_cache=False)
+                model.model.base_model(input_ids=ids, use_cache=False)
 
-        tasks = {"stored": partial(forward, stored), "laid out": partial(forward, laid_out)}
-        done = timed(tasks, options.repeats + 1, options.seconds)
-        first, second = (1e3 * done[name].median for name in tasks)
+        def forward_packed(ids: Any = ids) -> None:
+            with torch.inference_mode(), model.packed.at_work():
+                model.model.base_model(input_ids=ids, use_cache=False)
+
+        done = timed({"as it is": forward, "packed": forward_packed}, options.repeats + 1, options.seconds)
+        first, second = (1e3 * timing.median for timing in done.values())
         rows.append((f"{n_rows} × {n_tokens}", f"{first:.0f}", f"{second:.0f}", f"{first / second:.2f}×"))
-    print(table(("rows × tokens", "as stored, ms a forward", "laid out", "as stored against laid out"), rows) + "\n")
+    print(table(("rows × tokens", "weights as they are, ms a forward", "packed", "gain"), rows) + "\n")
 
 
 def exponent(points: Sequence[tuple[float, float]]) -> float:

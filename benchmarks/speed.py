@@ -12,14 +12,13 @@ Three comparisons, each the median of interleaved runs; what has taken `--second
                      every proposal of the latter costs the same, so `--plain-steps` of them are timed
     methods          `jopa` against ContextCite, Captum's Shapley sampling, integrated gradients and others
 
-in two cases: a chat prompt of about 25 tokens, and the same prompt behind a system message of about 300. Peers and the
-plain algorithm run on a copy of the model whose weights lie in memory as transformers loads them.
+in two cases: a chat prompt of about 25 tokens, and the same prompt behind a system message of about 300. Weights are
+packed beforehand, as they are once a process; peers and the plain algorithm compute as transformers does.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import importlib.util
 from collections.abc import Callable
 from functools import partial
@@ -64,8 +63,9 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     model = jopa.load(options.model)
-    plain = as_transformers_loads_it(model)
     print(f"{model.id}, {model.dtype}; {machine()}; seed {options.seed}, median of {options.repeats}\n")
+    packing = timed({"packing": lambda: pack(model)}, 1)["packing"]
+    print(f"Packing the weights, once: {packing.median:.2f} s, {packing.peak:.0f} MiB.\n")
     for case in options.cases:
         prompt = jopa.build_prompt(model.tokenizer, PROMPT, system=CASES[case])
         ids = model.generate(
@@ -75,15 +75,13 @@ def main() -> None:
         print(f"## {case}: {len(prompt.ids)} tokens, {len(prompt.units)} of them units; output {len(ids)}\n")
         compare = {"leave-one-out": leave_one_out, "algorithm-1": algorithm_1, "methods": methods}
         for row in options.rows:
-            compare[row](model, plain, prompt, output, options)
+            compare[row](model, prompt, output, options)
 
 
-def as_transformers_loads_it(model: jopa.LanguageModel) -> jopa.LanguageModel:
-    """A copy whose weights have the layout in memory that they are stored in."""
-    own = copy.deepcopy(model.model)
-    for parameter in own.parameters():
-        parameter.data = parameter.data.contiguous()
-    return jopa.LanguageModel(own, model.tokenizer, model.id, model.revision)
+def pack(model: jopa.LanguageModel) -> None:
+    """Have the weights packed, where they can be."""
+    with model.packed.at_work():
+        pass
 
 
 def fresh(model: jopa.LanguageModel, prompt: jopa.Prompt, output: jopa.Output, removal: str) -> jopa.Problem:
@@ -93,7 +91,6 @@ def fresh(model: jopa.LanguageModel, prompt: jopa.Prompt, output: jopa.Output, r
 
 def leave_one_out(
     model: jopa.LanguageModel,
-    plain: jopa.LanguageModel,
     prompt: jopa.Prompt,
     output: jopa.Output,
     options: argparse.Namespace,
@@ -101,8 +98,8 @@ def leave_one_out(
     """Every unit's effect alone; the numbers must be the same."""
     k = options.k
     tasks = {
-        name: partial(lambda name, on: jopa.make_method(name).run(fresh(on, prompt, output, "delete"), k), name, on)
-        for name, on in (("ablation", model), ("captum", plain))
+        name: partial(lambda name: jopa.make_method(name).run(fresh(model, prompt, output, "delete"), k), name)
+        for name in ("ablation", "captum")
     }
     done = timed(tasks, options.repeats, options.seconds)
     pairs = zip(done["ablation"].result.scores, done["captum"].result.scores, strict=True)
@@ -114,7 +111,6 @@ def leave_one_out(
 
 def algorithm_1(
     model: jopa.LanguageModel,
-    plain: jopa.LanguageModel,
     prompt: jopa.Prompt,
     output: jopa.Output,
     options: argparse.Namespace,
@@ -130,8 +126,8 @@ def algorithm_1(
 
     tasks: dict[str, Callable[[], Any]] = {
         "jopa-paper": lambda: engine(steps),
-        f"plain, {few} proposals": lambda: sorted(plain_algorithm_1(plain, prompt, output, k, few, seed)),
-        "plain, none": lambda: plain_algorithm_1(plain, prompt, output, k, 0, seed),
+        f"plain, {few} proposals": lambda: sorted(plain_algorithm_1(model, prompt, output, k, few, seed)),
+        "plain, none": lambda: plain_algorithm_1(model, prompt, output, k, 0, seed),
     }
     done = timed(tasks, options.repeats, options.seconds)
     show(f"Algorithm 1, {steps} proposals, removal zero", done, "jopa-paper")
@@ -190,7 +186,6 @@ def plain_algorithm_1(
 
 def methods(
     model: jopa.LanguageModel,
-    plain: jopa.LanguageModel,
     prompt: jopa.Prompt,
     output: jopa.Output,
     options: argparse.Namespace,
@@ -210,7 +205,7 @@ def methods(
         label: partial(run, name, settings) for label, (name, settings) in chosen.items() if name in jopa.METHODS
     }
     n = options.permutations
-    tasks[f"Captum Shapley sampling, {n} permutations"] = lambda: captum_shapley(plain, prompt, output, n, seed)
+    tasks[f"Captum Shapley sampling, {n} permutations"] = lambda: captum_shapley(model, prompt, output, n, seed)
     if importlib.util.find_spec("shap"):
         tasks["shap, 2 permutations there and back"] = lambda: shap_permutations(plain, prompt, output, 2, seed)
     show("methods", timed(tasks, options.repeats, options.seconds), next(iter(tasks)))

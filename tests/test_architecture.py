@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "jopa"
 
 ROOMS = """
-    errors records set_rows set_process batching prompt echoes model sources datasets metrics sentence_bert layout
+    errors records set_rows set_process batching prompt echoes packing model sources datasets metrics sentence_bert
     loading prefixes damping rows company forward masking scoring answering model_scorer profile problem methods
     attribution explanation diagnosis answer_kinds detection screening
     evaluation experiment cells bench cluster
@@ -24,7 +24,7 @@ EXCEPTIONS = {
 }
 HEAVY = {
     *("torch", "transformers", "accelerate", "gguf", "huggingface_hub"),
-    *("numpy", "scipy", "sklearn", "captum", "rich", "jinja2", "platformdirs"),
+    *("numpy", "scipy", "sklearn", "captum", "rich", "jinja2", "platformdirs", "psutil"),
     *("sacrebleu", "rouge_score", "sentence_transformers", "regex", "datasets", "ray", "matplotlib", "filelock"),
     *("gradio", "fastapi", "starlette", "uvicorn"),
 }

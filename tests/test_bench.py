@@ -25,7 +25,6 @@ from jopa.cells import Shelf
 from jopa.errors import InputFileError, ModelError, SettingError
 from jopa.evaluation import Evaluator
 from jopa.experiment import MethodSpec
-from jopa.layout import lay_out
 from jopa.methods import make_method
 from jopa.problem import Method, Ranking, RankingMethod, Selection
 from jopa.records import Record, locked, read_lines, read_run
@@ -46,10 +45,7 @@ def loaded(llama, home, monkeypatch):
 
 
 def _model(source):
-    """As `load` gives it, weights laid out, so that a process of its own gives the same numbers bit for bit."""
-    model = tiny_models.language_model("llama")
-    lay_out(model.model)
-    return replace(model, id=source)
+    return replace(tiny_models.language_model("llama"), id=source)
 
 
 @pytest.fixture(scope="module")

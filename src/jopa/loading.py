@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jopa.errors import JopaError, ModelError, SettingError
-from jopa.layout import lay_out
 from jopa.model import LanguageModel, quiet_transformers
 
 if TYPE_CHECKING:
@@ -136,7 +135,6 @@ def _from_pretrained(name: str, folder: str, checksum: str | None, **options: An
         place = "" if local else "it is no folder or .gguf file here, and as a hub id it gave: "
         raise ModelError(f"cannot load the model '{name}': {place}{reason:.300}") from error
     revision = checksum or getattr(model.config, "_commit_hash", None) or options["revision"]
-    lay_out(model)
     return LanguageModel(model.eval(), tokenizer, name, revision)
 
 

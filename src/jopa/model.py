@@ -15,6 +15,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from jopa.errors import ModelError, PromptError, SettingError
+from jopa.packing import PackedWeights
 
 if TYPE_CHECKING:
     import torch
@@ -66,6 +67,11 @@ class LanguageModel:
     def takes_positions(self) -> bool:
         """Whether its forward can be told where each token stands."""
         return "position_ids" in inspect.signature(self.model.forward).parameters
+
+    @cached_property
+    def packed(self) -> PackedWeights:
+        """Copies of its weights that a processor multiplies by faster; made at the first use."""
+        return PackedWeights(self.model)
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -148,7 +148,8 @@ def forward(model: LanguageModel, parts: Sequence[Rows]) -> list[Read]:
         assert len(parts) == 1 and "attention_mask" not in arguments
         damped = damped_masks(model.model, arguments["inputs_embeds"], cache, parts[0].log_factors)
         arguments["attention_mask"] = damped
-    with evaluating(model.model), reading_only(model, [row for part in parts for row in part.reads]):
+    packed = nullcontext() if torch.is_grad_enabled() else model.packed.at_work()
+    with evaluating(model.model), packed, reading_only(model, [row for part in parts for row in part.reads]):
         start = time.perf_counter()
         logits = model.model(**arguments, use_cache=cache is not None).logits[0]
         seconds = time.perf_counter() - start
