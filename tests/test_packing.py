@@ -147,7 +147,7 @@ def test_scores_are_those_of_plain_products_and_gradients_have_no_part_in_it(tin
     assert torch.allclose(gradient, plain.mask_gradient(keep[0]), atol=1e-4, rtol=1e-4)
 
 
-def test_scores_go_through_packed_products_and_gradients_do_not(llama, monkeypatch):
+def test_scores_and_answers_go_through_packed_products_and_gradients_do_not(llama, monkeypatch):
     multiply, calls = _PackedLinear.__call__, []
     monkeypatch.setattr(_PackedLinear, "__call__", lambda layer, inputs: calls.append(1) or multiply(layer, inputs))
     model = jopa.LanguageModel(copy.deepcopy(llama.model), llama.tokenizer)
@@ -157,3 +157,11 @@ def test_scores_go_through_packed_products_and_gradients_do_not(llama, monkeypat
     assert len(calls) == 0
     scorer.log_probs(torch.ones(1, 6, dtype=torch.bool))
     assert len(calls) > 0
+    calls.clear()
+    ids = torch.tensor([prompt.ids])
+    new = model.generate({"input_ids": ids}, max_new_tokens=8)
+    assert len(calls) > 0
+    with torch.no_grad():
+        for token in new:
+            assert int(model.model(input_ids=ids).logits[0, -1].argmax()) == token
+            ids = torch.cat([ids, torch.tensor([[token]])], dim=1)

@@ -172,7 +172,8 @@ class LanguageModel:
         declared = self.model.generation_config
         streamer: Any = _Listener(on_new) if on_new else None
         devices = [self.device] if self.device.type == "cuda" else []
-        with quiet_transformers(), evaluating(self.model), torch.random.fork_rng(devices), torch.no_grad():
+        undisturbed = torch.random.fork_rng(devices)
+        with quiet_transformers(), evaluating(self.model), undisturbed, torch.no_grad(), self.packed.at_work():
             torch.manual_seed(seed)
             try:
                 self.model.generation_config = plain
