@@ -27,8 +27,10 @@ def threads():
 
 def test_a_torch_with_mkl_has_packed_products_also_if_first_asked_in_inference_mode():
     packs.cache_clear()
+    random = torch.random.get_rng_state()
     with torch.inference_mode():
         assert packs()
+    assert torch.equal(torch.random.get_rng_state(), random)
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -117,7 +117,7 @@ def packs() -> bool:
     import torch
 
     try:
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.random.fork_rng([]), torch.inference_mode(False), torch.no_grad():
             layer = torch.nn.Linear(96, 72)
             packed = _PackedLinear(layer)
             return all(
