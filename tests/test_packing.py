@@ -110,13 +110,18 @@ def test_what_is_no_plain_float32_layer_is_left_alone():
     assert "forward" in vars(own)
 
 
-def test_nothing_is_packed_where_memory_is_short(monkeypatch):
+@pytest.mark.parametrize(
+    ("short", "limit", "n_packed"), [(0, None, 1), (1, None, 0), (0, "max", 1), (0, "5", 1), (0, "4", 0), (1, "5", 0)]
+)
+def test_nothing_is_packed_where_memory_is_short(short, limit, n_packed, monkeypatch, tmp_path):
     layer = nn.Linear(64, 64)
-    free = 4 * layer.weight.nbytes
-    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=free - 1))
-    assert packed_layers(PackedWeights(layer), layer) == 0
-    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=free))
-    assert packed_layers(PackedWeights(layer), layer) == 1
+    enough = 4 * layer.weight.nbytes
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=enough - short))
+    monkeypatch.setattr("jopa.packing._CONTAINER", tmp_path)
+    if limit is not None:
+        (tmp_path / "memory.max").write_text(limit if limit == "max" else f"{int(limit) * enough // 4}\n")
+        (tmp_path / "memory.current").write_text(f"{enough // 4}\n")
+    assert packed_layers(PackedWeights(layer), layer) == n_packed
 
 
 def test_a_copy_packs_for_itself():

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ _ROWS = 256
 """Rows of input that MKL is told to expect; any number may come."""
 _MEMORY_SHARE = 0.25
 """The most of the memory now free that packed weights may take."""
+_CONTAINER = Path("/sys/fs/cgroup")
+"""Where Linux tells a container what it may use."""
 
 
 class PackedWeights:
@@ -103,9 +106,19 @@ def _contents(layer: nn.Linear) -> tuple[int, int, int]:
 
 def _fit(layers: Sequence[nn.Linear]) -> bool:
     """Whether there is memory enough for a copy of these layers' weights."""
+    return sum(layer.weight.nbytes for layer in layers) <= _MEMORY_SHARE * _free_memory()
+
+
+def _free_memory() -> int:
+    """Bytes that this process may still take: what the machine has, or its container if that allows less."""
     import psutil
 
-    return sum(layer.weight.nbytes for layer in layers) <= _MEMORY_SHARE * psutil.virtual_memory().available
+    free = psutil.virtual_memory().available
+    try:
+        limit, used = ((_CONTAINER / name).read_text() for name in ("memory.max", "memory.current"))
+        return min(free, int(limit) - int(used))
+    except (OSError, ValueError):  # there is no container, or none with a limit ("max")
+        return free
 
 
 @cache
