@@ -13,7 +13,7 @@ Three comparisons, each the median of interleaved runs; what has taken `--second
     methods          `jopa` against ContextCite, Captum's Shapley sampling, integrated gradients and others
 
 in two cases: a chat prompt of about 25 tokens, and the same prompt behind a system message of about 300. Weights are
-packed beforehand, as they are once a process; peers and the plain algorithm compute as transformers does.
+packed beforehand, as they are once a process; Captum and the plain algorithm compute as transformers does.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ def methods(
     n = options.permutations
     tasks[f"Captum Shapley sampling, {n} permutations"] = lambda: captum_shapley(model, prompt, output, n, seed)
     if importlib.util.find_spec("shap"):
-        tasks["shap, 2 permutations there and back"] = lambda: shap_permutations(plain, prompt, output, 2, seed)
+        tasks["shap, 2 permutations there and back"] = lambda: shap_permutations(model, prompt, output, 2, seed)
     show("methods", timed(tasks, options.repeats, options.seconds), next(iter(tasks)))
     if "shap" not in " ".join(tasks):
         print("shap: not installed.\n")
@@ -234,7 +234,7 @@ def captum_shapley(
 def shap_permutations(
     model: jopa.LanguageModel, prompt: jopa.Prompt, output: jopa.Output, permutations: int, seed: int
 ) -> Any:
-    """shap's own explainer over the same units, which asks one input at a time for a whole forward."""
+    """shap's own explainer over the same units, which asks our engine for one whole forward at a time."""
     import numpy as np
     import shap  # type: ignore[import-not-found]  # no dependency of this project
     import torch

@@ -54,7 +54,7 @@ def test_products_are_right_for_any_number_of_rows_and_of_threads(n_in, n_out, b
 
 def test_inputs_need_not_lie_in_one_piece():
     layer = nn.Linear(12, 9)
-    inputs = torch.randn(6, 12, 2)[..., 0].transpose(0, 1).contiguous().transpose(0, 1)
+    inputs = torch.randn(12, 6).t()
     with torch.inference_mode(), PackedWeights(layer).at_work():
         outputs = layer(inputs)
     assert torch.allclose(outputs, layer(inputs), atol=1e-5)
@@ -66,9 +66,10 @@ def test_a_weight_changed_in_place_or_replaced_is_packed_again():
     weights, inputs = PackedWeights(model), torch.randn(3, 8)
 
     def agree() -> bool:
-        with torch.inference_mode(), weights.at_work():
-            outputs = model(inputs)
-        return torch.allclose(outputs, model(inputs), atol=1e-5)
+        with torch.no_grad():
+            with weights.at_work():
+                outputs = model(inputs)
+            return torch.allclose(outputs, model(inputs), atol=1e-5)
 
     assert agree()
     with torch.no_grad():
@@ -79,6 +80,10 @@ def test_a_weight_changed_in_place_or_replaced_is_packed_again():
     first.bias = nn.Parameter(torch.randn(8))
     assert agree()
     first.weight.data = torch.randn(8, 8)
+    assert agree()
+    with torch.inference_mode():
+        second.weight = nn.Parameter(torch.randn(8, 8), requires_grad=False)
+    assert packed_layers(weights, model) == 1
     assert agree()
     model.double()
     inputs = inputs.double()

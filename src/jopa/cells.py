@@ -144,9 +144,7 @@ def perform(experiment: Experiment, task: Task, shelf: Shelf) -> Iterator[Line]:
                 try:
                     record = _search(task, spec, seed, ks, model, prompt, output, shelf.runner)
                     encoded(record)  # a NaN among a method's numbers is its own failure, not the run's
-                except (
-                    Exception
-                ) as error:  # of a method, perhaps somebody's own: it goes on record, and the next has its turn
+                except Exception as error:  # of a method, perhaps somebody's own: it goes on record
                     yield from (failed_cell(CellKey(*task.names, spec.label, k, seed), error) for k in ks)
                 else:
                     yield Line("selections", record)

@@ -101,7 +101,8 @@ def _packable(layer: nn.Linear) -> bool:
 def _contents(layer: nn.Linear) -> tuple[int, int, int]:
     """What changes whenever the layer's weight is another, or holds something else."""
     weight = layer._parameters["weight"]
-    return id(weight), weight.data_ptr(), weight._version  # type: ignore[union-attr]  # a linear layer has one
+    assert weight is not None
+    return id(weight), weight.data_ptr(), -1 if weight.is_inference() else weight._version
 
 
 def _fit(layers: Sequence[nn.Linear]) -> bool:
