@@ -66,7 +66,7 @@ def test_a_weight_changed_in_place_or_replaced_is_packed_again():
     weights, inputs = PackedWeights(model), torch.randn(3, 8)
 
     def agree() -> bool:
-        with torch.no_grad():
+        with torch.inference_mode():
             with weights.at_work():
                 outputs = model(inputs)
             return torch.allclose(outputs, model(inputs), atol=1e-5)
