@@ -66,10 +66,9 @@ def test_a_weight_changed_in_place_or_replaced_is_packed_again():
     weights, inputs = PackedWeights(model), torch.randn(3, 8)
 
     def agree() -> bool:
-        with torch.inference_mode():
-            with weights.at_work():
-                outputs = model(inputs)
-            return torch.allclose(outputs, model(inputs), atol=1e-5)
+        with torch.inference_mode(), weights.at_work():
+            outputs = model(inputs)
+        return torch.allclose(outputs, model(inputs), atol=1e-5)
 
     assert agree()
     with torch.no_grad():
@@ -81,14 +80,19 @@ def test_a_weight_changed_in_place_or_replaced_is_packed_again():
     assert agree()
     first.weight.data = torch.randn(8, 8)
     assert agree()
-    with torch.inference_mode():
-        second.weight = nn.Parameter(torch.randn(8, 8), requires_grad=False)
-    assert packed_layers(weights, model) == 1
-    assert agree()
     model.double()
     inputs = inputs.double()
     assert packed_layers(weights, model) == 0
     assert agree()
+
+
+def test_a_packed_weight_replaced_by_an_inference_tensor_is_no_longer_packed():
+    layer = nn.Linear(8, 8)
+    weights = PackedWeights(layer)
+    assert packed_layers(weights, layer) == 1
+    with torch.inference_mode():
+        layer.weight = nn.Parameter(torch.randn(8, 8), requires_grad=False)
+    assert packed_layers(weights, layer) == 0
 
 
 def test_layers_are_their_own_again_after_the_block_whatever_happens_in_it():
