@@ -53,7 +53,7 @@ class Case(NamedTuple):
 
 def main() -> None:
     """Read the run, pick, remove again, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", type=Path, help="a folder of `jopa bench experiments/case-studies.toml`")
     run = read_run(parser.parse_args().run)
     data = by_data(run)

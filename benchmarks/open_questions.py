@@ -31,7 +31,7 @@ STEPS = (0, 1, 5, 10, 20, 50, 100, 200)
 
 def main() -> None:
     """Read the runs and print one section a question."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, help="folders of `jopa bench`")
     cells = [cell for folder in parser.parse_args().runs for cell in read_run(folder).done]
     paper = [cell for cell in cells if cell["method"]["name"] == PAPER]
@@ -202,8 +202,8 @@ def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
     """Spearman's, ties at their mean rank."""
 
     def ranks(values: Sequence[float]) -> np.ndarray:
-        values = np.asarray(values)
-        return (values[:, None] > values).sum(axis=1) + (values[:, None] == values).sum(axis=1) / 2
+        array = np.asarray(values)
+        return (array[:, None] > array).sum(axis=1) + (array[:, None] == array).sum(axis=1) / 2
 
     return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
 

@@ -27,7 +27,7 @@ from typing import Any
 from measuring import machine, table, timed
 
 import jopa
-from jopa.methods.peers import _TokenNames, _unit_input
+from jopa.methods.peers import TokenNames, unit_input
 
 PROMPT = (
     "Write a short story about an old doctor and his youngest patient, who meet again in the rain after many years."
@@ -222,8 +222,8 @@ def captum_shapley(
 
     torch.manual_seed(seed)
     scorer = jopa.ModelScorer(model, prompt, output, "delete")
-    inputs = _unit_input(jopa.Problem(scorer), scorer)
-    attribution = LLMAttribution(ShapleyValueSampling(model.model), _TokenNames(output.ids))  # type: ignore[arg-type]  # as in peers
+    inputs = unit_input(jopa.Problem(scorer), scorer)
+    attribution = LLMAttribution(ShapleyValueSampling(model.model), TokenNames(output.ids))  # type: ignore[arg-type]  # as in peers
     attribution.SUPPORTED_INPUTS = (type(inputs),)  # type: ignore[assignment]  # as in peers
     target = torch.tensor(output.ids)
     return attribution.attribute(

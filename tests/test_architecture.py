@@ -10,9 +10,9 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "jopa"
 
 ROOMS = """
-    errors records set_rows set_process batching prompt echoes packing model sources datasets metrics sentence_bert
-    loading prefixes damping rows company forward masking scoring answering model_scorer profile problem methods
-    attribution explanation diagnosis answer_kinds detection screening
+    errors records set_rows set_process batching segmentation prompt echoes packing model sources datasets metrics
+    sentence_bert loading prefixes damping rows company forward masking scoring answering model_scorer profile problem
+    methods attribution explanation diagnosis answer_kinds detection screening
     evaluation experiment cells bench cluster
     wording report diagnosis_report terminal
     estimates typesetting tables drawing figures benchmark_report gallery
@@ -49,6 +49,7 @@ def room(path: Path) -> str:
 
 
 FILES = [path for path in sorted(SOURCE.rglob("*.py")) if path != SOURCE / "__init__.py"]
+BENCHMARKS = sorted((SOURCE.parents[1] / "benchmarks").glob("*.py"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
@@ -60,6 +61,12 @@ def test_imports_point_one_way(path):
             there = name.split(".")[1]
             allowed = ROOMS.index(there) <= ROOMS.index(here) or (here, there) in EXCEPTIONS
             assert allowed, f"{here} must not know {there}"
+
+
+@pytest.mark.parametrize("path", [*FILES, *BENCHMARKS], ids=lambda path: path.name)
+def test_no_file_imports_private_names_of_another(path):
+    nodes = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom))
+    assert not [alias.name for node in nodes for alias in node.names if alias.name.startswith("_")]
 
 
 def test_methods_do_not_import_one_another():

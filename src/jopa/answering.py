@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from jopa.errors import PromptError, SettingError
 from jopa.model import LanguageModel
-from jopa.prompt import Prompt, Span
+from jopa.prompt import Prompt
 from jopa.scoring import Output
+from jopa.segmentation import Span
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -40,8 +40,9 @@ from jopa.metrics import probability_ratio
 from jopa.model import LanguageModel, versions
 from jopa.model_scorer import ModelScorer
 from jopa.problem import Problem
-from jopa.prompt import Message, Span, Unit, _sentences, build_prompt
+from jopa.prompt import Message, Unit, build_prompt
 from jopa.scoring import Output
+from jopa.segmentation import Span, sentences
 
 SCHEMA = 1
 BAND = (0.95, 1.05)
@@ -339,7 +340,7 @@ def parts_of(text: str, ends: Sequence[int], target: tuple[int, int]) -> tuple[P
         ends: for each token, how many characters it and the tokens before it show; never falling.
         target: `[start, end)`, the tokens that count.
     """
-    spans = _sentences(text) or [(0, len(text))]
+    spans = sentences(text) or [(0, len(text))]
     members: dict[int, list[int]] = {}
     for token, (begin, end) in enumerate(pairwise([0, *ends])):
         if target[0] <= token < target[1]:

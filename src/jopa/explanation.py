@@ -22,8 +22,9 @@ from jopa.model import LanguageModel, versions
 from jopa.model_scorer import ModelScorer
 from jopa.problem import Method, NestedMethod, OnBest, Problem, RankingMethod, Selection, joint_effects, top_units
 from jopa.profile import Profile
-from jopa.prompt import Message, Prompt, Span, build_prompt
+from jopa.prompt import Message, Prompt, build_prompt
 from jopa.scoring import Output
+from jopa.segmentation import Span
 
 OnProfile = Callable[[Profile], None]
 """Called once, at the end, with what it cost."""

@@ -16,7 +16,6 @@ Knows tokenizers, never a model.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,15 +25,15 @@ from operator import index as whole_number
 from typing import TYPE_CHECKING, Any
 
 from jopa.errors import PromptError, SettingError
+from jopa.segmentation import SEGMENTERS, Span
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-UNIT_KINDS = ("token", "word", "sentence", "line")
+UNIT_KINDS = ("token", *SEGMENTERS)
 _MARKS = ("Mn", "Mc", "Me", "Cf")
 """Unicode categories of characters that belong to the one before."""
 
-Span = tuple[int, int]
 Message = Mapping[str, str]
 
 
@@ -269,7 +268,7 @@ def _units(tokens: _Tokens, unit: str | Sequence[Span]) -> list[Unit]:
     if unit == "token":
         return atoms
     if isinstance(unit, str):
-        return list(_group(atoms, _SEGMENTERS[unit](tokens.text)).values())
+        return list(_group(atoms, SEGMENTERS[unit](tokens.text)).values())
     spans = _checked_spans(tokens.text, unit)
     grouped = _group(atoms, spans)
     for number, (start, end) in enumerate(spans):
@@ -329,65 +328,6 @@ def _pieces(offsets: Sequence[Span | None]) -> list[tuple[Span, list[int]]]:
         else:
             pieces.append(((begin, end), [position]))
     return pieces
-
-
-# Scripts written without blanks (kana, Han); there a word is a character with the punctuation around it.
-_UNSPACED = "\u3040-\u3098\u309b-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_WORD = re.compile(rf"[^\w\s]*[{_UNSPACED}][^\w\s]*|[^\s{_UNSPACED}]+")
-_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
-_SENTENCE_END = re.compile(
-    r"(?<![.!?…؟۔।])[.!?…؟۔।]++[\"'”’»)\]*_]*+(?=\s)\s*"  # needs a blank: not the point in 3.14 or jopa.org
-    r"|[。！？｡]+[”’」』）】]*\s*"
-    r"|[\r\n]\s*"
-)
-_TITLE = re.compile(r"\b(?:[A-Za-z]|Mr|Mrs|Ms|Dr|Prof|St|Mt|vs|cf|al)\.$")
-_COUNTED = re.compile(r"\b(?:No|Nos|Fig|Eq|Sec|Ch|Vol|p|pp)\.$")
-_ITEM_NUMBER = re.compile(r"\s*\d{1,3}\.$")
-
-
-def _words(text: str) -> list[Span]:
-    """Runs between blanks, each with the blanks before it."""
-    return _tiling(text, [match.end() for match in _WORD.finditer(text)])
-
-
-def _lines(text: str) -> list[Span]:
-    """Lines with their line breaks; an empty line is one, too."""
-    return [match.span() for match in _LINE.finditer(text)]
-
-
-def _sentences(text: str) -> list[Span]:
-    """Split after sentence-ending punctuation and at line breaks; a heuristic, good enough to remove by."""
-    ends: list[int] = []
-    start = 0
-    for match in _SENTENCE_END.finditer(text):
-        end = match.end()
-        breaks_line = "\n" in match.group() or "\r" in match.group()
-        if text[start:end].isspace() or (not breaks_line and _goes_on(text, start, match)):
-            continue
-        ends.append(end)
-        start = end
-    return _tiling(text, ends)
-
-
-def _goes_on(text: str, start: int, match: re.Match[str]) -> bool:
-    """Whether the sentence from `start` on goes on after a match of `_SENTENCE_END`."""
-    follows = text[match.end() : match.end() + 1]
-    if match.group()[0] in "。！？｡":
-        return False
-    recent = text[max(start, match.start() - 8) : match.start() + 1]  # longer than any abbreviation
-    abbreviated = _TITLE.search(recent) or (follows.isdigit() and _COUNTED.search(recent))
-    numbered = match.start() - start < 8 and _ITEM_NUMBER.fullmatch(recent)
-    return follows.islower() or bool(abbreviated or numbered)
-
-
-_SEGMENTERS = {"word": _words, "line": _lines, "sentence": _sentences}
-
-
-def _tiling(text: str, ends: list[int]) -> list[Span]:
-    """Spans between ends, the last one as far as the text goes."""
-    if text[ends[-1] if ends else 0 :].strip():
-        ends = [*ends, len(text)]
-    return list(pairwise([0, *ends[:-1], len(text)]))
 
 
 def _checked_spans(text: str, spans: Any) -> list[Span]:

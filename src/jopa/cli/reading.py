@@ -15,7 +15,8 @@ import typer
 from jopa.errors import InputFileError, SettingError
 
 if TYPE_CHECKING:
-    from jopa.prompt import Message, Span
+    from jopa.prompt import Message
+    from jopa.segmentation import Span
 
 
 def prompt_from(prompt: str | None, file: Path | None, messages: Path | None) -> str | list[Message]:

@@ -96,8 +96,8 @@ class Captum(RankingMethod):
 
         model = scorer.model.model
         targets = scorer.output.ids[: scorer.output.target[1]]
-        inputs = _unit_input(problem, scorer)
-        attribution = LLMAttribution(FeatureAblation(model), _TokenNames(targets))  # type: ignore[arg-type]  # all it asks of a tokenizer
+        inputs = unit_input(problem, scorer)
+        attribution = LLMAttribution(FeatureAblation(model), TokenNames(targets))  # type: ignore[arg-type]  # all it asks of a tokenizer
         attribution.SUPPORTED_INPUTS = (type(inputs),)  # type: ignore[assignment]  # Captum's list names its own only
         # Captum calls `model.forward` directly, which runs no hooks of the model itself.
         hook = model.get_input_embeddings().register_forward_hook(
@@ -124,7 +124,7 @@ def _require_captum() -> None:
         raise SettingError("method 'captum' needs the package captum: pip install 'jopa[baselines]'") from error
 
 
-def _unit_input(problem: Problem, scorer: ModelScorer) -> InterpretableInput:
+def unit_input(problem: Problem, scorer: ModelScorer) -> InterpretableInput:
     """The prompt as Captum sees it: one feature a unit, and ids without the tokens of the absent ones."""
     import torch
     from captum.attr import InterpretableInput
@@ -146,7 +146,7 @@ def _unit_input(problem: Problem, scorer: ModelScorer) -> InterpretableInput:
     return UnitInput()
 
 
-class _TokenNames:
+class TokenNames:
     """Stands in for the tokenizer, which Captum uses to label output tokens.
 
     For that Captum tokenises the decoded output again, and fails where the output is cut inside a character.
@@ -156,9 +156,11 @@ class _TokenNames:
         self._ids = ids
 
     def decode(self, ids: Tensor) -> str:
+        """A point for each id."""
         return "." * len(ids)
 
     def __call__(self, text: str, **_options: object) -> dict[str, Any]:
+        """The output's ids, each at a character of its own."""
         return {"input_ids": list(self._ids), "offset_mapping": [(i, i + 1) for i in range(len(text))]}
 
 

@@ -13,7 +13,8 @@ from jopa.errors import PromptError, SettingError
 from jopa.masking import REMOVALS
 from jopa.methods import DEFAULT_METHOD, make_method
 from jopa.problem import Method, Problem, Selection
-from jopa.prompt import UNIT_KINDS, Span
+from jopa.prompt import UNIT_KINDS
+from jopa.segmentation import Span
 
 
 @dataclass(frozen=True)
