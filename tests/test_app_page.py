@@ -27,7 +27,8 @@ document.addEventListener("DOMContentLoaded", () => {
   new MutationObserver(keep).observe(status, { childList: true });
 });
 """
-
+PATIENCE = 60_000
+"""Milliseconds after which a page counts as hung; on a busy machine 20 seconds were once too few."""
 
 WEAK = """
 () => {
@@ -98,7 +99,7 @@ def open_page(browser, url):
         context.add_init_script(KEEP_WORDS)
         context.route("**/*", route)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda words: errors.append(words.text) if words.type == "error" else None)
         page.goto(url + fragment)
@@ -119,7 +120,7 @@ def ask(page, prompt=PROMPT, length=12):
 
 
 def wait_for(page, words):
-    playwright.expect(page.locator("#status")).to_contain_text(words, timeout=20_000)
+    playwright.expect(page.locator("#status")).to_contain_text(words, timeout=PATIENCE)
 
 
 def taken_out(page):
@@ -348,18 +349,27 @@ def test_who_leaves_the_queue_is_not_served(open_page, llama, monkeypatch):
         return jopa.build_prompt(tokenizer, prompt, **settings)
 
     monkeypatch.setattr("jopa.web.work.build_prompt", build_prompt)
-    hook = llama.model.register_forward_pre_hook(lambda *_: time.sleep(0.03))
+    may_go_on = threading.Event()
+    may_go_on.set()
+
+    def slow(*_):
+        time.sleep(0.03)
+        may_go_on.wait(PATIENCE / 1000)
+
+    hook = llama.model.register_forward_pre_hook(slow)
     try:
         first, second = open_page(), open_page()
         first.select_option("#method", "shapley")
         ask(first, length=60)
         wait_for(first, "Searching")
+        may_go_on.clear()
         ask(second, "green birds upon time")
         wait_for(second, "Waiting")
         second.close()
         time.sleep(2.5)  # the server hears of it when it tells the next position, every second
         first.click("#stop")
     finally:
+        may_go_on.set()
         hook.remove()
     first.select_option("#method", "greedy")
     ask(first)
