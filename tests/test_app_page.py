@@ -28,7 +28,7 @@ document.addEventListener("DOMContentLoaded", () => {
 });
 """
 PATIENCE = 60_000
-"""Milliseconds after which a page counts as hung; on a busy machine 20 seconds were once too few."""
+"""Milliseconds after which a page counts as hung; 20 seconds were once too few."""
 
 WEAK = """
 () => {

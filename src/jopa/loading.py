@@ -218,7 +218,7 @@ def _intact(folder: Path) -> bool:
             written.items() >= _stamp(folder / name).items() or written["sha256"] == _sha256(folder / name)
             for name, written in files.items()
         )
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError, KeyError, AttributeError):  # a file is missing, or the manifest is of another form
         return False
 
 
