@@ -162,7 +162,7 @@ class MaskedForward:
         by_position = torch.where(self.unit_of >= 0, log_factors[self.unit_of.clamp(min=0)], 0.0)
         ids = self.ids[start:]
         inputs = self.forward.embedded(ids[None], torch.ones(1, len(ids)))
-        return self.forward(inputs, [len(ids)], log_factors=by_position.to(self.forward.model.device))[0]
+        return self.forward(inputs, [len(ids)], log_factors=by_position)[0]
 
     def _run(
         self,
