@@ -3,6 +3,7 @@
 import math
 import time
 from itertools import combinations
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 import jopa
 from jopa.echoes import Echo
 from jopa.methods.joint import JointSearch
+from jopa.set_rows import shifts
 from table_scorer import TableScorer, TableWhiteBoxScorer, best_sets, problem, redundant_pair
 
 
@@ -127,6 +129,33 @@ def test_time_runs_out():
     selection = JointSearch(budget=10_000, seconds=0.5).run(question, 3)
     assert 10 < question.evaluations < 100
     assert selection.stop == "0.5 seconds spent"
+
+
+@pytest.mark.parametrize("limit", [{"budget": 60}, {"budget": 10_000, "seconds": 60.0}], ids=["budget", "time"])
+def test_the_last_fifth_shifts_units_of_the_best_set(limit, monkeypatch):
+    """Units side by side do the same work, of which six are best; each mask costs a full forward and a second."""
+
+    def hills(removed):
+        near = [min((abs(unit - top) for unit in removed), default=60) for top in (4, 15, 23, 34, 45, 52)]
+        return -1.0 - sum(max(0, 5 - distance) for distance in near)
+
+    scorer = TableScorer(60, hills)
+    clock = SimpleNamespace(perf_counter=lambda: float(len(scorer.asked)))
+    monkeypatch.setattr("jopa.methods.joint.time", clock)
+    JointSearch(**limit, batch=1).run(jopa.Problem(scorer), 6)
+    assert len(scorer.asked) == 60
+
+    def best_and_next(spent):
+        asked, units = scorer.asked[:spent], scorer.asked[spent]
+        best = min((units for units in asked if len(units) == 6), key=scorer.log_prob)
+        return set(shifts(best, 60)) - set(asked), scorer.log_prob(units) < scorer.log_prob(best), units
+
+    ends = [best_and_next(spent) for spent in range(48, 60)]
+    assert sum(bool(left) for left, _, _ in ends) > 8
+    assert all(units in left for left, _, units in ends if left)  # once all are known, the search goes on as before
+    assert any(better for _, better, _ in ends)  # and the next are shifts of the new one
+    left, _, units = best_and_next(47)
+    assert left and units not in left
 
 
 def test_the_trace_tells_the_best_so_far():
@@ -334,25 +363,6 @@ def test_a_word_that_the_answer_repeats_is_removed_wherever_it_stands():
     keep_mask = jopa.Problem(scorer).keep_mask
     deaf = TableScorer(120, lambda removed: float(scorer.log_probs(keep_mask(removed)[None]).sum()))
     assert not scorer.mentions <= set(JointSearch(budget=30).run(jopa.Problem(deaf), 4).removed)
-
-
-def test_units_weigh_more_for_the_words_that_the_answer_repeats():
-    from jopa.methods.joint import _Search
-
-    class Alike(Inside):
-        def log_probs(self, keep):
-            gone = (~keep).sum(dim=1)
-            return torch.stack([-0.1 * gone, -2.0 * (gone > 50)], dim=1)
-
-        def echoes(self):
-            return [Echo(frozenset({4, 9}), (1,)), Echo(frozenset({9}), (0,))]
-
-    search = _Search(JointSearch(), jopa.Problem(Alike()), [3])
-    search.guide()
-    # The whole prompt but a unit costs the first target token 5.9 nats, the second 2.
-    claims = torch.ones(60, dtype=torch.double)
-    claims[4], claims[9] = 1 + 2.0 / 2, 1 + 2.0 / 2 + 5.9
-    assert torch.allclose(search.weights, (claims / claims.max() + 0.05) / 1.05, atol=1e-5)
 
 
 def test_words_with_many_mentions_do_not_crowd_out_the_rest():

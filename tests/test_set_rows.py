@@ -1,11 +1,11 @@
-"""Sets as rows: there and back, every swap, and each row once in torch's order."""
+"""Sets as rows: there and back, every swap and shift, and each row once in torch's order."""
 
 from itertools import combinations
 
 import pytest
 import torch
 
-from jopa.set_rows import distinct, set_rows, sets_of, swapped
+from jopa.set_rows import distinct, set_rows, sets_of, shifts, swapped
 
 
 def test_there_and_back():
@@ -29,3 +29,9 @@ def test_every_swap_from_every_set():
     found = sets_of(swapped(set_rows(beam, columns)), columns)
     assert sorted(map(sorted, found)) == sorted(map(sorted, expected))
     assert {frozenset(units) for units in combinations(columns, 2)} - set(found) - set(beam) == {frozenset({2, 3})}
+
+
+def test_every_shift_stays_in_the_prompt_and_beside_the_others():
+    assert shifts(frozenset({0, 3, 4}), 6) == [{1, 3, 4}, {0, 2, 4}, {0, 3, 5}]
+    assert shifts(frozenset({5}), 6) == [{4}]
+    assert shifts(frozenset(range(3)), 3) == []

@@ -40,6 +40,12 @@ def swapped(masks: Float[Tensor, "sets columns"]) -> Float[Tensor, "swapped colu
     return rows
 
 
+def shifts(units: frozenset[int], n_units: int) -> list[frozenset[int]]:
+    """Every set that a step of one unit to the left or to the right makes of this one, in the order of the units."""
+    steps = ((unit, unit + step) for unit in sorted(units) for step in (-1, 1))
+    return [units - {unit} | {to} for unit, to in steps if 0 <= to < n_units and to not in units]
+
+
 def distinct(masks: Float[Tensor, "sets columns"]) -> Float[Tensor, "distinct columns"]:
     """Each row once, in lexicographic order: what `torch.unique` gives, by comparing bits and not numbers."""
     import numpy as np

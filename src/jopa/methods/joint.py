@@ -8,6 +8,7 @@
     rounds    fit a Gaussian process to everything known; score the sets with the largest expected improvement. Every
               few rounds begin, where the scorer looks inside, with a gradient by the attention paid to each unit, at a
               new best set: it foretells what removing one unit more would do, or leaving one in
+    shifts    the last of the budget: the best set, one of its units replaced by a neighbour in the prompt
     proof     when little improvement is expected, score what is left of the best set's one-swap neighbourhood
 
 The Gaussian process gives units that do nothing alone a chance in company: see `jopa.set_process`.
@@ -25,10 +26,11 @@ from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 from jopa.errors import ScoringError, SettingError
+from jopa.guide import repeated_words, stretch_strengths, unit_weights
 from jopa.problem import NestedMethod, Problem, Selection, TraceStep
 from jopa.scoring import WhiteBoxScorer
 from jopa.set_process import Foretold, SetProcess, fit
-from jopa.set_rows import distinct, set_rows, sets_of, swapped
+from jopa.set_rows import distinct, set_rows, sets_of, shifts, swapped
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -38,8 +40,6 @@ if TYPE_CHECKING:
 _START_SHARE = 0.4
 """The most of the masks that the budget affords which go into the start; 1/k of them if that is less, because a set of
 k units says something of each; and half of that on a long prompt where gradients will say more."""
-_GUIDE_FLOOR = 0.05
-"""Weight, relative to the strongest unit's, of a unit that the guide gives none."""
 _NEGLIGIBLE = 1e-3
 """Expected improvement that is not worth a mask, as a share of the best set's effect."""
 _SHORTLIST = 48
@@ -51,6 +51,9 @@ _BEAM = 12
 much, by their uncertainty, and keep little of it."""
 _STRONG_OTHERS = 6
 """Units that are tried in pairs, whatever is expected, before a size is closed."""
+_LAST_SHARE = 0.2
+"""The last of the budget, which goes into shifts. Units side by side often do the same work, and of that the surrogate
+knows nothing. Told of it from the beginning, it spends too much on neighbours of what it will give up again."""
 _MOST_EVIDENCE = 300
 """Units alone and stretches, and as many sets, that the surrogate learns from."""
 _LOUD = 0.5
@@ -149,9 +152,8 @@ class _Search:
         self._stops: dict[int, str] = {}
         self._stretches: list[Units] = []
         self._repeated: list[Units] = []
-        self._echoes: dict[Units, float] = {}
-        """Words that the answer repeats, by the units that hold them, and the nats that it would lose of each without
-        the prompt; the most first."""
+        self._words: dict[Units, float] = {}
+        """Words that the answer repeats, by the units that hold them, and the nats that it would lose of each."""
         self._looks_inside = isinstance(problem.scorer, WhiteBoxScorer)
         self._details: dict[str, str] = {}
         self._looked_at: dict[int, list[Units]] = {k: [] for k in ks}
@@ -163,11 +165,24 @@ class _Search:
 
     def affordable(self) -> int:
         """How many more masks the budget allows if they cost what the dearest did."""
-        masks = (self._method.budget - (self._problem.ffe - self._ffe_before)) / self._mask_ffe()
+        masks = (self._method.budget - self._spent()) / self._mask_ffe()
         if self._method.seconds is not None:
-            seconds = self._method.seconds - (time.perf_counter() - self._began)
-            masks = min(masks, seconds / self._mask_seconds)
+            masks = min(masks, (self._method.seconds - self._elapsed()) / self._mask_seconds)
         return max(0, math.floor(masks))
+
+    def _spent(self) -> float:
+        """Full-forward equivalents of this run."""
+        return self._problem.ffe - self._ffe_before
+
+    def _elapsed(self) -> float:
+        return time.perf_counter() - self._began
+
+    def _ending(self) -> bool:
+        """Whether the last of the budget, or of the time, has begun."""
+        spent = self._spent() / self._method.budget
+        if self._method.seconds is not None:
+            spent = max(spent, self._elapsed() / self._method.seconds)
+        return spent >= 1 - _LAST_SHARE
 
     def _mask_ffe(self) -> float:
         """What a mask may cost, in full-forward equivalents; one before any is known."""
@@ -190,7 +205,7 @@ class _Search:
             for k in self._best:
                 best = self._whole + self._best_change(k)
                 self._traces[k].append(TraceStep(len(self._traces[k]), best, problem.evaluations, problem.ffe))
-            problem.progress(round(problem.ffe - self._ffe_before), self._method.budget)
+            problem.progress(round(self._spent()), self._method.budget)
 
     def solve_small(self) -> None:
         """Score all sets of the sizes whose share of the budget allows it."""
@@ -204,9 +219,9 @@ class _Search:
     def guide(self) -> None:
         """Weigh the units by what the answer repeats of them, and by the gradient."""
         if self.open and self.affordable():
-            self._listen()
+            self._words = repeated_words(self._problem)
             if self._affords_gradient():
-                self._weigh(self._problem.gradient_norms().double())
+                self.weights = unit_weights(self._problem.gradient_norms().double(), self._words)
 
     def start(self) -> None:
         """Remove each unit once, alone or, where that is too much, with its neighbours; and each word that the answer
@@ -222,49 +237,17 @@ class _Search:
         ends = [round(i * n_units / n_stretches) for i in range(n_stretches + 1)]
         self._stretches = [frozenset(range(start, end)) for start, end in pairwise(ends)]
         most, room = math.ceil(_REPEATED_SHARE * self.affordable()), _SHORTLIST
-        for units, nats in self._echoes.items():
+        for units, nats in self._words.items():
             if nats > _LOUD and len(units) <= min(room, max(self._traces)) and len(self._repeated) < most:
                 self._repeated.append(units)
                 room -= len(units)
         self.score(self._stretches + self._repeated)
         if self.weights.min() == 1:
-            self._weigh_by_stretches()
-
-    def _listen(self) -> None:
-        """Ask which words the answer repeats, and how many nats it would lose of each without the prompt."""
-        echoes = self._problem.echoes()
-        if not echoes or not self.affordable():
-            return
-        # Something must be left to predict from.
-        whole, without = self._problem.token_log_probs([(), range(self._problem.n_units - 1)])
-        lost = (whole - without).clamp(min=0).double()
-        for echo in echoes:
-            self._echoes[echo.units] = self._echoes.get(echo.units, 0.0) + float(lost[list(echo.targets)].sum())
-        self._echoes = dict(sorted(self._echoes.items(), key=lambda echo: -echo[1]))
+            effects = {stretch: self._changes.get(stretch, 0.0) for stretch in self._stretches}
+            self.weights = unit_weights(stretch_strengths(effects, n_units), self._words)
 
     def _affords_gradient(self) -> bool:
         return self._looks_inside and self.affordable() * self._mask_ffe() > 2 * _GRADIENT_COST
-
-    def _weigh(self, strength: Float[Tensor, "units"]) -> None:
-        """Take non-negative strengths as weights, times 1 and the nats of the answer that each mention of a word can
-        claim; a unit without any keeps a little."""
-        import torch
-
-        claims = torch.ones_like(strength)
-        for units, nats in self._echoes.items():
-            claims[list(units)] += nats / len(units)
-        strength = strength * claims
-        if strength.max() > 0:
-            self.weights = (strength / strength.max() + _GUIDE_FLOOR) / (1 + _GUIDE_FLOOR)
-
-    def _weigh_by_stretches(self) -> None:
-        """Weigh each unit by what its stretch of the prompt does for each of its units."""
-        import torch
-
-        strength = torch.zeros(self._problem.n_units, dtype=torch.double)
-        for stretch in self._stretches:
-            strength[list(stretch)] = max(0.0, -self._changes.get(stretch, 0.0)) / len(stretch)
-        self._weigh(strength)
 
     def evidence(self) -> tuple[Float[Tensor, "sets units"], Float[Tensor, "sets"]]:
         """What the surrogate learns from, and its f(S): units alone, stretches, sets no larger than those asked for.
@@ -319,12 +302,17 @@ class _Search:
         return Foretold(set_rows(sets, units), torch.tensor(changes, dtype=torch.double), set_rows(scored, units))
 
     def round(self, k: int, surrogate: SetProcess) -> None:
-        """Score the most promising sets of k units; if there is none, what the proof needs; else close the size."""
+        """Score the most promising sets of k units, at the end shifts; if there is none, what the proof needs; else
+        close the size."""
         n_sets = min(self._method.batch, self.affordable())
         if not n_sets:
             return
         self._rounds_since_look += 1
-        proposed = self._promising(k, surrogate, n_sets) or self._doubts(k, surrogate)[: 2 * self._method.batch]
+        proposed = (
+            self._shifts(k, surrogate, n_sets)
+            or self._promising(k, surrogate, n_sets)
+            or self._doubts(k, surrogate)[: 2 * self._method.batch]
+        )
         if proposed:
             self.score(proposed)
         else:
@@ -334,7 +322,7 @@ class _Search:
         """The best set of k units; if none was scored, the one that the guide puts first."""
         chosen = self._best.get(k, self.weights.argsort(descending=True, stable=True)[:k].tolist())
         budget, seconds = self._method.budget, self._method.seconds
-        late = seconds is not None and time.perf_counter() - self._began + self._mask_seconds > seconds
+        late = seconds is not None and self._elapsed() + self._mask_seconds > seconds
         spent = f"{seconds:g} seconds" if late else f"budget of {budget} full-forward equivalents"
         stop = self._stops.get(k, f"{spent} spent")
         return Selection(tuple(sorted(chosen)), stop, tuple(self._traces[k]), details=dict(self._details))
@@ -346,6 +334,18 @@ class _Search:
     def _close(self, k: int, stop: str) -> None:
         self._stops[k] = stop
         self.open.remove(k)
+
+    def _shifts(self, k: int, surrogate: SetProcess, n_sets: int) -> list[Units]:
+        """At the end: at most so many sets that are not scored and that a shift of one unit makes of the best set, the
+        most promising."""
+        if k not in self._best or not self._ending():
+            return []
+        shifted = [units for units in shifts(self._best[k], self._problem.n_units) if units not in self._changes]
+        if not shifted:
+            return []
+        columns = sorted(frozenset().union(*shifted))
+        chosen = surrogate.batch(set_rows(shifted, columns), columns, self._best_change(k), n_sets)
+        return [shifted[i] for i in chosen]
 
     def _promising(self, k: int, surrogate: SetProcess, n_sets: int) -> list[Units]:
         """At most so many sets of k units, each expected to improve on the best one noticeably."""
