@@ -132,7 +132,7 @@ def test_time_runs_out():
 
 
 @pytest.mark.parametrize("limit", [{"budget": 60}, {"budget": 10_000, "seconds": 60.0}], ids=["budget", "time"])
-def test_the_last_fifth_shifts_units_of_the_best_set(limit, monkeypatch):
+def test_towards_the_end_units_of_the_best_set_are_shifted(limit, monkeypatch):
     """Units side by side do the same work, of which six are best; each mask costs a full forward and a second."""
 
     def hills(removed):
@@ -150,12 +150,31 @@ def test_the_last_fifth_shifts_units_of_the_best_set(limit, monkeypatch):
         best = min((units for units in asked if len(units) == 6), key=scorer.log_prob)
         return set(shifts(best, 60)) - set(asked), scorer.log_prob(units) < scorer.log_prob(best), units
 
-    ends = [best_and_next(spent) for spent in range(48, 60)]
+    ends = [best_and_next(spent) for spent in range(36, 60)]
     assert sum(bool(left) for left, _, _ in ends) > 8
     assert all(units in left for left, _, units in ends if left)  # once all are known, the search goes on as before
     assert any(better for _, better, _ in ends)  # and the next are shifts of the new one
-    left, _, units = best_and_next(47)
+    left, _, units = best_and_next(35)
     assert left and units not in left
+
+
+def test_shifts_take_half_of_a_round():
+    class Rounds(TableScorer):
+        def log_probs(self, keep):
+            scored = [units for units in self.asked if len(units) == 6]
+            scores = super().log_probs(keep)
+            if scored:
+                known = shifts(min(scored, key=self.log_prob), 60)
+                shifted.append((len(self.asked), sum(units in known for units in self.asked[-len(keep) :]), len(keep)))
+            return scores
+
+    shifted = []
+    JointSearch(budget=60, batch=4).run(jopa.Problem(Rounds(60, quadratic(60, 4))), 6)
+    late = [(n_shifts, n_sets) for asked, n_shifts, n_sets in shifted if asked - n_sets >= 36]
+    assert len(late) > 4
+    assert all(n_shifts == math.ceil(n_sets / 2) for n_shifts, n_sets in late)
+    early = [n_shifts for asked, n_shifts, n_sets in shifted if asked - n_sets < 36]
+    assert sum(early) < len(early)  # by chance
 
 
 def test_the_trace_tells_the_best_so_far():

@@ -8,7 +8,7 @@
     rounds    fit a Gaussian process to everything known; score the sets with the largest expected improvement. Every
               few rounds begin, where the scorer looks inside, with a gradient by the attention paid to each unit, at a
               new best set: it foretells what removing one unit more would do, or leaving one in
-    shifts    the last of the budget: the best set, one of its units replaced by a neighbour in the prompt
+    shifts    towards the end, half of every round: the best set, one of its units replaced by a neighbour in the prompt
     proof     when little improvement is expected, score what is left of the best set's one-swap neighbourhood
 
 The Gaussian process gives units that do nothing alone a chance in company: see `jopa.set_process`.
@@ -51,9 +51,9 @@ _BEAM = 12
 much, by their uncertainty, and keep little of it."""
 _STRONG_OTHERS = 6
 """Units that are tried in pairs, whatever is expected, before a size is closed."""
-_LAST_SHARE = 0.2
-"""The last of the budget, which goes into shifts. Units side by side often do the same work, and of that the surrogate
-knows nothing. Told of it from the beginning, it spends too much on neighbours of what it will give up again."""
+_LAST_SHARE = 0.4
+"""The last of the budget, half of which goes into shifts. Units side by side often do the same work, and of that the
+surrogate knows nothing. Told of it from the beginning, it spends too much on neighbours of what it will give up."""
 _MOST_EVIDENCE = 300
 """Units alone and stretches, and as many sets, that the surrogate learns from."""
 _LOUD = 0.5
@@ -302,17 +302,15 @@ class _Search:
         return Foretold(set_rows(sets, units), torch.tensor(changes, dtype=torch.double), set_rows(scored, units))
 
     def round(self, k: int, surrogate: SetProcess) -> None:
-        """Score the most promising sets of k units, at the end shifts; if there is none, what the proof needs; else
-        close the size."""
+        """Score the most promising sets of k units, and shifts; if there is none, what the proof needs; else close the
+        size."""
         n_sets = min(self._method.batch, self.affordable())
         if not n_sets:
             return
         self._rounds_since_look += 1
-        proposed = (
-            self._shifts(k, surrogate, n_sets)
-            or self._promising(k, surrogate, n_sets)
-            or self._doubts(k, surrogate)[: 2 * self._method.batch]
-        )
+        shifted = self._shifts(k, surrogate, math.ceil(n_sets / 2))
+        others = [units for units in self._promising(k, surrogate, n_sets) if units not in shifted]
+        proposed = [*shifted, *others][:n_sets] or self._doubts(k, surrogate)[: 2 * self._method.batch]
         if proposed:
             self.score(proposed)
         else:
@@ -336,8 +334,8 @@ class _Search:
         self.open.remove(k)
 
     def _shifts(self, k: int, surrogate: SetProcess, n_sets: int) -> list[Units]:
-        """At the end: at most so many sets that are not scored and that a shift of one unit makes of the best set, the
-        most promising."""
+        """Towards the end: at most so many sets that are not scored and that a shift of one unit makes of the best set,
+        the most promising."""
         if k not in self._best or not self._ending():
             return []
         shifted = [units for units in shifts(self._best[k], self._problem.n_units) if units not in self._changes]
