@@ -212,8 +212,10 @@ def test_a_blank_selected_behind_a_word_does_not_take_the_next_word_in(open_page
     for selected in (words[0], f"{words[0]} ", f"{words[0]} {words[1][:1]}"):
         page.evaluate(
             """n => {
-                const text = document.createTreeWalker(document.querySelector("#outputs .scroll"), 4).nextNode();
-                document.getSelection().setBaseAndExtent(text, 0, text, n);
+                const texts = document.createTreeWalker(document.querySelector("#outputs .scroll"), 4);  // texts
+                const first = texts.nextNode();
+                while (n > texts.currentNode.length) { n -= texts.currentNode.length; texts.nextNode(); }
+                document.getSelection().setBaseAndExtent(first, 0, texts.currentNode, n);
             }""",
             len(selected),
         )
