@@ -384,6 +384,41 @@ def test_a_word_that_the_answer_repeats_is_removed_wherever_it_stands():
     assert not scorer.mentions <= set(JointSearch(budget=30).run(jopa.Problem(deaf), 4).removed)
 
 
+class Alike(TableScorer):
+    """60 units that all do the same; the answer is lost only with nearly all of the prompt."""
+
+    def __init__(self):
+        super().__init__(60, lambda removed: -1.0 - 0.01 * len(removed) - 12.0 * (len(removed) > 50))
+
+
+class AlikeInside(Alike):
+    """Looks inside and sees hardly a difference between them."""
+
+    mask_gradient = relaxed_log_probs = relaxed_gradients = attention = Inside.mask_gradient
+
+    def gradient_norms(self):
+        return torch.linspace(1.0, 0.9, 60)
+
+    def attention_gradient(self, factors):
+        return torch.zeros(60)
+
+
+@pytest.mark.parametrize("kind", [Alike, AlikeInside])
+def test_units_of_a_word_that_the_answer_repeats_are_tried_first(kind):
+    """One with more mentions than units are asked for, which is not removed by itself."""
+    mentions = frozenset({5, 19, 33, 47})
+
+    class Wordy(kind):
+        def echoes(self):
+            return [Echo(mentions, (0,))]
+
+    scorer = Wordy()
+    JointSearch(budget=40).run(jopa.Problem(scorer), 3)
+    first = next(units for units in scorer.asked if len(units) == 3)
+    assert first <= mentions
+    assert mentions not in scorer.asked
+
+
 def test_words_with_many_mentions_do_not_crowd_out_the_rest():
     words = [frozenset(range(30 * i, 30 * i + 20)) for i in range(6)]
 

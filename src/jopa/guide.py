@@ -46,7 +46,9 @@ def stretch_strengths(effects: Mapping[frozenset[int], float], n_units: int) -> 
 
 
 def unit_weights(strength: Float[Tensor, "units"], words: Mapping[frozenset[int], float]) -> Float[Tensor, "units"]:
-    """Weights in (0, 1]: strengths, each times 1 and the nats of the answer that a mention of its words can claim.
+    """Weights in (0, 1]: each strength times (1 + the nats of the answer that the unit's words can claim).
+
+    Mentions of a word share its nats evenly. The strongest unit weighs 1.
 
     Args:
         strength: not negative; if all are 0, all weights are 1.
