@@ -168,7 +168,8 @@ class Verdict:
     @property
     def span(self) -> tuple[int, int]:
         """The suspicious span as `[start, end)` in characters of the prompt."""
-        return self._characters(self.evidence.span)
+        span, units = self.evidence.span, self.prompt.units
+        return units[span.start].start, units[span.end - 1].end
 
     @property
     def span_ratio(self) -> float:
@@ -205,9 +206,6 @@ class Verdict:
     def to_json(self) -> str:
         """The verdict as JSON text."""
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=1, allow_nan=False)
-
-    def _characters(self, stretch: Stretch) -> tuple[int, int]:
-        return self.prompt.units[stretch.start].start, self.prompt.units[stretch.end - 1].end
 
 
 def detect(prompt: str, *, model: LanguageModel | str | Path | None = None, looking: Looking | None = None) -> Verdict:
