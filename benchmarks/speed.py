@@ -27,7 +27,7 @@ from typing import Any
 from measuring import machine, table, timed
 
 import jopa
-from jopa.methods.peers import TokenNames, unit_input
+from jopa.methods.peers import llm_attribution, unit_input
 
 PROMPT = (
     "Write a short story about an old doctor and his youngest patient, who meet again in the rain after many years."
@@ -218,13 +218,12 @@ def captum_shapley(
 ) -> Any:
     """Captum's own Shapley sampling over the same units, one forward a coalition."""
     import torch
-    from captum.attr import LLMAttribution, ShapleyValueSampling
+    from captum.attr import ShapleyValueSampling
 
     torch.manual_seed(seed)
     scorer = jopa.ModelScorer(model, prompt, output, "delete")
     inputs = unit_input(jopa.Problem(scorer), scorer)
-    attribution = LLMAttribution(ShapleyValueSampling(model.model), TokenNames(output.ids))  # type: ignore[arg-type]  # as in peers
-    attribution.SUPPORTED_INPUTS = (type(inputs),)  # type: ignore[assignment]  # as in peers
+    attribution = llm_attribution(ShapleyValueSampling(model.model), output.ids, inputs)
     target = torch.tensor(output.ids)
     return attribution.attribute(
         inputs, target=target, use_cached_outputs=False, forward_in_tokens=False, n_samples=permutations

@@ -46,7 +46,7 @@ class LanguageModel:
     @property
     def device(self) -> torch.device:
         """Where token ids enter the model."""
-        return self.model.get_input_embeddings().weight.device  # type: ignore[union-attr]  # a module's own weight
+        return next(self.model.get_input_embeddings().parameters()).device
 
     @property
     def dtype(self) -> str:
@@ -177,7 +177,8 @@ class LanguageModel:
             torch.manual_seed(seed)
             try:
                 self.model.generation_config = plain
-                generated = self.model.generate(**inputs, generation_config=plain, streamer=streamer)  # type: ignore[operator]  # GenerationMixin
+                # PreTrainedModel is not typed as the GenerationMixin that causal models are.
+                generated = self.model.generate(**inputs, generation_config=plain, streamer=streamer)  # type: ignore[operator]
             finally:
                 self.model.generation_config = declared
         n_given = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
@@ -210,7 +211,7 @@ class LanguageModel:
         return tuple(ids)
 
     def _encode(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])  # type: ignore[arg-type]  # BatchEncoding
+        return self.tokenizer.encode(text, add_special_tokens=False)
 
 
 class _Listener:
@@ -237,8 +238,8 @@ def _require_causal(model: PreTrainedModel, name: str) -> None:
 
     if model.get_output_embeddings() is None:
         raise ModelError(f"'{name}' has no language-model head; jopa explains causal language models")
-    device = model.get_input_embeddings().weight.device  # type: ignore[union-attr]  # a module's own weight
-    pairs = torch.tensor([[3, 5], [3, 6]], device=device) % model.get_input_embeddings().num_embeddings  # type: ignore[union-attr]  # as above
+    embeddings = next(model.get_input_embeddings().parameters())
+    pairs = torch.tensor([[3, 5], [3, 6]], device=embeddings.device) % len(embeddings)
     with quiet_transformers(), evaluating(model), torch.no_grad():
         first = model(input_ids=pairs).logits[:, 0].float()
     if (first[0] - first[1]).abs().max() > 1e-3 * first.abs().max():

@@ -95,6 +95,7 @@ def recorded(cache: Cache, lengths: Sequence[int], missing: Sequence[int]) -> li
         lengths: how many tokens of each row; a row of which none are wanted is left out.
         missing: the zeros that stand before each row.
     """
+    # Only models whose layers all have keys and values come here; the type of a cache knows of others.
     pairs: list[tuple[Any, Any]] = [(layer.keys, layer.values) for layer in cache.layers]  # type: ignore[union-attr]
     prefixes = []
     for row, (length, first) in enumerate(zip(lengths, missing, strict=True)):

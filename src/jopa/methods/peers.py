@@ -30,7 +30,7 @@ from jopa.prompt import Prompt
 
 if TYPE_CHECKING:
     import torch
-    from captum.attr import InterpretableInput
+    from captum.attr import InterpretableInput, LLMAttribution, PerturbationAttribution
     from jaxtyping import Bool, Float, Int
     from torch import Tensor
 
@@ -92,13 +92,12 @@ class Captum(RankingMethod):
     def _attribute(self, problem: Problem, scorer: ModelScorer, lengths: list[int]) -> Float[Tensor, "out units"]:
         """Captum's attribution of each output token to each unit; adds the tokens of each forward to `lengths`."""
         import torch
-        from captum.attr import FeatureAblation, LLMAttribution
+        from captum.attr import FeatureAblation
 
         model = scorer.model.model
         targets = scorer.output.ids[: scorer.output.target[1]]
         inputs = unit_input(problem, scorer)
-        attribution = LLMAttribution(FeatureAblation(model), TokenNames(targets))  # type: ignore[arg-type]  # all it asks of a tokenizer
-        attribution.SUPPORTED_INPUTS = (type(inputs),)  # type: ignore[assignment]  # Captum's list names its own only
+        attribution = llm_attribution(FeatureAblation(model), targets, inputs)
         # Captum calls `model.forward` directly, which runs no hooks of the model itself.
         hook = model.get_input_embeddings().register_forward_hook(
             lambda _module, _arguments, embeddings: lengths.append(embeddings.shape[0] * embeddings.shape[1])
@@ -146,7 +145,20 @@ def unit_input(problem: Problem, scorer: ModelScorer) -> InterpretableInput:
     return UnitInput()
 
 
-class TokenNames:
+def llm_attribution(
+    method: PerturbationAttribution, ids: tuple[int, ...], inputs: InterpretableInput
+) -> LLMAttribution:
+    """Captum's attribution of output `ids`, by one of its own methods, to the features of `unit_input`."""
+    from captum.attr import LLMAttribution
+
+    # Typed as a whole tokenizer, of which Captum calls no more than _TokenNames has.
+    attribution = LLMAttribution(method, _TokenNames(ids))  # type: ignore[arg-type]
+    # Captum refuses inputs of a class that is not on its list; the list, of fixed length, is its own classes.
+    attribution.SUPPORTED_INPUTS = (type(inputs),)  # type: ignore[assignment]
+    return attribution
+
+
+class _TokenNames:
     """Stands in for the tokenizer, which Captum uses to label output tokens.
 
     For that Captum tokenises the decoded output again, and fails where the output is cut inside a character.
