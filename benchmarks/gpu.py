@@ -22,8 +22,8 @@ from measuring import machine, matrix_rate, model_flops, table, timed
 from speed import plain_algorithm_1
 
 import jopa
-from jopa.company import Company
-from jopa.rows import Runner
+from jopa.scoring.batched_runner import Company
+from jopa.scoring.batch_input import Runner
 
 SEARCHES = {"jopa-paper": "zero", "jopa": "delete"}
 """Each with the removal it is made for."""

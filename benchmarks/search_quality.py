@@ -31,14 +31,14 @@ from pathlib import Path
 from typing import Any
 
 import jopa
-from jopa.answering import Generation, answer
-from jopa.methods.joint import JointSearch
+from jopa.model.generation import Generation, answer
+from jopa.methods.joint.search import JointSearch
 from jopa.methods.perturbation import Ablation, Greedy
-from jopa.methods.search import PaperSearch
+from jopa.methods.paper_search import PaperSearch
 from jopa.methods.surrogate import ContextCite, Interactions
 from jopa.problem import Method, Problem, RankingMethod, top_units
-from jopa.prompt import Prompt
-from jopa.scoring import Output
+from jopa.prompt.building import Prompt
+from jopa.scoring.protocols import Output
 
 LENGTHS = {"short": (14, 20), "long": (80, 150), "xlong": (400, 700)}
 """Units of a prompt."""

@@ -5,7 +5,7 @@
 Two ways, on the same prompts, output 30 tokens, k = 3:
 
     processes    several processes of one thread each, against one process with all threads
-    together     several searches in turns in one process, whose rows share forwards (`jopa.company`), against one after
+    together     several searches in turns in one process, whose rows share forwards (`jopa.scoring.batched_runner`), against one after
                  another
 """
 
@@ -23,9 +23,9 @@ from measuring import machine, table
 from speed import PROMPT
 
 import jopa
-from jopa.answering import Generation, answer
-from jopa.company import Company
-from jopa.rows import Runner
+from jopa.model.generation import Generation, answer
+from jopa.scoring.batched_runner import Company
+from jopa.scoring.batch_input import Runner
 
 PROMPTS = (
     PROMPT,

@@ -257,7 +257,7 @@ def real_tokenizer(package: str) -> PreTrainedTokenizerFast | None:
         return PreTrainedTokenizerFast(
             tokenizer_file=str(folder / "model" / "tokenizer.json"), chat_template=TEMPLATES["chatml"]
         )
-    from jopa.loading import unpack_gguf
+    from jopa.model.loading import unpack_gguf
 
     unpacked, _ = unpack_gguf(folder / "SmolLM2-135M-Instruct.Q4_1.gguf")
     return AutoTokenizer.from_pretrained(unpacked)

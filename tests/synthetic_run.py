@@ -5,7 +5,7 @@ import math
 import random
 from pathlib import Path
 
-from jopa.metrics import METRICS
+from jopa.evaluation.metrics import METRICS
 
 PROMPT = "write a story about the doctor and his patient"
 HOSTILE = "<script>alert(1)</script> & \x1b[31m \u202egnp.exe _a_ 100% `$x$` | </title>"

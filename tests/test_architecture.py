@@ -83,11 +83,11 @@ def test_reports_never_run_a_model(name):
     models = {
         "torch",
         "transformers",
-        "jopa.model",
-        "jopa.model_scorer",
+        "jopa.model.language_model",
+        "jopa.scoring.model_scorer",
         "jopa.explanation",
-        "jopa.cells",
-        "jopa.bench",
+        "jopa.benchmark.cells",
+        "jopa.benchmark.run",
     }
     assert not models & imports(SOURCE / f"{name}.py")
 

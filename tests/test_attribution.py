@@ -10,7 +10,7 @@ import torch
 
 import jopa
 import tiny_models
-from jopa.masking import REMOVALS
+from jopa.scoring.masking import REMOVALS
 from jopa.problem import joint_effects
 from table_scorer import TableScorer, redundant_pair
 from test_scoring import reference

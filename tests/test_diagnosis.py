@@ -11,10 +11,10 @@ from rich.console import Console
 import jopa
 import tiny_models
 from jopa.diagnosis import Part, diagnose, measured, parts_of, sentences_of
-from jopa.diagnosis_report import diagnosis_html, diagnosis_verdict
+from jopa.reports.diagnosis_html import diagnosis_html, diagnosis_verdict
 from jopa.explanation import smallest_sufficient
-from jopa.prompt import Unit
-from jopa.terminal import diagnosis_view
+from jopa.prompt.building import Unit
+from jopa.reports.terminal import diagnosis_view
 from table_scorer import TableScorer, TableWhiteBoxScorer
 
 PROMPT = (

@@ -4,10 +4,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from jopa.experiment import DataSpec, Experiment, MethodSpec, ModelSpec
+from jopa.benchmark.experiment import DataSpec, Experiment, MethodSpec, ModelSpec
 from jopa.methods import make_method
 from jopa.problem import Method
-from jopa.records import Record, read_lines
+from jopa.benchmark.records import Record, read_lines
 
 PROMPTS = (
     "write a story about the doctor and his patient in rain",

@@ -6,20 +6,20 @@ print(attribution.chosen, attribution.probability_ratio)
 """
 
 from jopa.attribution import Attribution
-from jopa.detection import Verdict, detect
+from jopa.detection.hostility import Verdict, detect
 from jopa.diagnosis import Diagnosis, diagnose
-from jopa.echoes import Echo
+from jopa.prompt.repeated_tokens import Echo
 from jopa.errors import InputFileError, JopaError, ModelError, PromptError, ScoringError, SettingError
 from jopa.explanation import compare, explain
-from jopa.loading import load
+from jopa.model.loading import load
 from jopa.methods import METHODS, make_method
-from jopa.methods.joint import JointSearch
-from jopa.methods.search import PaperSearch
-from jopa.model import LanguageModel
-from jopa.model_scorer import ModelScorer
+from jopa.methods.joint.search import JointSearch
+from jopa.methods.paper_search import PaperSearch
+from jopa.model.language_model import LanguageModel
+from jopa.scoring.model_scorer import ModelScorer
 from jopa.problem import Method, Problem, Selection
-from jopa.prompt import Prompt, Unit, build_prompt
-from jopa.scoring import Output, Scorer, TextScorer, WhiteBoxScorer
+from jopa.prompt.building import Prompt, Unit, build_prompt
+from jopa.scoring.protocols import Output, Scorer, TextScorer, WhiteBoxScorer
 
 __all__ = [
     "METHODS",

@@ -16,7 +16,7 @@ from typing import Any
 
 from jopa.errors import InputFileError
 from jopa.problem import TraceStep
-from jopa.prompt import Unit
+from jopa.prompt.building import Unit
 
 SCHEMA = 1
 
@@ -168,7 +168,7 @@ class Attribution:
 
     def _repr_html_(self) -> str:
         """How a notebook shows it."""
-        from jopa.report import to_html  # the one arrow that points back: a notebook asks the value itself
+        from jopa.reports.attribution_html import to_html  # the one arrow that points back: a notebook asks the value itself
 
         return to_html(self, standalone=False)
 

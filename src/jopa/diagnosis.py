@@ -32,17 +32,17 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
-from jopa.answering import Generation, OnText, Progress, answer
+from jopa.model.generation import Generation, OnText, Progress, answer
 from jopa.errors import SettingError
-from jopa.loading import load
-from jopa.masking import REMOVALS
-from jopa.metrics import probability_ratio
-from jopa.model import LanguageModel, versions
-from jopa.model_scorer import ModelScorer
+from jopa.model.loading import load
+from jopa.scoring.masking import REMOVALS
+from jopa.evaluation.metrics import probability_ratio
+from jopa.model.language_model import LanguageModel, versions
+from jopa.scoring.model_scorer import ModelScorer
 from jopa.problem import Problem
-from jopa.prompt import Message, Unit, build_prompt
-from jopa.scoring import Output
-from jopa.segmentation import Span, sentences
+from jopa.prompt.building import Message, Unit, build_prompt
+from jopa.scoring.protocols import Output
+from jopa.prompt.segmentation import Span, sentences
 
 SCHEMA = 1
 BAND = (0.95, 1.05)
@@ -212,7 +212,7 @@ class Diagnosis:
 
     def _repr_html_(self) -> str:
         """How a notebook shows it."""
-        from jopa.diagnosis_report import diagnosis_html  # the arrow that points back, as in Attribution
+        from jopa.reports.diagnosis_html import diagnosis_html  # the arrow that points back, as in Attribution
 
         return diagnosis_html(self, standalone=False)
 

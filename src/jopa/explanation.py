@@ -11,20 +11,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jopa.answering import Generation, OnText, Progress, answer, generate
+from jopa.model.generation import Generation, OnText, Progress, answer, generate
 from jopa.attribution import Attribution
 from jopa.errors import JopaError, SettingError, StoppedError
-from jopa.loading import load
-from jopa.masking import REMOVALS
+from jopa.model.loading import load
+from jopa.scoring.masking import REMOVALS
 from jopa.methods import DEFAULT_METHOD, make_method
-from jopa.metrics import probability_ratio
-from jopa.model import LanguageModel, versions
-from jopa.model_scorer import ModelScorer
+from jopa.evaluation.metrics import probability_ratio
+from jopa.model.language_model import LanguageModel, versions
+from jopa.scoring.model_scorer import ModelScorer
 from jopa.problem import Method, NestedMethod, OnBest, Problem, RankingMethod, Selection, joint_effects, top_units
-from jopa.profile import Profile
-from jopa.prompt import Message, Prompt, build_prompt
-from jopa.scoring import Output
-from jopa.segmentation import Span
+from jopa.scoring.profile import Profile
+from jopa.prompt.building import Message, Prompt, build_prompt
+from jopa.scoring.protocols import Output
+from jopa.prompt.segmentation import Span
 
 OnProfile = Callable[[Profile], None]
 """Called once, at the end, with what it cost."""

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from jopa.echoes import Echo
+from jopa.prompt.repeated_tokens import Echo
 from jopa.errors import SettingError
-from jopa.model_scorer import ModelScorer
-from jopa.scoring import Scorer, TextScorer, WhiteBoxScorer
+from jopa.scoring.model_scorer import ModelScorer
+from jopa.scoring.protocols import Scorer, TextScorer, WhiteBoxScorer
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float

@@ -13,8 +13,8 @@ from jopa.cli.showing import fail
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from jopa.bench import Progress as CellProgress
-    from jopa.datasets import Dataset
+    from jopa.benchmark.run import Progress as CellProgress
+    from jopa.datasets.examples import Dataset
 
 
 def bench(
@@ -62,9 +62,9 @@ def bench(
     debug: Debug = False,
 ) -> None:
     """Run an experiment: every method on every prompt, one record a cell; goes on where it stopped."""
-    from jopa.bench import run_bench, serially, together
-    from jopa.cluster import RayMap
-    from jopa.experiment import read_experiment
+    from jopa.benchmark.run import run_bench, serially, together
+    from jopa.benchmark.ray_map import RayMap
+    from jopa.benchmark.experiment import read_experiment
 
     if workers is not None and not (ray or ray_address):
         raise typer.BadParameter("--workers needs --ray")
@@ -110,7 +110,7 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Turn the records of a benchmark run into tables, figures and a page; runs no model."""
-    from jopa.benchmark_report import write_report
+    from jopa.reports.benchmark_report import write_report
 
     for path in write_report(folder, out):
         typer.echo(path)
@@ -128,7 +128,7 @@ def gallery(
     debug: Debug = False,
 ) -> None:
     """Show what two methods chose on the same prompts, and the answers without it; runs no model."""
-    from jopa.gallery import write_gallery
+    from jopa.reports.gallery import write_gallery
 
     chosen = None if methods is None else [label.strip() for label in methods.split(";") if label.strip()]
     for path in write_gallery(folder, out, methods=chosen):

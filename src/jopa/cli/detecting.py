@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from jopa.records import Record
-    from jopa.screening import Asked
+    from jopa.benchmark.records import Record
+    from jopa.detection.screening import Asked
 
 
 def detect(
@@ -60,9 +60,9 @@ def detect(
     if json_path is not None and len(asked) != 1:
         raise typer.BadParameter(f"--json takes one prompt, got {len(asked)}; use --out for the records of many")
 
-    from jopa.detection import Looking
-    from jopa.loading import load
-    from jopa.screening import require_distinct, screen
+    from jopa.detection.hostility import Looking
+    from jopa.model.loading import load
+    from jopa.detection.screening import require_distinct, screen
 
     require_distinct(asked)
     looking = Looking(k, budget, max_new_tokens, most_tokens)
@@ -90,7 +90,7 @@ def detect(
 
 def _asked(prompts: Sequence[str], files: Sequence[Path], out: Path | None) -> list[Asked]:
     """The prompts of arguments, files and folders, in this order; texts are numbered."""
-    from jopa.screening import Asked, read_asked
+    from jopa.detection.screening import Asked, read_asked
 
     asked: list[Asked] = []
     n_texts = 0
@@ -144,7 +144,7 @@ def _one(record: Record) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    from jopa.wording import nats, unit_name, visible
+    from jopa.reports.wording import nats, unit_name, visible
 
     span, without, answer = record["span"], record["without_span"], record["answer"]
     rows = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
@@ -172,7 +172,7 @@ def _table(records: Sequence[Record]) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    from jopa.wording import visible
+    from jopa.reports.wording import visible
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
     table.add_column("hostile", justify="right")

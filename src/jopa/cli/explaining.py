@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from jopa.attribution import Attribution
     from jopa.diagnosis import Diagnosis
-    from jopa.profile import Profile
+    from jopa.scoring.profile import Profile
 
 
 _OF_A_SEARCH = {
@@ -107,7 +107,7 @@ def explain(
     part = target_from(target)
 
     from jopa import explanation
-    from jopa.loading import load
+    from jopa.model.loading import load
     from jopa.methods import make_method
 
     if compare is None:
@@ -170,8 +170,8 @@ def explain(
 def _deliver(found: Sequence[Attribution], compared: bool, json_path: Path | None, html_path: Path | None) -> None:
     """Show and write what was found."""
     from jopa.attribution import comparison_json
-    from jopa.report import comparison_html, to_html
-    from jopa.terminal import comparison_table, to_terminal
+    from jopa.reports.attribution_html import comparison_html, to_html
+    from jopa.reports.terminal import comparison_table, to_terminal
 
     record = comparison_json(found) if compared else found[0].to_json()
     view = comparison_table(found) if compared else to_terminal(found[0])
@@ -183,7 +183,7 @@ def _deliver(found: Sequence[Attribution], compared: bool, json_path: Path | Non
 
 def _tell_cost(names: Sequence[str], profiles: Sequence[Profile], loading: float) -> None:
     """What each method's explanation cost, on stderr; the model was loaded for the first."""
-    from jopa.profile import profile_table
+    from jopa.scoring.profile import profile_table
 
     for name, profile in zip(names, profiles, strict=True):
         whole = replace(profile, loading=loading, seconds=profile.seconds + loading)
@@ -193,7 +193,7 @@ def _tell_cost(names: Sequence[str], profiles: Sequence[Profile], loading: float
 
 def _deliver_diagnosis(diagnosis: Diagnosis, json_path: Path | None, html_path: Path | None) -> None:
     """Show and write a diagnosis."""
-    from jopa.diagnosis_report import diagnosis_html
-    from jopa.terminal import diagnosis_view
+    from jopa.reports.diagnosis_html import diagnosis_html
+    from jopa.reports.terminal import diagnosis_view
 
     hand_out(diagnosis.to_json(), diagnosis_view(diagnosis), lambda: diagnosis_html(diagnosis), json_path, html_path)

@@ -15,8 +15,8 @@ import typer
 from jopa.errors import InputFileError, SettingError
 
 if TYPE_CHECKING:
-    from jopa.prompt import Message
-    from jopa.segmentation import Span
+    from jopa.prompt.building import Message
+    from jopa.prompt.segmentation import Span
 
 
 def prompt_from(prompt: str | None, file: Path | None, messages: Path | None) -> str | list[Message]:

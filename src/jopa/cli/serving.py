@@ -23,7 +23,7 @@ def serve(
 ) -> None:
     """Open the web page: type a prompt, watch the search, take units out and put them back."""
     from jopa import app as page
-    from jopa.loading import load
+    from jopa.model.loading import load
 
     page.serve(
         lambda: load(model, device=device, dtype=dtype),
@@ -49,7 +49,7 @@ def methods() -> None:
 
 def models() -> None:
     """List the models that need no download, one line each."""
-    from jopa.loading import local_models
+    from jopa.model.loading import local_models
 
     for name, where in local_models():
         typer.echo(f"{name}  {where}")

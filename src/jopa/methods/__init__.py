@@ -8,10 +8,10 @@ from typing import Any
 from jopa.errors import SettingError
 from jopa.methods.attention import Attention, LastAttention
 from jopa.methods.gradient import AttentionGradient, ContinuousMask, GradientTimesInput, IntegratedGradients
-from jopa.methods.joint import JointSearch
+from jopa.methods.joint.search import JointSearch
 from jopa.methods.peers import Captum, ReAGent
 from jopa.methods.perturbation import Ablation, Exhaustive, Greedy, Random, Shapley
-from jopa.methods.search import PaperSearch
+from jopa.methods.paper_search import PaperSearch
 from jopa.methods.surrogate import ContextCite, Interactions
 from jopa.problem import Method
 

@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from jopa.errors import ModelError, SettingError
-from jopa.model import LanguageModel, evaluating, quiet_transformers
-from jopa.model_scorer import ModelScorer
+from jopa.model.language_model import LanguageModel, evaluating, quiet_transformers
+from jopa.scoring.model_scorer import ModelScorer
 from jopa.problem import Needs, Problem, Ranking, RankingMethod
-from jopa.prompt import Prompt
+from jopa.prompt.building import Prompt
 
 if TYPE_CHECKING:
     import torch

@@ -1,0 +1,363 @@
+"""The cells of one example: search, answer again, compare, and hand out each finished record at once.
+
+A `Task` is one example for one model with everything still to be done about it. `perform` yields lines for the
+journals of `jopa.benchmark.records` in the order in which they become true: the example with the model's own output, each
+search as it ends, then the cells. The same function runs in this process and in a worker of a cluster.
+
+What a search found is evaluated together with everything else found for the example, whether or not that is on record
+already: a run that was stopped and went on gives the same numbers as one that was not.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from itertools import groupby
+from typing import NamedTuple
+
+from jopa.model.generation import Generation, answer
+from jopa.datasets.examples import Example
+from jopa.errors import SettingError
+from jopa.evaluation.regeneration import Evaluation, Evaluator
+from jopa.benchmark.experiment import Experiment, MethodSpec, ModelSpec
+from jopa.model.loading import load
+from jopa.model.language_model import LanguageModel, versions
+from jopa.scoring.model_scorer import ModelScorer
+from jopa.problem import Method, NestedMethod, Problem, RankingMethod, Selection, top_units
+from jopa.prompt.building import Prompt, build_prompt
+from jopa.benchmark.records import SCHEMA, CellKey, Record, encoded
+from jopa.scoring.batch_input import Runner
+from jopa.scoring.protocols import Output
+from jopa.evaluation.sentence_bert import SentenceBert
+
+
+class Names(NamedTuple):
+    """An example for a model."""
+
+    model: str
+    data: str
+    example: str
+
+
+class Line(NamedTuple):
+    """A record for one of the journals: "examples", "selections" or "cells"."""
+
+    journal: str
+    record: Record
+
+    @property
+    def names(self) -> Names:
+        """The example that it is about."""
+        key = self.record["key"] if self.journal == "cells" else self.record
+        return Names(key["model"], key["data"], key["example"])
+
+
+@dataclass(frozen=True)
+class Task:
+    """One example for one model.
+
+    Attributes:
+        model: which model.
+        data: the data set's name.
+        example: the prompt with its template.
+        pending: the cells to do.
+        recorded: the example's record, if there is one.
+        selections: the records of its finished searches.
+    """
+
+    model: ModelSpec
+    data: str
+    example: Example
+    pending: tuple[CellKey, ...]
+    recorded: Record | None = None
+    selections: tuple[Record, ...] = ()
+
+    @property
+    def names(self) -> Names:
+        """The example that it is about."""
+        return Names(self.model.name, self.data, self.example.id)
+
+
+class Shelf:
+    """The models a worker holds: one language model at a time, and SentenceBert; and what runs their forwards.
+
+    Args:
+        runner: by default each forward runs by itself.
+    """
+
+    def __init__(self, runner: Runner | None = None) -> None:
+        self.runner = runner or Runner()
+        self._spec: ModelSpec | None = None
+        self._model: LanguageModel | None = None
+        self._similarity: SentenceBert | None = None
+
+    def model(self, spec: ModelSpec) -> LanguageModel:
+        """The model of a spec, loaded unless it is the one at hand."""
+        if self._model is None or spec != self._spec:
+            self._model = None  # let go of the last one before the next is loaded
+            self._model = load(spec.id, revision=spec.revision, device=spec.device, dtype=spec.dtype)
+            self._spec = spec
+        return self._model
+
+    def similarity(self) -> SentenceBert:
+        """The SentenceBert model, loaded once."""
+        if self._similarity is None:
+            self._similarity = SentenceBert()
+        return self._similarity
+
+
+def cells_of(experiment: Experiment, model: str, data: str, example: str) -> Iterator[CellKey]:
+    """The keys of all cells of one example."""
+    for spec in experiment.methods:
+        for seed in experiment.seeds:
+            for k in experiment.ks_of(spec):
+                yield CellKey(model, data, example, spec.label, k, seed)
+
+
+def perform(experiment: Experiment, task: Task, shelf: Shelf) -> Iterator[Line]:
+    """Do what is pending of a task; a failure becomes the record of the cells it concerns.
+
+    Raises:
+        JopaError: a model cannot be loaded, or does not fit what is on record; no cell can be done then.
+    """
+    model = shelf.model(task.model)
+    _require_same_model(task, model)
+    similarity = shelf.similarity() if experiment.sentence_bert else None
+    try:
+        prompt = _prompt(experiment, task.example, model)
+        output = _output(experiment, task, model, prompt)
+    except Exception as error:  # whatever it is, it goes on record and the run goes on; so below
+        yield from (failed_cell(key, error) for key in task.pending)
+        return
+    _require_same_prompt(task, prompt)
+    if task.recorded is None:
+        yield Line("examples", _example_record(task, model, prompt, output))
+
+    found = {name: it for record in task.selections for name, it in _answers(record)}
+    for spec in experiment.methods:
+        for seed in experiment.seeds:
+            missing = [key.k for key in task.pending if key[3::2] == (spec.label, seed) and key[3:] not in found]
+            for ks in _runs(spec.method, missing, len(prompt.units)):
+                try:
+                    record = _search(task, spec, seed, ks, model, prompt, output, shelf.runner)
+                    encoded(record)  # a NaN among a method's numbers is its own failure, not the run's
+                except Exception as error:  # of a method, perhaps somebody's own: it goes on record
+                    yield from (failed_cell(CellKey(*task.names, spec.label, k, seed), error) for k in ks)
+                else:
+                    yield Line("selections", record)
+                    found |= dict(_answers(record))
+
+    def evaluator() -> Evaluator:
+        return Evaluator(
+            model,
+            prompt,
+            output,
+            experiment.removal,
+            max_new_tokens=experiment.max_new_tokens,
+            similarity=similarity,
+            batch_size=task.model.batch_size,
+        )
+
+    everything = [found[key[3:]] for key in cells_of(experiment, *task.names) if key[3:] in found]
+    evaluate = _together(evaluator, [chosen["removed"] for chosen in everything])
+    for key in task.pending:
+        chosen = found.get(key[3:])
+        if chosen is None:
+            continue  # its failure is on record
+        try:
+            evaluation = evaluate(chosen["removed"])
+        except Exception as error:  # of one set's evaluation: it goes on record
+            yield failed_cell(key, error)
+        else:
+            yield Line("cells", _cell_record(experiment, key, prompt, output, chosen, evaluation))
+
+
+def perform_all(experiment: Experiment, tasks: Sequence[Task], shelf: Shelf) -> Iterator[Line]:
+    """Perform tasks, as many at a time as the shelf's runner has members.
+
+    Raises:
+        JopaError: as `perform`.
+    """
+    for _model, of_model in groupby(tasks, key=lambda task: task.model):
+        yield from shelf.runner.work(perform(experiment, task, shelf) for task in of_model)
+
+
+def _require_same_model(task: Task, model: LanguageModel) -> None:
+    """Refuse to mix results of two models under one name."""
+    if task.recorded is None:
+        return
+    for what in ("id", "revision", "dtype"):
+        before, now = task.recorded["language_model"][what], model.identity[what]
+        if before != now:
+            raise SettingError(
+                f"the cells on record for model '{task.model.name}' come from another model ({what} {before}, now "
+                f"{now}); give another folder (--out), or the model another name"
+            )
+
+
+def _require_same_prompt(task: Task, prompt: Prompt) -> None:
+    """Refuse to mix results of two prompts, or of one within two templates, under one name."""
+    if task.recorded is not None and list(prompt.ids) != task.recorded["prompt"]["ids"]:
+        raise SettingError(
+            f"example '{task.example.id}' of data set '{task.data}' is not the one on record: what stands around its "
+            "prompt, or the model's tokenizer, changed; give another folder (--out), or the data set another name"
+        )
+
+
+def _prompt(experiment: Experiment, example: Example, model: LanguageModel) -> Prompt:
+    """The prompt as the model reads it."""
+    return build_prompt(
+        model.tokenizer,
+        example.prompt,
+        unit=experiment.unit,
+        system=example.system,
+        prefix=example.prefix,
+        prefill=example.prefill,
+    )
+
+
+def _output(experiment: Experiment, task: Task, model: LanguageModel, prompt: Prompt) -> Output:
+    """What the model said: from the record, or generated now."""
+    if task.recorded is None:
+        return answer(model, prompt, Generation(experiment.max_new_tokens))
+    said = task.recorded["output"]
+    return Output(tuple(said["ids"]), said["text"], tuple(said["target"]))
+
+
+def _runs(method: Method, ks: Sequence[int], n_units: int) -> list[list[int]]:
+    """The k that are answered together: all, if one ranking or one nested search answers them.
+
+    A k that the prompt is too short for stands alone, so that it fails alone.
+    """
+    if not isinstance(method, RankingMethod | NestedMethod):
+        return [[k] for k in ks]
+    together = [k for k in ks if k <= n_units]
+    return [*([together] if together else []), *([k] for k in ks if k > n_units)]
+
+
+def _search(
+    task: Task,
+    spec: MethodSpec,
+    seed: int,
+    ks: Sequence[int],
+    model: LanguageModel,
+    prompt: Prompt,
+    output: Output,
+    runner: Runner,
+) -> Record:
+    """Run one method for some k; its cost is that of answering all of them."""
+    scorer = ModelScorer(model, prompt, output, spec.removal, batch_size=task.model.batch_size, runner=runner)
+    problem = Problem(scorer)
+    method = spec.method
+    started = runner.seconds()
+    problem.log_prob()
+    for k in ks:
+        problem.require(k, method)
+    selections = _select(method, problem, ks, seed)
+    seconds = runner.seconds() - started
+    evaluations, ffe = problem.evaluations, problem.ffe
+    return {
+        **task.names._asdict(),
+        "method": spec.label,
+        "seed": seed,
+        "settings": method.settings,
+        "search_removal": spec.removal,
+        "ks": list(ks),
+        "evaluations": evaluations,
+        "ffe": ffe,
+        "seconds": seconds,
+        "answers": [
+            {
+                "k": k,
+                "removed": list(selection.removed),
+                "search_log_prob_removed": problem.log_prob(selection.removed),
+                "stop": selection.stop,
+                "certificate": problem.certificate(selection.removed),
+                "trace": [[step.step, step.log_prob, step.evaluations, step.ffe] for step in selection.trace],
+                "scores": None if selection.scores is None else list(selection.scores),
+                "details": selection.details or None,
+            }
+            for k, selection in zip(ks, selections, strict=True)
+        ],
+    }
+
+
+def _select(method: Method, problem: Problem, ks: Sequence[int], seed: int) -> list[Selection]:
+    if isinstance(method, RankingMethod):
+        ranking = method.rank(problem, seed=seed)
+        return [top_units(ranking, k) for k in ks]
+    if isinstance(method, NestedMethod):
+        return method.run_nested(problem, ks, seed=seed)
+    return [method.run(problem, k, seed=seed) for k in ks]
+
+
+def _answers(record: Record) -> Iterator[tuple[tuple[str, int, int], Record]]:
+    """What a search found, by (method, k, seed), the end of a cell's key; the search's own cost beside it."""
+    for answered in record["answers"]:
+        yield (record["method"], answered["k"], record["seed"]), {**record, **answered}
+
+
+def _together(
+    evaluator: Callable[[], Evaluator], sets: Sequence[Sequence[int]]
+) -> Callable[[Sequence[int]], Evaluation]:
+    """Evaluate all sets as one; if one of them cannot be, each alone, so that it fails alone."""
+    try:
+        done = {frozenset(units): it for units, it in zip(sets, evaluator().evaluate(sets), strict=True)}
+    except Exception:  # of whatever kind: it comes again where it belongs, and is put on record there
+        return lambda units: evaluator().evaluate([units])[0]
+    return lambda units: done[frozenset(units)]
+
+
+def _example_record(task: Task, model: LanguageModel, prompt: Prompt, output: Output) -> Record:
+    return {
+        **task.names._asdict(),
+        "prompt": {"text": prompt.text, "ids": list(prompt.ids), "units": [asdict(unit) for unit in prompt.units]},
+        "output": {"text": output.text, "ids": list(output.ids), "target": list(output.target)},
+        "language_model": model.identity,
+        "versions": versions(),
+        "status": "done",
+    }
+
+
+def _cell_record(
+    experiment: Experiment, key: CellKey, prompt: Prompt, output: Output, chosen: Record, evaluation: Evaluation
+) -> Record:
+    return {
+        "schema": SCHEMA,
+        "key": key._asdict(),
+        "status": "done",
+        "method": chosen["settings"],
+        "search_removal": chosen["search_removal"],
+        "removal": experiment.removal,
+        "removed": list(evaluation.removed),
+        "removed_texts": [prompt.units[unit].text for unit in evaluation.removed],
+        "units": len(prompt.units),
+        "output_tokens": len(output.ids),
+        "output": output.text,
+        "counterfactual_output": evaluation.counterfactual_output,
+        "log_prob": evaluation.log_prob,
+        "log_prob_removed": evaluation.log_prob_removed,
+        "individual": list(evaluation.individual),
+        "synergy": evaluation.synergy,
+        "search_log_prob_removed": chosen["search_log_prob_removed"],
+        "metrics": evaluation.metrics,
+        **{name: chosen[name] for name in ("evaluations", "ffe", "seconds", "ks", "stop", "certificate")},
+        **{name: chosen[name] for name in ("trace", "scores", "details")},
+        **_stamp(),
+    }
+
+
+def failed_cell(key: CellKey, error: Exception) -> Line:
+    """The record of a cell that ended in an error."""
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return Line("cells", {"schema": SCHEMA, "key": key._asdict(), "status": "failed", "error": reason, **_stamp()})
+
+
+def _stamp() -> Record:
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "worker": f"{platform.node()}:{os.getpid()}",
+    }

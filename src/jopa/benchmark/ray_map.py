@@ -1,0 +1,211 @@
+"""The tasks of a benchmark over Ray: a worker a GPU, or a share of the processors, the model loaded once in each.
+
+Tasks are handed out one at a time, or a few that share forwards, to whoever is free, so slow and fast workers finish
+together. Lines stream back as they become true, and only the caller writes them. When a worker dies, what it had
+finished is kept, a new worker takes its place, and the rest of its tasks go to the next free ones, each by itself; a
+task that brings down several workers is recorded as failed instead.
+
+Knows how to hand out tasks, not what they do. https://docs.ray.io/en/latest/ray-core/actors.html
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, islice
+from typing import Any
+
+from jopa.benchmark.cells import Line, Names, Shelf, Task, failed_cell, perform_all
+from jopa.scoring.batched_runner import Company
+from jopa.errors import JopaError, SettingError
+from jopa.benchmark.experiment import Experiment
+from jopa.benchmark.records import cell_key
+
+_LIVES = 3
+"""Workers that a task may bring down before it is given up."""
+_BARREN = 4 * _LIVES
+"""Deaths in a row for each worker, without one line between them, after which the fault is not an example's."""
+
+
+@dataclass(frozen=True)
+class RayMap:
+    """A map for `run_bench` that performs tasks with the workers of a Ray cluster.
+
+    Attributes:
+        address: of a running cluster ("auto", "ray://host:10001"); None starts one on this machine, if this process
+            is not connected to one already.
+        workers: how many; by default one a GPU, or, without any, one for every `cpus` processors.
+        cpus: processors that each worker computes with.
+        together: tasks that a worker performs at a time; what their searches score shares forwards.
+    """
+
+    address: str | None = None
+    workers: int | None = None
+    cpus: int = 1
+    together: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value in (("workers", self.workers), ("cpus", self.cpus), ("together", self.together)):
+            if value is not None and value < 1:
+                raise SettingError(f"{name} must be at least 1, got {value}")
+
+    def __call__(self, experiment: Experiment, tasks: Sequence[Task]) -> Iterator[Line]:
+        """Perform tasks; lines come as they become true, tasks in no fixed order.
+
+        Raises:
+            SettingError: Ray is not installed, the cluster cannot be reached, or this machine has too few processors
+                for a worker.
+            JopaError: a worker cannot start or load its model, or the model does not fit what is on record; or workers
+                die one after another without any result.
+        """
+        ray = _ray()
+        own = not ray.is_initialized()
+        if own:
+            try:
+                ray.init(
+                    address=self.address or "local",
+                    log_to_driver=False,
+                    logging_level="error",
+                    include_dashboard=False,
+                )
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                where = f"no Ray cluster at '{self.address}'" if self.address else "Ray does not start here"
+                raise SettingError(f"{where}: {' '.join(str(error).split())}") from error
+        try:
+            yield from _Pool(ray, self, experiment, tasks).lines()
+        finally:
+            if own:
+                ray.shutdown()
+
+
+class _Worker:
+    """What runs in each worker's process."""
+
+    def __init__(self, experiment: Experiment, settings: RayMap) -> None:
+        import torch
+
+        torch.set_num_threads(settings.cpus)
+        self._experiment = experiment
+        self._shelf = Shelf(Company(settings.together) if settings.together > 1 else None)
+
+    def perform(self, tasks: Sequence[Task]) -> Iterator[Line]:
+        """Perform tasks, line by line."""
+        yield from perform_all(self._experiment, tasks, self._shelf)
+
+
+@dataclass
+class _Job:
+    """Tasks in a worker's hands."""
+
+    worker: Any
+    tasks: dict[Names, Task]
+    lines: Any
+
+
+class _Pool:
+    """The workers, what each is doing, and what is still to be done."""
+
+    def __init__(self, ray: Any, settings: RayMap, experiment: Experiment, tasks: Sequence[Task]) -> None:
+        self._ray = ray
+        self._experiment = experiment
+        self._settings = settings
+        self._waiting = deque(_bundles(tasks, settings.together))
+        self._falls: dict[Names, int] = {}
+        resources = ray.cluster_resources()
+        gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+        if settings.address is None and not gpus and settings.cpus > cpus:
+            raise SettingError(f"this machine has {cpus} processors for Ray; a worker cannot have {settings.cpus}")
+        count = settings.workers or (gpus if gpus else max(1, cpus // settings.cpus))
+        self._count = min(count, len(self._waiting))
+        self._options = {"num_gpus": 1} if gpus else {"num_cpus": settings.cpus}
+
+    def lines(self) -> Iterator[Line]:
+        """Hand out tasks and pass on their lines until nothing is left."""
+        jobs = [self._begin(self._hire()) for _ in range(self._count)]
+        barren = 0
+        errors = self._ray.exceptions
+        while jobs:
+            ready, _ = self._ray.wait([job.lines for job in jobs], num_returns=1)
+            job = next(job for job in jobs if job.lines is ready[0])
+            try:
+                line = self._ray.get(next(job.lines))
+            except StopIteration:
+                jobs.remove(job)
+                if self._waiting:
+                    jobs.append(self._begin(job.worker))
+            except errors.RayTaskError as error:
+                raise _own(error) from error
+            except errors.RayError as error:  # the worker is gone, or its machine with a line that was on its way
+                barren += 1
+                self._require_hope(error, barren)
+                jobs.remove(job)
+                for task in job.tasks.values():
+                    yield from self._fallen(task)
+                if self._waiting:
+                    jobs.append(self._begin(self._hire()))
+            else:
+                barren = 0
+                job.tasks[line.names] = _less(job.tasks[line.names], line)
+                yield line
+
+    def _hire(self) -> Any:
+        return self._ray.remote(_Worker).options(**self._options).remote(self._experiment, self._settings)
+
+    def _begin(self, worker: Any) -> _Job:
+        tasks = self._waiting.popleft()
+        lines = worker.perform.options(num_returns="streaming").remote(tasks)
+        return _Job(worker, {task.names: task for task in tasks}, lines)
+
+    def _require_hope(self, error: Any, barren: int) -> None:
+        """Stop where it is not the examples that bring workers down, before all of them are recorded as failed."""
+        reason = " ".join(str(error).split())
+        if getattr(error, "actor_init_failed", False):
+            raise JopaError(f"a worker cannot start; are jopa and its packages on every machine? {reason:.300}")
+        if barren >= _BARREN * self._count:
+            raise JopaError(
+                f"{barren} workers died one after another without any result; does the model fit into the memory of "
+                f"each? {reason:.300}"
+            )
+
+    def _fallen(self, task: Task) -> Iterator[Line]:
+        """What becomes of a task whose worker died: back into the queue, alone, or, after too often, its failure."""
+        if not task.pending:
+            return
+        self._falls[task.names] = self._falls.get(task.names, 0) + 1
+        if self._falls[task.names] < _LIVES:
+            self._waiting.appendleft((task,))
+            return
+        error = JopaError(f"{_LIVES} workers died over this example, perhaps for want of memory")
+        yield from (failed_cell(key, error) for key in task.pending)
+
+
+def _bundles(tasks: Sequence[Task], size: int) -> Iterator[tuple[Task, ...]]:
+    """Tasks in bundles of one model."""
+    for _model, of_model in groupby(tasks, key=lambda task: task.model):
+        while bundle := tuple(islice(of_model, size)):
+            yield bundle
+
+
+def _less(task: Task, line: Line) -> Task:
+    """A task after one of its lines is on record."""
+    journal, record = line
+    if journal == "examples":
+        return replace(task, recorded=record)
+    if journal == "selections":
+        return replace(task, selections=(*task.selections, record))
+    return replace(task, pending=tuple(key for key in task.pending if key != cell_key(record)))
+
+
+def _own(error: Any) -> Exception:
+    """The error that a worker raised, as itself if it is one of ours."""
+    cause = error.cause
+    return cause if isinstance(cause, JopaError) else JopaError(f"a worker failed: {' '.join(str(cause).split())}")
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise SettingError('work over several machines needs the package ray: pip install "jopa[bench]"') from error
+    return ray

@@ -1,0 +1,269 @@
+"""Running an experiment: whatever is not on record yet, through a map over examples, into the journals of a folder.
+
+The map is an argument: `serially` does the work in this process, `jopa.benchmark.ray_map` hands it to the workers of a cluster.
+Records are written here alone, one synced line at a time; see `jopa.benchmark.records` for what survives a kill.
+"""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from jopa.benchmark.cells import Line, Shelf, Task, cells_of, perform_all
+from jopa.scoring.batched_runner import Company
+from jopa.datasets.examples import Dataset, load_dataset
+from jopa.errors import InputFileError, SettingError
+from jopa.benchmark.experiment import Experiment, merged
+from jopa.model.language_model import versions
+from jopa.benchmark.records import (
+    CellKey,
+    Journal,
+    Record,
+    Run,
+    cell_key,
+    locked,
+    partial_of,
+    read_lines,
+    read_run,
+    write_whole,
+)
+
+Mapper = Callable[[Experiment, Sequence[Task]], Iterator[Line]]
+"""Performs tasks and hands out their lines as they become true."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: cells done and failed, of all that this start of the command has to do."""
+
+    done: int
+    failed: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a start of the command did.
+
+    Attributes:
+        done: cells that got a result.
+        failed: cells that ended in an error, which is on record.
+        before: cells that were on record already.
+        left: failed cells of earlier starts that were left alone.
+        data: the data sets, with their account of what was left out.
+    """
+
+    done: int
+    failed: int
+    before: int
+    left: int
+    data: tuple[Dataset, ...]
+
+
+def serially(experiment: Experiment, tasks: Sequence[Task]) -> Iterator[Line]:
+    """Perform tasks one after another in this process."""
+    return perform_all(experiment, tasks, Shelf())
+
+
+def together(n_examples: int) -> Mapper:
+    """A map that performs several tasks at a time in this process; what their searches score shares forwards.
+
+    The seconds of a search are then its own and its share of the forwards.
+
+    Raises:
+        SettingError: n_examples is out of range.
+    """
+    shelf = Shelf(Company(n_examples))
+    return lambda experiment, tasks: perform_all(experiment, tasks, shelf)
+
+
+def run_bench(
+    experiment: Experiment,
+    folder: Path,
+    *,
+    sets: Sequence[str] = (),
+    methods: Sequence[str] = (),
+    retry_failed: bool = False,
+    mapper: Mapper = serially,
+    on_data: Callable[[Dataset], None] = lambda _dataset: None,
+    on_progress: Callable[[Progress], None] = lambda _progress: None,
+) -> Outcome:
+    """Do every cell of an experiment that is not on record in a folder.
+
+    Args:
+        experiment: what to run.
+        folder: where its records are, or will be.
+        sets: do cells of these data sets only; by default of all. No other is read.
+        methods: do cells of these methods only, by label; by default of all.
+        retry_failed: do cells again that failed at an earlier start.
+        mapper: performs the tasks.
+        on_data: called with each data set once it is read.
+        on_progress: called before the first cell and after each.
+
+    Raises:
+        InputFileError: the folder or a data set cannot be used, or another run is at work there.
+        SettingError: the folder holds an experiment whose results would be mixed with this one's.
+        ModelError: a model cannot be loaded.
+    """
+    _require_known("data set", sets, [spec.name for spec in experiment.data])
+    _require_known("method", methods, [spec.label for spec in experiment.methods])
+    datasets = []
+    for spec in experiment.data:
+        if sets and spec.name not in sets:
+            continue
+        dataset = load_dataset(spec.name, path=spec.path, limit=spec.limit, seed=spec.seed)
+        if spec.prefill is not None:
+            examples = (replace(example, prefill=spec.prefill or None) for example in dataset.examples)
+            dataset = replace(dataset, examples=tuple(examples))
+        datasets.append(dataset)
+        on_data(dataset)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputFileError(f"cannot make the folder '{folder}': {error.strerror}") from error
+    with locked(folder), ExitStack() as stack:
+        on_record, adopted = _adopted(experiment, folder, sets)
+        open_cells = {key for key in map(cell_key, on_record.failed) if retry_failed}
+        closed = {cell_key(cell) for cell in on_record.cells} - open_cells
+        wanted = {
+            key
+            for model in experiment.models
+            for dataset in datasets
+            for example in dataset.examples
+            for key in cells_of(experiment, model.name, dataset.name, example.id)
+            if not methods or key.method in methods
+        }
+        searched = read_lines(folder / "selections.jsonl")
+        tasks = list(_tasks(experiment, datasets, on_record, searched, wanted - closed))
+        write_whole(folder / "experiment.json", _json(adopted))  # not before everything that may be refused
+        journals = {
+            name: stack.enter_context(Journal(folder / f"{name}.jsonl"))
+            for name in ("sessions", "examples", "selections", "cells")
+        }
+        journals["sessions"].append(_session(datasets))
+        pending = {key for task in tasks for key in task.pending}
+        failed_before = {cell_key(cell) for cell in on_record.failed} & wanted
+        done = failed = 0
+        total = len(pending)
+        on_progress(Progress(done, failed, total))
+        for journal, record in mapper(experiment, tasks) if tasks else ():
+            if journal == "cells":
+                key = cell_key(record)
+                if key not in pending:
+                    continue  # a worker that was given up after it had answered
+                pending.remove(key)
+                done += record["status"] == "done"
+                failed += record["status"] == "failed"
+            journals[journal].append(record)
+            on_progress(Progress(done, failed, total))
+    assert not pending, f"{len(pending)} cells were handed out and never came back"
+    return Outcome(done, failed, len(wanted) - total, 0 if retry_failed else len(failed_before), tuple(datasets))
+
+
+def _require_known(what: str, names: Sequence[str], known: Sequence[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise SettingError(f"the experiment has no {what} '{name}': it has {', '.join(known)}")
+
+
+def _adopted(experiment: Experiment, folder: Path, sets: Sequence[str]) -> tuple[Run, Record]:
+    """What is on record in the folder, and what its experiment becomes."""
+    path = folder / "experiment.json"
+    new = experiment.to_dict()
+    if path.exists():
+        run = read_run(folder)
+        return run, merged(run.experiment, new, sets)
+    if {entry.name for entry in folder.iterdir()} - {"lock", partial_of(path).name}:
+        raise InputFileError(f"'{folder}' is no benchmark run and not empty; give a new or an empty folder (--out)")
+    return Run(new, (), {}, ()), new
+
+
+def _tasks(
+    experiment: Experiment,
+    datasets: Sequence[Dataset],
+    on_record: Run,
+    selections: Iterable[Record],
+    pending: set[CellKey],
+) -> Iterator[Task]:
+    """One task an example that has something to do, model by model.
+
+    Raises:
+        SettingError: an example on record has another prompt than the data set's now.
+    """
+    searched: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
+    for record in selections:
+        searched[record["model"], record["data"], record["example"]].append(record)
+    for model in experiment.models:
+        for dataset in datasets:
+            for example in dataset.examples:
+                names = (model.name, dataset.name, example.id)
+                recorded = on_record.examples.get(names)
+                if recorded is not None and recorded["prompt"]["text"] != example.prompt:
+                    raise SettingError(
+                        f"example '{example.id}' of data set '{dataset.name}' is not the one on record; the data "
+                        "changed, so give another folder (--out) or the data set another name"
+                    )
+                mine = tuple(key for key in cells_of(experiment, *names) if key in pending)
+                if mine:
+                    yield Task(model, dataset.name, example, mine, recorded, tuple(searched[names]))
+
+
+def _session(datasets: Iterable[Dataset]) -> Record:
+    """When, where and on what this start of the command works."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "machine": machine(),
+        "versions": versions(),
+        "data": [
+            {
+                "name": dataset.name,
+                "source": dataset.source,
+                "read": dataset.read,
+                "kept": len(dataset.examples),
+                "left_out": dict(dataset.left_out),
+            }
+            for dataset in datasets
+        ],
+    }
+
+
+def machine() -> Record:
+    """The processor, cores, memory and accelerator of this machine, as results record them."""
+    import os
+
+    import torch
+
+    cuda = torch.cuda.is_available()
+    return {
+        "cpu": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+        if hasattr(os, "sysconf")
+        else None,
+        "gpu": torch.cuda.get_device_name() if cuda else None,
+        "platform": platform.platform(),
+    }
+
+
+def _processor() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _json(record: Record) -> str:
+    import json
+
+    return json.dumps(record, ensure_ascii=False, indent=1) + "\n"

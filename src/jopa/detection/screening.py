@@ -1,0 +1,215 @@
+"""Many prompts through `detect`: from texts, JSONL files and folders to one synced line each.
+
+    settings.json     how closely was looked, by which model; a folder holds verdicts of one kind
+    verdicts.jsonl    one line a prompt: a verdict, or the error that stands in its place
+
+A prompt that cannot be read or judged gets an error line, and the others go on. A line on record is not made again,
+unless it is an error or the prompt of that id has changed; where an id occurs twice the last line counts. A killed run
+goes on where it stopped (see `jopa.benchmark.records`).
+
+Knows files and `detect`, nothing of what a verdict is made of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jopa.detection.hostility import Looking, Verdict, detect
+from jopa.errors import InputFileError, JopaError
+from jopa.model.language_model import LanguageModel
+from jopa.benchmark.records import Journal, Record, locked, read_lines, write_whole
+
+VERDICTS = "verdicts.jsonl"
+SETTINGS = "settings.json"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt to judge.
+
+    Attributes:
+        id: unique among those asked for together.
+        text: the prompt; None where it could not be read.
+        problem: why not.
+    """
+
+    id: str
+    text: str | None
+    problem: str = ""
+
+    @property
+    def digest(self) -> str:
+        """A checksum of the text, so that a changed prompt is noticed."""
+        return hashlib.sha256((self.text or "").encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def read_asked(path: Path) -> list[Asked]:
+    """The prompts of a file or a folder.
+
+    A `.jsonl` file has one JSON object a line, with a text `prompt` and perhaps an `id` (else NAME:LINE). Of a folder
+    every file is read, whatever its name, hidden ones left out; `.jsonl` files as such. Any other file is one prompt,
+    without its last line break, its name the id.
+
+    Raises:
+        InputFileError: the path cannot be read at all, or there is no prompt in it.
+    """
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file() and not _hidden(file.relative_to(path)))
+        asked = [one for file in files for one in _of_file(file, file.relative_to(path).as_posix())]
+    else:
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise InputFileError(f"cannot read '{path}': {error.strerror}") from error
+        asked = list(_of_file(path, path.name))
+    if not asked:
+        raise InputFileError(f"'{path}' holds no prompt; give a text file, a JSONL file or a folder of them")
+    return asked
+
+
+def require_distinct(asked: Sequence[Asked]) -> None:
+    """Refuse two prompts of one id, which could not be told apart on record."""
+    seen: set[str] = set()
+    for one in asked:
+        if one.id in seen:
+            raise InputFileError(f"two prompts have the id '{one.id}'; give each an id of its own")
+        seen.add(one.id)
+
+
+def screen(
+    model: LanguageModel,
+    asked: Sequence[Asked],
+    folder: Path | None = None,
+    *,
+    looking: Looking | None = None,
+    on_record: Callable[[Record, bool], None] | None = None,
+) -> list[Record]:
+    """Judge prompts one after the other, each on record before the next.
+
+    Args:
+        model: the language model.
+        asked: the prompts, their ids distinct.
+        folder: where the records are kept and looked up; None to keep none.
+        looking: how closely to look.
+        on_record: called with each record and whether it was there already.
+
+    Returns:
+        One record a prompt, in the order asked; `status` is "done" or "failed".
+
+    Raises:
+        InputFileError: the folder is in use, cannot be written, or holds verdicts of another kind.
+    """
+    require_distinct(asked)
+    closely = looking or Looking()
+    found: list[Record] = []
+    with ExitStack() as stack:
+        journal, known = None, {}
+        if folder is not None:
+            known = stack.enter_context(_opened(folder, model, closely))
+            journal = stack.enter_context(Journal(folder / VERDICTS))
+        for one in asked:
+            record = known.get((one.id, one.digest))
+            there = record is not None
+            if record is None:
+                record = judged(model, one, closely)
+                if journal is not None:
+                    journal.append(record)
+            found.append(record)
+            if on_record:
+                on_record(record, there)
+    return found
+
+
+def judged(model: LanguageModel, asked: Asked, looking: Looking) -> Record:
+    """One prompt's record: its verdict, or the error that stands in its place."""
+    key = {"id": asked.id, "sha256": asked.digest}
+    try:
+        if asked.text is None:
+            raise InputFileError(asked.problem)
+        verdict: Verdict = detect(asked.text, model=model, looking=looking)
+    except JopaError as error:
+        return {**key, "status": "failed", "error": " ".join(str(error).split())}
+    except Exception as error:  # a fault of ours or of the tokenizer's; the other prompts go on
+        reason = " ".join(str(error).split())
+        return {**key, "status": "failed", "error": f"unexpected {type(error).__name__}: {reason:.300}"}
+    return {**key, "status": "done", **verdict.to_dict()}
+
+
+@contextmanager
+def _opened(folder: Path, model: LanguageModel, looking: Looking) -> Iterator[dict[tuple[str, str], Record]]:
+    """A folder of verdicts, held alone: its finished records by id and checksum."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputFileError(f"cannot make the folder '{folder}': {error.strerror}") from error
+    with locked(folder):
+        _require_same_settings(folder, {"model": model.identity, "looking": asdict(looking)})
+        lines = read_lines(folder / VERDICTS)
+        yield {(line["id"], line["sha256"]): line for line in lines if line.get("status") == "done"}
+
+
+def _require_same_settings(folder: Path, settings: Record) -> None:
+    """Note the settings of a new folder; refuse other ones than an old folder's."""
+    path = folder / SETTINGS
+    if not path.exists():
+        write_whole(path, json.dumps(settings, indent=1) + "\n")
+        return
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputFileError(f"cannot read '{path}': {error}") from error
+    if there != settings:
+        raise InputFileError(
+            f"'{folder}' holds verdicts of another model or other settings (see its {SETTINGS}); give another folder "
+            "(--out)"
+        )
+
+
+def _of_file(path: Path, name: str) -> Iterator[Asked]:
+    try:
+        data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    except OSError as error:
+        yield Asked(name, None, f"cannot read '{name}': {error.strerror}")
+        return
+    if path.suffix != ".jsonl":
+        yield _decoded(name, data)
+        return
+    # Lines end at a line feed and nowhere else: other separators may stand inside a JSON text.
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        if line.strip():
+            yield _of_line(f"{name}:{number}", line)
+
+
+def _decoded(name: str, data: bytes) -> Asked:
+    try:
+        return Asked(name, data.decode("utf-8").removesuffix("\n").removesuffix("\r"))
+    except UnicodeDecodeError as error:
+        return Asked(name, None, f"not UTF-8: byte {error.start + 1} cannot be read; save it as UTF-8")
+
+
+def _of_line(place: str, line: bytes) -> Asked:
+    """One line of a JSONL file; whatever is wrong with it stands in its place."""
+    try:
+        record: Any = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return Asked(place, None, f"not UTF-8: byte {error.start + 1} of the line cannot be read")
+    except (ValueError, RecursionError) as error:
+        return Asked(place, None, f"not JSON: {error}")
+    if not isinstance(record, dict):
+        return Asked(place, None, "not a JSON object")
+    name = record.get("id", place)
+    if isinstance(name, bool) or not isinstance(name, (str, int)):
+        return Asked(place, None, "'id' is neither a text nor a whole number")
+    if not isinstance(record.get("prompt"), str):
+        return Asked(str(name), None, "no text under 'prompt'")
+    return Asked(str(name), record["prompt"])
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)

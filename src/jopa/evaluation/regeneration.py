@@ -1,0 +1,184 @@
+"""How faithful chosen units are: remove them, let the model answer again, and compare (paper, section 5.2).
+
+All sets of units chosen for one prompt, by whatever methods and k, are evaluated together: the counterfactual outputs
+are generated as one batch, the original output is scored under all of them as another, and a set that several methods
+chose is evaluated once. What the model says and how probable it is with the whole prompt is computed once a prompt.
+
+The removal is the evaluation's own, whatever the searches used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from jopa.errors import ScoringError
+from jopa.evaluation.metrics import METRICS, kl, kl_chosen, log_likelihood, probability_ratio, text_metrics
+from jopa.model.language_model import LanguageModel
+from jopa.scoring.model_scorer import ModelScorer
+from jopa.prompt.building import Prompt
+from jopa.scoring.protocols import Output
+from jopa.evaluation.sentence_bert import SentenceBert
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+    from torch import Tensor
+
+_SETS_AT_ONCE = 8
+"""Sets whose full distributions are held at once: out × vocabulary numbers each."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What removing a set of units does, in nats and in words.
+
+    Attributes:
+        removed: the units, the one with the largest individual effect first.
+        log_prob: log p(y|x), summed over the output.
+        log_prob_removed: log p(y|x without the units).
+        individual: L({i}) of each unit, in the order of `removed`.
+        synergy: L(S) − Σ L({i}).
+        counterfactual_output: what the model says without the units, generated greedily.
+        metrics: a value for each name of `jopa.evaluation.metrics.METRICS`; `sentence_bert` is None where it was not asked for.
+    """
+
+    removed: tuple[int, ...]
+    log_prob: float
+    log_prob_removed: float
+    individual: tuple[float, ...]
+    synergy: float
+    counterfactual_output: str
+    metrics: dict[str, float | None] = field(default_factory=dict)
+
+
+class Evaluator:
+    """Evaluates sets of units of one prompt and output under one removal.
+
+    Args:
+        model: the language model.
+        prompt: its units are what sets speak of.
+        output: what the model said; all of it counts, whatever its target.
+        removal: how units are taken away.
+        max_new_tokens: the most tokens of a counterfactual output.
+        similarity: the SentenceBert model, or None to leave that metric out.
+        batch_size: rows in one forward; by default as many as pay.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        prompt: Prompt,
+        output: Output,
+        removal: str,
+        *,
+        max_new_tokens: int,
+        similarity: SentenceBert | None,
+        batch_size: int | None = None,
+    ) -> None:
+        whole = Output(output.ids, output.text, (0, len(output.ids)))
+        self._model = model
+        self._output = whole
+        self._scorer = ModelScorer(model, prompt, whole, removal, batch_size=batch_size)
+        self._max_new_tokens = max_new_tokens
+        self._similarity = similarity
+        self._original: Float[Tensor, "out vocab"] | None = None
+        self._alone: dict[int, float] = {}
+
+    def evaluate(self, sets: Sequence[Iterable[int]]) -> list[Evaluation]:
+        """Evaluate sets of units, in their order.
+
+        Raises:
+            ScoringError: the model gives a number that is no score, or a metric is infinite.
+            PromptError: a set leaves nothing to predict the output from.
+        """
+        wanted = [tuple(sorted(set(units))) for units in sets]
+        distinct = list(dict.fromkeys(wanted))
+        found: dict[tuple[int, ...], Evaluation] = {}
+        for start in range(0, len(distinct), _SETS_AT_ONCE):
+            chunk = distinct[start : start + _SETS_AT_ONCE]
+            found.update(zip(chunk, self._evaluate(chunk), strict=True))
+        return [found[units] for units in wanted]
+
+    def _evaluate(self, sets: Sequence[tuple[int, ...]]) -> list[Evaluation]:
+        import torch
+
+        original = self._original_distribution()
+        keep = torch.stack([self._keep(units) for units in sets])
+        distributions = self._scorer.log_distributions(keep)
+        whole = self._of_output(original)
+        log_prob = log_likelihood(whole)
+        tokens_removed = [self._of_output(distribution) for distribution in distributions]
+        for units, tokens in zip(sets, tokens_removed, strict=True):
+            if len(units) == 1:
+                self._alone[units[0]] = log_prob - log_likelihood(tokens)
+        alone = self._individual_effects({unit for units in sets for unit in units}, log_prob)
+        inputs = [self._scorer.removed_inputs(mask) for mask in keep]
+        answers = self._model.generate_batch(inputs, max_new_tokens=self._max_new_tokens)
+        texts = [self._model.decode(ids) for ids in answers]
+        similarities: list[float | None] = [None] * len(sets)
+        if self._similarity is not None:
+            similarities = list(self._similarity.similarities([(self._output.text, text) for text in texts]))
+
+        evaluations = []
+        for units, distribution, tokens, text, similarity in zip(
+            sets, distributions, tokens_removed, texts, similarities, strict=True
+        ):
+            log_prob_removed = log_likelihood(tokens)
+            individual = {unit: alone[unit] for unit in sorted(units, key=lambda unit: (-alone[unit], unit))}
+            values: dict[str, float | None] = {
+                **text_metrics(self._output.text, text),
+                "sentence_bert": similarity,
+                "pr": probability_ratio(log_prob, log_prob_removed, len(whole)),
+                "kl": kl(distribution, original),
+                "kl_chosen": kl_chosen(whole, tokens),
+                "log_likelihood": log_prob_removed,
+            }
+            evaluations.append(
+                Evaluation(
+                    removed=tuple(individual),
+                    log_prob=log_prob,
+                    log_prob_removed=log_prob_removed,
+                    individual=tuple(individual.values()),
+                    synergy=log_prob - log_prob_removed - math.fsum(individual.values()),
+                    counterfactual_output=text,
+                    metrics={name: _finite(name, values[name]) for name in METRICS},
+                )
+            )
+        return evaluations
+
+    def _original_distribution(self) -> Float[Tensor, "out vocab"]:
+        """Log-probabilities of the whole vocabulary at each output position with nothing removed, computed once."""
+        if self._original is None:
+            self._original = self._scorer.log_distributions(self._keep(())[None])[0]
+        return self._original
+
+    def _individual_effects(self, units: Iterable[int], log_prob: float) -> dict[int, float]:
+        """L({i}) of each unit; each unit is scored once."""
+        import torch
+
+        new = sorted(set(units) - self._alone.keys())
+        if new:
+            scores = self._scorer.log_probs(torch.stack([self._keep((unit,)) for unit in new])).double().sum(dim=1)
+            self._alone.update((unit, log_prob - score) for unit, score in zip(new, scores.tolist(), strict=True))
+        return self._alone
+
+    def _of_output(self, distribution: Float[Tensor, "out vocab"]) -> Float[Tensor, "out"]:
+        """Log-probability of each output token."""
+        import torch
+
+        return distribution.gather(1, torch.tensor(self._output.ids)[:, None])[:, 0]
+
+    def _keep(self, removed: Iterable[int]) -> Bool[Tensor, "units"]:
+        import torch
+
+        keep = torch.ones(self._scorer.n_units, dtype=torch.bool)
+        keep[list(removed)] = False
+        return keep
+
+
+def _finite(name: str, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise ScoringError(f"metric '{name}' is {value} for this removal, so it cannot be averaged")
+    return value

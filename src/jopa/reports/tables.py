@@ -1,0 +1,311 @@
+"""The paper's tables from the records of a run: what is in them, before anything is written.
+
+    faithfulness    every metric, methods × data sets, for one k                (Tables 1, 6 and 8)
+    differences     each method minus the baseline, with a paired interval      (Table 1)
+    cost            seconds, evaluations and FFE of the searches                (Table 2)
+    iterations      log p of the set a search held after so many proposals      (Table 5)
+    seeds           spread of each method's mean from one seed to another       (Table 7)
+
+A table that the records cannot fill is None. Sees records; runs no model and writes no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from statistics import fmean
+from typing import Any
+
+from jopa.reports.estimates import RESAMPLES, Group, Measure, bootstrap_intervals, groups, trace_value
+from jopa.evaluation.metrics import METRICS
+from jopa.benchmark.records import Record, Run
+from jopa.reports.typesetting import LESS, MORE, PARTIAL, Column, Number, Row, Spread, Table
+
+ITERATIONS = (1, 5, 10, 15, 20, 30, 40, 50)
+"""The columns of the paper's Table 5."""
+COSTS = {"seconds": "seconds", "evaluations": "evaluations", "ffe": "FFE"}
+
+
+def all_tables(run: Run) -> tuple[Table, ...]:
+    """Every table that the records can fill, those of one k together."""
+    per_k = [make(run, k) for k in ks(run) for make in (faithfulness, differences, iterations, seeds)]
+    return tuple(table for table in [*per_k, cost(run)] if table is not None)
+
+
+def ks(run: Run) -> tuple[int, ...]:
+    """Every k that has a finished cell."""
+    return tuple(sorted({cell["key"]["k"] for cell in run.done}))
+
+
+def labels(run: Run) -> tuple[str, ...]:
+    """The methods as tables call them: the experiment's in its order, then any that only cells name."""
+    known = [method["label"] for method in run.experiment["methods"]]
+    return tuple(dict.fromkeys([*known, *(cell["key"]["method"] for cell in run.cells)]))
+
+
+def grouped(
+    run: Run,
+    cells: Sequence[Record],
+    measures: Sequence[Measure],
+    *,
+    method_of: Callable[[Record], str] = lambda cell: cell["key"]["method"],
+    order: Sequence[str] | None = None,
+) -> list[Group]:
+    """Cells in groups, in the experiment's order of models, data sets and (unless told otherwise) methods."""
+    models, sets = ([item["name"] for item in run.experiment[kind]] for kind in ("models", "data"))
+    rows = labels(run) if order is None else order
+    found = groups(cells, measures, prompts=run.examples, method_of=method_of, order=rows)
+    return sorted(found, key=lambda group: (_place(group.model, models), _place(group.data, sets)))
+
+
+def metric_groups(run: Run, k: int) -> tuple[list[str], list[Group]]:
+    """The names of the metrics that the cells of one k have, and the cells' groups with these as measures."""
+    cells = [cell for cell in run.cells if cell["key"]["k"] == k]
+    done = [cell for cell in cells if cell["status"] == "done"]
+    names = [name for name in METRICS if any(cell["metrics"].get(name) is not None for cell in done)]
+    return names, grouped(run, cells, [_metric(name) for name in names]) if done else []
+
+
+def faithfulness(run: Run, k: int) -> Table | None:
+    """Mean and standard error of every metric over prompts, the best in bold (Tables 1, 6 and 8)."""
+    names, found = metric_groups(run, k)
+    if not names or not found:
+        return None
+    columns = _metric_columns(names)
+    return _table(
+        f"faithfulness-k{k}",
+        f"Faithfulness with k = {k} {_units(run, k)} removed (as Table 1 of the paper)",
+        columns,
+        [row for group in found for row in _mean_rows(group, columns)],
+        "standard_error",
+        [f"Mean ± standard error over prompts; removal '{run.experiment['removal']}'. {_BOLD}", *_left_out(found)],
+        k=k,
+    )
+
+
+def differences(run: Run, k: int) -> Table | None:
+    """Each method minus the baseline on the prompts that both have, with a paired bootstrap interval (Table 1)."""
+    baseline = run.experiment["baseline"]
+    names, found = metric_groups(run, k)
+    columns = _metric_columns(names)
+    compared = [
+        (group, method)
+        for group in found
+        for method in group.methods
+        if method != baseline and group.finished[method] and group.finished.get(baseline)
+    ]
+    paired = [[group.paired(method, baseline, i) for i in range(len(names))] for group, method in compared]
+    ends = _intervals([values for series in paired for values in series])
+    rows = []
+    for (group, method), series in zip(compared, paired, strict=True):
+        numbers = tuple(
+            Number(fmean(values), None, len(values), *limits, mark=_mark(column, *limits)) if values else None
+            for values, limits, column in zip(series, ends, columns)  # noqa: B905 - `ends` goes on with the next row
+        )
+        ends = ends[len(names) :]
+        rows.append(Row(group.model, group.data, method, max(map(len, series)), numbers, method not in group.full))
+    if not any(row.n for row in rows):
+        return None
+    note = (
+        f"Mean of method − {baseline} over the prompts that both finished [95 % percentile interval, paired bootstrap "
+        f"over prompts, {RESAMPLES:,} resamples, seed 0]. {LESS} less faithful than {baseline}, {MORE} more faithful: "
+        "the interval leaves out zero. Not corrected for the number of comparisons."
+    )
+    title = f"Difference from {baseline}, k = {k} {_units(run, k)} removed"
+    return _table(f"differences-k{k}", title, columns, rows, "interval", [note, *_partial_note(found)], k=k)
+
+
+def cost(run: Run) -> Table | None:
+    """Seconds, evaluations and FFE of each search (Table 2); a search that answered several k counts once."""
+    names = labels(run)
+    once = {(*(part for name, part in cell["key"].items() if name != "k"), *cell["ks"]): cell for cell in run.done}
+    cells = sorted(once.values(), key=lambda cell: (_place(cell["key"]["method"], names), cell["ks"]))
+    answered = {tuple(cell["ks"]) for cell in cells}
+
+    def row(cell: Record) -> str:
+        label, own = cell["key"]["method"], cell["ks"]
+        return label if len(answered) == 1 else f"{label}, k = {own[0]}" if len(own) == 1 else f"{label}, all k at once"
+
+    columns = [Column(name, title) for name, title in COSTS.items()]
+    measures: list[Measure] = [lambda cell, name=name: cell[name] for name in COSTS]
+    found = grouped(run, cells, measures, method_of=row, order=list(dict.fromkeys(map(row, cells))))
+    if not found:
+        return None
+    notes = [
+        "Mean ± standard error over prompts, of the search alone (no generation, no metrics). Evaluations: prompts "
+        "with units removed that the model scored. FFE: model work in full-forward equivalents, one forward over "
+        "prompt and output."
+    ]
+    if any(len(together) > 1 for together in answered):
+        notes[0] += " Where one search answered several k, this is its whole cost."
+    rows = [row for group in found for row in _mean_rows(group, columns)]
+    title = "Cost of the searches (as Table 2 of the paper)"
+    return _table("cost", title, columns, rows, "standard_error", [*notes, *_left_out(found)])
+
+
+def traced(run: Run, k: int) -> list[Record]:
+    """The cells of one k, done and failed, of methods whose records hold a search of at least one step."""
+    cells = [cell for cell in run.cells if cell["key"]["k"] == k]
+    searching = {cell["key"]["method"] for cell in cells if cell["status"] == "done" and _steps(cell) >= 1}
+    return [cell for cell in cells if cell["key"]["method"] in searching]
+
+
+def iterations(run: Run, k: int) -> Table | None:
+    """Mean log p of the set held after so many proposals, in nats (Table 5)."""
+    cells = traced(run, k)
+    last = max((_steps(cell) for cell in cells if cell["status"] == "done"), default=0)
+    columns = [Column(f"iteration_{i}", str(i), "lower") for i in ITERATIONS if i <= last]
+    if len(columns) < 2:
+        return None
+    measures: list[Measure] = [lambda cell, i=i: trace_value(cell["trace"], i) for i in ITERATIONS if i <= last]
+    found = grouped(run, cells, measures)
+    notes = [
+        f"log p(output) in nats with the set removed that the search held after so many steps, under the search's own "
+        f"removal ({search_removals(run, cells)}). Mean ± standard error over prompts; lower is better. A search that "
+        f"had ended keeps its last value. {_BOLD}",
+        *_left_out(found),
+    ]
+    title = f"log p after each number of iterations, k = {k} (as Table 5 of the paper)"
+    rows = [row for group in found for row in _mean_rows(group, columns)]
+    return _table(f"iterations-k{k}", title, columns, rows, "standard_error", notes, k=k)
+
+
+def seeds(run: Run, k: int) -> Table | None:
+    """Mean and standard deviation over seeds of each seed's mean over prompts (Table 7)."""
+    names, found = metric_groups(run, k)
+    columns = _metric_columns(names)
+    rows = []
+    for group in found:
+        for method in group.methods:
+            numbers = [group.over_seeds(method, i) for i in range(len(columns))]
+            if any(numbers):
+                n = max(number.n for number in numbers if number)
+                entries = tuple(Number(*number) if number else None for number in numbers)
+                rows.append(Row(group.model, group.data, method, n, entries))
+    if not rows:
+        return None
+    note = (
+        "Mean ± standard deviation, over seeds, of the mean over the prompts that the method finished with every seed."
+    )
+    title = f"Variation over seeds, k = {k} (as Table 7 of the paper)"
+    return _table(f"seeds-k{k}", title, columns, rows, "standard_deviation", [note], counted="seeds", k=k)
+
+
+def search_removals(run: Run, cells: Sequence[Record]) -> str:
+    """How the searches removed units: one word, or one for each method where they differ."""
+    used = {c["key"]["method"]: c["search_removal"] for c in cells if c["status"] == "done"}
+    if len(set(used.values())) == 1:
+        return f"'{next(iter(used.values()))}'"
+    return ", ".join(f"{label} '{used[label]}'" for label in labels(run) if label in used)
+
+
+_BOLD = "Bold: the best of its group, to the decimals shown."
+
+
+def _metric(name: str) -> Measure:
+    return lambda cell: cell["metrics"].get(name)
+
+
+def _metric_columns(names: Sequence[str]) -> list[Column]:
+    return [Column(name, METRICS[name].title, METRICS[name].better) for name in names]
+
+
+def _steps(cell: Record) -> int:
+    """The number of steps of a finished cell's search."""
+    return int(cell["trace"][-1][0]) if cell["trace"] else 0
+
+
+def _place(name: str, names: Sequence[str]) -> int:
+    return names.index(name) if name in names else len(names)
+
+
+def _units(run: Run, k: int) -> str:
+    unit = run.experiment["unit"]
+    return unit if k == 1 else f"{unit}s"
+
+
+def _mean_rows(group: Group, columns: Sequence[Column]) -> list[Row]:
+    """A row for each method: mean and standard error of every column over the common prompts."""
+    rows = []
+    for method in group.methods:
+        found = [group.estimate(method, i) for i in range(len(columns))]
+        n = max((number.n for number in found if number), default=0)
+        numbers = tuple(Number(*number) if number else None for number in found)
+        rows.append(Row(group.model, group.data, method, n, numbers, n > 0 and method not in group.full))
+    return rows
+
+
+def _table(
+    stem: str, title: str, columns: list[Column], rows: list[Row], spread: Spread, notes: list[str], **more: Any
+) -> Table:
+    """The table, with so many decimals in each column as its values need, and the best of each group marked."""
+    shown = []
+    for i, column in enumerate(columns):
+        largest = max((abs(number.mean) for row in rows if (number := row.numbers[i])), default=0.0)
+        shown.append(replace(column, digits=3 if largest < 10 else 2 if largest < 100 else 1 if largest < 1000 else 0))
+    if spread == "standard_error":
+        rows = [_with_best(row, rows, shown) for row in rows]
+    return Table(stem, title, tuple(shown), tuple(rows), spread, tuple(notes), **more)
+
+
+def _with_best(row: Row, rows: Sequence[Row], columns: Sequence[Column]) -> Row:
+    """The row, its numbers marked where no other of its model and data set is better to the decimals shown."""
+    rivals = [other for other in rows if (other.model, other.data) == (row.model, row.data) and not other.partial]
+    numbers = []
+    for i, (number, column) in enumerate(zip(row.numbers, columns, strict=True)):
+        values = [round(rival.mean, column.digits) for other in rivals if (rival := other.numbers[i])]
+        if number and column.better and not row.partial and len(values) > 1:
+            best = min(values) if column.better == "lower" else max(values)
+            number = replace(number, best=round(number.mean, column.digits) == best)
+        numbers.append(number)
+    return replace(row, numbers=tuple(numbers))
+
+
+def _intervals(series: Sequence[Sequence[float]]) -> list[tuple[float | None, float | None]]:
+    """The bootstrap interval of each series; none for fewer than two values. Series of one length share resamples."""
+    import numpy as np
+
+    found: list[tuple[float | None, float | None]] = [(None, None)] * len(series)
+    for length in {len(values) for values in series if len(values) > 1}:
+        places = [i for i, values in enumerate(series) if len(values) == length]
+        limits = bootstrap_intervals(np.array([series[i] for i in places]).T)
+        for i, (low, high) in zip(places, limits.tolist(), strict=True):
+            found[i] = (low, high)
+    return found
+
+
+def _mark(column: Column, low: float | None, high: float | None) -> str:
+    """What an interval of method − baseline says about the method."""
+    if low is None or high is None or low <= 0 <= high:
+        return ""
+    return MORE if (high < 0) == (column.better == "lower") else LESS
+
+
+def _left_out(found: Sequence[Group]) -> list[str]:
+    """One note for each group in which not every method finished every prompt, and one that explains the mark."""
+    notes = []
+    for group in found:
+        n, shared = len(group.prompts), [p for p in group.prompts if all(p in group.finished[m] for m in group.full)]
+        missing = []
+        for method in group.methods:
+            lost, failed = n - len(group.finished[method]), len(group.failed[method])
+            if lost:
+                missing.append(f"{method} {lost}" + (f" ({failed} failed)" if failed else ""))
+        if missing:
+            notes.append(
+                f"{group.model}, {group.data}: means over {len(shared)} of {n} prompts, those that the compared "
+                f"methods all finished. Prompts without a result: {'; '.join(missing)}."
+            )
+        elif any(len(group.common(i)) != len(shared) for i in range(group.n_measures)):
+            notes.append(f"{group.model}, {group.data}: some records lack a metric; its mean is over the others.")
+    return [*notes, *_partial_note(found)]
+
+
+def _partial_note(found: Sequence[Group]) -> list[str]:
+    """What the mark of partial rows means, if there is one."""
+    if all(method in group.full for group in found for method in group.methods if group.finished[method]):
+        return []
+    return [
+        f"{PARTIAL} finished less than half as many prompts as another method: its mean is over those of the compared "
+        "prompts that it has, and it is never called best."
+    ]

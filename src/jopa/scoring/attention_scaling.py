@@ -1,0 +1,68 @@
+"""Attention to single tokens made weaker: the masks that a model's layers take for it.
+
+A factor a_j multiplies the attention that later tokens pay to token j, before attention is normalised: log a_j is added
+to its attention logits. With a_j = 1 nothing changes, towards 0 the token is hidden from all others. A token's
+attention to itself stays as it is.
+
+Knows models and attention masks, nothing of units.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jopa.scoring.prefix_cache import can_be_cut
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+    from transformers import Cache, PreTrainedModel
+
+# The implementations of attention that add a mask of numbers to their logits.
+_ADDING = ("sdpa", "eager")
+
+
+def can_be_damped(model: PreTrainedModel) -> bool:
+    """Whether all that a token learns of others comes by attention, and attention takes masks of numbers."""
+    return can_be_cut(model) and model.config._attn_implementation in _ADDING
+
+
+def damped_masks(
+    model: PreTrainedModel,
+    embeddings: Float[Tensor, "1 n size"],
+    cache: Cache | None,
+    log_factors: Float[Tensor, "all"],
+) -> Tensor | dict[str, Tensor]:
+    """What to hand to the model as `attention_mask`: its own masks, plus log a; one for each kind of layer.
+
+    Args:
+        model: one that `can_be_damped`.
+        embeddings: the input of one row.
+        cache: what stands before it.
+        log_factors: log a of each token, the cache included; masks are differentiable by it.
+    """
+    from transformers.masking_utils import create_masks_for_generate
+
+    masks: Any = create_masks_for_generate(
+        config=model.config, inputs_embeds=embeddings, attention_mask=None, past_key_values=cache
+    )
+    if isinstance(masks, dict):
+        return {kind: _added(mask, log_factors, embeddings) for kind, mask in masks.items()}
+    return _added(masks, log_factors, embeddings)
+
+
+def _added(
+    mask: Tensor | None, log_factors: Float[Tensor, "all"], embeddings: Float[Tensor, "1 n size"]
+) -> Float[Tensor, "1 1 n all"]:
+    """A mask as transformers makes it (None: causal, yes or no, or numbers to be added), with log a added."""
+    import torch
+
+    n_queries, n_keys = embeddings.shape[1], len(log_factors)
+    keys = torch.arange(n_keys, device=embeddings.device)
+    queries = keys[n_keys - n_queries :, None]
+    added = torch.where(keys == queries, 0.0, log_factors.to(embeddings))[None, None]
+    if mask is None:
+        mask = (keys <= queries)[None, None]
+    if mask.dtype == torch.bool:
+        return torch.where(mask, added, torch.finfo(added.dtype).min)
+    return mask + added

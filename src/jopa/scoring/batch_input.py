@@ -1,0 +1,236 @@
+"""One forward of rows: what enters the model, and what comes back.
+
+A row is a cached beginning and the tokens behind it; it is read where it predicts a target. Rows of one forward differ
+in all of that, and may be of several prompts. Shorter rows are padded at the right, where causality hides the padding,
+shorter beginnings at the left, where a mask does. The language-model head sees nothing but the positions that are read.
+
+Who wants rows scored asks a `Runner`. It runs them at once; that of `company` gathers what several searches ask for.
+
+Knows ids and positions, nothing of units and masks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from jopa.scoring.batch_planning import Limits
+from jopa.scoring.attention_scaling import damped_masks
+from jopa.errors import ModelError
+from jopa.model.language_model import LanguageModel, evaluating
+from jopa.scoring.prefix_cache import Prefix, cache_behind, new_cache, recorded
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows of one prompt that enter a forward together.
+
+    Attributes:
+        inputs: `input_ids` (`Int[rows, n]`) or `inputs_embeds` of what follows the bases, padded at the right.
+        reads: the positions in them whose predictions are wanted.
+        bases: what each row begins with, all of one length.
+        attention_mask: 0 where no token may attend, base included; without it every token counts.
+        keep: keep the cache of so many tokens of each row, base included; by default none.
+        log_factors: of the attention paid to each token of a single row of `inputs_embeds`, base included.
+    """
+
+    inputs: Mapping[str, Tensor]
+    reads: Int[Tensor, "rows out"]
+    bases: Sequence[Prefix]
+    attention_mask: Int[Tensor, "rows all"] | None = None
+    keep: Sequence[int] = ()
+    log_factors: Float[Tensor, "all"] | None = None
+
+    @property
+    def width(self) -> int:
+        """Tokens of each row behind its base, padding included."""
+        return next(iter(self.inputs.values())).shape[1]
+
+    @property
+    def begin(self) -> int:
+        """Tokens of each base."""
+        return self.bases[0].length
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that enter the model, padding included."""
+        return len(self.bases) * self.width
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """What a forward gave some rows.
+
+    Attributes:
+        logits: in the model's dtype, on its device.
+        prefixes: the caches that were to be kept.
+        seconds: wall-clock time inside the model; of a forward that others share, as much as the rows' share of its
+            tokens. On a GPU, which goes on by itself, the time that starting it took.
+    """
+
+    logits: Float[Tensor, "rows out vocab"]
+    prefixes: list[Prefix]
+    seconds: float
+
+
+class Runner:
+    """Runs the forwards that a search asks for: each by itself, at once.
+
+    Attributes:
+        members: the most searches that are at work at a time, and so share the memory that there is for caches.
+    """
+
+    members: int = 1
+
+    def work(self, pieces: Iterable[Iterator[T]]) -> Iterator[T]:
+        """Whatever these pieces of work give, one after another."""
+        for piece in pieces:
+            yield from piece
+
+    def seconds(self) -> float:
+        """A clock of the search that asks, wall-clock; differences of it count."""
+        return time.perf_counter()
+
+    def read(self, model: LanguageModel, rows: Rows, limits: Limits) -> Read:
+        """Run a forward in inference mode. Here it holds these rows alone, and limits on more of them do not matter.
+
+        Args:
+            model: the language model.
+            rows: what enters it.
+            limits: what a forward with these rows in it may hold.
+
+        Raises:
+            RuntimeError: memory does not suffice for these rows.
+        """
+        with without_gradients(model.model):
+            return forward(model, [rows])[0]
+
+
+def forward(model: LanguageModel, parts: Sequence[Rows]) -> list[Read]:
+    """One forward of all rows of these parts; differentiable where gradients are enabled.
+
+    Args:
+        model: the language model; it must take positions if the bases of two parts differ in length.
+        parts: the rows of each prompt. All have ids, or all have embeddings; either all have bases of some length that
+            can be cut, or none has. Only a single part may have factors of attention.
+
+    Raises:
+        ModelError: the model has no language-model head.
+    """
+    import torch
+
+    bases = [base for part in parts for base in part.bases]
+    begin, width = max(part.begin for part in parts), max(part.width for part in parts)
+    missing = [begin - base.length for base in bases]
+    arguments: dict[str, Any] = {
+        name: torch.cat([_padded(part.inputs[name], width) for part in parts]) for name in parts[0].inputs
+    }
+    if model.takes_positions:
+        begins = torch.tensor([base.length for base in bases])[:, None]
+        arguments["position_ids"] = (begins + torch.arange(width)).to(model.device)
+    if any(missing) or any(part.attention_mask is not None for part in parts):
+        arguments["attention_mask"] = _attention_mask(parts, begin, width).to(model.device)
+    keep = [length for part in parts for length in part.keep or [0] * len(part.bases)]
+    cache = cache_behind(bases, any(keep)) if begin else new_cache() if any(keep) else None
+    if cache is not None:
+        arguments["past_key_values"] = cache
+    if parts[0].log_factors is not None:
+        assert len(parts) == 1 and "attention_mask" not in arguments
+        damped = damped_masks(model.model, arguments["inputs_embeds"], cache, parts[0].log_factors)
+        arguments["attention_mask"] = damped
+    packed = nullcontext() if torch.is_grad_enabled() else model.packed.at_work()
+    with evaluating(model.model), packed, reading_only(model, [row for part in parts for row in part.reads]):
+        start = time.perf_counter()
+        logits = model.model(**arguments, use_cache=cache is not None).logits[0]
+        seconds = time.perf_counter() - start
+    prefixes = iter(recorded(cache, keep, missing) if cache is not None and any(keep) else ())
+    share = seconds / sum(part.tokens for part in parts)
+    return [
+        Read(own.view(*part.reads.shape, -1), [next(prefixes) for _ in part.keep], share * part.tokens)
+        for part, own in zip(parts, logits.split([part.reads.numel() for part in parts]), strict=True)
+    ]
+
+
+def _padded(rows: Tensor, width: int) -> Tensor:
+    """Rows `[rows, tokens, …]` with zeros behind them."""
+    import torch
+
+    n_rows, n, *rest = rows.shape
+    return rows if n == width else torch.cat([rows, rows.new_zeros(n_rows, width - n, *rest)], dim=1)
+
+
+def _attention_mask(parts: Sequence[Rows], begin: int, width: int) -> Int[Tensor, "rows all"]:
+    """1 for every token but what is missing before the shorter bases, and what the parts themselves hide."""
+    import torch
+
+    masks = []
+    for part in parts:
+        mask = torch.ones(len(part.bases), begin + width, dtype=torch.long)
+        missing = begin - part.begin
+        mask[:, :missing] = 0
+        if part.attention_mask is not None:
+            mask[:, missing : missing + part.attention_mask.shape[1]] = part.attention_mask
+        masks.append(mask)
+    return torch.cat(masks)
+
+
+@contextmanager
+def without_gradients(model: PreTrainedModel) -> Iterator[None]:
+    """Inference mode for the time of a block, which costs less than leaving out gradients does.
+
+    Tensors made meanwhile can have no part in gradients ever after, so those that the model keeps (position tables that
+    grew, say) are replaced by ordinary copies.
+    """
+    import torch
+
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module in model.modules():
+            for kept in (module._buffers, vars(module)):
+                for name, value in list(kept.items()):
+                    if isinstance(value, torch.Tensor) and value.is_inference():
+                        kept[name] = value.clone()
+
+
+@contextmanager
+def reading_only(model: LanguageModel, reads: Sequence[Int[Tensor, "_"]]) -> Iterator[None]:
+    """Let the language-model head see only the given positions of each row, for the time of a block.
+
+    The model then gives logits `[1, positions of all rows, vocab]`.
+    """
+    import torch
+
+    head = model.model.get_output_embeddings()
+    if head is None:
+        raise ModelError(f"'{model.id}' has no language-model head")
+    rows = torch.arange(len(reads)).repeat_interleave(torch.tensor([len(row) for row in reads]))
+    positions = torch.cat(list(reads))
+
+    def select(_module: object, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden, *others = arguments
+        return hidden[rows.to(hidden.device), positions.to(hidden.device)][None], *others
+
+    hook = head.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether a forward failed for want of memory."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

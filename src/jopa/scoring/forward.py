@@ -1,0 +1,321 @@
+"""Forwards of many variants of one prompt: a cached prefix in front, the target's log-probabilities behind.
+
+The key-value cache of what all variants share is computed once; rows may begin with the cache of another row instead.
+`rows` runs them; logits are made at the target positions only, and log-softmax is taken in float32 whatever the model's
+dtype. A batch that does not fit into memory is halved. `Work` counts what all of this costs.
+
+Knows ids and positions, nothing of units and masks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from jopa.scoring.batch_planning import Limits
+from jopa.scoring.attention_scaling import can_be_damped
+from jopa.errors import ScoringError
+from jopa.model.language_model import LanguageModel, evaluating
+from jopa.scoring.prefix_cache import Prefix, can_be_cut, new_cache, recorded
+from jopa.scoring.batch_input import Read, Rows, Runner, forward, out_of_memory, reading_only, without_gradients
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+# A batch holds at most this many tokens and this many bytes of logits (in float32). On a CPU larger batches are slower.
+_BATCH_TOKENS = {"cpu": 512, "cuda": 16384}
+_BATCH_LOGIT_BYTES = {"cpu": 2**28, "cuda": 2**31}
+# What reading all weights once costs, in tokens computed meanwhile.
+LAUNCH_TOKENS = {"cpu": 32, "cuda": 256}
+# Rows whose caches are kept hold at most this many tokens together.
+_KEPT_TOKENS = {"cpu": 8192, "cuda": 16384}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What has been done so far. Rows that shared a forward with others' count as if they had been alone in it.
+
+    Attributes:
+        evaluations: masks scored.
+        forwards: forwards of the model, of however many rows; those that a backward follows included.
+        backwards: backwards.
+        tokens: tokens that entered the model, padding included; a backward counts as two more forwards.
+        padding: those of them (in forwards) that only filled up shorter rows.
+        reused: tokens that rows did not carry, because the cache of an earlier forward stood for them.
+        in_model: wall-clock seconds inside the model's own forwards and backwards; on a GPU, which goes on by itself,
+            the seconds that starting them took.
+        seconds: wall-clock time by phase: "prefix", "planning", "scores", "gradients", "attention"; waiting for
+            other searches included.
+    """
+
+    evaluations: int = 0
+    forwards: int = 0
+    backwards: int = 0
+    tokens: int = 0
+    padding: int = 0
+    reused: int = 0
+    in_model: float = 0.0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+class TargetForward:
+    """Runs a model on variants of one input that share a prefix and an output.
+
+    Args:
+        model: the language model.
+        prefix: the ids that every variant begins with; their key-value cache is computed once.
+        targets: the target's ids.
+        read: how far before its end each row predicts the first target token (1: at its last position).
+        batch_size: rows in one forward; by default as many as pay.
+        runner: runs the forwards that score rows.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        prefix: Int[Tensor, "prefix"],
+        targets: Int[Tensor, "out"],
+        read: int,
+        batch_size: int | None = None,
+        runner: Runner | None = None,
+    ) -> None:
+        self.model = model
+        self.keeps_rows = can_be_cut(model.model)
+        """Whether the cache of a row can serve as the beginning of others."""
+        self.damps = can_be_damped(model.model)
+        """Whether attention to single tokens can be made weaker."""
+        self.work = Work()
+        self._ids = prefix
+        self._targets = targets
+        self._read = read
+        self._batch_size = batch_size
+        self._runner = runner or Runner()
+        self._prefix: Prefix | None = None
+
+    def prefix(self) -> Prefix:
+        """What rows need not carry, since its key-value cache is there; of no length for a model without caches."""
+        import torch
+
+        if self._prefix is not None:
+            return self._prefix
+        self._prefix = Prefix(0)
+        length = len(self._ids)
+        if length:
+            inputs: dict[str, Any] = {"input_ids": self._ids[None].to(self.model.device)}
+            if self.keeps_rows:
+                inputs["past_key_values"] = new_cache()
+            last = torch.tensor([length - 1])
+            with (
+                self.timed("prefix"),
+                torch.no_grad(),  # and not inference mode: gradients begin here, too
+                evaluating(self.model.model),
+                reading_only(self.model, [last]),
+                self.in_model(),
+            ):
+                cache = self.model.model(**inputs, use_cache=True).past_key_values
+            self._count(forwards=1, tokens=length)
+            if cache is not None:
+                self._prefix = recorded(cache, [length], [0])[0] if self.keeps_rows else Prefix(length, whole=cache)
+        return self._prefix
+
+    def __call__(
+        self, inputs: dict[str, Tensor], lengths: Sequence[int], log_factors: Float[Tensor, "all"] | None = None
+    ) -> Float[Tensor, "rows out"]:
+        """Log-probabilities of the target tokens behind the common prefix; differentiable where gradients are enabled.
+
+        One forward, at once.
+
+        Args:
+            inputs: `input_ids` (`Int[rows, n]`) or `inputs_embeds` of what follows the prefix.
+            lengths: how many positions of each row are no padding; each row ends with the output.
+            log_factors: of the attention paid to each token of a single row of `inputs_embeds`, prefix included.
+
+        Returns:
+            float32, in nats, on the model's device.
+        """
+        rows = Rows(inputs, self._reads(lengths), [self.prefix()] * len(lengths), log_factors=log_factors)
+        return self.log_probs(self._counted(rows, lengths, forward(self.model, [rows])[0]))
+
+    def logits(
+        self,
+        inputs: dict[str, Tensor],
+        lengths: Sequence[int],
+        bases: Sequence[Prefix],
+        attention_mask: Int[Tensor, "rows all"] | None = None,
+        keep: Sequence[int] = (),
+    ) -> tuple[Float[Tensor, "rows out vocab"], list[Prefix]]:
+        """What the language-model head says at the target positions, without gradients: one forward by the runner.
+
+        Args:
+            inputs: `input_ids` (`Int[rows, n]`) or `inputs_embeds` of what follows the bases.
+            lengths: how many positions of each row are no padding; each row ends with the output.
+            bases: what each row begins with, all of one length.
+            attention_mask: 0 where no token may attend, base included; without it every token counts.
+            keep: keep the cache of so many tokens of each row, base included; by default none.
+
+        Returns:
+            Logits in the model's dtype, on its device; and the caches that were to be kept.
+        """
+        assert not keep or self.keeps_rows
+        rows = Rows(inputs, self._reads(lengths), bases, attention_mask, keep)
+        result = self._runner.read(self.model, rows, self.limits(rows.begin + rows.width))
+        return self._counted(rows, lengths, result), result.prefixes
+
+    def _reads(self, lengths: Sequence[int]) -> Int[Tensor, "rows out"]:
+        """The positions that predict the target, in rows of so many tokens."""
+        import torch
+
+        return torch.tensor(lengths)[:, None] - self._read + torch.arange(len(self._targets))
+
+    def _counted(self, rows: Rows, lengths: Sequence[int], result: Read) -> Float[Tensor, "rows out vocab"]:
+        """The logits of a forward, after it is counted as if these rows had been alone in it."""
+        padding = rows.tokens - sum(lengths)
+        reused = len(rows.bases) * rows.begin
+        self._count(forwards=1, tokens=rows.tokens, padding=padding, reused=reused, in_model=result.seconds)
+        return result.logits
+
+    def log_probs(self, logits: Float[Tensor, "rows out vocab"]) -> Float[Tensor, "rows out"]:
+        """log softmax(logits)[target] in float32, without a second array of all logits' size."""
+        import torch
+
+        return torch.stack([_log_probs(row, self._targets) for row in logits])
+
+    def count_backward(self, tokens: int) -> None:
+        """Note a backward through forwards of so many tokens."""
+        self._count(backwards=1, tokens=2 * tokens)
+
+    def count(self, *, tokens: int = 0, evaluations: int = 0) -> None:
+        """Note work that was done elsewhere."""
+        self._count(tokens=tokens, evaluations=evaluations)
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Add the wall-clock time of a block to a phase; phases do not nest."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = dict(self.work.seconds)
+            seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - start
+            self.work = replace(self.work, seconds=seconds)
+
+    @contextmanager
+    def in_model(self) -> Iterator[None]:
+        """Count the wall-clock time of a block as the model's own."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._count(in_model=time.perf_counter() - start)
+
+    def _count(self, **more: int | float) -> None:
+        self.work = replace(self.work, **{name: getattr(self.work, name) + n for name, n in more.items()})
+
+    def embedded(self, ids: Int[Tensor, "rows n"], scale: Float[Tensor, "rows n"]) -> dict[str, Tensor]:
+        """Input embeddings of `ids`, each multiplied by its factor."""
+        embeddings = self.model.model.get_input_embeddings()(ids.to(self.model.device)).detach()
+        return {"inputs_embeds": embeddings * scale.to(embeddings)[:, :, None]}
+
+    def attentions(self, ids: Int[Tensor, "n"]) -> list[Float[Tensor, "heads out n"]]:
+        """Attention weights of each layer, from the positions that predict the target; one forward over all of `ids`.
+
+        Where the model's caches allow it, what stands before these positions runs by itself and gives no weights: those
+        from every token to every other do not fit into memory on a long prompt.
+
+        transformers puts recording hooks of its own on a model that is asked for attentions the first time; they
+        stay, and do nothing until asked again.
+
+        Raises:
+            ScoringError: the model does not give its attention weights.
+        """
+        import torch
+
+        model, device = self.model.model, self.model.device
+        start = len(ids) - self._read
+        before, own = (ids[:start], ids[start:]) if self.keeps_rows else (ids[:0], ids)
+        reads = start - len(before) + torch.arange(len(self._targets))
+        arguments: dict[str, Any] = {"use_cache": False}
+        with without_gradients(model), evaluating(model), self.in_model():
+            if len(before):
+                arguments = {"use_cache": True, "past_key_values": new_cache()}
+                with reading_only(self.model, [torch.tensor([len(before) - 1])]):
+                    model(input_ids=before[None].to(device), **arguments)
+                self._count(forwards=1, tokens=len(before))
+            with _eager_attention(model), reading_only(self.model, [reads]):
+                layers = model(input_ids=own[None].to(device), output_attentions=True, **arguments).attentions
+        self._count(forwards=1, tokens=len(own))
+        if not layers or any(layer is None for layer in layers):
+            raise ScoringError(f"'{self.model.id}' does not give its attention weights; choose another method")
+        return [layer[0, :, reads.to(layer.device)].float().cpu() for layer in layers]
+
+    def in_batches(
+        self, rows: Sequence[int], length: int, work: Callable[[list[int]], Any]
+    ) -> Iterator[tuple[list[int], Any]]:
+        """Do work on rows of at most `length` tokens, many at once; halve the batch when memory runs out.
+
+        Raises:
+            ScoringError: memory does not suffice for one row.
+        """
+        done = 0
+        while done < len(rows):
+            batch = list(rows[done : done + self._rows_per_batch(length)])
+            try:
+                result = work(batch)
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                if len(batch) == 1:
+                    raise ScoringError(
+                        f"out of memory with one input of {length} tokens; use a smaller model or dtype, a shorter "
+                        "prompt or fewer output tokens"
+                    ) from error
+                self._batch_size = len(batch) // 2
+                continue
+            yield batch, result
+            done += len(batch)
+
+    def limits(self, length: int, keep_rows: bool = True) -> Limits:
+        """What a batch may hold of rows whose prompt has `length` tokens, and what a forward costs."""
+        kind = self.kind
+        kept_tokens = _KEPT_TOKENS[kind] // self._runner.members
+        new_bases = kept_tokens // max(1, length) if keep_rows and self.keeps_rows else 0
+        if self._batch_size is not None:
+            return Limits(self._batch_size, None, LAUNCH_TOKENS[kind], new_bases)
+        return Limits(self._rows_of_logits(), _BATCH_TOKENS[kind], LAUNCH_TOKENS[kind], new_bases)
+
+    def _rows_per_batch(self, length: int) -> int:
+        if self._batch_size is not None:
+            return self._batch_size
+        return max(1, min(_BATCH_TOKENS[self.kind] // max(1, length), self._rows_of_logits()))
+
+    def _rows_of_logits(self) -> int:
+        """Rows whose logits do not take too much memory."""
+        vocabulary = self.model.model.config.get_text_config().vocab_size
+        return max(1, _BATCH_LOGIT_BYTES[self.kind] // (4 * vocabulary * len(self._targets)))
+
+    @property
+    def kind(self) -> str:
+        """What limits go by: "cuda", or "cpu" for all else."""
+        return "cuda" if self.model.device.type == "cuda" else "cpu"
+
+
+@contextmanager
+def _eager_attention(model: PreTrainedModel) -> Iterator[None]:
+    """An attention implementation that returns its weights, for the time of a block."""
+    implementation: Any = model.config._attn_implementation
+    try:
+        model.set_attn_implementation("eager")
+        yield
+    finally:
+        model.set_attn_implementation(implementation)
+
+
+def _log_probs(logits: Float[Tensor, "out vocab"], targets: Int[Tensor, "out"]) -> Float[Tensor, "out"]:
+    """log softmax(logits)[target] in float32, without a second array of the vocabulary's size for each row."""
+    precise = logits.float()
+    return precise.gather(1, targets.to(logits.device)[:, None])[:, 0] - precise.logsumexp(dim=1)

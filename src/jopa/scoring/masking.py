@@ -1,0 +1,245 @@
+"""Removal: keep masks of one prompt as rows of token ids, and what the model says to many of them.
+
+The three removals, for a prompt of n tokens:
+
+    delete   the tokens are cut out; later tokens move up           (what a person editing the prompt does)
+    zero     their input embeddings are multiplied by 0; positions stay           (the paper's m ⊙ x, equation 3)
+    hide     attention mask 0, so that no token attends to them; positions stay
+
+What rows have in common at their beginning is computed once where that pays (`batching`): the caches of a few rows are
+kept, within a call and from one call to the next. Batching, padding and caching change no score by more than rounding.
+
+Sees ids, units and masks; knows nothing of what is done with the logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jopa.scoring.batch_planning import Batch, plan
+from jopa.errors import PromptError, SettingError
+from jopa.scoring.forward import TargetForward
+from jopa.model.language_model import LanguageModel
+from jopa.scoring.prefix_cache import Prefix
+from jopa.prompt.building import Prompt
+from jopa.scoring.batch_input import Runner
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Bool, Float
+    from torch import Tensor
+
+REMOVALS = ("delete", "zero", "hide")
+
+# Rows whose caches are remembered from one call to the next, and rows of one call that may all be remembered.
+_REMEMBERED_BASES = 24
+_FEW_MASKS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class _Base:
+    """A row whose cache others can begin with.
+
+    Attributes:
+        visible: which positions of the prompt it has, as far as its cache goes.
+        prefix: its cache.
+    """
+
+    visible: Bool[np.ndarray, "positions"]
+    prefix: Prefix
+
+
+class MaskedForward:
+    """Forwards of one prompt and output with units taken away by one removal.
+
+    Args:
+        model: the language model.
+        prompt: its units are what masks speak of.
+        output: ids of the output.
+        target: `[start, end)`, the tokens of the output whose predictions are read.
+        removal: "delete", "zero" or "hide".
+        batch_size: masks in one forward; by default as many as pay. Halved when memory runs out.
+        reuse: keep key-value caches.
+        runner: runs the forwards under masks.
+
+    Attributes:
+        ids: what enters the model when nothing is removed: the prompt, and the output as far as it predicts something.
+        unit_of: the unit that each of them belongs to, -1 for template and output.
+        n_prompt: how many of them are the prompt's.
+        forward: runs the model and counts.
+
+    Raises:
+        SettingError: a setting is out of range, or the model cannot do this removal.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        prompt: Prompt,
+        output: tuple[int, ...],
+        target: tuple[int, int],
+        removal: str,
+        batch_size: int | None,
+        reuse: bool,
+        runner: Runner | None = None,
+    ) -> None:
+        import torch
+
+        if removal not in REMOVALS:
+            raise SettingError(f"unknown removal '{removal}': choose one of {', '.join(REMOVALS)}")
+        if batch_size is not None and batch_size < 1:
+            raise SettingError(f"batch_size must be at least 1, got {batch_size}")
+        start, end = target
+        # The last target token predicts nothing that is asked for, so it never enters the model.
+        self.ids = torch.tensor([*prompt.ids, *output[: end - 1]])
+        self.unit_of = torch.full((len(self.ids),), -1)
+        for number, unit in enumerate(prompt.units):
+            self.unit_of[list(unit.positions)] = number
+        self.n_prompt = len(prompt.ids)
+        self._removal = removal
+        self._reuse = reuse
+        self._bases: list[_Base] = []
+        # The position that predicts y_1 must be computed with every mask, even when all units before it are deleted.
+        first_unit = min(prompt.units[0].positions)
+        tail = self.n_prompt - 1 > max(prompt.units[-1].positions)
+        n_prefix = max(0, first_unit if tail else first_unit - 1) if reuse else 0
+        targets = torch.tensor(output[start:end])
+        self.forward = TargetForward(model, self.ids[:n_prefix], targets, end - start, batch_size, runner)
+        if removal == "hide" and not model.takes_positions:
+            raise SettingError(
+                f"'{model.id}' takes no position_ids, so removal 'hide' cannot leave positions unchanged"
+            )
+
+    def under_masks(
+        self, keep: Bool[Tensor, "masks units"], read: Callable[[Tensor], Tensor], shape: tuple[int, ...]
+    ) -> Float[Tensor, "masks ..."]:
+        """What `read` makes of the logits under each mask, `shape` numbers each, on the CPU.
+
+        Raises:
+            PromptError: a mask leaves nothing to predict the output from.
+            ScoringError: memory does not suffice for one mask.
+        """
+        import numpy as np
+        import torch
+
+        results = torch.empty(len(keep), *shape)
+        visible = self.visible(keep)
+        rows = visible[:, : self.n_prompt].numpy()
+        if self._removal != "zero" and not rows.any(axis=1).all():
+            raise _nothing_left(keep[int(rows.any(axis=1).argmin())])
+        prefix = self.forward.prefix()
+        bases = [_Base(np.ones(prefix.length, dtype=bool), prefix), *self._bases]
+        with self.forward.timed("planning"):
+            batches = plan(
+                rows,
+                [base.visible for base in bases],
+                self.forward.limits(self.n_prompt, self._reuse),
+                compact=self._removal == "delete",
+                after=visible.shape[1] - self.n_prompt,
+            )
+        new = []
+        for batch in batches:
+            with self.forward.timed("scores"):
+                for part, (result, prefixes) in self._run(batch, bases, visible, read):
+                    results[part] = result.float().cpu()
+                    new += [
+                        _Base(rows[row], prefix) for row, prefix in zip(part if prefixes else (), prefixes, strict=True)
+                    ]
+            if batch.keep:
+                bases.append(new[-1])
+        self.forward.count(evaluations=len(keep))
+        self._remember(new, {id(bases[number]) for batch in batches for number in batch.bases})
+        return results
+
+    def damped_log_probs(self, log_factors: Float[Tensor, "units"]) -> Float[Tensor, "out"]:
+        """Log-probabilities of the target with nothing removed, but the attention paid to each unit multiplied by its
+        factor (`damping`); differentiable by the factors' logarithms."""
+        import torch
+
+        start = self.forward.prefix().length
+        by_position = torch.where(self.unit_of >= 0, log_factors[self.unit_of.clamp(min=0)], 0.0)
+        ids = self.ids[start:]
+        inputs = self.forward.embedded(ids[None], torch.ones(1, len(ids)))
+        return self.forward(inputs, [len(ids)], log_factors=by_position)[0]
+
+    def _run(
+        self,
+        batch: Batch,
+        bases: Sequence[_Base],
+        visible: Bool[Tensor, "masks tokens"],
+        read: Callable[[Tensor], Tensor],
+    ) -> Iterator[tuple[list[int], tuple[Tensor, list[Prefix]]]]:
+        """The masks of a batch in one forward, or in several where memory runs out; and the caches to remember."""
+        import torch
+
+        begins = {number: bases[number].prefix.first(batch.start) for number in batch.bases}
+        base_of = dict(zip(batch.rows, batch.bases, strict=True))
+        n_tokens = visible.sum(dim=1) if self._removal == "delete" else torch.full((len(visible),), visible.shape[1])
+        n_output = visible.shape[1] - self.n_prompt
+        longest = int(n_tokens[list(batch.rows)].max())
+        # Few masks asked for at once are most likely what the next ones will differ little from.
+        remember = batch.keep or (len(visible) <= _FEW_MASKS and self._reuse and self.forward.keeps_rows)
+
+        def work(rows: list[int]) -> tuple[Tensor, list[Prefix]]:
+            keep = (n_tokens[rows] - n_output).tolist() if remember else []
+            logits, prefixes = self._score(visible[rows], [begins[base_of[row]] for row in rows], keep)
+            return read(logits), prefixes
+
+        return self.forward.in_batches(batch.rows, longest - batch.start, work)
+
+    def _remember(self, new: Sequence[_Base], used: set[int]) -> None:
+        """Keep the caches most likely to serve the next call: those of this call's rows, then those it began with."""
+        old = sorted(self._bases, key=lambda base: id(base) not in used)
+        room = min(_REMEMBERED_BASES, self.forward.limits(self.n_prompt, self._reuse).new_bases)
+        self._bases = [*reversed(new), *old][:room]
+
+    def removed_inputs(self, keep: Bool[Tensor, "units"]) -> dict[str, Tensor]:
+        """The prompt under one mask as keyword arguments of `LanguageModel.generate`."""
+        import torch
+
+        visible = self.visible(keep)[: self.n_prompt]
+        ids = self.ids[: self.n_prompt]
+        if self._removal == "delete":
+            ids = ids[visible]
+        if self._removal != "zero" and not visible.any():
+            raise _nothing_left(keep)
+        device = self.forward.model.device
+        inputs = {"input_ids": ids[None].to(device), "attention_mask": torch.ones_like(ids)[None].to(device)}
+        if self._removal == "zero":
+            inputs |= self.forward.embedded(inputs.pop("input_ids"), visible.float()[None])
+        elif self._removal == "hide":
+            inputs["attention_mask"] = visible.long()[None].to(device)
+        if self.forward.model.takes_positions:
+            inputs["position_ids"] = torch.arange(len(ids), device=device)[None]
+        return inputs
+
+    def visible(self, keep: Bool[Tensor, "*masks units"]) -> Bool[Tensor, "*masks tokens"]:
+        """Which tokens of the input stay: the template, the output, and the units of `keep`."""
+        return (self.unit_of < 0) | keep[..., self.unit_of.clamp(min=0)]
+
+    def _score(
+        self, visible: Bool[Tensor, "rows tokens"], bases: Sequence[Prefix], keep: Sequence[int]
+    ) -> tuple[Float[Tensor, "rows out vocab"], list[Prefix]]:
+        """One forward of rows behind their bases: their logits, and the caches of each row's first tokens."""
+        import torch
+
+        begin = bases[0].length
+        if self._removal == "delete":
+            rows = [self.ids[row][begin:] for row in visible]
+        else:
+            rows = list(self.ids[begin:].expand(len(visible), -1))
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self.forward.model.device)
+        inputs = {"input_ids": ids}
+        if self._removal == "zero":
+            inputs = self.forward.embedded(ids, visible[:, begin:].float())
+        hidden = visible.long() if self._removal == "hide" else None
+        return self.forward.logits(inputs, [len(row) for row in rows], bases, hidden, keep)
+
+
+def _nothing_left(keep: Bool[Tensor, "units"]) -> PromptError:
+    return PromptError(
+        f"with all {int((~keep).sum())} units removed nothing is left to predict the output from; remove fewer units, "
+        "or use removal 'zero'"
+    )

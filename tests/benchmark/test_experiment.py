@@ -1,0 +1,414 @@
+"""Experiment files: everything they may hold, every way to get them wrong, and how one version follows another."""
+
+import json
+import re
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from jopa.errors import InputFileError, SettingError
+from jopa.benchmark.experiment import DataSpec, Experiment, MethodSpec, ModelSpec, merged, read_experiment
+from jopa.methods import make_method
+from jopa.datasets.sources import DATASETS
+
+FILES = sorted((Path(__file__).parents[2] / "experiments").glob("*.toml"))
+
+WHOLE = """
+title = "Table 1: faithfulness at k = 3"
+ks = [3, 1]
+seeds = [0, 7]
+unit = "word"
+removal = "hide"
+baseline = "w/o initialization"
+max_new_tokens = 50
+sentence_bert = false
+
+[[models]]
+name = "llama-2-7b"
+id = "meta-llama/Llama-2-7b-chat-hf"
+revision = "abc"
+device = "cpu"
+dtype = "float16"
+batch_size = 4
+
+[[models]]
+name = "bundled"
+
+[[data]]
+name = "alpaca"
+limit = 110
+seed = 3
+prefill = ""
+
+[[data]]
+name = "mine"
+path = "prompts/mine.jsonl"
+
+[[methods]]
+name = "jopa-paper"
+label = "w/o initialization"
+removal = "delete"
+ks = [5, 2]
+settings = { initial = "random", steps = 20 }
+
+[[methods]]
+name = "ablation"
+"""
+SMALL = 'title = "t"\nks = [1]\n[[data]]\nname = "alpaca"\n[[methods]]\nname = "random"\n'
+
+
+def read(tmp_path, text, **overrides) -> Experiment:
+    path = tmp_path / "x.toml"
+    path.write_text(text, encoding="utf-8")
+    return read_experiment(path, **overrides)
+
+
+def test_the_whole_form(tmp_path):
+    paper = make_method("jopa-paper", initial="random", steps=20)
+    ablation = make_method("ablation")
+    experiment = read(tmp_path, WHOLE)
+    assert experiment == Experiment(
+        title="Table 1: faithfulness at k = 3",
+        models=(
+            ModelSpec("llama-2-7b", "meta-llama/Llama-2-7b-chat-hf", "abc", "cpu", "float16", 4),
+            ModelSpec("bundled"),
+        ),
+        data=(
+            DataSpec("alpaca", limit=110, seed=3, prefill=""),
+            DataSpec("mine", path=str(tmp_path / "prompts/mine.jsonl")),
+        ),
+        methods=(
+            MethodSpec("w/o initialization", paper, "delete", (5, 2)),
+            MethodSpec("ablation", ablation, ablation.preset_removal),
+        ),
+        ks=(3, 1),
+        seeds=(0, 7),
+        unit="word",
+        removal="hide",
+        baseline="w/o initialization",
+        max_new_tokens=50,
+        sentence_bert=False,
+    )
+    assert experiment.ks_of(experiment.methods[0]) == (2, 5)
+    assert experiment.ks_of(experiment.methods[1]) == (1, 3)
+
+
+def test_defaults(tmp_path):
+    experiment = read(tmp_path, SMALL)
+    assert experiment.models == (ModelSpec("bundled", None, None, None, None, None),)
+    assert experiment.data == (DataSpec("alpaca", None, None, 0, None),)
+    assert experiment.methods == (MethodSpec("random", make_method("random"), "delete", None),)
+    assert (experiment.seeds, experiment.unit, experiment.removal) == ((0,), "token", "delete")
+    assert (experiment.baseline, experiment.max_new_tokens, experiment.sentence_bert) == (None, 100, True)
+
+
+def test_a_method_searches_with_its_own_removal_by_default(tmp_path):
+    paper = read(tmp_path, SMALL.replace('"random"', '"jopa-paper"')).methods[0]
+    assert paper.removal == "zero"  # the paper's search; its evaluation deletes
+
+
+def test_a_file_saved_with_a_byte_order_mark(tmp_path):
+    assert read(tmp_path, "\ufeff" + SMALL).title == "t"
+
+
+def test_an_absolute_path_stays(tmp_path):
+    text = SMALL.replace('name = "alpaca"', 'name = "mine"\npath = "/data/p.jsonl"')
+    assert read(tmp_path, text).data[0].path == "/data/p.jsonl"
+
+
+METHOD = '[[methods]]\nname = "random"\n'
+MISTAKES = [
+    # of the file's own entries
+    ("", "title = 3", "'title' of the experiment must be of type str, got 3"),
+    ("", "kss = [1]", "the experiment has no entry 'kss': it may have title, models"),
+    ("title", None, "the experiment lacks 'title'"),
+    ("ks", None, "the experiment lacks 'ks'"),
+    ("ks", "ks = 3", "'ks' of the experiment must be of type list, got 3"),
+    ("ks", "ks = []", "needs at least one entry under 'ks'"),
+    ("ks", "ks = [0]", "each of 'ks' must be at least 1, got 0"),
+    ("ks", "ks = [1.5]", "'ks' must be whole numbers, got 1.5"),
+    ("ks", "ks = [true]", "'ks' must be whole numbers, got True"),
+    ("ks", "ks = [2, 2]", "'2' stands twice under 'ks'"),
+    ("", "seeds = []", "needs at least one entry under 'seeds'"),
+    ("", "seeds = ['0']", "'seeds' must be whole numbers, got '0'"),
+    ("", "seeds = [1, 1]", "'1' stands twice under 'seeds'"),
+    ("", "unit = 'letter'", "'unit' must be one of token, word, sentence, line, got 'letter'"),
+    ("", "removal = 'burn'", "'removal' must be one of delete, zero, hide, got 'burn'"),
+    ("", "baseline = 'jopa'", "'baseline' must be the label of a method (random), got 'jopa'"),
+    ("", "max_new_tokens = 0", "'max_new_tokens' must be at least 1, got 0"),
+    ("", "max_new_tokens = true", "'max_new_tokens' of the experiment must be of type int, got True"),
+    ("", "sentence_bert = 1", "'sentence_bert' of the experiment must be of type bool, got 1"),
+    ("", "models = []", "needs at least one entry under 'models'"),
+    # of models
+    ("end", "[[models]]\nid = 'x'", "[[models]] 1 lacks 'name'"),
+    ("end", "[[models]]\nname = 'x'\n[[models]]\nname = 'x'", "'x' stands twice under 'models'"),
+    ("end", "[[models]]\nname = 'x'\ngpu = 1", "[[models]] 1 has no entry 'gpu'"),
+    ("end", "[[models]]\nname = 'x'\nid = 7", "'id' of [[models]] 1 must be of type str, got 7"),
+    ("end", "[[models]]\nname = 'x'\nbatch_size = 0", "'batch_size' of model 'x' must be at least 1, got 0"),
+    ("end", "[models]\nname = 'x'", "'models' of the experiment must be of type list"),
+    # of data
+    ("data", "data = [3]", "'data' must be tables: write [[data]]"),
+    ("data", None, "the experiment lacks 'data'"),
+    ("end", "[[data]]\nname = 'alpaca'", "'alpaca' stands twice under 'data'"),
+    ("end", "[[data]]\npath = 'x'", "[[data]] 2 lacks 'name'"),
+    ("end", "[[data]]\nname = 'x'\nlimit = 0", "the limit of data set 'x' must be at least 1, got 0"),
+    ("end", "[[data]]\nname = 'x'\nlimit = '5'", "'limit' of [[data]] 2 must be of type int, got '5'"),
+    ("end", "[[data]]\nname = 'x'\nsplit = 'train'", "[[data]] 2 has no entry 'split'"),
+    # of methods
+    ("methods", None, "the experiment lacks 'methods'"),
+    ("end", METHOD, "'random' stands twice under 'methods'"),
+    ("end", "[[methods]]\nlabel = 'x'", "[[methods]] 2 lacks 'name'"),
+    ("end", "[[methods]]\nname = 'guess'", "unknown method 'guess': choose one of"),
+    ("end", METHOD + "label = 'x'\nbudget = 3", "[[methods]] 2 has no entry 'budget'"),
+    ("end", METHOD + "label = 'x'\nremoval = 'burn'", "'removal' must be one of delete, zero, hide, got 'burn'"),
+    ("end", METHOD + "label = 'x'\nks = []", "'ks' of method 'x' must be different numbers, got []"),
+    ("end", METHOD + "label = 'x'\nks = [2, 2]", "'ks' of method 'x' must be different numbers, got [2, 2]"),
+    ("end", METHOD + "label = 'x'\nks = [-1]", "each of 'ks' must be at least 1, got -1"),
+    ("end", METHOD + "label = 'x'\nks = ['a']", "'ks' of 'random' must be whole numbers, got 'a'"),
+    ("end", METHOD + "label = 'x'\nsettings = 3", "'settings' of [[methods]] 2 must be of type dict, got 3"),
+    ("end", METHOD + "label = 'x'\nsettings = {a = 1}", "method 'random' has no setting 'a'"),
+    ("end", METHOD + "label = 'x'\nsettings = {name = 'y'}", "settings of method 'random' have no entry 'name'"),
+    ("end", METHOD + "label = 'x'\nsettings = {budget = 5}", "method 'random' takes no budget"),
+    ("end", "[[methods]]\nname = 'jopa-paper'\nsettings = {steps = 'x'}", "setting 'steps' of method 'jopa-paper'"),
+    ("end", "[[methods]]\nname = 'jopa-paper'\nsettings = {steps = -1}", "steps must be at least 0, got -1"),
+    ("end", "[[methods]]\nname = 'jopa-paper'\nsettings = {budget = 'x'}", "the budget of method 'jopa-paper' must be"),
+]
+
+
+def spoilt(where: str, line: str | None) -> str:
+    """The small experiment with a line more at its top or end, or instead of an entry."""
+    if where == "end":
+        return f"{SMALL}{line}\n"
+    if where in ("data", "methods"):
+        kept = re.sub(rf"\[\[{where}\]\]\nname = .*\n", "", SMALL)
+        return f"{line or ''}\n{kept}"
+    kept = "".join(text + "\n" for text in SMALL.splitlines() if not where or not text.startswith(f"{where} ="))
+    if line and line.startswith("title"):
+        kept = kept.replace('title = "t"\n', "")
+    return f"{line or ''}\n{kept}"
+
+
+@pytest.mark.parametrize(("where", "line", "message"), MISTAKES, ids=[str(mistake[1:]) for mistake in MISTAKES])
+def test_a_mistake_is_one_line_that_names_the_entry(tmp_path, where, line, message):
+    text = spoilt(where, line)
+    tomllib.loads(text)  # it is TOML: what is wrong is what it says
+    with pytest.raises(SettingError) as caught:
+        read(tmp_path, text)
+    assert message in str(caught.value)
+    assert "x.toml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read(tmp_path):
+    with pytest.raises(InputFileError, match=r"cannot read '.*nowhere\.toml': No such file"):
+        read_experiment(tmp_path / "nowhere.toml")
+    with pytest.raises(InputFileError, match="Is a directory"):
+        read_experiment(tmp_path)
+    (tmp_path / "x.toml").write_bytes(b'title = "\xff"')
+    with pytest.raises(InputFileError, match="is no TOML"):
+        read_experiment(tmp_path / "x.toml")
+    with pytest.raises(InputFileError, match="is no TOML"):
+        read(tmp_path, "title = ")
+
+
+def test_overrides(tmp_path):
+    plain = read(tmp_path, WHOLE)
+    assert read(tmp_path, WHOLE, limit=2).data == tuple(replace(spec, limit=2) for spec in plain.data)
+    assert read(tmp_path, WHOLE, prefill="Sure").data == tuple(replace(spec, prefill="Sure") for spec in plain.data)
+    assert read(tmp_path, WHOLE, prefill="").data[1].prefill == ""
+    assert read(tmp_path, WHOLE, max_new_tokens=7) == replace(plain, max_new_tokens=7)
+    assert read(tmp_path, WHOLE, model="bundled").models == (ModelSpec("bundled"),)
+    assert read(tmp_path, WHOLE, model="org/small").models == (ModelSpec("small", "org/small"),)
+    assert read(tmp_path, WHOLE, data={"alpaca": "a.jsonl"}).data == (
+        replace(plain.data[0], path="a.jsonl"),
+        plain.data[1],
+    )
+    assert read(tmp_path, WHOLE, data={}) == plain
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"limit": 0}, "limit must be at least 1, got 0"),
+        ({"max_new_tokens": 0}, "'max_new_tokens' must be at least 1, got 0"),
+    ],
+)
+def test_overrides_out_of_range(tmp_path, overrides, message):
+    with pytest.raises(SettingError, match=re.escape(message)):
+        read(tmp_path, WHOLE, **overrides)
+
+
+def test_the_record_spells_everything_out_and_is_json(tmp_path):
+    paper = make_method("jopa-paper", initial="random", steps=20)
+    record = read(tmp_path, WHOLE).to_dict()
+    assert json.loads(json.dumps(record)) == record
+    assert record["schema"] == 1
+    assert record["generation"] == {"max_new_tokens": 50}
+    assert record["ks"] == [3, 1]
+    assert record["methods"] == [
+        {
+            "label": "w/o initialization",
+            "name": "jopa-paper",
+            "removal": "delete",
+            "ks": [5, 2],
+            "settings": {name: value for name, value in paper.settings.items() if name != "name"},
+        },
+        {"label": "ablation", "name": "ablation", "removal": "delete", "ks": None, "settings": {}},
+    ]
+    assert record["models"][1] == {
+        **dict.fromkeys(("id", "revision", "device", "dtype", "batch_size")),
+        "name": "bundled",
+    }
+
+
+# One version after another --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def old(tmp_path) -> Experiment:
+    return read(tmp_path, WHOLE)
+
+
+def on_record(experiment: Experiment) -> dict:
+    """As it comes back from its file."""
+    return json.loads(json.dumps(experiment.to_dict()))
+
+
+def after(before: Experiment, now: Experiment) -> dict:
+    return merged(on_record(before), now.to_dict())
+
+
+def test_the_same_again_changes_nothing(old):
+    assert after(old, old) == on_record(old)
+
+
+def test_additions_are_allowed(old):
+    new = replace(
+        old,
+        title="more",
+        models=(*old.models, ModelSpec("third", "x/y")),
+        data=(*old.data, DataSpec("aqua")),
+        methods=(*old.methods, MethodSpec("random", make_method("random"), "delete")),
+        ks=(1, 2, 3, 4),
+        seeds=(0, 7, 8),
+        baseline="ablation",
+    )
+    assert after(old, new) == on_record(new)
+
+
+def test_what_changes_no_result_is_free(old):
+    new = replace(
+        old,
+        models=(replace(old.models[0], device="cuda", batch_size=64), old.models[1]),
+        data=(replace(old.data[0], limit=3), replace(old.data[1], limit=9)),
+        methods=(replace(old.methods[0], ks=None), old.methods[1]),
+    )
+    assert after(old, new) == on_record(new)
+
+
+def changed(old: Experiment, what: str) -> Experiment:
+    first_model, first_data, first_method = old.models[0], old.data[0], old.methods[0]
+    paper = make_method("jopa-paper", initial="random", steps=21)
+    changes = {
+        "unit": {"unit": "line"},
+        "removal": {"removal": "zero"},
+        "max_new_tokens": {"max_new_tokens": 51},
+        "sentence_bert": {"sentence_bert": True},
+        "id": {"models": (replace(first_model, id="meta-llama/Llama-3"), old.models[1])},
+        "revision": {"models": (replace(first_model, revision="def"), old.models[1])},
+        "dtype": {"models": (replace(first_model, dtype=None), old.models[1])},
+        "path": {"data": (replace(first_data, path="x.jsonl"), old.data[1])},
+        "seed": {"data": (replace(first_data, seed=4), old.data[1])},
+        "prefill": {"data": (replace(first_data, prefill=None), old.data[1])},
+        "settings": {"methods": (replace(first_method, method=paper), old.methods[1])},
+        "search removal": {"methods": (replace(first_method, removal="zero"), old.methods[1])},
+        "name": {"methods": (replace(first_method, method=make_method("random")), old.methods[1])},
+    }
+    return replace(old, **changes[what])
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("unit", "unit: 'word' became 'line'"),
+        ("removal", "removal: 'hide' became 'zero'"),
+        ("max_new_tokens", "generation: {'max_new_tokens': 50} became {'max_new_tokens': 51}"),
+        ("sentence_bert", "sentence_bert: False became True"),
+        ("id", "models 'llama-2-7b', id: 'meta-llama/Llama-2-7b-chat-hf' became 'meta-llama/Llama-3'"),
+        ("revision", "models 'llama-2-7b', revision: 'abc' became 'def'"),
+        ("dtype", "models 'llama-2-7b', dtype: 'float16' became None"),
+        ("path", "data 'alpaca', path: None became 'x.jsonl'"),
+        ("seed", "data 'alpaca', seed: 3 became 4"),
+        ("prefill", "data 'alpaca', prefill: '' became None"),
+        ("settings", "methods 'w/o initialization', settings: {'steps': 20"),
+        ("search removal", "methods 'w/o initialization', removal: 'delete' became 'zero'"),
+        ("name", "methods 'w/o initialization', name: 'jopa-paper' became 'random'"),
+    ],
+)
+def test_what_would_mix_results_is_refused(old, what, message):
+    with pytest.raises(SettingError, match="changed in a way that would mix results") as caught:
+        after(old, changed(old, what))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_everything_that_differs_is_named(old):
+    with pytest.raises(SettingError) as caught:
+        after(old, replace(changed(old, "unit"), max_new_tokens=9, models=changed(old, "id").models))
+    assert all(name in str(caught.value) for name in ("unit: ", "max_new_tokens", "models 'llama-2-7b', id"))
+
+
+def test_a_folder_of_another_schema_is_refused(old):
+    with pytest.raises(SettingError, match="schema: 2 became 1"):
+        merged({**on_record(old), "schema": 2}, old.to_dict())
+
+
+def test_what_is_left_out_stays_on_record_as_retired_and_may_return_only_as_it_was(old):
+    less = replace(old, models=old.models[1:], data=old.data[1:], methods=old.methods[1:], baseline=None)
+    retired = json.loads(json.dumps(after(old, less)))
+    assert [entry["name"] for entry in retired["models"]] == ["bundled", "llama-2-7b"]
+    for part, entry in (("models", old.models[0].name), ("data", "alpaca"), ("methods", "w/o initialization")):
+        key = "label" if part == "methods" else "name"
+        assert {item[key]: item.get("retired", False) for item in retired[part]}[entry] is True
+        assert sum(item.get("retired", False) for item in retired[part]) == 1
+    assert merged(retired, less.to_dict()) == retired  # and stays so
+    assert merged(retired, old.to_dict()) == on_record(old)  # it comes back
+    with pytest.raises(SettingError, match="methods 'w/o initialization', settings"):
+        merged(retired, changed(old, "settings").to_dict())
+    with pytest.raises(SettingError, match="models 'llama-2-7b', id"):
+        merged(retired, changed(old, "id").to_dict())
+
+
+# The experiments of the repository ------------------------------------------------------------------------------------
+
+
+def test_there_are_experiments():
+    assert len(FILES) >= 11
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_experiments_of_this_repository(path):
+    experiment = read_experiment(path, limit=2, model="bundled")
+    assert experiment.title
+    assert all(spec.path or spec.name in DATASETS for spec in experiment.data)
+    assert merged(on_record(experiment), experiment.to_dict()) == on_record(experiment)
+
+
+def test_a_data_file_may_move_and_sets_that_are_not_worked_on_stay_as_they_are():
+    old = {**dict.fromkeys(("schema", "unit", "removal", "generation", "sentence_bert")), "models": [], "methods": []}
+    entries = [{"name": "a", "path": "here/a.jsonl", "seed": 0}, {"name": "b", "path": "here/b.jsonl", "seed": 0}]
+    old["data"] = entries
+    moved = {**old, "data": [{**entries[0], "path": "there/a.jsonl"}, {**entries[1], "path": None}]}
+    assert merged(old, moved, ["a"])["data"] == [moved["data"][0], entries[1]]
+    with pytest.raises(SettingError, match=r"data 'b', path: 'here/b\.jsonl' became None"):
+        merged(old, moved)
+    other = {**old, "data": [{**entries[0], "path": "here/other.jsonl"}, entries[1]]}
+    with pytest.raises(SettingError, match="data 'a', path"):
+        merged(old, other)
+
+
+def test_a_data_set_of_ones_own_may_be_added(tmp_path):
+    data = read(tmp_path, SMALL, data={"alpaca": "a.jsonl", "dolly": "x.jsonl"}, limit=3).data
+    assert data == (DataSpec("alpaca", "a.jsonl", limit=3), DataSpec("dolly", "x.jsonl", limit=3))

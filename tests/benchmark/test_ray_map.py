@@ -1,0 +1,276 @@
+"""The same benchmark over Ray: as serial, whoever dies; one local cluster of two workers for this file."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import tiny_bench
+from jopa.benchmark.run import run_bench
+from jopa.benchmark.cells import Task, cells_of
+from jopa.benchmark.ray_map import RayMap, _Pool
+from jopa.datasets.examples import Example
+from jopa.errors import JopaError, ModelError, SettingError
+from jopa.methods import make_method
+from jopa.benchmark.records import read_lines, read_run
+from ray_faults import Deadly, Slow
+from tiny_bench import cells, keys, timeless
+
+ray = pytest.importorskip("ray", reason="the package ray is not here")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A Ray of our own, outside the repository, with room for two workers; gone at the end."""
+    tests = str(Path(__file__).parent)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        patch.setenv("PYTHONPATH", os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")]))
+        ray.init(
+            address="local",
+            num_cpus=2,
+            num_gpus=0,
+            object_store_memory=100 * 2**20,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="error",
+        )
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, llama) -> Path:
+    return tiny_bench.save(tmp_path_factory.mktemp("bench"), llama)
+
+
+def by_key(records):
+    return {tuple(record["key"].values()): record for record in timeless(records)}
+
+
+def close(mine, theirs) -> None:
+    """Equal, numbers to 1e-4."""
+    if isinstance(mine, dict):
+        assert mine.keys() == theirs.keys()
+        for name in mine:
+            close(mine[name], theirs[name])
+    elif isinstance(mine, list):
+        assert len(mine) == len(theirs)
+        for one, other in zip(mine, theirs, strict=True):
+            close(one, other)
+    elif isinstance(mine, float):
+        assert mine == pytest.approx(theirs, abs=1e-4)
+    else:
+        assert mine == theirs
+
+
+def test_the_same_records_as_in_this_process(cluster, home, tmp_path):
+    wanted = tiny_bench.experiment(home)
+    outcome = run_bench(wanted, tmp_path / "ray", mapper=RayMap())
+    assert (outcome.done, outcome.failed) == (32, 0)
+    run_bench(wanted, tmp_path / "serial")
+    over_ray, serial = (by_key(cells(tmp_path / name)) for name in ("ray", "serial"))
+    assert over_ray.keys() == serial.keys()
+    assert len(cells(tmp_path / "ray")) == 32
+    for key, record in over_ray.items():
+        close(record, serial[key])
+    examples = [
+        sorted(timeless(read_lines(tmp_path / name / "examples.jsonl")), key=lambda it: it["example"])
+        for name in ("ray", "serial")
+    ]
+    close(*examples)
+    workers = {cell["worker"] for cell in cells(tmp_path / "ray")}
+    assert len(workers) == 2  # both had work, and neither was this process
+    assert all(not worker.endswith(f":{os.getpid()}") for worker in workers)
+    assert run_bench(wanted, tmp_path / "ray", mapper=RayMap()).before == 32
+    run_bench(wanted, tmp_path / "together", mapper=RayMap(together=2))
+    shared = by_key(cells(tmp_path / "together"))
+    assert shared.keys() == serial.keys()
+    for key, record in shared.items():
+        close(record, serial[key])
+
+
+def test_a_worker_that_is_killed_at_work_loses_no_cell(cluster, home, tmp_path):
+    wanted = tiny_bench.experiment(home, [make_method("random"), Slow(), make_method("ablation")])
+    killed = []
+    over = threading.Event()
+
+    def kill():
+        """SIGKILL for the first worker whose search is on record, while it is at its next."""
+        while not killed and not over.is_set():
+            if len(read_lines(tmp_path / "selections.jsonl")) >= 2:
+                for actor in _workers()[:1]:
+                    os.kill(actor, signal.SIGKILL)
+                    killed.append(actor)
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        outcome = run_bench(wanted, tmp_path, mapper=RayMap(workers=2))
+    finally:
+        over.set()
+        thread.join()
+    assert len(killed) == 1
+    assert (outcome.done, outcome.failed) == (24, 0)
+    assert set(Counter(keys(cells(tmp_path))).values()) == {1}
+    assert len(cells(tmp_path)) == 24
+    searches = [(it["example"], it["method"], *it["ks"]) for it in read_lines(tmp_path / "selections.jsonl")]
+    assert len(searches) == len(set(searches)) == 4 * (2 + 2 + 1)  # what was on record was not searched again
+    assert len(read_lines(tmp_path / "examples.jsonl")) == 4
+    assert not any(cell["worker"].endswith(f":{killed[0]}") for cell in cells(tmp_path)[-6:])
+
+
+def _workers() -> list[int]:
+    """The processes of Ray's workers that run our actor, children of this cluster's raylet."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if path.read_bytes().startswith(b"ray::_Worker"):
+                found.append((int(path.parent.name), path.parent))
+        except OSError:
+            continue
+    return [pid for pid, process in found if _is_ours(process)]
+
+
+def _is_ours(process: Path) -> bool:
+    """Whether this process is an ancestor; other sessions may run a Ray of their own."""
+    try:
+        while process.name not in ("0", "1"):
+            if process.name == str(os.getpid()):
+                return True
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+            process = Path("/proc", fields[1])
+    except OSError:
+        pass
+    return False
+
+
+def test_a_task_whose_workers_die_is_given_to_others_and_then_given_up(cluster, home, tmp_path, monkeypatch):
+    monkeypatch.setattr("jopa.benchmark.ray_map._LIVES", 2)  # each life takes seconds to begin; that it is 3, see below
+    (tmp_path / "marks").mkdir()
+    deadly = Deadly(units=11, marks=str(tmp_path / "marks"))
+    wanted = tiny_bench.experiment(home, [make_method("random"), deadly], limit=3, ks=(1,))
+    outcome = run_bench(wanted, tmp_path / "run", mapper=RayMap(workers=1))
+    assert len(list((tmp_path / "marks").iterdir())) == 2
+    failed = read_run(tmp_path / "run").failed
+    # Cells come after all searches, so the example's other cell goes with it.
+    assert {cell["key"]["example"] for cell in failed} == {"p0"}
+    assert all("2 workers died over this example" in cell["error"] for cell in failed)
+    assert (outcome.done, outcome.failed) == (4, 2)
+    assert len(cells(tmp_path / "run")) == 6
+
+
+def test_a_model_that_cannot_be_loaded_is_one_error(cluster, home, tmp_path):
+    wanted = tiny_bench.experiment(home)
+    wanted = replace(wanted, models=(replace(wanted.models[0], id=str(tmp_path)),))
+    with pytest.raises(ModelError, match=r"holds no config\.json") as caught:
+        run_bench(wanted, tmp_path / "run", mapper=RayMap(workers=1))
+    assert "\n" not in str(caught.value)
+    assert cells(tmp_path / "run") == []
+
+
+class GoneError(Exception):
+    """As Ray's error of a worker that is no more."""
+
+    actor_init_failed = False
+
+
+class DyingRay:
+    """As much of Ray as the pool uses: every worker dies over its first line, or while it starts."""
+
+    def __init__(self, init_failed: bool) -> None:
+        self.hired = 0
+        error = type("Died", (GoneError,), {"actor_init_failed": init_failed})
+        self.error = error("the worker died\nunexpectedly")
+        self.exceptions = SimpleNamespace(RayTaskError=ZeroDivisionError, RayError=GoneError)
+        self.perform = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda _task: iter([None])))
+
+    def cluster_resources(self):
+        return {"CPU": 2.0}
+
+    def remote(self, _worker):
+        def hire(*_):
+            self.hired += 1
+            return SimpleNamespace(perform=self.perform)
+
+        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=hire))
+
+    def wait(self, lines, *, num_returns):
+        return lines[:num_returns], lines[num_returns:]
+
+    def get(self, _line):
+        raise self.error
+
+
+def tasks(home, number):
+    experiment = tiny_bench.experiment(home)
+    keys = [tuple(cells_of(experiment, "tiny", "mine", f"p{i}")) for i in range(number)]
+    return [Task(experiment.models[0], "mine", Example(f"p{i}", "text"), pending) for i, pending in enumerate(keys)]
+
+
+def test_workers_that_only_die_end_the_run_instead_of_every_example(home):
+    """As when the model fits into no worker's memory: nothing is learnt by failing a million cells."""
+    dying = DyingRay(init_failed=False)
+    lines = []
+    with pytest.raises(JopaError, match="24 workers died one after another without any result") as caught:
+        for line in _Pool(dying, RayMap(), tiny_bench.experiment(home), tasks(home, 100)).lines():
+            lines.append(line)
+    assert dying.hired == 2 + 23
+    assert {line.record["key"]["example"] for line in lines} == {f"p{i}" for i in range(7)}
+    assert "\n" not in str(caught.value)
+
+
+def test_workers_that_cannot_start_end_the_run_at_once(home):
+    """As on a machine without jopa."""
+    dying = DyingRay(init_failed=True)
+    with pytest.raises(JopaError, match="a worker cannot start; are jopa and its packages on every machine"):
+        list(_Pool(dying, RayMap(), tiny_bench.experiment(home), tasks(home, 100)).lines())
+    assert dying.hired == 2
+
+
+def test_a_few_examples_that_always_kill_are_failed_one_by_one(home):
+    dying = DyingRay(init_failed=False)
+    lines = list(_Pool(dying, RayMap(), tiny_bench.experiment(home), tasks(home, 3)).lines())
+    assert dying.hired == 3 * 3  # three for each
+    assert all("3 workers died over this example" in line.record["error"] for line in lines)
+    assert len(lines) == 3 * 8
+    assert all(line.record["status"] == "failed" for line in lines)
+
+
+def test_a_worker_larger_than_this_machine_is_refused_at_once(cluster, home, tmp_path):
+    with pytest.raises(SettingError, match="this machine has 2 processors for Ray; a worker cannot have 64"):
+        run_bench(tiny_bench.experiment(home), tmp_path, mapper=RayMap(cpus=64))
+
+
+def test_what_was_at_work_together_when_a_worker_died_goes_on_alone(home):
+    dying = DyingRay(init_failed=False)
+    lines = list(_Pool(dying, RayMap(together=3), tiny_bench.experiment(home), tasks(home, 3)).lines())
+    assert dying.hired == 1 + 3 * 2  # one for all of them, then two for each
+    assert len(lines) == 3 * 8
+    assert all("3 workers died over this example" in line.record["error"] for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"workers": 0}, "workers must be"), ({"cpus": 0}, "cpus must be"), ({"together": 0}, "together must be")],
+)
+def test_settings_out_of_range(settings, message):
+    with pytest.raises(SettingError, match=message):
+        RayMap(**settings)
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(SettingError, match=r'pip install "jopa\[bench\]"'):
+        list(RayMap()(None, [None]))

@@ -1,0 +1,468 @@
+"""Every record is kept or counted; the hub is played by real `datasets.Dataset` objects with the hub's column names."""
+
+import builtins
+import json
+from pathlib import Path
+
+import datasets as hub
+import pytest
+
+from jopa.datasets.examples import Example, load_dataset
+from jopa.errors import InputFileError, SettingError
+from jopa.prompt.building import build_prompt
+from jopa.datasets.sources import AQUA_DEMONSTRATIONS, DATASETS, PREFILL
+from small_tokenizers import small_tokenizer
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no real prompts at {SHARED}")
+
+
+def words(count: int, first: str = "word") -> str:
+    return " ".join([first, *["word"] * (count - 1)])
+
+
+def write(folder: Path, *lines: object, name: str = "data.jsonl") -> Path:
+    """A JSONL file; bytes are written as they are, everything else as JSON."""
+    path = folder / name
+    path.write_bytes(b"\n".join(line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines))
+    return path
+
+
+def adds_up(dataset) -> bool:
+    return len(dataset.examples) + sum(dataset.left_out.values()) == dataset.read
+
+
+# Files
+
+
+def test_a_plain_file_gives_its_fields_and_no_filter(tmp_path):
+    path = write(
+        tmp_path,
+        {"id": "a", "prompt": "Hi", "system": "S", "prefix": "P", "prefill": "F", "reference": "R", "span": [1, 2]},
+        {"id": "b", "prompt": " Hi ", "system": None, "headline": "H"},
+    )
+    dataset = load_dataset("mine", path=path)
+    assert dataset.examples == (
+        Example("a", "Hi", "S", "P", "F", "R", {"span": [1, 2]}),
+        Example("b", " Hi ", extra={"headline": "H"}),
+    )
+    assert (dataset.name, dataset.source, dataset.read) == ("mine", str(path), 2)
+    assert (dataset.left_out, dataset.problems) == ({}, ())
+    assert dataset.summary == f"mine: kept 2 of 2 records of {path}"
+    assert hash(dataset.examples[0]) != hash(dataset.examples[1])
+
+
+MALFORMED = {
+    b"{": ("not JSON", "not JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
+    b"[" * 100_000: ("not JSON", "not JSON: maximum recursion depth exceeded"),
+    b'["a"]': ("not a JSON object",) * 2,
+    b"null": ("not a JSON object",) * 2,
+    b'{"prompt": "Hi"}': ("'id' is missing",) * 2,
+    b'{"id": 7, "prompt": "Hi"}': ("'id' is not text", "'id' is not text but a number"),
+    b'{"id": " ", "prompt": "Hi"}': ("'id' is empty",) * 2,
+    b'{"id": "x"}': ("'prompt' is missing",) * 2,
+    b'{"id": "x", "prompt": null}': ("'prompt' is missing",) * 2,
+    b'{"id": "x", "prompt": " \\n"}': ("'prompt' is empty",) * 2,
+    b'{"id": "x", "prompt": ["Hi"]}': ("'prompt' is not text", "'prompt' is not text but a list"),
+    b'{"id": "x", "prompt": true}': ("'prompt' is not text", "'prompt' is not text but true or false"),
+    b'{"id": "x", "prompt": "Hi", "prefix": {}}': ("'prefix' is not text", "'prefix' is not text but an object"),
+    b'{"id": "x", "prompt": "Hi", "reference": 1.5}': (
+        "'reference' is not text",
+        "'reference' is not text but a number",
+    ),
+    b'{"id": "x", "prompt": "\\ud83d"}': ("half a surrogate pair, which is no text",) * 2,
+    b'{"id": "x", "prompt": "Hi", "more": ["\\udc00"]}': ("half a surrogate pair, which is no text",) * 2,
+    b'{"id": "x", "prompt": "H\xe9"}': ("not UTF-8", "not UTF-8: byte 25 of the line cannot be read"),
+    b'{"id": "good", "prompt": "Hi"}': ("repeated id", "repeated id 'good', first seen at data.jsonl:1"),
+}
+
+
+@pytest.mark.parametrize("line", MALFORMED, ids=range(len(MALFORMED)))
+def test_a_malformed_line_is_counted_and_reported_with_file_and_line(tmp_path, line):
+    good = {"id": "good", "prompt": "Hi"}
+    dataset = load_dataset("mine", path=write(tmp_path, good, b"", line, {"id": "x", "prompt": "after"}))
+    reason, message = MALFORMED[line]
+    assert [example.prompt for example in dataset.examples] == ["Hi", "after"]
+    assert dataset.left_out == {reason: 1} and dataset.read == 3
+    (problem,) = dataset.problems
+    assert problem.startswith(f"data.jsonl:3: {message}")
+
+
+def test_all_reasons_together_add_up(tmp_path):
+    dataset = load_dataset("mine", path=write(tmp_path, {"id": "good", "prompt": "Hi"}, *MALFORMED))
+    assert len(dataset.examples) == 1 and dataset.read == 1 + len(MALFORMED)
+    assert adds_up(dataset) and len(dataset.problems) == len(MALFORMED)
+    assert dataset.left_out["'prompt' is missing"] == 2
+    assert "2 ('prompt' is missing)" in dataset.summary
+
+
+def test_lines_end_at_line_feeds_only(tmp_path):
+    separators = "one\u2028two\u2029three\x85four\x0b\x0cfive"
+    first = b"\xef\xbb\xbf" + json.dumps({"id": "a", "prompt": separators}, ensure_ascii=False).encode() + b"\r"
+    path = write(tmp_path, first, b" \r", b'{"id": "b",\r"prompt": "two"}\r', b"{", b"")
+    dataset = load_dataset("mine", path=path)
+    assert [(example.id, example.prompt) for example in dataset.examples] == [("a", separators), ("b", "two")]
+    assert dataset.read == 3 and dataset.problems[0].startswith("data.jsonl:4: not JSON")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "is empty"),
+        (b"\xef\xbb\xbf\r\n \n", "is empty"),
+        (b'{"id": "a"}\n{', "of 2 left out 1 ('prompt' is missing), 1 (not JSON); the first: data.jsonl:1: 'prompt'"),
+        ('{"id": "a", "prompt": "Hi"}'.encode("utf-16"), "of 1 left out 1 (not UTF-8)"),
+    ],
+)
+def test_a_file_without_a_record_to_use_is_an_error(tmp_path, content, says):
+    path = write(tmp_path, content)
+    with pytest.raises(InputFileError) as caught:
+        load_dataset("mine", path=path)
+    assert says in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path):
+    with pytest.raises(InputFileError, match="No such file"):
+        load_dataset("mine", path=tmp_path / "none.jsonl")
+    with pytest.raises(InputFileError, match="folder"):
+        load_dataset("alpaca", path=tmp_path)
+
+
+def test_a_file_where_every_record_is_filtered_says_so(tmp_path):
+    with pytest.raises(InputFileError, match=r"of 1 left out 1 \(not of 18 to 478 words\)"):
+        load_dataset("mhc", path=write(tmp_path, {"id": "a", "prompt": "short"}))
+
+
+def test_an_unknown_name_without_a_path_is_refused():
+    with pytest.raises(SettingError, match=r"'mine'.*alpaca, tldr_news, mhc, counsel_chat, aqua.*--data mine=path"):
+        load_dataset("mine")
+
+
+# The slice
+
+
+@pytest.fixture
+def hundred(tmp_path) -> Path:
+    return write(tmp_path, *({"id": f"r{i}", "prompt": f"prompt {i}"} for i in range(100)))
+
+
+def test_a_smaller_limit_is_the_beginning_of_a_larger_one(hundred):
+    ids = {n: [example.id for example in load_dataset("mine", path=hundred, limit=n).examples] for n in (1, 7, 25, 100)}
+    assert ids[100][:25] == ids[25] and ids[25][:7] == ids[7] and ids[7][:1] == ids[1]
+    assert sorted(ids[100]) == sorted(f"r{i}" for i in range(100)) and ids[100] != [f"r{i}" for i in range(100)]
+
+
+def test_the_slice_depends_on_the_seed_and_is_accounted_for(hundred):
+    first, again, other = (load_dataset("mine", path=hundred, limit=10, seed=seed) for seed in (0, 0, 1))
+    assert first == again and first.examples != other.examples
+    assert first.left_out == {"beyond the limit of 10": 90} and adds_up(first) and first.problems == ()
+    assert load_dataset("mine", path=hundred, limit=500).left_out == {}
+
+
+def test_the_order_of_two_records_does_not_depend_on_the_others(hundred, tmp_path):
+    whole = [example.id for example in load_dataset("mine", path=hundred, limit=100).examples]
+    half = write(tmp_path, *({"id": f"r{i}", "prompt": "other"} for i in range(99, 0, -2)), name="half.jsonl")
+    odd = [example.id for example in load_dataset("mine", path=half, limit=100).examples]
+    assert odd == [i for i in whole if int(i[1:]) % 2]
+
+
+def test_without_a_limit_the_order_is_the_file_s(hundred):
+    assert [example.id for example in load_dataset("mine", path=hundred).examples] == [f"r{i}" for i in range(100)]
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_below_one_is_refused(hundred, limit):
+    with pytest.raises(SettingError, match=f"got {limit}"):
+        load_dataset("mine", path=hundred, limit=limit)
+
+
+# Named sets from a file
+
+
+@pytest.mark.parametrize(("name", "fewest", "most"), [("alpaca", 16, 39), ("tldr_news", 14, 138), ("mhc", 18, 478)])
+def test_length_bounds_are_the_paper_s(tmp_path, name, fewest, most):
+    lengths = (fewest - 1, fewest, most, most + 1)
+    path = write(tmp_path, *({"id": str(n), "prompt": words(n)} for n in lengths))
+    dataset = load_dataset(name, path=path)
+    assert [example.id for example in dataset.examples] == [str(fewest), str(most)]
+    assert dataset.left_out == {f"not of {fewest} to {most} words": 2} and dataset.problems == ()
+    if name == "mhc":
+        assert load_dataset("counsel_chat", path=path).examples == dataset.examples
+
+
+def test_alpaca_counts_the_instruction_where_the_file_says_its_length(tmp_path):
+    path = write(
+        tmp_path,
+        {"id": "long input", "prompt": words(78), "instruction_words": 16},
+        {"id": "long instruction", "prompt": words(50), "instruction_words": 40},
+        {"id": "wrong", "prompt": words(20), "instruction_words": "20"},
+        {"id": "wrong too", "prompt": words(20), "instruction_words": True},
+    )
+    dataset = load_dataset("alpaca", path=path)
+    assert [example.id for example in dataset.examples] == ["long input"] and adds_up(dataset)
+    assert dataset.left_out == {"not of 16 to 39 words": 1, "'instruction_words' is not a whole number": 2}
+    assert len(dataset.problems) == 2
+    assert len(load_dataset("mine", path=path).examples) == 4
+
+
+def test_a_repeated_prompt_of_a_named_set_is_left_out(tmp_path):
+    same = (words(20, "Tell"), words(20, "TELL").replace(" ", " \n"), words(20, "Say"))
+    path = write(tmp_path, *({"id": str(i), "prompt": prompt} for i, prompt in enumerate(same)))
+    dataset = load_dataset("counsel_chat", path=path)
+    assert [example.id for example in dataset.examples] == ["0", "2"]
+    assert dataset.left_out == {"repeated prompt": 1} and adds_up(dataset)
+    assert len(load_dataset("mine", path=path).examples) == 3
+
+
+def test_control_texts_are_the_set_s_own(tmp_path):
+    path = write(tmp_path, {"id": "a", "prompt": words(20), "prefix": "other", "headline": "H", "system": "S"})
+    tldr = load_dataset("tldr_news", path=path).examples[0]
+    assert tldr.prefix == "Please generate a headline from the following piece of context."
+    assert (tldr.prefill, tldr.system, tldr.reference) == (PREFILL, None, "H")
+    assert tldr.extra == {"prefix": "other", "system": "S"}
+    alpaca = load_dataset("alpaca", path=path).examples[0]
+    assert alpaca.prefix is not None and alpaca.prefix.endswith(
+        "analyze the following context and answer the question."
+    )
+    assert alpaca.reference is None and alpaca.extra["headline"] == "H"
+    mhc, counsel_chat = (load_dataset(name, path=path).examples[0] for name in ("mhc", "counsel_chat"))
+    assert mhc == counsel_chat and mhc.prefill == "Of course! I'd be happy to help you with that."
+    assert mhc.prefix is not None and mhc.prefix.startswith("Please generate advice or suggestions in response")
+
+
+AQUA_ROW = {"question": "How much\nis 2 + 2? ", "options": ["A)3", "B) 4", "C)5"], "correct": "B"}
+AQUA_PROMPT = "How much\nis 2 + 2?\nAnswer Choices: (a) 3 (b) 4 (c) 5"
+
+
+def test_aqua_writes_the_choices_as_the_demonstrations_do(tmp_path):
+    unlettered = {"id": "b", "question": "Which?", "options": ["this", "that"], "correct": "A"}
+    path = write(
+        tmp_path, {"id": "a", **AQUA_ROW}, unlettered, {**unlettered, "id": "c", "question": "Who?", "correct": None}
+    )
+    first, second, third = load_dataset("aqua", path=path).examples
+    assert (first.prompt, first.reference) == (AQUA_PROMPT, "(b)")
+    assert (second.prompt, second.reference) == ("Which?\nAnswer Choices: (a) this (b) that", "(a)")
+    assert third.reference is None
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"options": []}, "'options' is not a list of texts"),
+        ({"options": "A)3"}, "'options' is not a list of texts"),
+        ({"options": ["A)3", 4]}, "'options' is not a list of texts"),
+        ({"correct": "E"}, "'correct' names none of the options"),
+        ({"correct": 1}, "'correct' is not text"),
+        ({"question": ""}, "'question' is empty"),
+    ],
+)
+def test_a_malformed_question_is_reported(tmp_path, change, reason):
+    dataset = load_dataset("aqua", path=write(tmp_path, {"id": "a", **AQUA_ROW}, {"id": "b", **AQUA_ROW, **change}))
+    assert dataset.left_out == {reason: 1} and dataset.problems[0].startswith(f"data.jsonl:2: {reason}")
+
+
+@pytest.mark.parametrize("template", [None, "chatml"])
+def test_only_the_question_and_its_choices_are_attributable(tmp_path, template):
+    example = load_dataset("aqua", path=write(tmp_path, {"id": "a", **AQUA_ROW})).examples[0]
+    tokenizer = small_tokenizer("byte-level", template)
+    built = build_prompt(tokenizer, example.prompt, prefix=example.prefix, prefill=example.prefill)
+    assert "".join(unit.text for unit in built.units) == AQUA_PROMPT
+    shown = str(tokenizer.decode(built.ids))
+    assert AQUA_DEMONSTRATIONS + "Q: " + AQUA_PROMPT in shown and shown.endswith("\nA:")
+    if template is None:
+        assert shown.endswith("Q: " + AQUA_PROMPT + "\nA:")
+
+
+# The hub
+
+
+ROWS = {
+    "alpaca": [
+        {"instruction": words(16), "input": "  the input ", "output": "o"},
+        {"instruction": words(39, "Say") + " ", "input": "", "output": "o"},
+        {"instruction": words(15), "input": "the input", "output": "o"},
+        {"instruction": None, "input": "the input", "output": "o"},
+    ],
+    "tldr_news": [
+        {"headline": "H", "content": words(7) + "\n " + words(7), "category": 1},
+        {"headline": "H", "content": words(13), "category": 1},
+        {"headline": "H", "content": "", "category": 1},
+    ],
+    "mhc": [
+        {"Context": words(18) + "\n", "Response": "r"},
+        {"Context": words(18), "Response": "another"},
+        {"Context": words(17), "Response": "r"},
+    ],
+    "counsel_chat": [
+        {"questionID": 1, "questionTitle": "t", "questionText": words(20), "topic": "grief", "answerText": "a"},
+        {"questionID": 1, "questionTitle": "t", "questionText": words(20), "topic": "grief", "answerText": "b"},
+        {"questionID": 2, "questionTitle": "t", "questionText": None, "topic": "grief", "answerText": "c"},
+    ],
+    "aqua": [
+        {**AQUA_ROW, "rationale": "r"},
+        {**AQUA_ROW, "rationale": "r", "correct": "F"},
+    ],
+}
+EXPECTED = {
+    "alpaca": (
+        [("alpaca-00000", words(16) + "   the input"), ("alpaca-00001", words(39, "Say"))],
+        {"not of 16 to 39 words": 1, "'instruction' is missing": 1},
+        ("yahma/alpaca-cleaned row 3: 'instruction' is missing",),
+    ),
+    "tldr_news": (
+        [("tldr_news-00000", words(14))],
+        {"not of 14 to 138 words": 1, "'content' is empty": 1},
+        ("JulesBelveze/tldr_news row 2: 'content' is empty",),
+    ),
+    "mhc": ([("mhc-00000", words(18))], {"repeated prompt": 1, "not of 18 to 478 words": 1}, ()),
+    "counsel_chat": (
+        [("counsel_chat-00000", words(20))],
+        {"repeated prompt": 1, "'questionText' is missing": 1},
+        ("nbertagnolli/counsel-chat row 2: 'questionText' is missing",),
+    ),
+    "aqua": (
+        [("aqua-00000", AQUA_PROMPT)],
+        {"'correct' names none of the options": 1},
+        ("deepmind/aqua_rat row 1: 'correct' names none of the options: 'F'",),
+    ),
+}
+ASKED = {
+    "alpaca": ("yahma/alpaca-cleaned", None, "train[:1500]"),
+    "tldr_news": ("JulesBelveze/tldr_news", None, "train"),
+    "mhc": ("Amod/mental_health_counseling_conversations", None, "train"),
+    "counsel_chat": ("nbertagnolli/counsel-chat", None, "train"),
+    "aqua": ("deepmind/aqua_rat", "raw", "test"),
+}
+
+
+class Hub:
+    """Stands in for `datasets.load_dataset`; notes what it is asked for."""
+
+    def __init__(self, rows, error=None):
+        self.rows, self.error, self.asked = rows, error, []
+
+    def __call__(self, path, name=None, *, split, revision=None):
+        self.asked.append((path, name, split) if revision is None else (path, name, split, revision))
+        if self.error and revision is None:
+            raise self.error
+        return hub.Dataset.from_list(self.rows)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_set_of_the_hub_is_read_by_its_columns(monkeypatch, name):
+    fake = Hub(ROWS[name])
+    monkeypatch.setattr(hub, "load_dataset", fake)
+    dataset = load_dataset(name)
+    examples, left_out, problems = EXPECTED[name]
+    assert fake.asked == [ASKED[name]]
+    assert [(example.id, example.prompt) for example in dataset.examples] == examples
+    assert dataset.left_out == left_out and adds_up(dataset) and dataset.problems == problems
+    assert dataset.source == ", ".join(part for part in ASKED[name] if part)
+    spec = DATASETS[name]
+    assert {(example.prefix, example.prefill) for example in dataset.examples} == {(spec.prefix, spec.prefill)}
+
+
+def test_references_and_extra_fields_of_the_hub(monkeypatch):
+    monkeypatch.setattr(hub, "load_dataset", Hub(ROWS["tldr_news"]))
+    assert load_dataset("tldr_news").examples[0].reference == "H"
+    monkeypatch.setattr(hub, "load_dataset", Hub(ROWS["aqua"]))
+    assert load_dataset("aqua").examples[0].reference == "(b)"
+    monkeypatch.setattr(hub, "load_dataset", Hub(ROWS["counsel_chat"]))
+    assert load_dataset("counsel_chat").examples[0].extra == {"topic": "grief"}
+
+
+def test_a_set_with_a_loading_script_is_read_from_the_hub_s_conversion(monkeypatch):
+    fake = Hub(ROWS["tldr_news"], RuntimeError("Dataset scripts are no longer supported, but found tldr_news.py"))
+    monkeypatch.setattr(hub, "load_dataset", fake)
+    assert len(load_dataset("tldr_news").examples) == 1
+    assert fake.asked[1:] == [("JulesBelveze/tldr_news", None, "train", "refs/convert/parquet")]
+
+
+def test_the_later_columns_of_tldr_news_are_read_too(monkeypatch):
+    row = {"category": "ai", "section": "News", "title": "T", "text": words(20), "url": "u", "newsletter_url": "n"}
+    monkeypatch.setattr(hub, "load_dataset", Hub([row]))
+    (example,) = load_dataset("tldr_news").examples
+    assert (example.prompt, example.reference) == (words(20), "T")
+
+
+def test_other_columns_than_expected_are_named(monkeypatch):
+    monkeypatch.setattr(hub, "load_dataset", Hub([{"question": "q"}]))
+    with pytest.raises(InputFileError, match=r"Amod/mental.*'Context' is missing"):
+        load_dataset("mhc")
+
+
+@pytest.mark.parametrize("error", [ConnectionError("no\nnetwork"), ValueError("Unknown split"), RuntimeError("other")])
+def test_what_the_hub_refuses_is_one_line_with_a_way_out(monkeypatch, error):
+    monkeypatch.setattr(hub, "load_dataset", Hub([], error))
+    with pytest.raises(InputFileError) as caught:
+        load_dataset("alpaca")
+    message = str(caught.value)
+    assert "yahma/alpaca-cleaned" in message and "--data alpaca=path" in message and "\n" not in message
+    assert " ".join(str(error).split()) in message
+
+
+def test_the_real_library_without_a_network_gives_that_line_too(monkeypatch, tmp_path):
+    monkeypatch.setattr(hub.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(hub.config, "HF_DATASETS_CACHE", tmp_path)
+    with pytest.raises(InputFileError, match=r"cannot load 'deepmind/aqua_rat, raw, test'.*--data aqua=path"):
+        load_dataset("aqua")
+
+
+def test_without_the_package_its_extra_is_named(monkeypatch):
+    real = builtins.__import__
+
+    def refuse(name, *rest):
+        if name == "datasets":
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(SettingError, match=r'pip install "jopa\[bench\]"'):
+        load_dataset("alpaca")
+
+
+# Real prompts
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    ("name", "file", "fewest", "most"),
+    [
+        ("alpaca", "alpaca", 16, 39),
+        ("tldr_news", "tldr_news", 14, 138),
+        ("counsel_chat", "counsel_chat", 18, 478),
+        ("aqua", "aqua", 0, 10**6),
+        ("jailbreak", "jailbreak", 0, 10**6),
+    ],
+)
+def test_every_real_record_is_accounted_for(name, file, fewest, most):
+    path = SHARED / f"{file}.jsonl"
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    lengths = {r["id"]: r.get("instruction_words", len(r.get("prompt", "").split())) for r in records}
+    dataset = load_dataset(name, path=path)
+    assert dataset.read == len(records) and dataset.problems == ()
+    assert [example.id for example in dataset.examples] == [i for i, n in lengths.items() if fewest <= n <= most]
+    outside = sum(not fewest <= n <= most for n in lengths.values())
+    assert dataset.left_out == ({f"not of {fewest} to {most} words": outside} if outside else {})
+    prompts = {record["id"]: record.get("prompt") for record in records}
+    if name != "aqua":
+        assert all(example.prompt == prompts[example.id] for example in dataset.examples)
+
+
+@needs_shared
+def test_real_extra_fields_stay_within_reach():
+    attacks = load_dataset("jailbreak", path=SHARED / "jailbreak.jsonl").examples
+    spans = [(example, span) for example in attacks for span in example.extra["adversarial_span"] or []]
+    assert spans and all(0 <= start < end <= len(example.prompt) for example, (start, end) in spans)
+    news = load_dataset("tldr_news", path=SHARED / "tldr_news.jsonl").examples
+    assert all(example.reference for example in news)
+
+
+@needs_shared
+def test_the_demonstrations_are_the_published_ones():
+    published = json.loads((SHARED / "aqua_cot_demos.json").read_text(encoding="utf-8"))
+    assert published["prompt_prefix"] == AQUA_DEMONSTRATIONS
+    example = load_dataset("aqua", path=SHARED / "aqua.jsonl", limit=1).examples[0]
+    question, choices = example.prompt.split("\nAnswer Choices: ")
+    query = published["query_template"].format(question=question, choices=choices)
+    assert f"{example.prefix}{example.prompt}{example.prefill}" == published["prompt_prefix"] + query

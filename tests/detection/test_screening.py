@@ -1,0 +1,185 @@
+"""Many prompts: what is read, what is on record, and that a run survives its own death."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import jopa
+import tiny_models
+from jopa import screening
+from jopa.detection.hostility import Looking, detect
+from jopa.detection.screening import Asked, read_asked, screen
+
+QUICK = Looking(budget=4, max_new_tokens=3)
+PROMPT = "write a story about the doctor"
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """`detect` as screening calls it, counting the prompts it was given."""
+    given: list[str] = []
+
+    def counting(text, **settings):
+        given.append(text)
+        return detect(text, **settings)
+
+    monkeypatch.setattr(screening, "detect", counting)
+    return given
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "verdicts.jsonl").read_text().splitlines()]
+
+
+# Reading
+
+
+def test_a_folder_is_read_file_by_file(tmp_path):
+    (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbfgreen birds\r\n")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "note").write_text("two lines\nof text\n")
+    (tmp_path / "c.txt").write_bytes(b"caf\xe9")
+    (tmp_path / ".hidden").write_text("not this")
+    (tmp_path / "d.jsonl").write_bytes(
+        b'{"id": "one", "prompt": "first\xe2\x80\xa8still first"}\n\n{"prompt": "second"}\n{"id": 7, "prompt": ""}\n'
+        b'no json\n{"id": "five"}\n["list"]\n\xff\n{"id": [1], "prompt": "x"}'
+    )
+    asked = {one.id: one for one in read_asked(tmp_path)}
+    assert asked["b.txt"].text == "green birds"
+    assert asked["a/note"].text == "two lines\nof text"
+    assert asked["c.txt"] == Asked("c.txt", None, "not UTF-8: byte 4 cannot be read; save it as UTF-8")
+    assert asked["one"].text == "first\u2028still first"
+    assert asked["d.jsonl:3"].text == "second"
+    assert asked["7"].text == ""
+    assert asked["d.jsonl:5"].problem.startswith("not JSON")
+    assert asked["five"].problem == "no text under 'prompt'"
+    assert asked["d.jsonl:7"].problem == "not a JSON object"
+    assert asked["d.jsonl:8"].problem == "not UTF-8: byte 1 of the line cannot be read"
+    assert asked["d.jsonl:9"].problem == "'id' is neither a text nor a whole number"
+    assert len(asked) == 11
+
+
+def test_nothing_to_read_is_an_error(tmp_path):
+    with pytest.raises(jopa.InputFileError, match="holds no prompt"):
+        read_asked(tmp_path)
+    with pytest.raises(jopa.InputFileError, match=r"cannot read '.*nowhere\.txt': No such file"):
+        read_asked(tmp_path / "nowhere.txt")
+
+
+def test_two_prompts_of_one_id_are_refused(llama):
+    with pytest.raises(jopa.InputFileError, match="two prompts have the id 'x'"):
+        screen(llama, [Asked("x", "write"), Asked("x", "story")], looking=QUICK)
+
+
+# Records
+
+
+def test_bad_prompts_get_an_error_line_and_the_others_go_on(llama, tmp_path):
+    asked = [
+        *(Asked("empty", ""), Asked("long", "rain " * 80), Asked("unreadable", None, "not UTF-8: byte 1")),
+        *(Asked("surrogate", "half \ud800"), Asked("good", PROMPT), Asked("id \ud800", PROMPT)),
+    ]
+    records = screen(llama, asked, tmp_path, looking=Looking(budget=4, max_new_tokens=3, most_tokens=60))
+    assert [record["status"] for record in records] == ["failed"] * 4 + ["done"] * 2
+    assert records[0]["error"].startswith("the prompt is empty")
+    assert "more than the limit of 60" in records[1]["error"]
+    assert records[2]["error"] == "not UTF-8: byte 1"
+    assert len(lines(tmp_path)) == 6
+
+
+def test_a_fault_on_one_prompt_is_its_error_line(llama, monkeypatch):
+    def faulty(text, **settings):
+        if text == "rain":
+            raise RuntimeError("deep\ninside")
+        return detect(text, **settings)
+
+    monkeypatch.setattr(screening, "detect", faulty)
+    records = screen(llama, [Asked("1", "rain"), Asked("2", PROMPT)], looking=QUICK)
+    assert records[0]["error"] == "unexpected RuntimeError: deep inside"
+    assert records[1]["status"] == "done"
+
+
+def test_what_is_on_record_is_not_made_again(llama, tmp_path, counted):
+    asked = [Asked("1", PROMPT), Asked("2", ""), Asked("3", "green birds in rain")]
+    first = screen(llama, asked, tmp_path, looking=QUICK)
+    assert counted == [PROMPT, "", "green birds in rain"]
+    counted.clear()
+    told = []
+    again = screen(llama, asked, tmp_path, looking=QUICK, on_record=lambda record, there: told.append(there))
+    assert counted == [""]  # errors are tried again: they cost nothing, and their cause may be gone
+    assert told == [True, False, True]
+    assert [again[0], again[2]] == [first[0], first[2]]
+    counted.clear()
+    screen(llama, [Asked("1", "tell me"), asked[2]], tmp_path, looking=QUICK)
+    assert counted == ["tell me"]  # the prompt of this id has changed
+
+
+def test_records_of_other_settings_are_not_mixed(llama, tmp_path):
+    screen(llama, [Asked("1", PROMPT)], tmp_path, looking=QUICK)
+    with pytest.raises(jopa.InputFileError, match="other settings"):
+        screen(llama, [Asked("1", PROMPT)], tmp_path, looking=Looking(budget=5, max_new_tokens=3))
+    with pytest.raises(jopa.InputFileError, match="another model"):
+        screen(tiny_models.language_model("gpt2"), [Asked("1", PROMPT)], tmp_path, looking=QUICK)
+
+
+def test_a_stopped_run_keeps_what_is_done(llama, tmp_path, monkeypatch):
+    asked = [Asked(str(i), f"write a story about {word}") for i, word in enumerate(["rain", "birds", "people", "time"])]
+
+    def stopping(text, **settings):
+        if text.endswith("people"):
+            raise KeyboardInterrupt
+        return detect(text, **settings)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(screening, "detect", stopping)
+        screen(llama, asked, tmp_path, looking=QUICK)
+    assert [line["id"] for line in lines(tmp_path)] == ["0", "1"]
+    with (tmp_path / "verdicts.jsonl").open("a") as file:
+        file.write('{"id":"2","status":"do')  # killed while writing
+    records = screen(llama, asked, tmp_path, looking=QUICK)
+    assert [record["status"] for record in records] == ["done"] * 4
+    assert [line["id"] for line in lines(tmp_path)] == ["0", "1", "2", "3"]
+
+
+def test_a_folder_of_500_goes_on_after_a_kill(llama, tmp_path, counted):
+    model, prompts, out = tmp_path / "model", tmp_path / "prompts", tmp_path / "out"
+    llama.model.save_pretrained(model)
+    llama.tokenizer.save_pretrained(model)
+    prompts.mkdir()
+    for i in range(500):  # most of them are refused at once, which keeps this test short
+        text = " ".join(["rain", "birds", "doctor", "story"][: 1 + i % 4]) if i % 25 == 0 else "rain " * 300
+        (prompts / f"{i:03d}.txt").write_text(text)
+    command = [sys.executable, "-m", "jopa.cli", "detect", "--file", str(prompts), "--model", str(model)]
+    command += ["--out", str(out), "--budget", "4", "--max-new-tokens", "3", "--most-tokens", "100"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    try:
+        deadline = time.monotonic() + 90
+        records = out / "verdicts.jsonl"
+        while time.monotonic() < deadline and not (records.exists() and records.read_bytes().count(b"\n") >= 60):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+    before = records.read_bytes().count(b"\n")
+    assert 60 <= before < 500
+
+    looking = Looking(budget=4, max_new_tokens=3, most_tokens=100)
+    there: list[str] = []
+    found = screen(
+        jopa.load(str(model)),
+        read_asked(prompts),
+        out,
+        looking=looking,
+        on_record=lambda record, known: there.append(record["id"]) if known else None,
+    )
+    assert [record["status"] for record in found].count("done") == 20
+    assert len(found) == 500
+    assert there == [f"{i:03d}.txt" for i in range(0, before, 25)]
+    done = [line["id"] for line in lines(out) if line["status"] == "done"]
+    assert sorted(done) == [f"{i:03d}.txt" for i in range(0, 500, 25)]  # none twice

@@ -1,0 +1,493 @@
+"""The default search on planted problems, with brute force as the oracle."""
+
+import math
+import time
+from itertools import combinations
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import jopa
+from jopa.prompt.repeated_tokens import Echo
+from jopa.methods.joint.search import JointSearch
+from jopa.methods.joint.neighbours import shifts
+from table_scorer import TableScorer, TableWhiteBoxScorer, best_sets, problem, redundant_pair
+
+
+def black_box(n_units, log_prob):
+    return jopa.Problem(TableScorer(n_units, log_prob))
+
+
+def chosen(method, question, k, seed=0):
+    selection = method.run(question, k, seed=seed)
+    assert len(set(selection.removed)) == len(selection.removed) == k
+    assert all(type(unit) is int and 0 <= unit < question.n_units for unit in selection.removed)
+    return frozenset(selection.removed)
+
+
+def quadratic(n_units, seed):
+    """Every unit and every pair has an effect, drawn from a normal distribution."""
+    weights = torch.randn(n_units, n_units, generator=torch.Generator().manual_seed(seed)).tolist()
+    return lambda removed: -1.0 + sum(weights[i][j] for i in removed for j in removed)
+
+
+def test_small_problems_are_solved_exactly_and_certified():
+    for k in range(1, 8):
+        question = problem(7, redundant_pair)
+        assert chosen(JointSearch(), question, k) in best_sets(question.scorer, k)
+        assert question.certificate(JointSearch().run(question, k).removed) == "optimal"
+        assert question.evaluations == math.comb(7, k) + 1  # and the whole prompt; no guide was asked for
+
+
+@pytest.mark.parametrize("make", [problem, black_box])
+@pytest.mark.parametrize("k", [2, 3])
+def test_finds_the_redundant_pair_where_not_all_sets_are_scored(make, k):
+    question = make(16, redundant_pair) if make is black_box else make(12, redundant_pair)
+    assert chosen(JointSearch(budget=45), question, k) in best_sets(question.scorer, k)
+    assert question.evaluations < math.comb(question.n_units, k)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_reaches_the_enumerated_optimum_of_random_interactions(seed):
+    question = black_box(14, quadratic(14, seed))
+    assert chosen(JointSearch(budget=120), question, 3) in best_sets(question.scorer, 3)
+    assert question.evaluations <= 120 < math.comb(14, 3)
+
+
+def test_stops_early_with_a_proved_local_optimum():
+    weights = [0.1 * (i % 7) + 0.01 * i for i in range(30)]
+    question = black_box(30, lambda removed: -1.0 - sum(weights[i] for i in removed))
+    selection = JointSearch(budget=600).run(question, 3)
+    assert question.ffe < 400
+    assert "no single swap" in selection.stop
+    assert question.certificate(selection.removed) == "one-swap-optimal"
+    value, asked = question.log_prob(selection.removed), set(question.scorer.asked)
+    for out in selection.removed:
+        for into in set(range(30)) - set(selection.removed):
+            swapped = frozenset(selection.removed) - {out} | {into}
+            assert swapped in asked
+            assert question.log_prob(swapped) >= value
+
+
+@pytest.mark.parametrize("make", [problem, black_box])
+@pytest.mark.parametrize("budget", [1, 2, 5, 17, 40])
+def test_the_budget_is_kept(make, budget):
+    question = make(12, quadratic(12, 1))
+    selection = JointSearch(budget=budget).run(question, 4)
+    assert question.ffe <= budget
+    assert len(selection.removed) == 4
+    assert f"budget of {budget} " in selection.stop
+
+
+def test_the_budget_is_kept_when_masks_cost_more_than_it_seems():
+    """Whatever a mask costs, the budget is passed by no more than a batch."""
+
+    class Dear(TableScorer):
+        @property
+        def ffe(self):
+            return 1.0 + 2.5 * (len(self.asked) - 1)
+
+    question = jopa.Problem(Dear(30, quadratic(30, 2)))
+    JointSearch(budget=100).run(question, 3)
+    assert 95 < question.ffe <= 100
+
+
+def test_the_budget_is_kept_when_some_calls_cost_more_than_others():
+    class Moody(TableScorer):
+        work = 0.0
+
+        @property
+        def ffe(self):
+            return self.work
+
+        def log_probs(self, keep):
+            scores = super().log_probs(keep)
+            self.work += len(keep) * (1.0 if len(self.asked) % 3 else 0.4)
+            return scores
+
+    for budget in range(20, 40):
+        scorer = Moody(60, quadratic(60, 2))
+        JointSearch(budget=budget).run(jopa.Problem(scorer), 3)
+        assert budget - 2 < scorer.ffe <= budget
+
+
+def test_the_whole_prompt_counts_also_if_it_was_known():
+    question = black_box(30, quadratic(30, 2))
+    question.log_prob()
+    JointSearch(budget=20).run(question, 3)
+    assert question.evaluations == 20
+
+
+def test_time_runs_out():
+    def slow(removed):
+        time.sleep(0.01)
+        return quadratic_40(removed)
+
+    quadratic_40 = quadratic(40, 3)
+    question = black_box(40, slow)
+    selection = JointSearch(budget=10_000, seconds=0.5).run(question, 3)
+    assert 10 < question.evaluations < 100
+    assert selection.stop == "0.5 seconds spent"
+
+
+@pytest.mark.parametrize("limit", [{"budget": 60}, {"budget": 10_000, "seconds": 60.0}], ids=["budget", "time"])
+def test_towards_the_end_units_of_the_best_set_are_shifted(limit, monkeypatch):
+    """Units side by side do the same work, of which six are best; each mask costs a full forward and a second."""
+
+    def hills(removed):
+        near = [min((abs(unit - top) for unit in removed), default=60) for top in (4, 15, 23, 34, 45, 52)]
+        return -1.0 - sum(max(0, 5 - distance) for distance in near)
+
+    scorer = TableScorer(60, hills)
+    clock = SimpleNamespace(perf_counter=lambda: float(len(scorer.asked)))
+    monkeypatch.setattr("jopa.methods.joint.search.time", clock)
+    JointSearch(**limit, batch=1).run(jopa.Problem(scorer), 6)
+    assert len(scorer.asked) == 60
+
+    def best_and_next(spent):
+        asked, units = scorer.asked[:spent], scorer.asked[spent]
+        best = min((units for units in asked if len(units) == 6), key=scorer.log_prob)
+        return set(shifts(best, 60)) - set(asked), scorer.log_prob(units) < scorer.log_prob(best), units
+
+    ends = [best_and_next(spent) for spent in range(36, 60)]
+    assert sum(bool(left) for left, _, _ in ends) > 8
+    assert all(units in left for left, _, units in ends if left)  # once all are known, the search goes on as before
+    assert any(better for _, better, _ in ends)  # and the next are shifts of the new one
+    left, _, units = best_and_next(35)
+    assert left and units not in left
+
+
+def test_shifts_take_half_of_a_round():
+    class Rounds(TableScorer):
+        def log_probs(self, keep):
+            scored = [units for units in self.asked if len(units) == 6]
+            scores = super().log_probs(keep)
+            if scored:
+                known = shifts(min(scored, key=self.log_prob), 60)
+                shifted.append((len(self.asked), sum(units in known for units in self.asked[-len(keep) :]), len(keep)))
+            return scores
+
+    shifted = []
+    JointSearch(budget=60, batch=4).run(jopa.Problem(Rounds(60, quadratic(60, 4))), 6)
+    late = [(n_shifts, n_sets) for asked, n_shifts, n_sets in shifted if asked - n_sets >= 36]
+    assert len(late) > 4
+    assert all(n_shifts == math.ceil(n_sets / 2) for n_shifts, n_sets in late)
+    early = [n_shifts for asked, n_shifts, n_sets in shifted if asked - n_sets < 36]
+    assert sum(early) < len(early)  # by chance
+
+
+def test_the_trace_tells_the_best_so_far():
+    question = problem(12, quadratic(12, 5))
+    selection = JointSearch().run(question, 3)
+    values = [step.log_prob for step in selection.trace]
+    assert values == sorted(values, reverse=True)
+    assert values[-1] == question.log_prob(selection.removed)
+    costs = [step.ffe for step in selection.trace]
+    assert costs == sorted(costs)
+    assert costs[-1] == question.ffe
+    assert selection.trace[-1].evaluations == question.evaluations == len(set(question.scorer.asked))
+    assert len(question.scorer.asked) == question.evaluations
+    assert min(question.log_prob(units) for units in question.scorer.asked if len(units) == 3) == values[-1]
+
+
+def test_the_same_run_gives_the_same_selection():
+    def run(seed):
+        return JointSearch().run(black_box(40, quadratic(40, 4)), 4, seed=seed)
+
+    assert run(1) == run(1) == run(2)
+
+
+def test_all_units_one_unit_and_a_prompt_of_one():
+    assert chosen(JointSearch(), black_box(1, redundant_pair), 1) == {0}
+    assert chosen(JointSearch(), black_box(30, redundant_pair), 30) == set(range(30))
+    question = black_box(30, redundant_pair)
+    assert chosen(JointSearch(), question, 1) == {0}
+    assert question.certificate({0}) == "optimal"
+
+
+def test_equal_scores_and_scores_that_never_move():
+    assert len(chosen(JointSearch(), black_box(40, lambda removed: -1.0), 3)) == 3
+    assert len(chosen(JointSearch(), black_box(40, lambda removed: -1.0 - len(removed)), 3)) == 3
+    assert len(chosen(JointSearch(), problem(12, lambda removed: -1.0), 3)) == 3
+
+
+def test_units_whose_removal_helps_are_left_alone():
+    question = black_box(40, lambda removed: -9.0 + 0.1 * len(removed) - 3.0 * len(removed & {7, 20, 33}))
+    assert chosen(JointSearch(budget=100), question, 3) == {7, 20, 33}
+
+
+def test_nested_sizes_share_one_budget():
+    question = black_box(14, quadratic(14, 8))
+    ks = [3, 1, 2, 4]
+    selections = JointSearch(budget=150).run_nested(question, ks)
+    assert [len(selection.removed) for selection in selections] == ks
+    assert question.ffe <= 150
+    for k, selection in zip(ks, selections, strict=True):
+        scored = [question.log_prob(units) for units in set(question.scorer.asked) if len(units) == k]
+        assert question.log_prob(selection.removed) == min(scored)
+    for k, selection in zip(ks[:3], selections[:3], strict=True):
+        assert frozenset(selection.removed) in best_sets(question.scorer, k)
+
+
+def test_a_long_black_box_prompt_is_searched_fast():
+    """2000 units, of which a pair and two single ones matter: segments, then units."""
+    strong = {101: 2.0, 1500: 1.5, 1503: 1.0}
+    question = black_box(2000, lambda removed: -5.0 - sum(strong.get(unit, 0.0) for unit in removed))
+    began = time.perf_counter()
+    assert chosen(JointSearch(budget=300), question, 3) == set(strong)
+    assert time.perf_counter() - began < 30
+
+
+def test_a_guide_that_knows_nothing_does_no_harm():
+    class Blind(TableScorer):
+        """Looks inside and sees nothing."""
+
+        def gradient_norms(self):
+            return torch.zeros(self.n_units)
+
+        def mask_gradient(self, keep):
+            return torch.zeros(self.n_units)
+
+        def attention_gradient(self, factors):
+            return torch.zeros(self.n_units)
+
+        def relaxed_log_probs(self, factors):
+            raise AssertionError
+
+        def relaxed_gradients(self, factors):
+            raise AssertionError
+
+        def attention(self):
+            raise AssertionError
+
+    scorer = Blind(16, redundant_pair)
+    assert isinstance(scorer, jopa.WhiteBoxScorer)
+    assert chosen(JointSearch(), jopa.Problem(scorer), 3) in best_sets(scorer, 3)
+
+
+class Inside(TableScorer):
+    """60 units that hardly do anything alone. Three do everything together, any two of them a tenth of it; a scorer
+    that looks inside sees the slopes between the corners."""
+
+    strong = (7, 29, 51)
+
+    def __init__(self):
+        super().__init__(60, lambda removed: float(self.between(self.corner(removed))))
+        self.gradients = 0
+
+    def corner(self, removed):
+        factors = torch.ones(60, dtype=torch.double)
+        factors[list(removed)] = 0
+        return factors
+
+    def between(self, factors):
+        gone = 1 - factors[list(self.strong)]
+        pairs = gone[0] * gone[1] + gone[0] * gone[2] + gone[1] * gone[2]
+        return -5.0 - pairs - 7.0 * gone.prod() - 0.02 * (1 - factors).sum()
+
+    @property
+    def ffe(self):
+        return len(self.asked) + 3.0 * self.gradients
+
+    def gradient_norms(self):
+        self.gradients += 1
+        return torch.ones(60)
+
+    def attention_gradient(self, factors):
+        self.gradients += 1
+        factors = factors.double().requires_grad_()
+        (gradient,) = torch.autograd.grad(self.between(factors), factors)
+        return (factors * gradient).detach().float()
+
+    def mask_gradient(self, keep):
+        raise AssertionError
+
+    relaxed_log_probs = relaxed_gradients = mask_gradient
+
+    def attention(self):
+        raise AssertionError
+
+
+def test_what_the_gradient_at_the_best_set_foretells_is_tried_next():
+    class Watched(Inside):
+        def attention_gradient(self, factors):
+            looks.append((len(self.asked), frozenset((factors < 0.1).nonzero()[:, 0].tolist())))
+            assert set(factors.tolist()) == {0.5, float(torch.tensor(math.exp(-5)))}
+            return super().attention_gradient(factors)
+
+    looks = []
+    scorer = Watched()
+    assert isinstance(scorer, jopa.WhiteBoxScorer)
+    JointSearch(budget=60, batch=4).run(jopa.Problem(scorer), 3)
+    n_asked, best = looks[0]
+    assert scorer.log_prob(best) == min(scorer.log_prob(units) for units in scorer.asked[:n_asked] if len(units) == 3)
+    assert any(units & set(Inside.strong) for units in scorer.asked[n_asked : n_asked + 4])
+    assert all(len(set(units)) == 3 for _, units in looks)
+    assert len({units for _, units in looks}) == len(looks)  # never twice at the same set
+
+
+def test_a_model_whose_attention_takes_no_factors_is_searched_without():
+    class Refuses(Inside):
+        def attention_gradient(self, factors):
+            raise jopa.ScoringError("cannot be made weaker")
+
+    scorer = Refuses()
+    question = jopa.Problem(scorer)
+    selection = JointSearch(budget=60).run(question, 3)
+    assert len(set(selection.removed)) == 3
+    assert selection.details == {"without_gradients": "cannot be made weaker"}
+    assert scorer.gradients == 1
+    assert question.ffe > 50
+
+
+def test_sizes_take_turns_at_gradients():
+    scorer = Inside()
+    selections = JointSearch(budget=150).run_nested(jopa.Problem(scorer), [1, 2, 4])
+    assert [len(selection.removed) for selection in selections] == [1, 2, 4]
+    assert scorer.ffe <= 150
+    assert 2 < scorer.gradients < 20
+
+
+class Repeated(TableScorer):
+    """120 units whose three mentions of one word do everything together and nothing by twos. Two more words stand in
+    the answer: one that it says without the prompt as well, and one with more mentions than a set of four has room for.
+    """
+
+    mentions = frozenset({17, 58, 104})
+
+    def __init__(self):
+        super().__init__(120, lambda removed: 0.0)
+
+    def log_probs(self, keep):
+        gone = [frozenset((~mask).nonzero()[:, 0].tolist()) for mask in keep]
+        self.asked += gone
+        said = [-6.0 * (self.mentions <= units) for units in gone]
+        other = [-0.01 * sum(unit % 7 for unit in units) for units in gone]
+        return torch.tensor([[a, b, -1.0] for a, b in zip(said, other, strict=True)])
+
+    def echoes(self):
+        quiet, long = Echo(frozenset({3}), (2,)), Echo(frozenset(range(60, 70)), (1,))
+        return [quiet, long, Echo(self.mentions, (0,))]
+
+
+def test_a_word_that_the_answer_repeats_is_removed_wherever_it_stands():
+    scorer = Repeated()
+    selection = JointSearch(budget=30).run(jopa.Problem(scorer), 4)
+    assert scorer.mentions < set(selection.removed)
+    assert frozenset(range(119)) in scorer.asked  # what the answer owes to the prompt
+    assert scorer.mentions in scorer.asked
+    assert not {frozenset({3}), frozenset(range(60, 70))} & set(scorer.asked)
+    assert selection.trace[-1].ffe <= 30
+    keep_mask = jopa.Problem(scorer).keep_mask
+    deaf = TableScorer(120, lambda removed: float(scorer.log_probs(keep_mask(removed)[None]).sum()))
+    assert not scorer.mentions <= set(JointSearch(budget=30).run(jopa.Problem(deaf), 4).removed)
+
+
+class Alike(TableScorer):
+    """60 units that all do the same; the answer is lost only with nearly all of the prompt."""
+
+    def __init__(self):
+        super().__init__(60, lambda removed: -1.0 - 0.01 * len(removed) - 12.0 * (len(removed) > 50))
+
+
+class AlikeInside(Alike):
+    """Looks inside and sees hardly a difference between them."""
+
+    mask_gradient = relaxed_log_probs = relaxed_gradients = attention = Inside.mask_gradient
+
+    def gradient_norms(self):
+        return torch.linspace(1.0, 0.9, 60)
+
+    def attention_gradient(self, factors):
+        return torch.zeros(60)
+
+
+@pytest.mark.parametrize("kind", [Alike, AlikeInside])
+def test_units_of_a_word_that_the_answer_repeats_are_tried_first(kind):
+    """One with more mentions than units are asked for, which is not removed by itself."""
+    mentions = frozenset({5, 19, 33, 47})
+
+    class Wordy(kind):
+        def echoes(self):
+            return [Echo(mentions, (0,))]
+
+    scorer = Wordy()
+    JointSearch(budget=40).run(jopa.Problem(scorer), 3)
+    first = next(units for units in scorer.asked if len(units) == 3)
+    assert first <= mentions
+    assert mentions not in scorer.asked
+
+
+def test_words_with_many_mentions_do_not_crowd_out_the_rest():
+    words = [frozenset(range(30 * i, 30 * i + 20)) for i in range(6)]
+
+    class Wordy(TableScorer):
+        def echoes(self):
+            return [Echo(units, (0,)) for units in words]
+
+    scorer = Wordy(180, lambda removed: -1.0 - 0.1 * len(removed))
+    JointSearch(budget=40).run(jopa.Problem(scorer), 20)
+    assert [units in scorer.asked for units in words] == [True, True, False, False, False, False]
+
+
+@pytest.mark.parametrize("setting", [{"budget": 0}, {"seconds": 0.0}, {"seconds": math.nan}, {"batch": 0}])
+def test_settings_out_of_range_are_refused(setting):
+    with pytest.raises(jopa.SettingError, match=f"{next(iter(setting))} must be"):
+        JointSearch(**setting)
+
+
+def test_a_budget_is_a_setting():
+    assert JointSearch(batch=3).with_budget(77) == JointSearch(budget=77, batch=3)
+
+
+def test_the_surrogate_gives_back_what_it_was_told_and_is_sure_of_it():
+    from jopa.methods.joint.gaussian_process import fit
+    from jopa.methods.joint.neighbours import set_rows
+
+    sets = [units for size in (1, 2) for units in combinations(range(6), size)]
+    table = quadratic(6, 0)
+    changes = 1.0 + torch.tensor([table(units) for units in sets], dtype=torch.double)
+    masks = set_rows(sets, range(6))
+    surrogate = fit(masks, changes, torch.ones(6, dtype=torch.double))
+    triples = list(combinations(range(6), 3))
+    mean, _ = surrogate._condition(set_rows(triples, range(6)), range(6))
+    truth = 1.0 + torch.tensor([table(units) for units in triples], dtype=torch.double)
+    assert torch.corrcoef(torch.stack([mean, truth]))[0, 1] > 0.95
+    again, _ = surrogate._condition(masks, range(6))
+    assert torch.allclose(again, changes, atol=0.01)
+    assert (surrogate.expected_improvement(masks, range(6), float(changes.min())) < 0.01).all()
+
+
+def test_the_surrogate_half_believes_what_is_foretold():
+    from jopa.methods.joint.gaussian_process import Foretold, fit
+    from jopa.methods.joint.neighbours import set_rows
+
+    scored = [(i,) for i in range(6)] + [(0, 1, 2)]
+    masks = set_rows(scored, range(6))
+    changes = torch.tensor([-0.5, -0.4, -0.3, -0.2, -0.2, -0.1, -2.0], dtype=torch.double)
+    weights = torch.ones(6, dtype=torch.double)
+    larger, smaller = set_rows([(0, 1, 2, 5)], range(6)), set_rows([(0, 2)], range(6))
+    before, _ = fit(masks, changes, weights)._condition(torch.cat([larger, smaller]), range(6))
+    told = Foretold(torch.cat([larger, smaller]), torch.tensor([-6.0, -0.9]).double(), masks[[6, 6]])
+    surrogate = fit(masks, changes, weights, told)
+    after, _ = surrogate._condition(torch.cat([larger, smaller]), range(6))
+    assert -6.0 < after[0] < before[0] - 1
+    assert abs(after[1] + 0.9) < abs(before[1] + 0.9)
+    again, _ = surrogate._condition(masks, range(6))
+    assert torch.allclose(again, changes, atol=0.01)  # what was scored stays certain
+
+
+@pytest.mark.parametrize("box", [black_box, lambda n, table: jopa.Problem(TableWhiteBoxScorer(n, table))])
+def test_no_budget_is_so_small_that_the_whole_prompt_is_removed(box):
+    for budget in range(1, 25):
+        question = box(9, quadratic(9, 3))
+        JointSearch(budget=budget).run(question, 4)
+        assert max(map(len, question.scorer.asked)) < 9, budget
+
+
+def test_a_budget_may_end_before_every_size_had_its_turn():
+    for budget in range(1, 40):
+        question = black_box(40, quadratic(40, 3))
+        selections = JointSearch(budget=budget).run_nested(question, [2, 3, 4])
+        assert [len(set(selection.removed)) for selection in selections] == [2, 3, 4]

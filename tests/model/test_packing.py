@@ -1,0 +1,183 @@
+"""Packed weights: the same products, and a model that is left as it came."""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+import jopa
+from jopa.model.packing import PackedWeights, _PackedLinear, packs
+
+pytestmark = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="this torch has no MKL")
+
+
+def packed_layers(weights: PackedWeights, model: nn.Module) -> int:
+    with weights.at_work():
+        return sum("forward" in vars(module) for module in model.modules())
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_a_torch_with_mkl_has_packed_products_also_if_first_asked_in_inference_mode():
+    packs.cache_clear()
+    random = torch.random.get_rng_state()
+    with torch.inference_mode():
+        assert packs()
+    assert torch.equal(torch.random.get_rng_state(), random)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("n_in", "n_out"), [(1, 1), (7, 5), (64, 50), (576, 192), (130, 1000)])
+def test_products_are_right_for_any_number_of_rows_and_of_threads(n_in, n_out, bias, threads):
+    torch.manual_seed(0)
+    layer = nn.Linear(n_in, n_out, bias=bias)
+    weights = PackedWeights(layer)
+    threads(2)
+    assert packed_layers(weights, layer) == 1
+    exact = copy.deepcopy(layer).double()
+    for n_threads in (1, 2):
+        threads(n_threads)
+        for shape in ((1,), (2,), (31,), (3, 67), (2, 2, 128), (1100,)):
+            inputs = torch.randn(*shape, n_in)
+            with torch.inference_mode(), weights.at_work():
+                outputs = layer(inputs)
+            assert outputs.shape == (*shape, n_out)
+            assert torch.allclose(outputs.double(), exact(inputs.double()), atol=1e-5, rtol=1e-5)
+
+
+def test_inputs_need_not_lie_in_one_piece():
+    layer = nn.Linear(12, 9)
+    inputs = torch.randn(12, 6).t()
+    with torch.inference_mode(), PackedWeights(layer).at_work():
+        outputs = layer(inputs)
+    assert torch.allclose(outputs, layer(inputs), atol=1e-5)
+
+
+def test_a_weight_changed_in_place_or_replaced_is_packed_again():
+    first, second = nn.Linear(8, 8), nn.Linear(8, 8)
+    model = nn.Sequential(first, second)
+    weights, inputs = PackedWeights(model), torch.randn(3, 8)
+
+    def agree() -> bool:
+        with torch.inference_mode(), weights.at_work():
+            outputs = model(inputs)
+        return torch.allclose(outputs, model(inputs), atol=1e-5)
+
+    assert agree()
+    with torch.no_grad():
+        first.weight.mul_(2)
+    assert agree()
+    second.weight = nn.Parameter(torch.randn(8, 8))
+    assert agree()
+    first.bias = nn.Parameter(torch.randn(8))
+    assert agree()
+    first.weight.data = torch.randn(8, 8)
+    assert agree()
+    model.double()
+    inputs = inputs.double()
+    assert packed_layers(weights, model) == 0
+    assert agree()
+
+
+def test_a_packed_weight_replaced_by_an_inference_tensor_is_no_longer_packed():
+    layer = nn.Linear(8, 8)
+    weights = PackedWeights(layer)
+    assert packed_layers(weights, layer) == 1
+    with torch.inference_mode():
+        layer.weight = nn.Parameter(torch.randn(8, 8), requires_grad=False)
+    assert packed_layers(weights, layer) == 0
+
+
+def test_layers_are_their_own_again_after_the_block_whatever_happens_in_it():
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    weights = PackedWeights(model)
+    assert packed_layers(weights, model) == 2
+    with pytest.raises(ZeroDivisionError), weights.at_work():
+        raise ZeroDivisionError
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_what_is_no_plain_float32_layer_is_left_alone():
+    class Doubled(nn.Linear):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(input)
+
+    own = nn.Linear(3, 3)
+    vars(own)["forward"] = lambda inputs: inputs
+    model = nn.ModuleList([Doubled(3, 3), nn.Linear(3, 3).half(), nn.Linear(3, 3).double()])
+    assert packed_layers(PackedWeights(model), model) == 0
+    weights = PackedWeights(own)
+    with torch.inference_mode(), weights.at_work():
+        assert torch.equal(own(torch.ones(3)), torch.ones(3))
+    assert "forward" in vars(own)
+
+
+@pytest.mark.parametrize(
+    ("short", "limit", "n_packed"), [(0, None, 1), (1, None, 0), (0, "max", 1), (0, "5", 1), (0, "4", 0), (1, "5", 0)]
+)
+def test_nothing_is_packed_where_memory_is_short(short, limit, n_packed, monkeypatch, tmp_path):
+    layer = nn.Linear(64, 64)
+    enough = 4 * layer.weight.nbytes
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=enough - short))
+    monkeypatch.setattr("jopa.model.packing._CONTAINER", tmp_path)
+    if limit is not None:
+        (tmp_path / "memory.max").write_text(limit if limit == "max" else f"{int(limit) * enough // 4}\n")
+        (tmp_path / "memory.current").write_text(f"{enough // 4}\n")
+    assert packed_layers(PackedWeights(layer), layer) == n_packed
+
+
+def test_a_copy_packs_for_itself():
+    layer = nn.Linear(5, 4)
+    weights = PackedWeights(layer)
+    packed_layers(weights, layer)
+    other_layer, other = copy.deepcopy((layer, weights))
+    with torch.no_grad():
+        layer.weight.zero_()
+    with torch.inference_mode(), other.at_work():
+        outputs = other_layer(torch.ones(5))
+    assert torch.allclose(outputs, other_layer(torch.ones(5)), atol=1e-6)
+
+
+@pytest.mark.parametrize("removal", ["delete", "zero", "hide"])
+def test_scores_are_those_of_plain_products_and_gradients_have_no_part_in_it(tiny, removal, monkeypatch):
+    prompt = jopa.build_prompt(tiny.tokenizer, "write a story about the doctor and his patient")
+    output = jopa.Output((7, 8, 9, 10), "", (0, 4))
+    keep = ~torch.eye(9, dtype=torch.bool)
+    model = jopa.LanguageModel(copy.deepcopy(tiny.model), tiny.tokenizer)
+    n_linear = sum(type(module) is nn.Linear for module in model.model.modules())
+    assert packed_layers(model.packed, model.model) == n_linear > 0
+    scorer = jopa.ModelScorer(model, prompt, output, removal)
+    scores, gradient = scorer.log_probs(keep), scorer.mask_gradient(keep[0])
+    monkeypatch.setattr("jopa.model.packing.packs", lambda: False)
+    plain_model = jopa.LanguageModel(copy.deepcopy(tiny.model), tiny.tokenizer)
+    plain = jopa.ModelScorer(plain_model, prompt, output, removal)
+    assert packed_layers(plain_model.packed, plain_model.model) == 0
+    assert torch.allclose(scores, plain.log_probs(keep), atol=1e-4, rtol=0)
+    assert torch.allclose(gradient, plain.mask_gradient(keep[0]), atol=1e-4, rtol=1e-4)
+
+
+def test_scores_and_answers_go_through_packed_products_and_gradients_do_not(llama, monkeypatch):
+    multiply, calls = _PackedLinear.__call__, []
+    monkeypatch.setattr(_PackedLinear, "__call__", lambda layer, inputs: calls.append(1) or multiply(layer, inputs))
+    model = jopa.LanguageModel(copy.deepcopy(llama.model), llama.tokenizer)
+    prompt = jopa.build_prompt(model.tokenizer, "write a story about the doctor")
+    scorer = jopa.ModelScorer(model, prompt, jopa.Output((7, 8), "", (0, 2)), "delete")
+    scorer.gradient_norms()
+    assert len(calls) == 0
+    scorer.log_probs(torch.ones(1, 6, dtype=torch.bool))
+    assert len(calls) > 0
+    calls.clear()
+    ids = torch.tensor([prompt.ids])
+    new = model.generate({"input_ids": ids}, max_new_tokens=8)
+    assert len(calls) > 0
+    with torch.no_grad():
+        for token in new:
+            assert int(model.model(input_ids=ids).logits[0, -1].argmax()) == token
+            ids = torch.cat([ids, torch.tensor([[token]])], dim=1)

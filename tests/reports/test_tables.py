@@ -1,0 +1,279 @@
+"""Tables from records: against numbers worked out by hand, and a slow plain bootstrap."""
+
+import csv
+import io
+import math
+import warnings
+
+import numpy as np
+import pytest
+
+from jopa import estimates, tables, typesetting
+from jopa.reports.estimates import bootstrap_intervals, estimate, resampled_counts, trace_value
+from jopa.benchmark.records import read_run
+from synthetic_run import HOSTILE, cell, experiment, failed, write_run
+
+JOPA, RANDOM = (0.2, 0.3, 0.7), (0.5, 0.6, 0.7)
+
+
+@pytest.fixture
+def run_of(tmp_path):
+    """Records to a Run, by way of the files."""
+    return lambda plan, cells: read_run(write_run(tmp_path / "run", plan, cells))
+
+
+def three_by_two(*extra, **more):
+    """Three prompts and two methods, k = 3."""
+    cells = [cell("jopa", f"p{i}", pr=pr, metrics={"kl": 2 * pr}, **more) for i, pr in enumerate(JOPA)]
+    cells += [cell("random", f"p{i}", pr=pr, metrics={"kl": 0.1}, **more) for i, pr in enumerate(RANDOM)]
+    return [*cells, *extra]
+
+
+def number(table, method, key, data="alpaca"):
+    row = next(row for row in table.rows if (row.method, row.data) == (method, data))
+    return row.numbers[[column.key for column in table.columns].index(key)]
+
+
+def test_means_errors_and_bold_as_worked_out_by_hand(run_of):
+    table = tables.faithfulness(run_of(experiment(["jopa", "random"]), three_by_two()), 3)
+    ours, theirs = number(table, "jopa", "pr"), number(table, "random", "pr")
+    assert ours.mean == pytest.approx(0.4)
+    assert ours.spread == pytest.approx(math.sqrt(0.07) / math.sqrt(3))  # deviations −0.2, −0.1, +0.3
+    assert theirs.mean == pytest.approx(0.6)
+    assert theirs.spread == pytest.approx(0.1 / math.sqrt(3))
+    assert (ours.best, theirs.best) == (True, False)
+    assert number(table, "jopa", "kl").mean == pytest.approx(0.8)
+    assert (number(table, "jopa", "kl").best, number(table, "random", "kl").best) == (True, False)  # higher is better
+    assert [row.n for row in table.rows] == [3, 3]
+    text = typesetting.markdown(table)
+    assert "**0.400** ± 0.153" in text
+    assert "| 0.600 ± 0.058 |" in text
+    assert "PR ↓" in text
+    assert "KL ↑" in text
+    assert "k = 3" in text.splitlines()[0]
+
+
+def test_all_of_a_tie_are_bold_to_the_decimals_shown(run_of):
+    cells = [cell("a", pr=0.5), cell("b", pr=0.50004), cell("c", pr=0.501)]
+    table = tables.faithfulness(run_of(experiment(["a", "b", "c"]), cells), 3)
+    assert [number(table, name, "pr").best for name in "abc"] == [True, True, False]
+
+
+def test_a_method_alone_is_not_called_best(run_of):
+    table = tables.faithfulness(run_of(experiment(["a"]), [cell("a"), cell("a", "p2")]), 3)
+    assert not any(entry.best for row in table.rows for entry in row.numbers)
+
+
+def test_each_data_set_and_model_has_its_own_best_and_the_order_of_the_experiment(run_of):
+    cells = [
+        *[cell("b", data="mhc", pr=0.1), cell("a", data="mhc", pr=0.2)],
+        *[cell("b", data="alpaca", pr=0.4), cell("a", data="alpaca", pr=0.3)],
+        *[cell("b", model="big", pr=0.9), cell("a", model="big", pr=0.8)],
+    ]
+    plan = experiment(["a", "b"], models=("tiny", "big"), data=("alpaca", "mhc"))
+    table = tables.faithfulness(run_of(plan, cells), 3)
+    places = [(row.model, row.data, row.method) for row in table.rows]
+    groups = [("tiny", "alpaca"), ("tiny", "mhc"), ("big", "alpaca")]
+    assert places == [(*group, method) for group in groups for method in "ab"]
+    best = [row.numbers[0].best for row in table.rows]
+    assert best == [True, False, False, True, True, False]
+
+
+def slow_interval(differences, resamples, seed):
+    """Plain Python over the same draws: percentiles by linear interpolation between order statistics."""
+    n = len(differences)
+    drawn = np.random.default_rng(seed).integers(n, size=(resamples, n)).tolist()
+    means = sorted(sum(differences[i] for i in row) / n for row in drawn)
+
+    def percentile(share):
+        place = share * (resamples - 1)
+        low = math.floor(place)
+        return means[low] + (place - low) * (means[min(low + 1, resamples - 1)] - means[low])
+
+    return percentile(0.025), percentile(0.975)
+
+
+def test_the_bootstrap_equals_a_plain_loop_over_the_same_resamples():
+    differences = np.random.default_rng(3).normal(0.3, 1.0, size=(17, 2))
+    fast = bootstrap_intervals(differences, resamples=2000, seed=5)
+    for column in (0, 1):
+        assert fast[column] == pytest.approx(slow_interval(differences[:, column].tolist(), 2000, 5), abs=1e-12)
+
+
+def test_resamples_in_pieces_are_whole(monkeypatch):
+    monkeypatch.setattr(estimates, "_AT_ONCE", 40)
+    pieces = list(resampled_counts(9, resamples=10, seed=1))
+    assert [len(piece) for piece in pieces] == [4, 4, 2]
+    assert (np.concatenate(pieces).sum(axis=1) == 9).all()
+
+
+def test_differences_are_paired_and_marked_by_what_is_faithful(run_of):
+    cells = [
+        *[cell("jopa", f"p{i}", pr=0.1 * i + 0.1, metrics={"kl": 0.1 * i}) for i in range(6)],
+        *[cell("worse", f"p{i}", pr=0.1 * i + 0.3 + 0.01 * i, metrics={"kl": 0.1 * i - 0.2}) for i in range(6)],
+        *[cell("better", f"p{i}", pr=0.1 * i + 0.05, metrics={"kl": 0.1 * i + 0.3}) for i in range(6)],
+        *[cell("equal", f"p{i}", pr=0.1 * i + 0.1 + 0.05 * (-1) ** i, metrics={"kl": 0.1 * i}) for i in range(6)],
+    ]
+    table = tables.differences(run_of(experiment(["jopa", "worse", "better", "equal"]), cells), 3)
+    assert [row.method for row in table.rows] == ["worse", "better", "equal"]
+    worse = number(table, "worse", "pr")
+    assert worse.mean == pytest.approx(0.2 + 0.01 * 2.5)
+    assert (worse.low, worse.high) == pytest.approx(slow_interval([0.2 + 0.01 * i for i in range(6)], 10_000, 0))
+    marks = {(m, key): number(table, m, key).mark for m in ("worse", "better", "equal") for key in ("pr", "kl")}
+    assert marks["worse", "pr"] == marks["worse", "kl"] == typesetting.LESS
+    assert marks["better", "pr"] == marks["better", "kl"] == typesetting.MORE
+    assert marks["equal", "pr"] == marks["equal", "kl"] == ""
+    assert number(table, "better", "kl").mean == pytest.approx(0.3)  # no spread at all: the interval is a point
+    assert number(table, "better", "kl").low == pytest.approx(0.3)
+
+
+def test_only_prompts_that_every_method_finished_enter_the_means(run_of):
+    cells = [*three_by_two()[:-1], failed("random", "p2")]
+    run = run_of(experiment(["jopa", "random"]), cells)
+    table = tables.faithfulness(run, 3)
+    assert number(table, "jopa", "pr").mean == pytest.approx(0.25)
+    assert number(table, "random", "pr").mean == pytest.approx(0.55)
+    assert [row.n for row in table.rows] == [2, 2]
+    assert any("2 of 3 prompts" in note and "random 1 (1 failed)" in note for note in table.notes)
+
+
+def test_a_method_that_failed_everywhere_has_dashes_and_narrows_nothing(run_of):
+    run = run_of(experiment(["jopa", "random", "none"]), three_by_two(*(failed("none", f"p{i}") for i in range(3))))
+    table = tables.faithfulness(run, 3)
+    assert number(table, "jopa", "pr").mean == pytest.approx(0.4)
+    assert number(table, "none", "pr") is None
+    assert "| none | 0 | — |" in typesetting.markdown(table)
+    assert any("none 3 (3 failed)" in note for note in table.notes)
+    assert [row.method for row in tables.differences(run, 3).rows] == ["random"]
+
+
+def test_a_method_that_has_hardly_begun_narrows_nothing_and_is_never_best(run_of):
+    table = tables.faithfulness(
+        run_of(experiment(["jopa", "random", "new"]), three_by_two(cell("new", "p0", pr=0.01))), 3
+    )
+    row = next(row for row in table.rows if row.method == "new")
+    assert row.partial
+    assert row.n == 1
+    assert number(table, "jopa", "pr").mean == pytest.approx(0.4)
+    assert number(table, "jopa", "pr").best
+    assert not number(table, "new", "pr").best
+    assert "new †" in typesetting.markdown(table)
+    assert any(note.startswith("†") for note in table.notes)
+
+
+def test_seeds_are_averaged_before_prompts(run_of):
+    cells = [
+        *[cell("a", "p0", seed=0, pr=0.2), cell("a", "p0", seed=1, pr=0.4)],
+        *[cell("a", "p1", seed=0, pr=0.6), cell("a", "p1", seed=1, pr=1.0)],
+        *[cell("b", "p0", seed=0, pr=0.5), cell("b", "p1", seed=0, pr=0.7)],  # needs no second seed
+    ]
+    run = run_of(experiment(["a", "b"], seeds=(0, 1)), cells)
+    ours = number(tables.faithfulness(run, 3), "a", "pr")
+    assert ours.mean == pytest.approx(0.55)
+    assert ours.spread == pytest.approx(abs(0.3 - 0.8) / 2)  # of two values: |difference| / 2
+    assert ours.n == 2
+    over_seeds = tables.seeds(run, 3)
+    assert [row.method for row in over_seeds.rows] == ["a"]
+    found = number(over_seeds, "a", "pr")
+    assert found.mean == pytest.approx((0.4 + 0.7) / 2)
+    assert found.spread == pytest.approx(abs(0.4 - 0.7) / math.sqrt(2))
+    assert found.n == 2
+
+
+def test_a_prompt_that_lacks_one_seed_is_left_out(run_of):
+    cells = [
+        *[cell("a", "p0", seed=0, pr=0.2), cell("a", "p0", seed=1, pr=0.4)],
+        *[cell("a", "p1", seed=0, pr=0.6), failed("a", "p1", seed=1)],
+    ]
+    run = run_of(experiment(["a"], seeds=(0, 1)), cells)
+    assert number(tables.faithfulness(run, 3), "a", "pr").mean == pytest.approx(0.3)
+    assert number(tables.seeds(run, 3), "a", "pr").mean == pytest.approx(0.3)
+
+
+def test_a_single_prompt_has_no_error_and_no_interval(run_of):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = tables.all_tables(run_of(experiment(["jopa", "random"]), [cell("jopa"), cell("random", pr=0.6)]))
+        texts = [form(t) for t in found for form in (typesetting.markdown, typesetting.csv_text, typesetting.latex)]
+    assert [table.stem for table in found] == ["faithfulness-k3", "differences-k3", "cost"]
+    assert "**0.500** ± —" in texts[0]
+    assert "+0.100 [—]" in texts[3].replace("\\", "")
+
+
+def test_no_metric_no_column_and_a_missing_one_is_told(run_of):
+    without = [cell("a", f"p{i}", metrics={"sentence_bert": None}) for i in range(3)]
+    table = tables.faithfulness(run_of(experiment(["a"]), without), 3)
+    assert "sentence_bert" not in [column.key for column in table.columns]
+    table = tables.faithfulness(run_of(experiment(["a"]), [*without[:2], cell("a", "p2", pr=0.9)]), 3)
+    assert number(table, "a", "sentence_bert").n == 1
+    assert number(table, "a", "pr").n == 3
+    assert any("lack a metric" in note for note in table.notes)
+
+
+def test_a_search_that_answered_several_k_costs_once(run_of):
+    shared = [cell("a", f"p{i}", k=k, ks=[1, 2], seconds=2.0 + 2 * i, evaluations=7) for i in (0, 1) for k in (1, 2)]
+    alone = [cell("b", f"p{i}", k=k, ks=[k], seconds=float(k)) for i in (0, 1) for k in (1, 2)]
+    table = tables.cost(run_of(experiment(["a", "b"], ks=(1, 2)), shared + alone))
+    assert [row.method for row in table.rows] == ["a, all k at once", "b, k = 1", "b, k = 2"]
+    seconds = [row.numbers[0] for row in table.rows]
+    assert [(entry.mean, entry.n) for entry in seconds] == [(3.0, 2), (1.0, 2), (2.0, 2)]
+    assert seconds[0].spread == pytest.approx(1.0)
+    assert not any(entry.best for row in table.rows for entry in row.numbers)
+
+
+def test_iterations_read_the_trace_and_an_ended_search_keeps_its_value(run_of):
+    long = [[0, -1.0, 1, 1.0], [1, -2.0, 2, 2.0], [4, -3.0, 3, 3.0], [12, -9.0, 4, 4.0]]
+    short = [[0, -1.0, 1, 1.0], [3, -4.0, 2, 2.0]]
+    cells = [cell("long", trace=long), cell("short", trace=short), cell("none"), failed("none", "p2")]
+    table = tables.iterations(run_of(experiment(["long", "short", "none"]), cells), 3)
+    assert [column.title for column in table.columns] == ["1", "5", "10"]
+    assert {row.method: [entry.mean for entry in row.numbers] for row in table.rows} == {
+        "long": [-2.0, -3.0, -3.0],
+        "short": [-1.0, -4.0, -4.0],
+    }
+    assert number(table, "long", "iteration_1").best
+    assert number(table, "short", "iteration_10").best
+
+
+def test_the_value_before_the_first_step_is_unknown():
+    trace = [[2, -1.0, 5, 3.0], [4, -2.0, 6, 4.0]]
+    assert [trace_value(trace, at) for at in (1, 2, 3, 4, 99)] == [None, -1.0, -1.0, -2.0, -2.0]
+    assert trace_value(trace, 5, column=2) == -1.0
+
+
+def test_estimate_of_nothing_and_of_one():
+    assert estimate([]) is None
+    assert estimate([0.5]) == (0.5, None, 1)
+
+
+def test_csv_gives_back_every_number(run_of):
+    table = tables.faithfulness(run_of(experiment(["jopa", "random"]), three_by_two()), 3)
+    lines = list(csv.DictReader(io.StringIO(typesetting.csv_text(table))))
+    line = next(item for item in lines if (item["method"], item["column"]) == ("jopa", "pr"))
+    assert float(line["mean"]) == number(table, "jopa", "pr").mean
+    assert float(line["standard_error"]) == number(table, "jopa", "pr").spread
+    assert (line["n"], line["best"], line["better"]) == ("3", "1", "lower")
+    assert len(lines) == 2 * len(table.columns)
+
+
+@pytest.mark.parametrize("label", [HOSTILE, "a|b", "50% & more_of $it$ \\ {x}", "two\nlines"])
+def test_names_break_no_form(run_of, label):
+    run = run_of(experiment(["jopa", label]), [cell("jopa"), cell(label), cell("jopa", "p2"), cell(label, "p2")])
+    for table in tables.all_tables(run):
+        rows = [line for line in typesetting.markdown(table).splitlines() if line.startswith("|")]
+        assert {line.replace("\\|", "").count("|") for line in rows} == {len(table.columns) + 4}
+        body = typesetting.latex(table).split("\\midrule", 1)[1].split("\\bottomrule")[0].splitlines()
+        rows = [line for line in body if " & " in line.replace("\\&", "")]
+        assert len(rows) == len(table.rows)
+        assert all(line.endswith(" \\\\") for line in rows)
+        assert {line.replace("\\&", "").count("&") for line in rows} == {len(table.columns) + 2}
+        read = list(csv.DictReader(io.StringIO(typesetting.csv_text(table))))
+        assert label in {line["method"] for line in read}
+
+
+def test_latex_escapes_what_it_must():
+    escaped = typesetting._latex("a_b & 5 % {x} $y$ #1 ~ ^ \\end ↓ ± −1")
+    assert escaped == (
+        r"a\_b \& 5 \% \{x\} \$y\$ \#1 \textasciitilde{} \textasciicircum{} \textbackslash{}end "
+        r"$\downarrow$ $\pm$ $-$1"
+    )

@@ -1,0 +1,425 @@
+"""The web page in a real browser, with a tiny model behind it; no request may leave this machine."""
+
+import json
+import queue
+import shutil
+import threading
+import time
+from urllib.parse import urlsplit
+
+import pytest
+
+import jopa
+from jopa import app
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
+playwright = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("gradio")
+
+PROMPT = "write a story about the doctor and his patient in rain"
+HOSTILE = "doctor <img src=x onerror=window.hacked=1> <script>window.hacked=2</script> patient"
+KEEP_WORDS = """
+window.said = [];
+document.addEventListener("DOMContentLoaded", () => {
+  const status = document.getElementById("status");
+  const keep = (changes) => changes.forEach(({ addedNodes }) => addedNodes.forEach((n) => window.said.push(n.data)));
+  new MutationObserver(keep).observe(status, { childList: true });
+});
+"""
+PATIENCE = 60_000
+"""Milliseconds after which a page counts as hung; 20 seconds were once too few."""
+
+WEAK = """
+() => {
+  const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+  const numbers = (colour) => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  const light = (colour) => {
+    const [r, g, b] = numbers(colour).map((v) => linear(v / 255));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const weak = (one) => {
+    if (![...one.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim())) return false;
+    if (one.closest("option, :disabled") || !one.checkVisibility()) return false;
+    let behind = one;
+    while (behind !== document.body && numbers(getComputedStyle(behind).backgroundColor)[3] === 0)
+      behind = behind.parentElement;
+    const both = [light(getComputedStyle(one).color), light(getComputedStyle(behind).backgroundColor)];
+    return (Math.max(...both) + 0.05) / (Math.min(...both) + 0.05) < 4.5;
+  };
+  return [...document.querySelectorAll("main *")].filter(weak).map((one) => one.outerHTML.slice(0, 90));
+}
+"""
+"""Elements whose text has less contrast than WCAG 2.2 asks of small text (4.5 : 1)."""
+
+
+def serving(model, **settings) -> str:
+    """The address of the page, served from a thread as `jopa serve` serves it."""
+    ready: queue.Queue[str] = queue.Queue()
+    settings |= {"port": 0, "on_ready": ready.put}
+    threading.Thread(target=app.serve, args=(lambda: model,), kwargs=settings, daemon=True).start()
+    return ready.get(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def url(llama):
+    return serving(llama)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser, url):
+    """Opens the page; afterwards, no request has tried to leave and no script has failed."""
+    left, errors, contexts = [], [], []
+
+    def route(request_route):
+        address = urlsplit(request_route.request.url)
+        if address.hostname != "127.0.0.1":
+            left.append(address.geturl())
+            request_route.abort()
+        else:
+            request_route.continue_()
+
+    def open_(width=1280, height=800, fragment="", url=url, **settings):
+        context = browser.new_context(viewport={"width": width, "height": height}, **settings)
+        contexts.append(context)
+        context.add_init_script(KEEP_WORDS)
+        context.route("**/*", route)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda words: errors.append(words.text) if words.type == "error" else None)
+        page.goto(url + fragment)
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert left == []
+    assert errors == []
+
+
+def ask(page, prompt=PROMPT, length=12):
+    page.evaluate("document.querySelector('.settings').open = true")
+    page.fill("#length", str(length))
+    page.fill("#prompt", prompt)
+    page.click("#go")
+
+
+def wait_for(page, words):
+    playwright.expect(page.locator("#status")).to_contain_text(words, timeout=PATIENCE)
+
+
+def taken_out(page):
+    return [int(unit.get_attribute("data-unit")) for unit in page.query_selector_all("#units [aria-pressed=true]")]
+
+
+def json_of(page):
+    with page.expect_download() as download:
+        page.click("#json")
+    return json.loads(download.value.path().read_text())
+
+
+def test_from_a_typed_prompt_to_the_final_picture(open_page, llama):
+    page = open_page()
+    ask(page)
+    wait_for(page, "Done.")
+    a = jopa.explain(PROMPT, k=3, model=llama, unit="word", max_new_tokens=12)
+    assert sorted(taken_out(page)) == sorted(a.removed)
+    assert page.locator("#units button").count() == len(PROMPT.split())
+    assert page.locator("#units sup").all_inner_texts() == [str(a.removed.index(i) + 1) for i in sorted(a.removed)]
+    said = page.locator("#outputs .scroll")
+    assert said.nth(0).text_content() == a.output
+    assert said.nth(1).text_content() == a.counterfactual_output
+    assert page.locator("#verdict bdi").count() == 3
+    assert page.locator("#effects tbody tr").count() == 3
+    assert page.locator("#curve polyline").get_attribute("points").count(",") >= 2
+    curve = page.locator("#curve svg").get_attribute("aria-label")
+    assert f"down to {a.log_prob_removed:.2f}".replace("-", "−") in curve
+    words = page.evaluate("window.said")
+    assert any("writes its answer" in line for line in words)
+    assert any("Searching" in line for line in words)
+    assert json_of(page)["removed"] == list(a.removed)
+
+
+def test_a_unit_is_put_back_with_the_keyboard_and_all_of_it_restored(open_page):
+    page = open_page()
+    ask(page)
+    wait_for(page, "Done.")
+    found, before = taken_out(page), page.inner_text("#verdict")
+    page.focus("#units button[tabindex='0']")
+    for _ in range(min(found)):
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("Space")
+    assert taken_out(page) == sorted(found)[1:]
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    wait_for(page, "Done. Press more units")
+    record = json_of(page)
+    assert record["method"]["name"] == "by-hand"
+    assert sorted(record["removed"]) == sorted(found)[1:]
+    assert page.inner_text("#verdict") != before
+    page.click("#back")
+    assert sorted(taken_out(page)) == sorted(found)
+    assert page.inner_text("#verdict") == before
+    for unit in found:
+        page.click(f"#units [data-unit='{unit}']")
+    wait_for(page, "Nothing is taken out")
+
+
+def test_a_part_of_the_answer_is_selected_with_the_mouse(open_page):
+    page = open_page()
+    ask(page)
+    wait_for(page, "Done.")
+    whole = json_of(page)
+    answer = page.locator("#outputs .scroll").first.bounding_box()
+    y = answer["y"] + 14
+    page.mouse.move(answer["x"] + 4, y)
+    page.mouse.down()
+    page.mouse.move(answer["x"] + 90, y, steps=4)
+    page.mouse.up()
+    chosen = page.evaluate("document.getSelection().toString()")
+    page.click("#part-go")
+    wait_for(page, "Done.")
+    record = json_of(page)
+    start, end = record["output"]["target"]
+    assert start == 0
+    assert 0 < end < len(whole["output"]["ids"])
+    assert record["output"]["ids"] == whole["output"]["ids"]  # the same answer, not a new one
+    covered = " ".join(record["output"]["text"].split()[:end])
+    assert covered.startswith(chosen.strip())
+    assert len(covered.split()) == len(chosen.split())
+    assert f"tokens {start}:{end}" in page.inner_text("#verdict")
+
+
+def test_a_blank_selected_behind_a_word_does_not_take_the_next_word_in(open_page):
+    page = open_page()
+    ask(page)
+    wait_for(page, "Done.")
+    words = json_of(page)["output"]["text"].split()
+    # What differs between the two answers stands in pieces of its own; wherever they end, here one ends with the word.
+    page.evaluate(
+        """n => {
+            const answer = document.querySelector("#outputs .scroll");
+            const first = document.createTreeWalker(answer, NodeFilter.SHOW_TEXT).nextNode();
+            if (n < first.length) first.splitText(n);
+        }""",
+        len(words[0]),
+    )
+    for selected in (words[0], f"{words[0]} ", f"{words[0]} {words[1][:1]}"):
+        page.evaluate(
+            """n => {
+                const answer = document.querySelector("#outputs .scroll");
+                const pieces = document.createTreeWalker(answer, NodeFilter.SHOW_TEXT);
+                const first = pieces.nextNode();
+                while (n > pieces.currentNode.length) {
+                    n -= pieces.currentNode.length;
+                    pieces.nextNode();
+                }
+                document.getSelection().setBaseAndExtent(first, 0, pieces.currentNode, n);
+            }""",
+            len(selected),
+        )
+        expected = words[0] if selected.strip() == words[0] else f"{words[0]} {words[1]}"
+        page.wait_for_function(
+            "text => document.querySelector('#part-go').textContent.includes(text)", arg=f"“{expected}”"
+        )
+
+
+def test_two_methods_compared_and_the_report_downloaded(open_page):
+    page = open_page()
+    page.select_option("#method", "greedy")
+    page.select_option("#other", "ablation")
+    ask(page)
+    wait_for(page, "Done.")
+    assert page.locator("#table tbody tr").count() == 2
+    assert page.locator("#curve polyline").count() == 2
+    assert [item["method"]["name"] for item in json_of(page)["comparison"]] == ["greedy", "ablation"]
+    page.click("#which button >> nth=1")
+    assert page.locator("#which button").nth(1).get_attribute("aria-pressed") == "true"
+    with page.expect_download() as download:
+        page.click("#html")
+    report = download.value.path().read_text()
+    assert report.startswith("<!DOCTYPE html>")
+    assert "2 methods, one output" in report
+
+
+def test_of_two_methods_one_may_refuse(open_page):
+    page = open_page()
+    page.select_option("#method", "exhaustive")
+    page.select_option("#other", "ablation")
+    page.fill("#k", "4")
+    ask(page, "one two three four five six seven eight nine ten " * 4)
+    wait_for(page, "Done, but not by exhaustive: C(40, 4)")
+    assert "bad" in page.get_attribute("#status", "class")
+    assert json_of(page)["method"]["name"] == "ablation"
+    assert page.locator("#curve polyline").count() == 1
+
+
+def test_a_link_brings_the_question_along(open_page, browser):
+    page = open_page(permissions=["clipboard-read", "clipboard-write"])
+    page.select_option("#unit", "token")
+    page.fill("#k", "2")
+    ask(page, PROMPT + " #&?=%")
+    wait_for(page, "Done.")
+    page.click("#copy")
+    wait_for(page, "The link is in the clipboard")
+    link = page.evaluate("navigator.clipboard.readText()")
+    again = open_page(fragment="#" + link.partition("#")[2])
+    values = {name: again.input_value(f"#{name}") for name in ("prompt", "k", "unit", "length")}
+    assert values == {"prompt": PROMPT + " #&?=%", "k": "2", "unit": "token", "length": "12"}
+    strange = open_page(fragment="#k=%3Cimg%20src%3Dx%3E&unit=%22onclick&stage=x&prompt=%3Cimg src=x onerror=hacked=1>")
+    assert strange.input_value("#unit") == "word"
+    assert strange.evaluate("window.hacked") is None
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        (HOSTILE, "Done."),
+        ("x " * 10_000, "the prompt has 20,000 characters and this page takes at most 4,000"),
+        ("   \n  ", "the prompt is empty"),
+        ("😀😀 👩‍👩‍👧 🏳️‍🌈 😀", "the model's output is empty"),  # to this model they are all one unknown word
+    ],
+    ids=["markup", "20 000 characters", "only spaces", "only emoji"],
+)
+def test_a_hostile_prompt_is_shown_or_refused(open_page, prompt, words):
+    page = open_page()
+    ask(page, prompt)
+    wait_for(page, words)
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("main img, main script:not([type])").count() == 0
+    ask(page)  # the server is well
+    playwright.expect(page.locator("#units")).to_contain_text("doctor and")
+    wait_for(page, "Done.")
+
+
+def test_ten_at_once_each_get_their_own(open_page):
+    colours = "write story about doctor patient rain green birds time day".split()
+    pages = [open_page() for _ in colours]
+    for page, word in zip(pages, colours, strict=True):
+        ask(page, f"please tell me of {word} and {word} number <{word}>")
+    for page, word in zip(pages, colours, strict=True):
+        wait_for(page, "Done.")
+        text = page.inner_text("#units")
+        assert text.count(word) == 3
+        assert not any(other in text for other in set(colours) - {word})
+        assert json_of(page)["prompt"]["text"].endswith(f"<{word}>")
+    waited = [line for page in pages for line in page.evaluate("window.said") if line.startswith("Waiting")]
+    assert any("before you" in line for line in waited)
+
+
+def test_stop_really_stops_the_model(open_page, llama):
+    forwards = []
+
+    def slow(*_):
+        forwards.append(time.monotonic())
+        time.sleep(0.03)
+
+    page = open_page()
+    hook = llama.model.register_forward_pre_hook(slow)
+    try:
+        page.select_option("#method", "shapley")
+        ask(page, length=60)
+        wait_for(page, "Searching")
+        page.click("#stop")
+        wait_for(page, "Stopped.")
+        deadline = time.monotonic() + 10
+        while time.monotonic() - forwards[-1] < 0.7:
+            assert time.monotonic() < deadline, "the model is still at work"
+            time.sleep(0.1)
+        assert page.locator("#stop").is_hidden()
+    finally:
+        hook.remove()
+    assert not llama.model._forward_pre_hooks
+    page.select_option("#method", "greedy")
+    ask(page)
+    wait_for(page, "Done.")
+
+
+def test_behind_a_password_everything_works(open_page, llama):
+    url = serving(llama, password="open sesame")
+    page = open_page(url=url, http_credentials={"username": "me", "password": "open sesame"})
+    ask(page)
+    wait_for(page, "Done.")
+
+
+def test_who_leaves_the_queue_is_not_served(open_page, llama, monkeypatch):
+    served = []
+
+    def build_prompt(tokenizer, prompt, **settings):
+        served.append(prompt)
+        return jopa.build_prompt(tokenizer, prompt, **settings)
+
+    monkeypatch.setattr("jopa.web.service.build_prompt", build_prompt)
+    may_go_on = threading.Event()
+    may_go_on.set()
+
+    def slow(*_):
+        time.sleep(0.03)
+        may_go_on.wait(PATIENCE / 1000)
+
+    hook = llama.model.register_forward_pre_hook(slow)
+    try:
+        first, second = open_page(), open_page()
+        first.select_option("#method", "shapley")
+        ask(first, length=60)
+        wait_for(first, "Searching")
+        may_go_on.clear()
+        ask(second, "green birds upon time")
+        wait_for(second, "Waiting")
+        second.close()
+        time.sleep(2.5)  # the server hears of it when it tells the next position, every second
+        first.click("#stop")
+    finally:
+        may_go_on.set()
+        hook.remove()
+    first.select_option("#method", "greedy")
+    ask(first)
+    wait_for(first, "Done.")
+    assert served == [PROMPT, PROMPT]
+
+
+def test_a_closed_tab_stops_the_model(open_page, llama):
+    forwards = []
+
+    def slow(*_):
+        forwards.append(time.monotonic())
+        time.sleep(0.03)
+
+    page = open_page()
+    hook = llama.model.register_forward_pre_hook(slow)
+    try:
+        page.select_option("#method", "shapley")
+        ask(page, length=60)
+        wait_for(page, "Searching")
+        page.close()
+        deadline = time.monotonic() + 10
+        while time.monotonic() - forwards[-1] < 0.7:
+            assert time.monotonic() < deadline, "the model is still at work"
+            time.sleep(0.1)
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_need_not_scroll_sideways(open_page, scheme):
+    page = open_page(width=390, height=844, color_scheme=scheme)
+    page.select_option("#other", "greedy")
+    ask(page, PROMPT + " supercalifragilisticexpialidocious" * 3)
+    wait_for(page, "Done.")
+    page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.evaluate(WEAK) == []
