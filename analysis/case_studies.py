@@ -29,7 +29,7 @@ from jopa.model.loading import load
 from jopa.model.language_model import LanguageModel
 from jopa.prompt.building import build_prompt
 from jopa.benchmark.records import Record, Run, cell_key, read_run
-from jopa.scoring.protocols import Output
+from jopa.prompt.output import Output
 from jopa.reports.wording import nats, unit_name
 
 JOINT, ALONE, PAPER = "jopa", "ablation", "jopa-paper"

@@ -38,7 +38,7 @@ from jopa.methods.paper_search import PaperSearch
 from jopa.methods.surrogate import ContextCite, Interactions
 from jopa.problem import Method, Problem, RankingMethod, top_units
 from jopa.prompt.building import Prompt
-from jopa.scoring.protocols import Output
+from jopa.prompt.output import Output
 
 LENGTHS = {"short": (14, 20), "long": (80, 150), "xlong": (400, 700)}
 """Units of a prompt."""

@@ -19,7 +19,8 @@ from jopa.model.language_model import LanguageModel
 from jopa.scoring.model_scorer import ModelScorer
 from jopa.problem import Method, Problem, Selection
 from jopa.prompt.building import Prompt, Unit, build_prompt
-from jopa.scoring.protocols import Output, Scorer, TextScorer, WhiteBoxScorer
+from jopa.prompt.output import Output
+from jopa.scoring.protocols import Scorer, TextScorer, WhiteBoxScorer
 
 __all__ = [
     "METHODS",

@@ -41,7 +41,7 @@ from jopa.model.language_model import LanguageModel, versions
 from jopa.scoring.model_scorer import ModelScorer
 from jopa.problem import Problem
 from jopa.prompt.building import Message, Unit, build_prompt
-from jopa.scoring.protocols import Output
+from jopa.prompt.output import Output
 from jopa.prompt.segmentation import Span, sentences
 
 SCHEMA = 1

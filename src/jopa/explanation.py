@@ -23,7 +23,7 @@ from jopa.scoring.model_scorer import ModelScorer
 from jopa.problem import Method, NestedMethod, OnBest, Problem, RankingMethod, Selection, joint_effects, top_units
 from jopa.scoring.profile import Profile
 from jopa.prompt.building import Message, Prompt, build_prompt
-from jopa.scoring.protocols import Output
+from jopa.prompt.output import Output
 from jopa.prompt.segmentation import Span
 
 OnProfile = Callable[[Profile], None]

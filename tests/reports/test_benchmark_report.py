@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 import jopa
-from jopa import benchmark_report
+from jopa.reports import benchmark_report
 from jopa.reports.benchmark_report import chosen_prompts, joined, slug, write_report
 from jopa.errors import InputFileError
 from jopa.benchmark.records import cell_key, read_run

@@ -30,7 +30,7 @@ from jopa.problem import Method, NestedMethod, Problem, RankingMethod, Selection
 from jopa.prompt.building import Prompt, build_prompt
 from jopa.benchmark.records import SCHEMA, CellKey, Record, encoded
 from jopa.scoring.batch_input import Runner
-from jopa.scoring.protocols import Output
+from jopa.prompt.output import Output
 from jopa.evaluation.sentence_bert import SentenceBert
 
 

@@ -22,7 +22,7 @@ def serve(
     debug: Debug = False,
 ) -> None:
     """Open the web page: type a prompt, watch the search, take units out and put them back."""
-    from jopa import app as page
+    from jopa.web import server as page
     from jopa.model.loading import load
 
     page.serve(

@@ -37,7 +37,7 @@ from jopa.model.language_model import LanguageModel, versions
 from jopa.scoring.model_scorer import ModelScorer
 from jopa.problem import Problem
 from jopa.prompt.building import Prompt, build_prompt
-from jopa.scoring.protocols import Output
+from jopa.prompt.output import Output
 
 SCHEMA = 1
 WINDOW = 10

@@ -19,7 +19,7 @@ from jopa.evaluation.metrics import METRICS, kl, kl_chosen, log_likelihood, prob
 from jopa.model.language_model import LanguageModel
 from jopa.scoring.model_scorer import ModelScorer
 from jopa.prompt.building import Prompt
-from jopa.scoring.protocols import Output
+from jopa.prompt.output import Output
 from jopa.evaluation.sentence_bert import SentenceBert
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from jopa.errors import PromptError, SettingError
 from jopa.model.language_model import LanguageModel
 from jopa.prompt.building import Prompt
-from jopa.scoring.protocols import Output
+from jopa.prompt.output import Output
 from jopa.prompt.segmentation import Span
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jopa import typesetting
+from jopa.reports import typesetting
 from jopa.attribution import Attribution
 from jopa.reports.drawing import save
 from jopa.errors import InputFileError

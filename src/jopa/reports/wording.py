@@ -110,7 +110,7 @@ def environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("jopa"),
+        loader=PackageLoader("jopa.reports"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

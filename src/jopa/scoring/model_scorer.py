@@ -17,7 +17,7 @@ from jopa.scoring.forward import Work
 from jopa.scoring.masking import MaskedForward
 from jopa.model.language_model import LanguageModel
 from jopa.scoring.batch_input import Runner, without_gradients
-from jopa.scoring.protocols import Output
+from jopa.prompt.output import Output
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int

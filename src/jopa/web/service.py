@@ -38,7 +38,7 @@ from jopa.model.language_model import LanguageModel
 from jopa.problem import Best, Method
 from jopa.prompt.building import Prompt, build_prompt
 from jopa.reports.attribution_html import comparison_html, comparison_table_html, parts_html, to_html
-from jopa.scoring.protocols import Output
+from jopa.prompt.output import Output
 from jopa.web.requests import Asked, Limits, read_request
 from jopa.reports.wording import unit_name, visible
 

@@ -1,0 +1,1 @@
+"""Prompts to explain: the named data sets and any JSONL file."""

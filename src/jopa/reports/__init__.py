@@ -1,0 +1,4 @@
+"""What people read: terminal, HTML, tables, figures and the gallery.
+
+Never runs a model.
+"""
