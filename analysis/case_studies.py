@@ -23,17 +23,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from jopa.evaluation.regeneration import Evaluation, Evaluator
-from jopa.reports.gallery import escaped, extremes, quote
-from jopa.model.loading import load
-from jopa.model.language_model import LanguageModel
-from jopa.prompt.building import build_prompt
 from jopa.benchmark.records import Record, Run, cell_key, read_run
+from jopa.evaluation.regeneration import Evaluation, Evaluator
+from jopa.model.language_model import LanguageModel
+from jopa.model.loading import load
+from jopa.prompt.building import build_prompt
 from jopa.prompt.output import Output
+from jopa.reports.gallery import escaped, extremes, quote
 from jopa.reports.wording import nats, unit_name
 
-JOINT, ALONE, PAPER = "jopa", "ablation", "jopa-paper"
-NAMES = {JOINT: "jopa", ALONE: "leave-one-out", PAPER: "jopa-paper"}
+JOINT, ALONE, PAPER = "joint", "ablation", "jopa"
+NAMES = {JOINT: "joint", ALONE: "leave-one-out", PAPER: "jopa"}
 ROUNDING = 1e-3
 """Nats by which a joint effect may differ from its record: the same batch is not scored twice."""
 

@@ -27,9 +27,19 @@ from typing import Any
 
 import numpy as np
 
-from jopa.detection.answer_kinds import KINDS
-from jopa.detection.hostility import BIAS, WEIGHTS, Answer, Evidence, Looking, Stretch, gather, numbers, read_prompt
 from jopa.benchmark.records import Journal, Record, locked, read_lines, write_whole
+from jopa.detection.answer_kinds import KINDS
+from jopa.detection.hostility import (
+    BIAS,
+    WEIGHTS,
+    Answer,
+    DetectionConfig,
+    Evidence,
+    Stretch,
+    gather,
+    numbers,
+    read_prompt,
+)
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 FAMILIES = {
@@ -108,13 +118,13 @@ def measure(folder: Path, limit: int) -> None:
     from jopa.model.language_model import versions
 
     folder.mkdir(parents=True, exist_ok=True)
-    model, looking = load(), Looking()
-    cases = list(in_turn(limit, lambda text: len(read_prompt(model, text, Looking(most_tokens=100_000)).ids)))
+    model, config = load(), DetectionConfig()
+    cases = list(in_turn(limit, lambda text: len(read_prompt(model, text, DetectionConfig(most_tokens=100_000)).ids)))
     with locked(folder), Journal(folder / "evidence.jsonl") as journal:
         done = {record["id"] for record in read_lines(folder / "evidence.jsonl")}
         about = {
             "model": model.identity,
-            "looking": asdict(looking),
+            "looking": asdict(config),
             "seed": SEED,
             "versions": versions(),
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
@@ -123,8 +133,8 @@ def measure(folder: Path, limit: int) -> None:
         for number, case in enumerate(cases, start=1):
             if case.id in done:
                 continue
-            prompt = read_prompt(model, case.text, looking)
-            evidence = gather(model, prompt, looking)
+            prompt = read_prompt(model, case.text, config)
+            evidence = gather(model, prompt, config)
             inside = None
             if case.adversarial is not None:
                 inside = [i for i, unit in enumerate(prompt.units) if lies_in(unit.start, unit.end, case.adversarial)]

@@ -25,7 +25,7 @@ import numpy as np
 
 from jopa.benchmark.records import Record, read_run
 
-PAPER = "jopa-paper"
+PAPER = "jopa"
 STEPS = (0, 1, 5, 10, 20, 50, 100, 200)
 
 

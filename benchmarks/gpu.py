@@ -3,7 +3,7 @@
     python benchmarks/gpu.py
 
 Random weights: time does not depend on them. A prompt of 300 tokens, 150 of them template in front, 100 output tokens,
-k = 3: `jopa-paper` (N = 200), `jopa`, and Algorithm 1 as it is written down, a full forward a proposal, all logits. The
+k = 3: `jopa` (N = 200), `jopa`, and Algorithm 1 as it is written down, a full forward a proposal, all logits. The
 paper (Table 2) gives 15.2 s for its own on an A6000. With random weights few proposals are accepted late, as with real
 ones, but gradients may point elsewhere: the number of different masks is printed beside the seconds.
 
@@ -22,10 +22,10 @@ from measuring import machine, matrix_rate, model_flops, table, timed
 from speed import plain_algorithm_1
 
 import jopa
-from jopa.scoring.batched_runner import Company
 from jopa.scoring.batch_input import Runner
+from jopa.scoring.batched_runner import BatchedRunner
 
-SEARCHES = {"jopa-paper": "zero", "jopa": "delete"}
+SEARCHES = {"jopa": "zero", "joint": "delete"}
 """Each with the removal it is made for."""
 COMPANIES = (1, 4, 16)
 """Searches at a time; the first is one after another."""
@@ -103,7 +103,7 @@ def together(model: jopa.LanguageModel, options: argparse.Namespace) -> str:
     for name in SEARCHES:
         first = 0.0
         for size in COMPANIES:
-            runner = Company(size) if size > 1 else Runner()
+            runner = BatchedRunner(size) if size > 1 else Runner()
             start = time.perf_counter()
             list(runner.work(search(model, *case, name, options, runner) for case in cases))
             seconds = (time.perf_counter() - start) / len(cases)
@@ -122,7 +122,7 @@ def search(
 ) -> Iterator[jopa.ModelScorer]:
     """One search, as a piece of work; gives its scorer, which counted."""
     scorer = jopa.ModelScorer(model, prompt, output, SEARCHES[name], runner=runner)
-    settings = {"steps": options.steps} if name == "jopa-paper" else {}
+    settings = {"steps": options.steps} if name == "jopa" else {}
     jopa.make_method(name, **settings).run(jopa.Problem(scorer), options.k, seed=options.seed)
     yield scorer
 

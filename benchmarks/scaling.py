@@ -61,14 +61,14 @@ def main() -> None:
     print(table(("output (T = 30)", "milliseconds a mask", "FFE a mask"), rows))
     print(f"\nFitted: seconds a mask ~ output^{exponent(points):.2f}.\n" if len(points) > 1 else "")
 
-    if "jopa" in jopa.METHODS:
+    if "joint" in jopa.METHODS:
         rows = []
         for k in options.ks:
             prompt, output = random_case(model, 30, 30, options.seed)
 
             def search(k: int = k, prompt: jopa.Prompt = prompt, output: jopa.Output = output) -> float:
                 problem = jopa.Problem(jopa.ModelScorer(model, prompt, output, "delete"))
-                jopa.make_method("jopa").run(problem, k, seed=options.seed)
+                jopa.make_method("joint").run(problem, k, seed=options.seed)
                 return problem.ffe
 
             done = timed({f"k={k}": search}, options.repeats, options.seconds)[f"k={k}"]
@@ -216,7 +216,7 @@ def packed_weights(model: jopa.LanguageModel, options: argparse.Namespace) -> No
                 model.model.base_model(input_ids=ids, use_cache=False)
 
         def forward_packed(ids: Any = ids) -> None:
-            with torch.inference_mode(), model.packed.at_work():
+            with torch.inference_mode(), model.packed.active():
                 model.model.base_model(input_ids=ids, use_cache=False)
 
         done = timed({"as it is": forward, "packed": forward_packed}, options.repeats + 1, options.seconds)

@@ -5,9 +5,9 @@
 
 Real prompts of each set, the bundled model, removal `delete`, its own greedy answer. Every method is given the same
 model work (`--budget` full-forward equivalents, counted as the tokens that enter the model) and answers with the best
-set of k units that it has scored by then; `ablation` ranks all units and costs what it costs. `jopa-paper` scores
+set of k units that it has scored by then; `ablation` ranks all units and costs what it costs. `jopa` scores
 nothing ahead here, its cheapest in work, and is told twice: at the budget, and at its end (N = 200, "full").
-`jopa-twice`, on request, is `jopa` with twice the budget. The optimum is enumerated on short prompts for k ≤ 3;
+`joint-twice`, on request, is `jopa` with twice the budget. The optimum is enumerated on short prompts for k ≤ 3;
 elsewhere "best" is the lowest score that any method met, at any cost. Regret = log p(y|x without the found set) − that
 of the best, in nats per output token.
 
@@ -31,11 +31,11 @@ from pathlib import Path
 from typing import Any
 
 import jopa
-from jopa.model.generation import Generation, answer
 from jopa.methods.joint.search import JointSearch
-from jopa.methods.perturbation import Ablation, Greedy
 from jopa.methods.paper_search import PaperSearch
+from jopa.methods.perturbation import Ablation, Greedy
 from jopa.methods.surrogate import ContextCite, Interactions
+from jopa.model.generation import Generation, answer
 from jopa.problem import Method, Problem, RankingMethod, top_units
 from jopa.prompt.building import Prompt
 from jopa.prompt.output import Output
@@ -43,13 +43,13 @@ from jopa.prompt.output import Output
 LENGTHS = {"short": (14, 20), "long": (80, 150), "xlong": (400, 700)}
 """Units of a prompt."""
 DATA = ("alpaca", "tldr_news", "counsel_chat")
-METHODS = ("jopa", "jopa-paper-full", "greedy", "ablation", "context-cite", "interactions")
+METHODS = ("joint", "jopa-full", "greedy", "ablation", "context-cite", "interactions")
 _CHUNK = 8
 PICTURED = ("short", "long")
 """Lengths on which all methods run."""
 SHOWN = {
-    "jopa": ("jopa", "#D55E00", ""),
-    "jopa-paper-full": ("jopa-paper", "#0072B2", ""),
+    "joint": ("joint", "#D55E00", ""),
+    "jopa-full": ("jopa", "#0072B2", ""),
     "greedy": ("greedy", "#E69F00", ""),
     "ablation": ("ablation", "#009E73", "s"),
     "context-cite": ("context-cite", "#CC79A7", "D"),
@@ -92,11 +92,11 @@ class Meter(Problem):
 
 def make(name: str, budget: int, k: int, prompt: Prompt, output: Output) -> tuple[Method, float]:
     """A method by its name here, and its limit of model work."""
-    if name == "jopa":
+    if name == "joint":
         return JointSearch(budget=budget), math.inf
-    if name == "jopa-twice":
+    if name == "joint-twice":
         return JointSearch(budget=2 * budget), math.inf
-    if name == "jopa-paper-full":
+    if name == "jopa-full":
         return PaperSearch(lookahead=1), math.inf
     if name in ("context-cite", "interactions"):
         share = 0.5 if name == "context-cite" else max(0.25, min(0.5, k / len(prompt.units)))
@@ -222,13 +222,13 @@ def append(path: Path, record: dict) -> None:
 
 
 def stopped_at_budget(lines: list[dict]) -> list[dict]:
-    """Where `jopa-paper` stood when the budget was spent."""
+    """Where `jopa` stood when the budget was spent."""
     stopped = []
     for line in lines:
-        if line["method"] == "jopa-paper-full":
+        if line["method"] == "jopa-full":
             _, log_prob, evaluations = [step for step in line["curve"] if step[0] <= line["budget"]][-1]
             found = {"log_prob": log_prob, "ffe": min(line["ffe"], line["budget"]), "evaluations": evaluations}
-            stopped.append({**line, **found, "method": "jopa-paper", "curve": []})
+            stopped.append({**line, **found, "method": "jopa", "curve": []})
     return stopped
 
 
@@ -245,14 +245,14 @@ def best_known(lines: list[dict]) -> dict[tuple[str, int], float]:
 def table(lines: list[dict]) -> str:
     """Method × quality and work, as Markdown."""
     best = best_known(lines)
-    paper = {(x["id"], x["k"]): x["log_prob"] / x["out"] for x in lines if x["method"] == "jopa-paper-full"}
+    paper = {(x["id"], x["k"]): x["log_prob"] / x["out"] for x in lines if x["method"] == "jopa-full"}
     rows = [
-        "| prompts | k | method | n | at best | mean regret | worst | ≤ jopa-paper N=200 | evaluations | FFE |",
+        "| prompts | k | method | n | at best | mean regret | worst | ≤ jopa N=200 | evaluations | FFE |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     cells = sorted({(line["length"], line["k"]) for line in lines}, key=lambda x: (list(LENGTHS).index(x[0]), x[1]))
     for length, k in cells:
-        for method in (*METHODS, "jopa-paper", "jopa-twice"):
+        for method in (*METHODS, "jopa", "joint-twice"):
             own = [x for x in lines if (x["length"], x["k"], x["method"]) == (length, k, method)]
             if not own:
                 continue
@@ -269,12 +269,12 @@ def table(lines: list[dict]) -> str:
 
 
 def beside_paper(lines: list[dict]) -> str:
-    """`jopa`, and with twice the budget, against the end of `jopa-paper` on long prompts, in nats per output token."""
+    """`jopa`, and with twice the budget, against the end of `jopa` on long prompts, in nats per output token."""
     long = [line for line in lines if line["length"] == "long"]
-    by_method = {name: [x for x in long if x["method"] == name] for name in ("jopa-paper-full", "jopa", "jopa-twice")}
+    by_method = {name: [x for x in long if x["method"] == name] for name in ("jopa-full", "joint", "joint-twice")}
     ends = {name: {(x["id"], x["k"]): x["log_prob"] / x["out"] for x in own} for name, own in by_method.items()}
     told = []
-    for name, other in (("jopa", "jopa-paper-full"), ("jopa-twice", "jopa-paper-full"), ("jopa-twice", "jopa")):
+    for name, other in (("joint", "jopa-full"), ("joint-twice", "jopa-full"), ("joint-twice", "joint")):
         for k in sorted({k for _, k in ends[name]}):
             gaps = [value - ends[other][key] for key, value in ends[name].items() if key[1] == k and key in ends[other]]
             better, worse = [-gap for gap in gaps if gap < -SAME], [gap for gap in gaps if gap > SAME]
@@ -284,13 +284,13 @@ def beside_paper(lines: list[dict]) -> str:
                 for word, side in (("better", better), ("worse", worse))
             ]
             told.append(f"{name} than {other}, k = {k}: {', '.join(sides)}, of {len(gaps)}")
-    best, paper, own = best_known(lines), by_method["jopa-paper-full"], by_method["jopa"]
+    best, paper, own = best_known(lines), by_method["jopa-full"], by_method["joint"]
     if paper and own:
         end = mean_regret(paper, math.inf, best)
         places = sorted({ffe for x in own for ffe, _, _ in x["curve"]})
         ahead = max((ffe for ffe in places if mean_regret(own, ffe, best) > mean_regret(paper, ffe, best)), default=0.0)
         level = min((ffe for ffe in places if mean_regret(own, ffe, best) <= end), default=math.nan)
-        told.append(f"jopa is ahead of jopa-paper from {ahead:.1f} FFE on, and at its end after {level:.1f}")
+        told.append(f"jopa is ahead of jopa from {ahead:.1f} FFE on, and at its end after {level:.1f}")
     return "\n".join(told)
 
 
@@ -313,7 +313,7 @@ def picture(lines: list[dict], path: Path) -> None:
             else:
                 places = sorted({ffe for x in own for ffe, _, _ in x["curve"]})
                 means = [mean_regret(own, ffe, best) for ffe in places]
-                axes.step(places, means, where="post", color=colour, label=label, lw=2.4 if method == "jopa" else 1.4)
+                axes.step(places, means, where="post", color=colour, label=label, lw=2.4 if method == "joint" else 1.4)
         axes.set(title=f"{length} prompts", xlabel="model work, full forwards", xscale="log", ylim=(0, None))
         axes.set_xticks([1, 3, 10, 30, 100], ["1", "3", "10", "30", "100"])
         axes.minorticks_off()
@@ -348,7 +348,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=10, help="of each data set and length")
     parser.add_argument("--lengths", nargs="+", choices=LENGTHS, default=["short", "long"])
     parser.add_argument("--ks", nargs="+", type=int, help="default: 2 3 for short prompts, 3 5 10 for others")
-    parser.add_argument("--methods", nargs="+", choices=[*METHODS, "jopa-twice"], default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=[*METHODS, "joint-twice"], default=list(METHODS))
     parser.add_argument("--budget", type=int, default=50, help="full-forward equivalents a method may use")
     parser.add_argument("--max-new-tokens", type=int, default=30)
     parser.add_argument("--model", help="as `jopa.load` takes it; default: the bundled one")

@@ -8,7 +8,7 @@ Three comparisons, each the median of interleaved runs; what has taken `--second
 
     leave-one-out    `ablation` against Captum's LLMAttribution(FeatureAblation), one forward a unit (its default scores
                      one output token a forward, and its cached variant gives wrong numbers with transformers 5)
-    algorithm-1      `jopa-paper` against the algorithm as it is written down: a full forward a proposal, all logits;
+    algorithm-1      `jopa` against the algorithm as it is written down: a full forward a proposal, all logits;
                      every proposal of the latter costs the same, so `--plain-steps` of them are timed
     methods          `jopa` against ContextCite, Captum's Shapley sampling, integrated gradients and others
 
@@ -80,7 +80,7 @@ def main() -> None:
 
 def pack(model: jopa.LanguageModel) -> None:
     """Have the weights packed, where they can be."""
-    with model.packed.at_work():
+    with model.packed.active():
         pass
 
 
@@ -121,22 +121,22 @@ def algorithm_1(
 
     def engine(steps: int) -> Any:
         problem = fresh(model, prompt, output, "zero")
-        removed = jopa.make_method("jopa-paper", steps=steps).run(problem, k, seed=seed).removed
+        removed = jopa.make_method("jopa", steps=steps).run(problem, k, seed=seed).removed
         return sorted(removed), problem.evaluations, problem.ffe
 
     tasks: dict[str, Callable[[], Any]] = {
-        "jopa-paper": lambda: engine(steps),
+        "jopa": lambda: engine(steps),
         f"plain, {few} proposals": lambda: sorted(plain_algorithm_1(model, prompt, output, k, few, seed)),
         "plain, none": lambda: plain_algorithm_1(model, prompt, output, k, 0, seed),
     }
     done = timed(tasks, options.repeats, options.seconds)
-    show(f"Algorithm 1, {steps} proposals, removal zero", done, "jopa-paper")
+    show(f"Algorithm 1, {steps} proposals, removal zero", done, "jopa")
     mine, some, none = done.values()
     whole = none.median + steps * (some.median - none.median) / few
     processor = none.median_processor + steps * (some.median_processor - none.median_processor) / few
     _, evaluations, ffe = mine.result
     print(
-        f"All {steps} proposals one by one: {whole:.1f} s, {whole / mine.median:.2f} times `jopa-paper` "
+        f"All {steps} proposals one by one: {whole:.1f} s, {whole / mine.median:.2f} times `jopa` "
         f"({processor / mine.median_processor:.2f} times its processor time), which scored {evaluations} masks in "
         f"{ffe:.1f} FFE."
     )
@@ -197,7 +197,7 @@ def methods(
         return jopa.make_method(name, **settings).run(fresh(model, prompt, output, "delete"), k, seed=seed)
 
     chosen = {
-        "jopa": ("jopa", {}),
+        "joint": ("joint", {}),
         "ContextCite, 64 ablations": ("context-cite", {"ablations": 64}),
         "integrated gradients, 100 steps": ("integrated-gradients", {"steps": 100}),
     }

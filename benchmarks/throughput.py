@@ -5,8 +5,8 @@
 Two ways, on the same prompts, output 30 tokens, k = 3:
 
     processes    several processes of one thread each, against one process with all threads
-    together     several searches in turns in one process, whose rows share forwards (`jopa.scoring.batched_runner`), against one after
-                 another
+    together     several searches in turns in one process, whose rows share forwards (`jopa.scoring.batched_runner`),
+    against one after another
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from speed import PROMPT
 
 import jopa
 from jopa.model.generation import Generation, answer
-from jopa.scoring.batched_runner import Company
 from jopa.scoring.batch_input import Runner
+from jopa.scoring.batched_runner import BatchedRunner
 
 PROMPTS = (
     PROMPT,
@@ -33,7 +33,7 @@ PROMPTS = (
     "Give me a plan for a small garden in the shade where I want to grow herbs, salad and a few red flowers.",
     "My daughter refuses to go to school since her best friend moved away last month; how can I help her?",
 )
-METHODS = {"jopa": "delete", "jopa-paper": "zero", "ablation": "delete"}
+METHODS = {"joint": "delete", "jopa": "zero", "ablation": "delete"}
 """Each with the removal it is made for."""
 
 
@@ -117,7 +117,7 @@ def together(model: jopa.LanguageModel, options: argparse.Namespace) -> str:
         seconds: dict[int, list[float]] = {size: [] for size in sizes}
         for _ in range(options.repeats):
             for size in sizes:
-                runner = Company(size) if size > 1 else Runner()
+                runner = BatchedRunner(size) if size > 1 else Runner()
                 start = time.perf_counter()
                 list(runner.work(search(model, *case, method, removal, runner) for case in cases))
                 seconds[size].append(time.perf_counter() - start)

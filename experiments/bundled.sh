@@ -16,16 +16,16 @@ run() { # EXPERIMENT LIMIT SETS [OPTIONS]
   "$jopa" report "$out/$1"
 }
 
-most="random;last-attention;attention;grad-x-input;ablation;context-cite;jopa-paper;jopa"
+most="random;last-attention;attention;grad-x-input;ablation;context-cite;jopa;jopa"
 run table1 25 alpaca --methods "$most;integrated-gradients"
 # On longer prompts without the dearest methods, and with the paper's search as far as its own figures go.
-run table1 25 tldr_news,counsel_chat --methods "${most/context-cite;jopa-paper/jopa-paper, N = 50}"
+run table1 25 tldr_news,counsel_chat --methods "${most/context-cite;jopa/jopa, N = 50}"
 run table5 5 alpaca
 run figure6 5 alpaca
 run figure5 4 alpaca --methods "$most"
 run table8 3 alpaca
 run figure9 3 alpaca
-run table7 3 alpaca --methods "jopa-paper"
-run figure8 1 aqua --methods "${most/jopa-paper;/}"
+run table7 3 alpaca --methods "jopa"
+run figure8 1 aqua --methods "${most/jopa;/}"
 # Times are told apart best when nothing else runs.
 run table2 1 alpaca --workers 1 --worker-cpus 2

@@ -10,10 +10,10 @@ import torch
 
 import jopa
 import tiny_models
-from jopa.scoring.masking import REMOVALS
 from jopa.problem import joint_effects
+from jopa.scoring.masking import REMOVALS
+from slow_reference import reference
 from table_scorer import TableScorer, redundant_pair
-from test_scoring import reference
 
 TEXT = "write a story about the doctor and his patient"
 
@@ -79,7 +79,7 @@ def test_the_json_schema_is_the_documented_one(llama):
     assert list(record["prompt"]["units"][0]) == ["text", "start", "end", "positions"]
     assert list(record["output"]) == ["text", "ids", "target"]
     assert record["method"] == {
-        **{"name": "jopa-paper", "steps": 20, "initial": "abs", "sampling": "gradient"},
+        **{"name": "jopa", "steps": 20, "initial": "abs", "sampling": "gradient"},
         **{"gradients": "once", "lookahead": 32},
     }
     assert "effects" in json.loads(explained(llama, all_effects=True).to_json())

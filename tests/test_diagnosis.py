@@ -11,9 +11,9 @@ from rich.console import Console
 import jopa
 import tiny_models
 from jopa.diagnosis import Part, diagnose, measured, parts_of, sentences_of
-from jopa.reports.diagnosis_html import diagnosis_html, diagnosis_verdict
 from jopa.explanation import smallest_sufficient
 from jopa.prompt.building import Unit
+from jopa.reports.diagnosis_html import diagnosis_html, diagnosis_verdict
 from jopa.reports.terminal import diagnosis_view
 from table_scorer import TableScorer, TableWhiteBoxScorer
 
@@ -251,17 +251,17 @@ def needs_three(removed):
     return -1.0 - 0.1 * len(removed & {1, 3, 4}) - 3.0 * ({1, 3, 4} <= removed)
 
 
-@pytest.mark.parametrize("name", ["jopa", "jopa-paper", "exhaustive", "ablation"])
+@pytest.mark.parametrize("name", ["joint", "jopa", "exhaustive", "ablation"])
 def test_the_smallest_sufficient_set_is_found(name):
     problem = jopa.Problem(TableWhiteBoxScorer(6, needs_three))
-    settings = {"budget": 200} if name.startswith("jopa") else {}
+    settings = {"budget": 200} if name in ("joint", "jopa") else {}
     selection = smallest_sufficient(problem, jopa.make_method(name, **settings), 0.5, 5)
     assert set(selection.removed) == {1, 3, 4}
     record = selection.details["until_pr"]
     assert record["reached"] is True
     assert [step["k"] for step in record["tried"]] == [1, 2, 3]
     assert [step["pr"] for step in record["tried"]] == pytest.approx([math.exp(-0.1), math.exp(-0.2), math.exp(-3.3)])
-    if name in ("jopa", "exhaustive"):
+    if name in ("joint", "exhaustive"):
         assert [step["certificate"] for step in record["tried"]] == ["optimal"] * 3
     assert "PR falls below 0.5 with 3 of at most 5 units" in selection.stop
 
@@ -320,7 +320,8 @@ def test_bad_limits_are_named(llama, settings, message):
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
     """`jopa explain` with the tiny model in this process; returns exit code, stdout and stderr."""
-    from jopa import cli, loading
+    from jopa import cli
+    from jopa.model import loading
 
     monkeypatch.setattr(loading, "load", lambda *_, **__: tiny_models.language_model("llama"))
 
@@ -360,7 +361,7 @@ def test_the_command_says_when_no_k_is_enough(run):
         (["--diagnose", "--budget", 5], 2, "leave out --budget"),
         (["--diagnose", "--until-pr", 0.5], 2, "leave out --until-pr"),
         (["--diagnose", "--k", 3], 2, "leave out --k"),
-        (["--diagnose", "--method", "jopa"], 2, "leave out --method"),
+        (["--diagnose", "--method", "joint"], 2, "leave out --method"),
         (["--diagnose", "--band", "wide"], 1, "cannot read the band 'wide'"),
         (["--until-pr", 0.5, "--k", 2], 2, "--until-pr finds k: leave out --k"),
         (["--band", "0.9:1.1"], 2, "--band needs --diagnose"),

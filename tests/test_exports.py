@@ -8,7 +8,7 @@ def test_public_names():
         "METHODS",
         "Attribution",
         "Diagnosis",
-        "Echo",
+        "RepeatedToken",
         "InputFileError",
         "JointSearch",
         "JopaError",

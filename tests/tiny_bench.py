@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jopa.benchmark.experiment import DataSpec, Experiment, MethodSpec, ModelSpec
+from jopa.benchmark.records import Record, read_lines
 from jopa.methods import make_method
 from jopa.problem import Method
-from jopa.benchmark.records import Record, read_lines
 
 PROMPTS = (
     "write a story about the doctor and his patient in rain",
@@ -18,7 +18,7 @@ PROMPTS = (
 METHODS = (
     make_method("random"),
     make_method("ablation"),
-    make_method("jopa-paper", steps=6),
+    make_method("jopa", steps=6),
     make_method("greedy"),
 )
 

@@ -8,25 +8,24 @@ print(attribution.chosen, attribution.probability_ratio)
 from jopa.attribution import Attribution
 from jopa.detection.hostility import Verdict, detect
 from jopa.diagnosis import Diagnosis, diagnose
-from jopa.prompt.repeated_tokens import Echo
 from jopa.errors import InputFileError, JopaError, ModelError, PromptError, ScoringError, SettingError
 from jopa.explanation import compare, explain
-from jopa.model.loading import load
 from jopa.methods import METHODS, make_method
 from jopa.methods.joint.search import JointSearch
 from jopa.methods.paper_search import PaperSearch
 from jopa.model.language_model import LanguageModel
-from jopa.scoring.model_scorer import ModelScorer
+from jopa.model.loading import load
 from jopa.problem import Method, Problem, Selection
 from jopa.prompt.building import Prompt, Unit, build_prompt
 from jopa.prompt.output import Output
+from jopa.prompt.repeated_tokens import RepeatedToken
+from jopa.scoring.model_scorer import ModelScorer
 from jopa.scoring.protocols import Scorer, TextScorer, WhiteBoxScorer
 
 __all__ = [
     "METHODS",
     "Attribution",
     "Diagnosis",
-    "Echo",
     "InputFileError",
     "JointSearch",
     "JopaError",
@@ -39,6 +38,7 @@ __all__ = [
     "Problem",
     "Prompt",
     "PromptError",
+    "RepeatedToken",
     "Scorer",
     "ScoringError",
     "Selection",

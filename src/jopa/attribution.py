@@ -168,7 +168,9 @@ class Attribution:
 
     def _repr_html_(self) -> str:
         """How a notebook shows it."""
-        from jopa.reports.attribution_html import to_html  # the one arrow that points back: a notebook asks the value itself
+        from jopa.reports.attribution_html import (
+            to_html,  # the one arrow that points back: a notebook asks the value itself
+        )
 
         return to_html(self, standalone=False)
 

@@ -32,17 +32,17 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
-from jopa.model.generation import Generation, OnText, Progress, answer
 from jopa.errors import SettingError
-from jopa.model.loading import load
-from jopa.scoring.masking import REMOVALS
 from jopa.evaluation.metrics import probability_ratio
+from jopa.model.generation import Generation, OnProgress, OnText, answer
 from jopa.model.language_model import LanguageModel, versions
-from jopa.scoring.model_scorer import ModelScorer
+from jopa.model.loading import load
 from jopa.problem import Problem
 from jopa.prompt.building import Message, Unit, build_prompt
 from jopa.prompt.output import Output
 from jopa.prompt.segmentation import Span, sentences
+from jopa.scoring.masking import REMOVALS
+from jopa.scoring.model_scorer import ModelScorer
 
 SCHEMA = 1
 BAND = (0.95, 1.05)
@@ -233,7 +233,7 @@ def diagnose(
     temperature: float = 0.0,
     seed: int = 0,
     batch_size: int | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     on_text: OnText | None = None,
 ) -> Diagnosis:
     """Find what the model's answer makes of each request of a prompt.

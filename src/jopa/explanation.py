@@ -11,20 +11,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jopa.model.generation import Generation, OnText, Progress, answer, generate
 from jopa.attribution import Attribution
 from jopa.errors import JopaError, SettingError, StoppedError
-from jopa.model.loading import load
-from jopa.scoring.masking import REMOVALS
-from jopa.methods import DEFAULT_METHOD, make_method
 from jopa.evaluation.metrics import probability_ratio
+from jopa.methods import DEFAULT_METHOD, make_method
+from jopa.model.generation import Generation, OnProgress, OnText, answer, generate
 from jopa.model.language_model import LanguageModel, versions
-from jopa.scoring.model_scorer import ModelScorer
+from jopa.model.loading import load
 from jopa.problem import Method, NestedMethod, OnBest, Problem, RankingMethod, Selection, joint_effects, top_units
-from jopa.scoring.profile import Profile
 from jopa.prompt.building import Message, Prompt, build_prompt
 from jopa.prompt.output import Output
 from jopa.prompt.segmentation import Span
+from jopa.scoring.masking import REMOVALS
+from jopa.scoring.model_scorer import ModelScorer
+from jopa.scoring.profile import Profile
 
 OnProfile = Callable[[Profile], None]
 """Called once, at the end, with what it cost."""
@@ -56,7 +56,7 @@ def explain(
     seed: int = 0,
     all_effects: bool = False,
     batch_size: int | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     on_best: OnBest | None = None,
     on_text: OnText | None = None,
     on_profile: OnProfile | None = None,
@@ -182,10 +182,10 @@ def compare(
         settings["output"] = Output(attribution.output_ids, attribution.output, attribution.target)
         return attribution
 
-    return tuple(by_each(chosen, explain_one, on_refusal))
+    return tuple(run_each(chosen, explain_one, on_refusal))
 
 
-def by_each(
+def run_each(
     methods: Sequence[Method], explain_one: Callable[[Method], Attribution], on_refusal: OnRefusal | None
 ) -> list[Attribution]:
     """What `explain_one` gives for each method that does not refuse, in their order.
@@ -222,7 +222,7 @@ def attribute(
     seed: int = 0,
     all_effects: bool = False,
     batch_size: int | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     on_best: OnBest | None = None,
     on_text: OnText | None = None,
     on_profile: OnProfile | None = None,

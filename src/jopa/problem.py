@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from jopa.prompt.repeated_tokens import Echo
 from jopa.errors import SettingError
+from jopa.prompt.repeated_tokens import RepeatedToken
 from jopa.scoring.model_scorer import ModelScorer
 from jopa.scoring.protocols import Scorer, TextScorer, WhiteBoxScorer
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Needs = Literal["scores", "gradient", "attention", "model"]
 
-Progress = Callable[[int, int | None], None]
+OnStep = Callable[[int, int | None], None]
 """Called with the steps done and, if known, the steps in all."""
 
 
@@ -60,10 +60,10 @@ class Problem:
         progress: called by methods that take many steps.
     """
 
-    def __init__(self, scorer: Scorer, progress: Progress | None = None) -> None:
+    def __init__(self, scorer: Scorer, progress: OnStep | None = None) -> None:
         self.scorer = scorer
         self.n_units = scorer.n_units
-        self.progress: Progress = progress or (lambda _done, _total: None)
+        self.progress: OnStep = progress or (lambda _done, _total: None)
         self.repeats = 0
         """Masks asked for again, which cost nothing."""
         self._memo: dict[frozenset[int], Tensor] = {}
@@ -152,9 +152,9 @@ class Problem:
         assert isinstance(self.scorer, WhiteBoxScorer)  # as above
         return self.scorer.attention()
 
-    def echoes(self) -> list[Echo]:
+    def repeated_tokens(self) -> list[RepeatedToken]:
         """The words that units and target share; none from a scorer that knows no words."""
-        return self.scorer.echoes() if isinstance(self.scorer, TextScorer) else []
+        return self.scorer.repeated_tokens() if isinstance(self.scorer, TextScorer) else []
 
     def keep_mask(self, removed: Iterable[int]) -> Bool[Tensor, "units"]:
         """The mask that is False at the removed units."""

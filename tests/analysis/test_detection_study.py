@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from jopa.detection.hostility import Stretch, numbers
-from test_detection import EVIDENCE
+from planted_evidence import EVIDENCE
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def study():
-    spec = importlib.util.spec_from_file_location("detection_study", ROOT / "benchmarks" / "detection.py")
+    spec = importlib.util.spec_from_file_location("detection_study", ROOT / "analysis" / "detection.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

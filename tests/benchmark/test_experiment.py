@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from jopa.errors import InputFileError, SettingError
 from jopa.benchmark.experiment import DataSpec, Experiment, MethodSpec, ModelSpec, merged, read_experiment
-from jopa.methods import make_method
 from jopa.datasets.sources import DATASETS
+from jopa.errors import InputFileError, SettingError
+from jopa.methods import make_method
 
 FILES = sorted((Path(__file__).parents[2] / "experiments").glob("*.toml"))
 
@@ -47,7 +47,7 @@ name = "mine"
 path = "prompts/mine.jsonl"
 
 [[methods]]
-name = "jopa-paper"
+name = "jopa"
 label = "w/o initialization"
 removal = "delete"
 ks = [5, 2]
@@ -66,7 +66,7 @@ def read(tmp_path, text, **overrides) -> Experiment:
 
 
 def test_the_whole_form(tmp_path):
-    paper = make_method("jopa-paper", initial="random", steps=20)
+    paper = make_method("jopa", initial="random", steps=20)
     ablation = make_method("ablation")
     experiment = read(tmp_path, WHOLE)
     assert experiment == Experiment(
@@ -105,7 +105,7 @@ def test_defaults(tmp_path):
 
 
 def test_a_method_searches_with_its_own_removal_by_default(tmp_path):
-    paper = read(tmp_path, SMALL.replace('"random"', '"jopa-paper"')).methods[0]
+    paper = read(tmp_path, SMALL.replace('"random"', '"jopa"')).methods[0]
     assert paper.removal == "zero"  # the paper's search; its evaluation deletes
 
 
@@ -136,7 +136,7 @@ MISTAKES = [
     ("", "seeds = [1, 1]", "'1' stands twice under 'seeds'"),
     ("", "unit = 'letter'", "'unit' must be one of token, word, sentence, line, got 'letter'"),
     ("", "removal = 'burn'", "'removal' must be one of delete, zero, hide, got 'burn'"),
-    ("", "baseline = 'jopa'", "'baseline' must be the label of a method (random), got 'jopa'"),
+    ("", "baseline = 'joint'", "'baseline' must be the label of a method (random), got 'joint'"),
     ("", "max_new_tokens = 0", "'max_new_tokens' must be at least 1, got 0"),
     ("", "max_new_tokens = true", "'max_new_tokens' of the experiment must be of type int, got True"),
     ("", "sentence_bert = 1", "'sentence_bert' of the experiment must be of type bool, got 1"),
@@ -171,9 +171,9 @@ MISTAKES = [
     ("end", METHOD + "label = 'x'\nsettings = {a = 1}", "method 'random' has no setting 'a'"),
     ("end", METHOD + "label = 'x'\nsettings = {name = 'y'}", "settings of method 'random' have no entry 'name'"),
     ("end", METHOD + "label = 'x'\nsettings = {budget = 5}", "method 'random' takes no budget"),
-    ("end", "[[methods]]\nname = 'jopa-paper'\nsettings = {steps = 'x'}", "setting 'steps' of method 'jopa-paper'"),
-    ("end", "[[methods]]\nname = 'jopa-paper'\nsettings = {steps = -1}", "steps must be at least 0, got -1"),
-    ("end", "[[methods]]\nname = 'jopa-paper'\nsettings = {budget = 'x'}", "the budget of method 'jopa-paper' must be"),
+    ("end", "[[methods]]\nname = 'jopa'\nsettings = {steps = 'x'}", "setting 'steps' of method 'jopa'"),
+    ("end", "[[methods]]\nname = 'jopa'\nsettings = {steps = -1}", "steps must be at least 0, got -1"),
+    ("end", "[[methods]]\nname = 'jopa'\nsettings = {budget = 'x'}", "the budget of method 'jopa' must be"),
 ]
 
 
@@ -241,7 +241,7 @@ def test_overrides_out_of_range(tmp_path, overrides, message):
 
 
 def test_the_record_spells_everything_out_and_is_json(tmp_path):
-    paper = make_method("jopa-paper", initial="random", steps=20)
+    paper = make_method("jopa", initial="random", steps=20)
     record = read(tmp_path, WHOLE).to_dict()
     assert json.loads(json.dumps(record)) == record
     assert record["schema"] == 1
@@ -250,7 +250,7 @@ def test_the_record_spells_everything_out_and_is_json(tmp_path):
     assert record["methods"] == [
         {
             "label": "w/o initialization",
-            "name": "jopa-paper",
+            "name": "jopa",
             "removal": "delete",
             "ks": [5, 2],
             "settings": {name: value for name, value in paper.settings.items() if name != "name"},
@@ -310,7 +310,7 @@ def test_what_changes_no_result_is_free(old):
 
 def changed(old: Experiment, what: str) -> Experiment:
     first_model, first_data, first_method = old.models[0], old.data[0], old.methods[0]
-    paper = make_method("jopa-paper", initial="random", steps=21)
+    paper = make_method("jopa", initial="random", steps=21)
     changes = {
         "unit": {"unit": "line"},
         "removal": {"removal": "zero"},
@@ -344,7 +344,7 @@ def changed(old: Experiment, what: str) -> Experiment:
         ("prefill", "data 'alpaca', prefill: '' became None"),
         ("settings", "methods 'w/o initialization', settings: {'steps': 20"),
         ("search removal", "methods 'w/o initialization', removal: 'delete' became 'zero'"),
-        ("name", "methods 'w/o initialization', name: 'jopa-paper' became 'random'"),
+        ("name", "methods 'w/o initialization', name: 'jopa' became 'random'"),
     ],
 )
 def test_what_would_mix_results_is_refused(old, what, message):

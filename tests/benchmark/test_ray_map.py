@@ -13,13 +13,13 @@ from types import SimpleNamespace
 import pytest
 
 import tiny_bench
-from jopa.benchmark.run import run_bench
 from jopa.benchmark.cells import Task, cells_of
 from jopa.benchmark.ray_map import RayMap, _Pool
+from jopa.benchmark.records import read_lines, read_run
+from jopa.benchmark.run import run_bench
 from jopa.datasets.examples import Example
 from jopa.errors import JopaError, ModelError, SettingError
 from jopa.methods import make_method
-from jopa.benchmark.records import read_lines, read_run
 from ray_faults import Deadly, Slow
 from tiny_bench import cells, keys, timeless
 
@@ -157,7 +157,9 @@ def _is_ours(process: Path) -> bool:
 
 
 def test_a_task_whose_workers_die_is_given_to_others_and_then_given_up(cluster, home, tmp_path, monkeypatch):
-    monkeypatch.setattr("jopa.benchmark.ray_map._LIVES", 2)  # each life takes seconds to begin; that it is 3, see below
+    monkeypatch.setattr(
+        "jopa.benchmark.ray_map.MAX_ATTEMPTS", 2
+    )  # each life takes seconds to begin; that it is 3, see below
     (tmp_path / "marks").mkdir()
     deadly = Deadly(units=11, marks=str(tmp_path / "marks"))
     wanted = tiny_bench.experiment(home, [make_method("random"), deadly], limit=3, ks=(1,))
@@ -194,7 +196,7 @@ class DyingRay:
         error = type("Died", (GoneError,), {"actor_init_failed": init_failed})
         self.error = error("the worker died\nunexpectedly")
         self.exceptions = SimpleNamespace(RayTaskError=ZeroDivisionError, RayError=GoneError)
-        self.perform = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda _task: iter([None])))
+        self.run_task = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda _task: iter([None])))
 
     def cluster_resources(self):
         return {"CPU": 2.0}
@@ -202,7 +204,7 @@ class DyingRay:
     def remote(self, _worker):
         def hire(*_):
             self.hired += 1
-            return SimpleNamespace(perform=self.perform)
+            return SimpleNamespace(run_task=self.run_task)
 
         return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=hire))
 

@@ -8,8 +8,18 @@ import sys
 
 import pytest
 
+from jopa.benchmark.records import (
+    CellKey,
+    Journal,
+    cell_key,
+    encoded,
+    locked,
+    partial_of,
+    read_lines,
+    read_run,
+    write_whole,
+)
 from jopa.errors import InputFileError
-from jopa.benchmark.records import CellKey, Journal, cell_key, encoded, locked, partial_of, read_lines, read_run, write_whole
 
 RECORDS = [
     {"text": "plain", "number": 1, "real": -30.123456789012345, "none": None, "list": [1, [2, 3]]},
@@ -21,7 +31,7 @@ RECORDS = [
 
 
 def cell(example, status="done", **more):
-    key = {"model": "m", "data": "d", "example": example, "method": "jopa", "k": 3, "seed": 0}
+    key = {"model": "m", "data": "d", "example": example, "method": "joint", "k": 3, "seed": 0}
     return {"key": key, "status": status, **more}
 
 
@@ -128,7 +138,7 @@ def test_read_run_gives_the_last_record_of_each_key_in_first_order(tmp_path):
     assert run.cells == (cells[3], cells[1], cells[2])
     assert run.done == (cells[3], cells[1])
     assert run.failed == (cells[2],)
-    assert cell_key(cells[1]) == CellKey("m", "d", "b", "jopa", 3, 0)
+    assert cell_key(cells[1]) == CellKey("m", "d", "b", "joint", 3, 0)
 
 
 def test_read_run_of_a_run_that_has_only_begun(tmp_path):

@@ -20,14 +20,14 @@ import torch
 import tiny_bench
 import tiny_models
 from jopa import cli
-from jopa.benchmark.run import Progress, run_bench, serially
-from jopa.benchmark.cells import Shelf
+from jopa.benchmark.cells import ModelCache
+from jopa.benchmark.experiment import MethodSpec
+from jopa.benchmark.records import Record, locked, read_lines, read_run
+from jopa.benchmark.run import RunProgress, run_bench, serially
 from jopa.errors import InputFileError, ModelError, SettingError
 from jopa.evaluation.regeneration import Evaluator
-from jopa.benchmark.experiment import MethodSpec
 from jopa.methods import make_method
 from jopa.problem import Method, Ranking, RankingMethod, Selection
-from jopa.benchmark.records import Record, locked, read_lines, read_run
 from tiny_bench import cells, keys, timeless
 
 JOURNALS = ("examples", "selections", "cells")
@@ -87,9 +87,9 @@ def test_one_record_a_cell(reference, home):
 
 
 def test_a_record_says_what_was_done(reference):
-    cell = next(cell for cell in cells(reference) if keys([cell])[0][2:5] == ("p0", "jopa-paper", 2))
+    cell = next(cell for cell in cells(reference) if keys([cell])[0][2:5] == ("p0", "jopa", 2))
     example = read_run(reference).examples["tiny", "mine", "p0"]
-    assert cell["method"] == make_method("jopa-paper", steps=6).settings
+    assert cell["method"] == make_method("jopa", steps=6).settings
     assert (cell["search_removal"], cell["removal"]) == ("zero", "delete")
     assert cell["removed_texts"] == [example["prompt"]["units"][unit]["text"] for unit in cell["removed"]]
     assert (cell["units"], cell["output_tokens"]) == (11, len(example["output"]["ids"]))
@@ -126,10 +126,10 @@ def test_the_search_is_graded_under_the_removal_it_used(reference, llama):
 
 
 def test_progress_counts_every_cell(home, tmp_path):
-    seen: list[Progress] = []
+    seen: list[RunProgress] = []
     outcome = run_bench(tiny_bench.experiment(home, limit=2), tmp_path / "run", on_progress=seen.append)
-    assert seen[0] == Progress(0, 0, 16)
-    assert seen[-1] == Progress(16, 0, 16)
+    assert seen[0] == RunProgress(0, 0, 16)
+    assert seen[-1] == RunProgress(16, 0, 16)
     assert [progress.done for progress in seen] == sorted(progress.done for progress in seen)
     assert (outcome.done, outcome.failed, outcome.before, outcome.left) == (16, 0, 0, 0)
 
@@ -314,9 +314,9 @@ def test_a_model_that_cannot_be_loaded_ends_the_run(home, tmp_path, monkeypatch)
 def test_a_worker_holds_one_model_at_a_time(home, monkeypatch):
     loads = []
     monkeypatch.setattr("jopa.benchmark.cells.load", lambda source, **_: loads.append(source) or _model(source))
-    shelf, spec = Shelf(), tiny_bench.experiment(home).models[0]
-    assert shelf.model(spec) is shelf.model(replace(spec))
-    other = shelf.model(replace(spec, id="other"))
+    models, spec = ModelCache(), tiny_bench.experiment(home).models[0]
+    assert models.model(spec) is models.model(replace(spec))
+    other = models.model(replace(spec, id="other"))
     assert other.id == "other"
     assert loads == [spec.id, "other"]
 
@@ -557,7 +557,7 @@ name = "random"
 [[methods]]
 name = "ablation"
 [[methods]]
-name = "jopa-paper"
+name = "jopa"
 settings = {{ steps = 6 }}
 [[methods]]
 name = "greedy"
@@ -616,7 +616,8 @@ def test_the_command_refuses_in_a_line(command, toml, tmp_path, arguments, code,
 SLOWLY = """
 import signal
 import time
-from jopa import cli, records
+from jopa import cli
+from jopa.benchmark import records
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored
 

@@ -6,7 +6,8 @@ import json
 import pytest
 
 import tiny_models
-from jopa import cli, loading
+from jopa import cli
+from jopa.model import loading
 
 PROMPT = "write a story about the doctor and his patient"
 

@@ -13,7 +13,7 @@ import jopa
 from jopa import cli
 
 PROMPT = "write a story about the doctor and his patient"
-PAPER = ("--method", "jopa-paper")
+PAPER = ("--method", "jopa")
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_every_option_reaches_the_explanation(run):
         *(
             "--all-effects",
             "--method",
-            "jopa-paper",
+            "jopa",
             "--set",
             "initial=random",
             "--set",
@@ -169,11 +169,11 @@ def test_a_method_that_refuses_does_not_take_the_others_with_it(run):
 
 
 def test_profile_prints_what_each_method_cost_beside_the_result(run):
-    code, out, err = run("explain", PROMPT, "--compare", "ablation,jopa-paper", "--profile", "--json", "-", small=False)
+    code, out, err = run("explain", PROMPT, "--compare", "ablation,jopa", "--profile", "--json", "-", small=False)
     assert code == 0
     evaluations = [a["evaluations"] for a in json.loads(out)["comparison"]]
     assert min(evaluations) > 0
-    tables = err[err.index("\nablation\n") :].split("\njopa-paper\n")
+    tables = err[err.index("\nablation\n") :].split("\njopa\n")
     assert len(tables) == 2
     repeats = []
     for table, searched in zip(tables, evaluations, strict=True):
@@ -216,7 +216,7 @@ def bad_files(tmp_path):
         (
             ["explain", PROMPT, *PAPER, "--set", "steps=few"],
             1,
-            "setting 'steps' of method 'jopa-paper' must be of type int, got 'few'",
+            "setting 'steps' of method 'jopa' must be of type int, got 'few'",
         ),
         (["explain", PROMPT, *PAPER, "--set", "steps=2.5"], 1, "must be of type int, got 2.5"),
         (["explain", PROMPT, *PAPER, "--set", "steps=true"], 1, "must be of type int, got True"),

@@ -15,9 +15,7 @@ from jopa.detection.answer_kinds import COMPLIANCES, KINDS, REFUSAL, REFUSALS, k
 from jopa.detection.hostility import (
     WEIGHTS,
     Answer,
-    Evidence,
-    Looking,
-    Stretch,
+    DetectionConfig,
     contiguity,
     detect,
     gather,
@@ -27,9 +25,10 @@ from jopa.detection.hostility import (
     score,
     window_means,
 )
+from planted_evidence import EVIDENCE
 
 PROMPT = "write a story about the doctor and his patient in rain"
-QUICK = Looking(budget=10, max_new_tokens=5)
+QUICK = DetectionConfig(budget=10, max_new_tokens=5)
 
 
 # Kinds of answers
@@ -163,7 +162,7 @@ def test_an_answer_that_stops_at_once_is_attributed_too(llama):
 
 
 def test_a_verdict_holds_no_answer(llama):
-    verdict = detect(PROMPT, model=llama, looking=QUICK)
+    verdict = detect(PROMPT, model=llama, config=QUICK)
     said = llama.generate({"input_ids": torch.tensor([verdict.prompt.ids])}, max_new_tokens=5)
     record = json.loads(verdict.to_json())
     assert said
@@ -180,14 +179,14 @@ def test_a_verdict_holds_no_answer(llama):
 
 
 def test_the_same_prompt_gives_the_same_verdict(llama):
-    one, other = (detect(PROMPT, model=llama, looking=QUICK) for _ in range(2))
+    one, other = (detect(PROMPT, model=llama, config=QUICK) for _ in range(2))
     assert replace(one.evidence, seconds=0.0) == replace(other.evidence, seconds=0.0)
     assert one.score == other.score
 
 
 @pytest.mark.parametrize("text", ["write", "write a", "green birds met"])
 def test_very_short_prompts_get_a_verdict(llama, text):
-    verdict = detect(text, model=llama, looking=QUICK)
+    verdict = detect(text, model=llama, config=QUICK)
     assert 0 <= verdict.score <= 1
     assert text[slice(*verdict.span)]
 
@@ -203,7 +202,7 @@ def test_very_short_prompts_get_a_verdict(llama, text):
 )
 def test_what_cannot_be_judged_is_said(llama, text, message):
     with pytest.raises(jopa.PromptError, match=message):
-        detect(text, model=llama, looking=replace(QUICK, most_tokens=50))
+        detect(text, model=llama, config=replace(QUICK, most_tokens=50))
 
 
 def test_a_model_that_gives_no_number_is_an_error(llama):
@@ -212,31 +211,15 @@ def test_a_model_that_gives_no_number_is_an_error(llama):
         broken.get_output_embeddings().weight[-1] = float("nan")
     # the check of a new model looks at its logits, too, and NaN is no difference between two of them
     with pytest.raises(jopa.ScoringError, match="NaN or infinity for a token of the prompt"):
-        detect(PROMPT, model=jopa.LanguageModel(broken, llama.tokenizer, "broken"), looking=QUICK)
+        detect(PROMPT, model=jopa.LanguageModel(broken, llama.tokenizer, "broken"), config=QUICK)
 
 
 def test_a_bad_setting_is_named():
     with pytest.raises(jopa.SettingError, match="budget must be at least 1, got 0"):
-        Looking(budget=0)
+        DetectionConfig(budget=0)
 
 
 # The score
-
-EVIDENCE = Evidence(
-    answer=Answer("compliance", 4),
-    log_prob=-2.0,
-    refusal=-12.0,
-    surprisals=(1.0, 1.0, 2.0, 8.0, 9.0, 3.0, 2.0, 2.0),
-    units=(4, 3, 0),
-    joint=6.0,
-    individual=(3.5, 0.5, 0.0),
-    span=Stretch(3, 5, 2.0),
-    span_answer=Answer("refusal", 3),
-    span_refusal=-9.0,
-    tokens=8,
-    ffe=9.0,
-    seconds=1.0,
-)
 
 
 def test_numbers_by_hand():

@@ -11,11 +11,11 @@ import pytest
 
 import jopa
 import tiny_models
-from jopa import screening
-from jopa.detection.hostility import Looking, detect
-from jopa.detection.screening import Asked, read_asked, screen
+from jopa.detection import screening
+from jopa.detection.hostility import DetectionConfig, detect
+from jopa.detection.screening import ScreeningPrompt, read_prompts, screen
 
-QUICK = Looking(budget=4, max_new_tokens=3)
+QUICK = DetectionConfig(budget=4, max_new_tokens=3)
 PROMPT = "write a story about the doctor"
 
 
@@ -49,10 +49,10 @@ def test_a_folder_is_read_file_by_file(tmp_path):
         b'{"id": "one", "prompt": "first\xe2\x80\xa8still first"}\n\n{"prompt": "second"}\n{"id": 7, "prompt": ""}\n'
         b'no json\n{"id": "five"}\n["list"]\n\xff\n{"id": [1], "prompt": "x"}'
     )
-    asked = {one.id: one for one in read_asked(tmp_path)}
+    asked = {one.id: one for one in read_prompts(tmp_path)}
     assert asked["b.txt"].text == "green birds"
     assert asked["a/note"].text == "two lines\nof text"
-    assert asked["c.txt"] == Asked("c.txt", None, "not UTF-8: byte 4 cannot be read; save it as UTF-8")
+    assert asked["c.txt"] == ScreeningPrompt("c.txt", None, "not UTF-8: byte 4 cannot be read; save it as UTF-8")
     assert asked["one"].text == "first\u2028still first"
     assert asked["d.jsonl:3"].text == "second"
     assert asked["7"].text == ""
@@ -66,14 +66,14 @@ def test_a_folder_is_read_file_by_file(tmp_path):
 
 def test_nothing_to_read_is_an_error(tmp_path):
     with pytest.raises(jopa.InputFileError, match="holds no prompt"):
-        read_asked(tmp_path)
+        read_prompts(tmp_path)
     with pytest.raises(jopa.InputFileError, match=r"cannot read '.*nowhere\.txt': No such file"):
-        read_asked(tmp_path / "nowhere.txt")
+        read_prompts(tmp_path / "nowhere.txt")
 
 
 def test_two_prompts_of_one_id_are_refused(llama):
     with pytest.raises(jopa.InputFileError, match="two prompts have the id 'x'"):
-        screen(llama, [Asked("x", "write"), Asked("x", "story")], looking=QUICK)
+        screen(llama, [ScreeningPrompt("x", "write"), ScreeningPrompt("x", "story")], config=QUICK)
 
 
 # Records
@@ -81,10 +81,18 @@ def test_two_prompts_of_one_id_are_refused(llama):
 
 def test_bad_prompts_get_an_error_line_and_the_others_go_on(llama, tmp_path):
     asked = [
-        *(Asked("empty", ""), Asked("long", "rain " * 80), Asked("unreadable", None, "not UTF-8: byte 1")),
-        *(Asked("surrogate", "half \ud800"), Asked("good", PROMPT), Asked("id \ud800", PROMPT)),
+        *(
+            ScreeningPrompt("empty", ""),
+            ScreeningPrompt("long", "rain " * 80),
+            ScreeningPrompt("unreadable", None, "not UTF-8: byte 1"),
+        ),
+        *(
+            ScreeningPrompt("surrogate", "half \ud800"),
+            ScreeningPrompt("good", PROMPT),
+            ScreeningPrompt("id \ud800", PROMPT),
+        ),
     ]
-    records = screen(llama, asked, tmp_path, looking=Looking(budget=4, max_new_tokens=3, most_tokens=60))
+    records = screen(llama, asked, tmp_path, config=DetectionConfig(budget=4, max_new_tokens=3, most_tokens=60))
     assert [record["status"] for record in records] == ["failed"] * 4 + ["done"] * 2
     assert records[0]["error"].startswith("the prompt is empty")
     assert "more than the limit of 60" in records[1]["error"]
@@ -99,36 +107,39 @@ def test_a_fault_on_one_prompt_is_its_error_line(llama, monkeypatch):
         return detect(text, **settings)
 
     monkeypatch.setattr(screening, "detect", faulty)
-    records = screen(llama, [Asked("1", "rain"), Asked("2", PROMPT)], looking=QUICK)
+    records = screen(llama, [ScreeningPrompt("1", "rain"), ScreeningPrompt("2", PROMPT)], config=QUICK)
     assert records[0]["error"] == "unexpected RuntimeError: deep inside"
     assert records[1]["status"] == "done"
 
 
 def test_what_is_on_record_is_not_made_again(llama, tmp_path, counted):
-    asked = [Asked("1", PROMPT), Asked("2", ""), Asked("3", "green birds in rain")]
-    first = screen(llama, asked, tmp_path, looking=QUICK)
+    asked = [ScreeningPrompt("1", PROMPT), ScreeningPrompt("2", ""), ScreeningPrompt("3", "green birds in rain")]
+    first = screen(llama, asked, tmp_path, config=QUICK)
     assert counted == [PROMPT, "", "green birds in rain"]
     counted.clear()
     told = []
-    again = screen(llama, asked, tmp_path, looking=QUICK, on_record=lambda record, there: told.append(there))
+    again = screen(llama, asked, tmp_path, config=QUICK, on_record=lambda record, there: told.append(there))
     assert counted == [""]  # errors are tried again: they cost nothing, and their cause may be gone
     assert told == [True, False, True]
     assert [again[0], again[2]] == [first[0], first[2]]
     counted.clear()
-    screen(llama, [Asked("1", "tell me"), asked[2]], tmp_path, looking=QUICK)
+    screen(llama, [ScreeningPrompt("1", "tell me"), asked[2]], tmp_path, config=QUICK)
     assert counted == ["tell me"]  # the prompt of this id has changed
 
 
 def test_records_of_other_settings_are_not_mixed(llama, tmp_path):
-    screen(llama, [Asked("1", PROMPT)], tmp_path, looking=QUICK)
+    screen(llama, [ScreeningPrompt("1", PROMPT)], tmp_path, config=QUICK)
     with pytest.raises(jopa.InputFileError, match="other settings"):
-        screen(llama, [Asked("1", PROMPT)], tmp_path, looking=Looking(budget=5, max_new_tokens=3))
+        screen(llama, [ScreeningPrompt("1", PROMPT)], tmp_path, config=DetectionConfig(budget=5, max_new_tokens=3))
     with pytest.raises(jopa.InputFileError, match="another model"):
-        screen(tiny_models.language_model("gpt2"), [Asked("1", PROMPT)], tmp_path, looking=QUICK)
+        screen(tiny_models.language_model("gpt2"), [ScreeningPrompt("1", PROMPT)], tmp_path, config=QUICK)
 
 
 def test_a_stopped_run_keeps_what_is_done(llama, tmp_path, monkeypatch):
-    asked = [Asked(str(i), f"write a story about {word}") for i, word in enumerate(["rain", "birds", "people", "time"])]
+    asked = [
+        ScreeningPrompt(str(i), f"write a story about {word}")
+        for i, word in enumerate(["rain", "birds", "people", "time"])
+    ]
 
     def stopping(text, **settings):
         if text.endswith("people"):
@@ -137,11 +148,11 @@ def test_a_stopped_run_keeps_what_is_done(llama, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(screening, "detect", stopping)
-        screen(llama, asked, tmp_path, looking=QUICK)
+        screen(llama, asked, tmp_path, config=QUICK)
     assert [line["id"] for line in lines(tmp_path)] == ["0", "1"]
     with (tmp_path / "verdicts.jsonl").open("a") as file:
         file.write('{"id":"2","status":"do')  # killed while writing
-    records = screen(llama, asked, tmp_path, looking=QUICK)
+    records = screen(llama, asked, tmp_path, config=QUICK)
     assert [record["status"] for record in records] == ["done"] * 4
     assert [line["id"] for line in lines(tmp_path)] == ["0", "1", "2", "3"]
 
@@ -169,13 +180,13 @@ def test_a_folder_of_500_goes_on_after_a_kill(llama, tmp_path, counted):
     before = records.read_bytes().count(b"\n")
     assert 60 <= before < 500
 
-    looking = Looking(budget=4, max_new_tokens=3, most_tokens=100)
+    config = DetectionConfig(budget=4, max_new_tokens=3, most_tokens=100)
     there: list[str] = []
     found = screen(
         jopa.load(str(model)),
-        read_asked(prompts),
+        read_prompts(prompts),
         out,
-        looking=looking,
+        config=config,
         on_record=lambda record, known: there.append(record["id"]) if known else None,
     )
     assert [record["status"] for record in found].count("done") == 20

@@ -8,8 +8,8 @@ import sys
 import pytest
 import torch
 
-from jopa import sentence_bert
 from jopa.errors import ModelError, SettingError
+from jopa.evaluation import sentence_bert
 from jopa.evaluation.sentence_bert import SentenceBert
 
 PAIRS = {

@@ -163,7 +163,7 @@ def test_settings_of_the_wrong_type_are_refused_and_defaults_are_of_the_right_on
 
 
 FAST = {
-    "jopa-paper": {"steps": 10},
+    "jopa": {"steps": 10},
     "integrated-gradients": {"steps": 4},
     "continuous-mask": {"steps": 5},
     "shapley": {"permutations": 4},

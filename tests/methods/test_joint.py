@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import jopa
-from jopa.prompt.repeated_tokens import Echo
-from jopa.methods.joint.search import JointSearch
 from jopa.methods.joint.neighbours import shifts
+from jopa.methods.joint.search import JointSearch
+from jopa.prompt.repeated_tokens import RepeatedToken
 from table_scorer import TableScorer, TableWhiteBoxScorer, best_sets, problem, redundant_pair
 
 
@@ -366,9 +366,9 @@ class Repeated(TableScorer):
         other = [-0.01 * sum(unit % 7 for unit in units) for units in gone]
         return torch.tensor([[a, b, -1.0] for a, b in zip(said, other, strict=True)])
 
-    def echoes(self):
-        quiet, long = Echo(frozenset({3}), (2,)), Echo(frozenset(range(60, 70)), (1,))
-        return [quiet, long, Echo(self.mentions, (0,))]
+    def repeated_tokens(self):
+        quiet, long = RepeatedToken(frozenset({3}), (2,)), RepeatedToken(frozenset(range(60, 70)), (1,))
+        return [quiet, long, RepeatedToken(self.mentions, (0,))]
 
 
 def test_a_word_that_the_answer_repeats_is_removed_wherever_it_stands():
@@ -409,8 +409,8 @@ def test_units_of_a_word_that_the_answer_repeats_are_tried_first(kind):
     mentions = frozenset({5, 19, 33, 47})
 
     class Wordy(kind):
-        def echoes(self):
-            return [Echo(mentions, (0,))]
+        def repeated_tokens(self):
+            return [RepeatedToken(mentions, (0,))]
 
     scorer = Wordy()
     JointSearch(budget=40).run(jopa.Problem(scorer), 3)
@@ -423,8 +423,8 @@ def test_words_with_many_mentions_do_not_crowd_out_the_rest():
     words = [frozenset(range(30 * i, 30 * i + 20)) for i in range(6)]
 
     class Wordy(TableScorer):
-        def echoes(self):
-            return [Echo(units, (0,)) for units in words]
+        def repeated_tokens(self):
+            return [RepeatedToken(units, (0,)) for units in words]
 
     scorer = Wordy(180, lambda removed: -1.0 - 0.1 * len(removed))
     JointSearch(budget=40).run(jopa.Problem(scorer), 20)

@@ -206,7 +206,7 @@ def test_removing_every_unit_leaves_nothing_to_search():
 
 def test_a_black_box_scorer_is_refused_before_any_work():
     scorer = TableScorer(4, redundant_pair)
-    with pytest.raises(jopa.SettingError, match="method 'jopa-paper' needs gradients, which TableScorer does not give"):
+    with pytest.raises(jopa.SettingError, match="method 'jopa' needs gradients, which TableScorer does not give"):
         PaperSearch().run(jopa.Problem(scorer), 2)
     assert scorer.asked == []
 
@@ -233,14 +233,14 @@ def test_settings_out_of_range_are_refused():
 
 
 def test_make_method_knows_names_settings_and_budgets():
-    assert jopa.make_method("jopa-paper", steps=7, initial="random") == PaperSearch(7, "random")
-    assert jopa.make_method("jopa-paper", budget=9).steps == 9
-    with pytest.raises(jopa.SettingError, match=r"unknown method 'jopper': choose one of .*jopa-paper"):
+    assert jopa.make_method("jopa", steps=7, initial="random") == PaperSearch(7, "random")
+    assert jopa.make_method("jopa", budget=9).steps == 9
+    with pytest.raises(jopa.SettingError, match=r"unknown method 'jopper': choose one of .*jopa"):
         jopa.make_method("jopper")
     with pytest.raises(
         jopa.SettingError, match="has no setting 'step': it has steps, initial, sampling, gradients, lookahead"
     ):
-        jopa.make_method("jopa-paper", step=3)
+        jopa.make_method("jopa", step=3)
 
 
 def test_progress_is_told():

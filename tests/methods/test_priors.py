@@ -3,8 +3,8 @@
 import torch
 
 import jopa
-from jopa.prompt.repeated_tokens import Echo
 from jopa.methods.joint.priors import repeated_words, stretch_strengths, unit_weights
+from jopa.prompt.repeated_tokens import RepeatedToken
 from table_scorer import TableScorer
 
 
@@ -19,8 +19,12 @@ class Echoing(TableScorer):
         self.asked += [frozenset((~mask).nonzero()[:, 0].tolist()) for mask in keep]
         return torch.stack([-0.8 * gone, -1.0 * (gone > 4), -2.0 + 0.1 * gone], dim=1)
 
-    def echoes(self):
-        often, once, quiet = Echo(frozenset({1, 4}), (1,)), Echo(frozenset({4}), (0, 2)), Echo(frozenset({5}), (2,))
+    def repeated_tokens(self):
+        often, once, quiet = (
+            RepeatedToken(frozenset({1, 4}), (1,)),
+            RepeatedToken(frozenset({4}), (0, 2)),
+            RepeatedToken(frozenset({5}), (2,)),
+        )
         return [quiet, often, once, often]
 
 

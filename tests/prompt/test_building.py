@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, normalizers, processors
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
-from jopa import prompt as checked
 from jopa.errors import JopaError, PromptError, SettingError
+from jopa.prompt import building as checked
 from jopa.prompt.building import UNIT_KINDS, Prompt, Unit
 from small_tokenizers import BYTE_LEVEL, KINDS, REAL, TAKES_SYSTEM, TEMPLATES, real_tokenizer, small_tokenizer
 

@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from jopa.attribution import Attribution
-from jopa.scoring.masking import REMOVALS
 from jopa.problem import Problem, TraceStep
 from jopa.prompt.building import Unit
 from jopa.reports.attribution_html import CERTIFICATE_WORDS, comparison, comparison_html, to_html
 from jopa.reports.terminal import comparison_table, to_terminal
 from jopa.reports.wording import REMOVAL_WORDS, nats, unit_name, visible, word_diff
+from jopa.scoring.masking import REMOVALS
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
-def attribution(pieces=("Tell", " a", " story", " of", " doctors"), removed=(4, 2), individual=(9.5, 3.25), **changes):
+def attribution(pieces=("Emit", " a", " story", " of", " doctors"), removed=(4, 2), individual=(9.5, 3.25), **changes):
     """An attribution whose numbers fit together; joint effect 14.5 nats unless the changes say otherwise."""
     units, start = [], 0
     for position, text in enumerate(pieces):
@@ -198,7 +198,7 @@ def test_page_marks_removed_units_in_the_prompt_by_rank():
 
 def test_text_between_units_is_kept():
     value = attribution()
-    value = replace(value, units=(Unit("Tell", 0, 4, (0,)), Unit("doctors", 16, 23, (4,))), removed=(1, 0))
+    value = replace(value, units=(Unit("Emit", 0, 4, (0,)), Unit("doctors", 16, 23, (4,))), removed=(1, 0))
     assert Page(to_html(value)).boxes[0] == "Tell2 a story of doctors1"
 
 

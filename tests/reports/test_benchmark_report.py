@@ -12,10 +12,10 @@ import pytest
 pytest.importorskip("matplotlib")
 
 import jopa
+from jopa.benchmark.records import cell_key, read_run
+from jopa.errors import InputFileError
 from jopa.reports import benchmark_report
 from jopa.reports.benchmark_report import chosen_prompts, joined, slug, write_report
-from jopa.errors import InputFileError
-from jopa.benchmark.records import cell_key, read_run
 from synthetic_run import HOSTILE, cell, example, experiment, failed, made_up_run, session, write_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -36,7 +36,7 @@ class Links(HTMLParser):
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    folder = made_up_run(tmp_path_factory.mktemp("run"), ["jopa", "random"], ks=(1, 3), seeds=(0, 1), n=4)
+    folder = made_up_run(tmp_path_factory.mktemp("run"), ["joint", "random"], ks=(1, 3), seeds=(0, 1), n=4)
     return folder, write_report(folder)
 
 
@@ -68,7 +68,7 @@ def test_the_page_says_how_it_was_made(written):
 
 def test_a_joined_record_is_the_attribution_that_its_cell_tells_of():
     steps = [[0, -2.5, 2, 3.0], [1, -3.0, 3, 4.0]]
-    record = cell("jopa", pr=0.5, seed=4, trace=steps, scores=[0.1] * 9, details={"note": "x"})
+    record = cell("joint", pr=0.5, seed=4, trace=steps, scores=[0.1] * 9, details={"note": "x"})
     attribution = joined(example(), record)
     assert attribution == jopa.Attribution.from_dict(attribution.to_dict())
     assert attribution.probability_ratio == pytest.approx(0.5)
@@ -80,18 +80,18 @@ def test_a_joined_record_is_the_attribution_that_its_cell_tells_of():
 
 
 def test_a_search_under_another_removal_is_told_and_its_certificate_not_passed_on():
-    record = cell("jopa", search_removal="zero", certificate="optimal")
+    record = cell("joint", search_removal="zero", certificate="optimal")
     attribution = joined(example(), record)
     assert attribution.details == {"search removal": "zero"}
     assert attribution.removal == "delete"
     assert attribution.certificate == "none"
-    assert joined(example(), cell("jopa", certificate="optimal")).certificate == "optimal"
+    assert joined(example(), cell("joint", certificate="optimal")).certificate == "optimal"
 
 
 def test_an_incomplete_record_is_named():
-    record = cell("jopa")
+    record = cell("joint")
     del record["synergy"]
-    with pytest.raises(InputFileError, match=r"'p1', 'jopa', 3, 0.*synergy"):
+    with pytest.raises(InputFileError, match=r"'p1', 'joint', 3, 0.*synergy"):
         joined(example(), record)
 
 
@@ -122,11 +122,11 @@ def hostile(tmp_path):
     """A run in which every text that comes from elsewhere tries to be something else."""
     cells = [
         cell(method, f"{HOSTILE}{i}", data=HOSTILE, model=HOSTILE, counterfactual_output=HOSTILE, stop=HOSTILE)
-        for method in ("jopa", HOSTILE)
+        for method in ("joint", HOSTILE)
         for i in range(2)
     ]
-    cells.append(failed("jopa", "x", data=HOSTILE, model=HOSTILE, error=HOSTILE))
-    plan = experiment(["jopa", HOSTILE], models=(HOSTILE,), data=(HOSTILE,), title=HOSTILE)
+    cells.append(failed("joint", "x", data=HOSTILE, model=HOSTILE, error=HOSTILE))
+    plan = experiment(["joint", HOSTILE], models=(HOSTILE,), data=(HOSTILE,), title=HOSTILE)
     examples = [
         example(f"{HOSTILE}{i}", model=HOSTILE, data=HOSTILE, text=HOSTILE + " a b c d", output=HOSTILE)
         for i in range(2)

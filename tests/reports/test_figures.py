@@ -10,11 +10,11 @@ pytest.importorskip("matplotlib")
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from jopa import drawing, figures, tables
-from jopa.reports.drawing import Bars, Curve, Panel, draw_bars, draw_lines, save, style
-from jopa.errors import SettingError
-from jopa.reports.estimates import Estimate
 from jopa.benchmark.records import read_run
+from jopa.errors import SettingError
+from jopa.reports import drawing, figures, tables
+from jopa.reports.drawing import Bars, Curve, Panel, draw_bars, draw_lines, save, style
+from jopa.reports.estimates import Estimate
 from synthetic_run import HOSTILE, cell, experiment, failed, made_up_run, write_run
 
 TWELVE = [f"method number {i} with a long name_{i}" for i in range(11)] + ["$x^2$ & a name far too long to be shown"]
@@ -30,7 +30,7 @@ def curves_of(picture):
 
 
 def test_bars_are_the_numbers_of_the_table(tmp_path):
-    run = read_run(made_up_run(tmp_path, ["jopa", "random"], n=4))
+    run = read_run(made_up_run(tmp_path, ["joint", "random"], n=4))
     (picture,) = figures.comparisons(run)
     table = tables.faithfulness(run, 3)
     drawn = [[bar.get_width() for bar in axes.patches] for axes in picture.drawing.axes]
@@ -38,7 +38,7 @@ def test_bars_are_the_numbers_of_the_table(tmp_path):
     for i, widths in enumerate(drawn):
         assert widths == pytest.approx([row.numbers[i].mean for row in table.rows])
     assert [axes.get_title() for axes in picture.drawing.axes] == [column.heading for column in table.columns]
-    assert "jopa" in picture.caption
+    assert "joint" in picture.caption
 
 
 def test_pr_against_k_uses_the_prompts_that_were_finished_at_every_k(tmp_path):
@@ -78,7 +78,7 @@ def boxes(artists, drawing):
     return [artist.get_window_extent(renderer) for artist in artists if artist.get_text()]
 
 
-@pytest.mark.parametrize("methods", [["jopa", "random"], TWELVE], ids=["two", "twelve"])
+@pytest.mark.parametrize("methods", [["joint", "random"], TWELVE], ids=["two", "twelve"])
 def test_no_text_covers_another(tmp_path, methods):
     run = read_run(made_up_run(tmp_path, methods, n=3, ks=(1, 3), data=("alpaca", "tldr_news")))
     for picture in figures.all_figures(run):
@@ -129,8 +129,8 @@ def test_names_are_shown_as_they_are(tmp_path, label):
         warnings.simplefilter("error", category=UserWarning)
         warnings.filterwarnings("ignore", message="Glyph")  # a font need not have them
         with style():
-            lines = draw_lines([Panel(label, "x", "y", (Curve(label, (1, 2), values),))], ["jopa", label], "jopa", 1)
-            bars = draw_bars(["jopa", label], [Bars("PR", values)], "jopa")
+            lines = draw_lines([Panel(label, "x", "y", (Curve(label, (1, 2), values),))], ["joint", label], "joint", 1)
+            bars = draw_bars(["joint", label], [Bars("PR", values)], "joint")
         for name, picture in (("lines", lines), ("bars", bars)):
             _, svg = save(picture, name, tmp_path)
             ElementTree.fromstring(svg.read_bytes())

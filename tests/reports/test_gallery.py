@@ -7,15 +7,15 @@ import pytest
 
 import jopa
 import synthetic_run as made
-from jopa.reports.gallery import chosen_examples, extremes, write_gallery
 from jopa.benchmark.records import read_run
+from jopa.reports.gallery import chosen_examples, extremes, write_gallery
 
-METHODS = ["jopa", "ablation"]
+METHODS = ["joint", "ablation"]
 
 
 def pair_of_cells(name, lead, **more):
     """Both methods' cells of a prompt, the first's joint effect `lead` nats above the other's 4."""
-    first = made.cell("jopa", name, k=2, **more) | {"log_prob_removed": -6.0 - lead, "removed": [4, 6]}
+    first = made.cell("joint", name, k=2, **more) | {"log_prob_removed": -6.0 - lead, "removed": [4, 6]}
     first |= {"individual": [0.25, 0.125], "synergy": 4.0 + lead - 0.375, "counterfactual_output": "no *star*\n- list"}
     second = made.cell("ablation", name, k=2, **more) | {"log_prob_removed": -6.0, "removed": [0, 1]}
     return [first, second | {"individual": [2.0, 1.0], "synergy": 1.0}]
@@ -28,7 +28,7 @@ def run_folder(folder, leads, extra=(), **plan):
 
 def test_the_largest_median_and_smallest_lead_are_shown(tmp_path):
     folder = run_folder(tmp_path / "run", {"p1": 0.5, "p2": 3.0, "p3": -1.0, "p4": 1.0, "p5": 0.25})
-    examples = chosen_examples(read_run(folder), ("jopa", "ablation"), 2)
+    examples = chosen_examples(read_run(folder), ("joint", "ablation"), 2)
     assert [(e.name, e.reason) for e in examples] == [
         ("p2", "the largest lead"),
         ("p1", "the median lead"),
@@ -39,7 +39,7 @@ def test_the_largest_median_and_smallest_lead_are_shown(tmp_path):
 
 def test_one_prompt_may_be_picked_for_several_reasons(tmp_path):
     folder = run_folder(tmp_path / "run", {"p1": 0.5})
-    (example,) = chosen_examples(read_run(folder), ("jopa", "ablation"), 2)
+    (example,) = chosen_examples(read_run(folder), ("joint", "ablation"), 2)
     assert example.reason == "the largest and median and smallest lead"
 
 
@@ -50,7 +50,7 @@ def test_of_equal_values_the_first_comes_first_and_the_median_is_the_lower_of_tw
 
 def test_both_pictures_of_an_example_have_one_scale(tmp_path):
     folder = run_folder(tmp_path / "run", {"p1": 6.0})
-    (example,) = chosen_examples(read_run(folder), ("jopa", "ablation"), 2)
+    (example,) = chosen_examples(read_run(folder), ("joint", "ablation"), 2)
     widest, narrow = (side.bars for side in example.sides)
     # Joint effects of 10 and 4 nats; nothing goes below 0 or above 10.
     assert [(bar.value, bar.start, bar.end) for bar in (widest[-1], narrow[-1])] == [(10.0, 0.0, 1.0), (4.0, 0.0, 0.4)]
@@ -65,7 +65,7 @@ def test_a_bar_below_zero_moves_the_zero_of_both_pictures(tmp_path):
     cells = pair_of_cells("p1", 0.0)
     cells[1] |= {"log_prob_removed": -1.0, "individual": [1.0, -2.0], "synergy": 0.0}  # joint effect -1, down from 1
     folder = made.write_run(tmp_path / "run", made.experiment(METHODS, ks=(2,)), cells)
-    (example,) = chosen_examples(read_run(folder), ("jopa", "ablation"), 2)
+    (example,) = chosen_examples(read_run(folder), ("joint", "ablation"), 2)
     first, second = (side.bars for side in example.sides)
     assert (first[-1].start, first[-1].end) == pytest.approx((0.2, 1.0))  # from -1 to 4: zero is at a fifth
     assert (second[-1].start, second[-1].end) == pytest.approx((0.0, 0.2))
@@ -74,7 +74,7 @@ def test_a_bar_below_zero_moves_the_zero_of_both_pictures(tmp_path):
 def test_each_data_set_has_its_own_examples(tmp_path):
     cells = [c for data in ("alpaca", "mhc") for c in pair_of_cells("p1", 1.0, data=data)]
     folder = made.write_run(tmp_path / "run", made.experiment(METHODS, data=("alpaca", "mhc"), ks=(2,)), cells)
-    assert [e.data for e in chosen_examples(read_run(folder), ("jopa", "ablation"), 2)] == ["alpaca", "mhc"]
+    assert [e.data for e in chosen_examples(read_run(folder), ("joint", "ablation"), 2)] == ["alpaca", "mhc"]
 
 
 def test_page_and_markdown_show_both_methods(tmp_path):
@@ -128,9 +128,9 @@ def test_hostile_text_is_shown_as_text(tmp_path):
 @pytest.mark.parametrize(
     ("methods", "message"),
     [
-        (["jopa"], "give two methods of the run to compare, got jopa: it has jopa, ablation"),
-        (["jopa", "magic"], "got jopa, magic"),
-        (["jopa", "jopa"], "got jopa, jopa"),
+        (["joint"], "give two methods of the run to compare, got jopa: it has jopa, ablation"),
+        (["joint", "magic"], "got jopa, magic"),
+        (["joint", "joint"], "got jopa, jopa"),
         ([], "got none"),
     ],
 )

@@ -8,9 +8,9 @@ import warnings
 import numpy as np
 import pytest
 
-from jopa import estimates, tables, typesetting
-from jopa.reports.estimates import bootstrap_intervals, estimate, resampled_counts, trace_value
 from jopa.benchmark.records import read_run
+from jopa.reports import estimates, tables, typesetting
+from jopa.reports.estimates import bootstrap_intervals, estimate, resampled_counts, trace_value
 from synthetic_run import HOSTILE, cell, experiment, failed, write_run
 
 JOPA, RANDOM = (0.2, 0.3, 0.7), (0.5, 0.6, 0.7)
@@ -24,7 +24,7 @@ def run_of(tmp_path):
 
 def three_by_two(*extra, **more):
     """Three prompts and two methods, k = 3."""
-    cells = [cell("jopa", f"p{i}", pr=pr, metrics={"kl": 2 * pr}, **more) for i, pr in enumerate(JOPA)]
+    cells = [cell("joint", f"p{i}", pr=pr, metrics={"kl": 2 * pr}, **more) for i, pr in enumerate(JOPA)]
     cells += [cell("random", f"p{i}", pr=pr, metrics={"kl": 0.1}, **more) for i, pr in enumerate(RANDOM)]
     return [*cells, *extra]
 
@@ -35,15 +35,15 @@ def number(table, method, key, data="alpaca"):
 
 
 def test_means_errors_and_bold_as_worked_out_by_hand(run_of):
-    table = tables.faithfulness(run_of(experiment(["jopa", "random"]), three_by_two()), 3)
-    ours, theirs = number(table, "jopa", "pr"), number(table, "random", "pr")
+    table = tables.faithfulness(run_of(experiment(["joint", "random"]), three_by_two()), 3)
+    ours, theirs = number(table, "joint", "pr"), number(table, "random", "pr")
     assert ours.mean == pytest.approx(0.4)
     assert ours.spread == pytest.approx(math.sqrt(0.07) / math.sqrt(3))  # deviations −0.2, −0.1, +0.3
     assert theirs.mean == pytest.approx(0.6)
     assert theirs.spread == pytest.approx(0.1 / math.sqrt(3))
     assert (ours.best, theirs.best) == (True, False)
-    assert number(table, "jopa", "kl").mean == pytest.approx(0.8)
-    assert (number(table, "jopa", "kl").best, number(table, "random", "kl").best) == (True, False)  # higher is better
+    assert number(table, "joint", "kl").mean == pytest.approx(0.8)
+    assert (number(table, "joint", "kl").best, number(table, "random", "kl").best) == (True, False)  # higher is better
     assert [row.n for row in table.rows] == [3, 3]
     text = typesetting.markdown(table)
     assert "**0.400** ± 0.153" in text
@@ -109,12 +109,12 @@ def test_resamples_in_pieces_are_whole(monkeypatch):
 
 def test_differences_are_paired_and_marked_by_what_is_faithful(run_of):
     cells = [
-        *[cell("jopa", f"p{i}", pr=0.1 * i + 0.1, metrics={"kl": 0.1 * i}) for i in range(6)],
+        *[cell("joint", f"p{i}", pr=0.1 * i + 0.1, metrics={"kl": 0.1 * i}) for i in range(6)],
         *[cell("worse", f"p{i}", pr=0.1 * i + 0.3 + 0.01 * i, metrics={"kl": 0.1 * i - 0.2}) for i in range(6)],
         *[cell("better", f"p{i}", pr=0.1 * i + 0.05, metrics={"kl": 0.1 * i + 0.3}) for i in range(6)],
         *[cell("equal", f"p{i}", pr=0.1 * i + 0.1 + 0.05 * (-1) ** i, metrics={"kl": 0.1 * i}) for i in range(6)],
     ]
-    table = tables.differences(run_of(experiment(["jopa", "worse", "better", "equal"]), cells), 3)
+    table = tables.differences(run_of(experiment(["joint", "worse", "better", "equal"]), cells), 3)
     assert [row.method for row in table.rows] == ["worse", "better", "equal"]
     worse = number(table, "worse", "pr")
     assert worse.mean == pytest.approx(0.2 + 0.01 * 2.5)
@@ -129,18 +129,18 @@ def test_differences_are_paired_and_marked_by_what_is_faithful(run_of):
 
 def test_only_prompts_that_every_method_finished_enter_the_means(run_of):
     cells = [*three_by_two()[:-1], failed("random", "p2")]
-    run = run_of(experiment(["jopa", "random"]), cells)
+    run = run_of(experiment(["joint", "random"]), cells)
     table = tables.faithfulness(run, 3)
-    assert number(table, "jopa", "pr").mean == pytest.approx(0.25)
+    assert number(table, "joint", "pr").mean == pytest.approx(0.25)
     assert number(table, "random", "pr").mean == pytest.approx(0.55)
     assert [row.n for row in table.rows] == [2, 2]
     assert any("2 of 3 prompts" in note and "random 1 (1 failed)" in note for note in table.notes)
 
 
 def test_a_method_that_failed_everywhere_has_dashes_and_narrows_nothing(run_of):
-    run = run_of(experiment(["jopa", "random", "none"]), three_by_two(*(failed("none", f"p{i}") for i in range(3))))
+    run = run_of(experiment(["joint", "random", "none"]), three_by_two(*(failed("none", f"p{i}") for i in range(3))))
     table = tables.faithfulness(run, 3)
-    assert number(table, "jopa", "pr").mean == pytest.approx(0.4)
+    assert number(table, "joint", "pr").mean == pytest.approx(0.4)
     assert number(table, "none", "pr") is None
     assert "| none | 0 | — |" in typesetting.markdown(table)
     assert any("none 3 (3 failed)" in note for note in table.notes)
@@ -149,13 +149,13 @@ def test_a_method_that_failed_everywhere_has_dashes_and_narrows_nothing(run_of):
 
 def test_a_method_that_has_hardly_begun_narrows_nothing_and_is_never_best(run_of):
     table = tables.faithfulness(
-        run_of(experiment(["jopa", "random", "new"]), three_by_two(cell("new", "p0", pr=0.01))), 3
+        run_of(experiment(["joint", "random", "new"]), three_by_two(cell("new", "p0", pr=0.01))), 3
     )
     row = next(row for row in table.rows if row.method == "new")
     assert row.partial
     assert row.n == 1
-    assert number(table, "jopa", "pr").mean == pytest.approx(0.4)
-    assert number(table, "jopa", "pr").best
+    assert number(table, "joint", "pr").mean == pytest.approx(0.4)
+    assert number(table, "joint", "pr").best
     assert not number(table, "new", "pr").best
     assert "new †" in typesetting.markdown(table)
     assert any(note.startswith("†") for note in table.notes)
@@ -193,7 +193,7 @@ def test_a_prompt_that_lacks_one_seed_is_left_out(run_of):
 def test_a_single_prompt_has_no_error_and_no_interval(run_of):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = tables.all_tables(run_of(experiment(["jopa", "random"]), [cell("jopa"), cell("random", pr=0.6)]))
+        found = tables.all_tables(run_of(experiment(["joint", "random"]), [cell("joint"), cell("random", pr=0.6)]))
         texts = [form(t) for t in found for form in (typesetting.markdown, typesetting.csv_text, typesetting.latex)]
     assert [table.stem for table in found] == ["faithfulness-k3", "differences-k3", "cost"]
     assert "**0.500** ± —" in texts[0]
@@ -247,18 +247,18 @@ def test_estimate_of_nothing_and_of_one():
 
 
 def test_csv_gives_back_every_number(run_of):
-    table = tables.faithfulness(run_of(experiment(["jopa", "random"]), three_by_two()), 3)
+    table = tables.faithfulness(run_of(experiment(["joint", "random"]), three_by_two()), 3)
     lines = list(csv.DictReader(io.StringIO(typesetting.csv_text(table))))
-    line = next(item for item in lines if (item["method"], item["column"]) == ("jopa", "pr"))
-    assert float(line["mean"]) == number(table, "jopa", "pr").mean
-    assert float(line["standard_error"]) == number(table, "jopa", "pr").spread
+    line = next(item for item in lines if (item["method"], item["column"]) == ("joint", "pr"))
+    assert float(line["mean"]) == number(table, "joint", "pr").mean
+    assert float(line["standard_error"]) == number(table, "joint", "pr").spread
     assert (line["n"], line["best"], line["better"]) == ("3", "1", "lower")
     assert len(lines) == 2 * len(table.columns)
 
 
 @pytest.mark.parametrize("label", [HOSTILE, "a|b", "50% & more_of $it$ \\ {x}", "two\nlines"])
 def test_names_break_no_form(run_of, label):
-    run = run_of(experiment(["jopa", label]), [cell("jopa"), cell(label), cell("jopa", "p2"), cell(label, "p2")])
+    run = run_of(experiment(["joint", label]), [cell("joint"), cell(label), cell("joint", "p2"), cell(label, "p2")])
     for table in tables.all_tables(run):
         rows = [line for line in typesetting.markdown(table).splitlines() if line.startswith("|")]
         assert {line.replace("\\|", "").count("|") for line in rows} == {len(table.columns) + 4}

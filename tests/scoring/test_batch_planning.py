@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jopa.scoring.batch_planning import Limits, plan
+from jopa.scoring.batch_planning import BatchLimits, plan
 
 
 def leave_one_out(n):
@@ -21,13 +21,13 @@ def cost(batches, visible, limits, compact, after):
     )
 
 
-def check(batches, visible, bases, limits, compact):
+def check(batches, visible, prefix_caches, limits, compact):
     """Every row once; every base there before its rows, and the same as they are as far as they share it."""
     assert sorted(row for batch in batches for row in batch.rows) == list(range(len(visible)))
-    known = list(bases)
+    known = list(prefix_caches)
     for batch in batches:
         assert len(batch.rows) <= limits.rows
-        for row, base_number in zip(batch.rows, batch.bases, strict=True):
+        for row, base_number in zip(batch.rows, batch.prefix_caches, strict=True):
             mine = np.flatnonzero(visible[row]) if compact else visible[row]
             base = np.flatnonzero(known[base_number]) if compact else known[base_number]
             assert len(base) >= batch.start
@@ -36,7 +36,7 @@ def check(batches, visible, bases, limits, compact):
         if batch.keep:
             assert len(batch.rows) == 1
             known.append(visible[batch.rows[0]])
-    assert sum(batch.keep for batch in batches) <= limits.new_bases
+    assert sum(batch.keep for batch in batches) <= limits.new_caches
 
 
 NOTHING = np.ones(0, dtype=bool)
@@ -45,7 +45,7 @@ NOTHING = np.ones(0, dtype=bool)
 @pytest.mark.parametrize("compact", [True, False])
 def test_leave_one_out_costs_about_half_of_each_prompt(compact):
     visible = leave_one_out(100)
-    limits = Limits(rows=4, tokens=None, launch=0, new_bases=1)
+    limits = BatchLimits(rows=4, tokens=None, launch=0, new_caches=1)
     batches = plan(visible, [NOTHING], limits, compact=compact, after=0)
     check(batches, visible, [NOTHING], limits, compact)
     assert [batch.keep for batch in batches].count(True) == 1
@@ -56,7 +56,7 @@ def test_leave_one_out_costs_about_half_of_each_prompt(compact):
 def test_no_row_is_kept_where_that_saves_less_than_it_costs():
     visible = leave_one_out(10)
     for launch, kept in ((10, 1), (100, 0)):
-        limits = Limits(rows=10, tokens=None, launch=launch, new_bases=9)
+        limits = BatchLimits(rows=10, tokens=None, launch=launch, new_caches=9)
         batches = plan(visible, [NOTHING], limits, compact=True, after=20)
         assert sum(batch.keep for batch in batches) == kept
 
@@ -70,7 +70,7 @@ def test_swaps_around_one_set_keep_a_row_for_each_way_they_go():
                 row = np.ones(60, dtype=bool)
                 row[[*(removed - {out}), into]] = False
                 visible = np.vstack([visible, row])
-    limits = Limits(rows=8, tokens=None, launch=5, new_bases=20)
+    limits = BatchLimits(rows=8, tokens=None, launch=5, new_caches=20)
     batches = plan(visible, [NOTHING], limits, compact=True, after=10)
     check(batches, visible, [NOTHING], limits, True)
     assert cost(batches, visible, limits, True, 10) < 0.7 * len(visible) * 67
@@ -78,30 +78,30 @@ def test_swaps_around_one_set_keep_a_row_for_each_way_they_go():
 
 def test_rows_begin_with_the_given_base_that_is_most_like_them():
     visible = np.array([[1, 0, 1, 1, 0, 1], [1, 1, 1, 1, 0, 1]], dtype=bool)
-    bases = [np.ones(1, dtype=bool), np.array([1, 0, 1, 0], dtype=bool), np.ones(6, dtype=bool)]
-    limits = Limits(rows=8, tokens=None, launch=0, new_bases=0)
-    batches = plan(visible, bases, limits, compact=False, after=2)
-    assert {batch.rows: (batch.bases, batch.start) for batch in batches} == {(0,): ((1,), 3), (1,): ((2,), 4)}
-    batches = plan(visible, bases, limits, compact=True, after=2)
-    assert {batch.rows: (batch.bases, batch.start) for batch in batches} == {(0,): ((1,), 2), (1,): ((2,), 4)}
+    prefix_caches = [np.ones(1, dtype=bool), np.array([1, 0, 1, 0], dtype=bool), np.ones(6, dtype=bool)]
+    limits = BatchLimits(rows=8, tokens=None, launch=0, new_caches=0)
+    batches = plan(visible, prefix_caches, limits, compact=False, after=2)
+    assert {batch.rows: (batch.prefix_caches, batch.start) for batch in batches} == {(0,): ((1,), 3), (1,): ((2,), 4)}
+    batches = plan(visible, prefix_caches, limits, compact=True, after=2)
+    assert {batch.rows: (batch.prefix_caches, batch.start) for batch in batches} == {(0,): ((1,), 2), (1,): ((2,), 4)}
 
 
 def test_rows_of_different_bases_share_a_forward_where_that_costs_less():
     visible = np.array([[1, 0, 1, 1, 0, 1], [1, 1, 1, 1, 0, 1]], dtype=bool)
-    bases = [NOTHING, np.array([1, 0, 1, 0], dtype=bool), np.ones(6, dtype=bool)]
+    prefix_caches = [NOTHING, np.array([1, 0, 1, 0], dtype=bool), np.ones(6, dtype=bool)]
     for launch, forwards in ((0, {(0,), (1,)}), (2, {(0, 1)})):
-        batches = plan(visible, bases, Limits(8, None, launch, 0), compact=False, after=2)
+        batches = plan(visible, prefix_caches, BatchLimits(8, None, launch, 0), compact=False, after=2)
         assert {batch.rows for batch in batches} == forwards
-        assert {number for batch in batches for number in batch.bases} == {1, 2}
-        check(batches, visible, bases, Limits(8, None, launch, 0), False)
+        assert {number for batch in batches for number in batch.prefix_caches} == {1, 2}
+        check(batches, visible, prefix_caches, BatchLimits(8, None, launch, 0), False)
 
 
 def test_batches_hold_no_more_than_they_may():
     visible = leave_one_out(40)
-    limits = Limits(rows=100, tokens=200, launch=10, new_bases=0)
+    limits = BatchLimits(rows=100, tokens=200, launch=10, new_caches=0)
     batches = plan(visible, [NOTHING], limits, compact=True, after=11)
     assert {len(batch.rows) for batch in batches} == {4}
-    one = plan(visible, [NOTHING], Limits(rows=100, tokens=7, launch=10, new_bases=0), compact=True, after=11)
+    one = plan(visible, [NOTHING], BatchLimits(rows=100, tokens=7, launch=10, new_caches=0), compact=True, after=11)
     assert [len(batch.rows) for batch in one] == [1] * 40  # a row larger than a batch still goes through
 
 
@@ -109,7 +109,7 @@ def test_rows_of_like_length_go_together():
     visible = np.ones((20, 50), dtype=bool)
     for row in range(20):
         visible[row, 1 : 1 + 40 * (row % 2)] = False
-    limits = Limits(rows=10, tokens=None, launch=5, new_bases=0)
+    limits = BatchLimits(rows=10, tokens=None, launch=5, new_caches=0)
     batches = plan(visible, [NOTHING], limits, compact=True, after=0)
     assert {batch.rows for batch in batches} == {tuple(range(0, 20, 2)), tuple(range(1, 20, 2))}
 
@@ -120,20 +120,20 @@ def test_any_rows_are_planned_well(data):
     row = st.lists(st.booleans(), min_size=n_positions, max_size=n_positions).filter(any)
     visible = np.array(data.draw(st.lists(row, min_size=1, max_size=12)), dtype=bool)
     extra = data.draw(st.lists(st.lists(st.booleans(), max_size=n_positions), max_size=3))
-    bases = [NOTHING, *(np.array(base, dtype=bool) for base in extra)]
-    limits = Limits(
+    prefix_caches = [NOTHING, *(np.array(base, dtype=bool) for base in extra)]
+    limits = BatchLimits(
         rows=data.draw(st.integers(1, 5)),
         tokens=data.draw(st.none() | st.integers(1, 60)),
         launch=data.draw(st.integers(0, 20)),
-        new_bases=data.draw(st.integers(0, 4)),
+        new_caches=data.draw(st.integers(0, 4)),
     )
     compact = data.draw(st.booleans())
     after = data.draw(st.integers(0, 5))
-    batches = plan(visible, bases, limits, compact=compact, after=after)
-    check(batches, visible, bases, limits, compact)
-    plain = plan(visible, [NOTHING], Limits(1, None, limits.launch, 0), compact=compact, after=after)
+    batches = plan(visible, prefix_caches, limits, compact=compact, after=after)
+    check(batches, visible, prefix_caches, limits, compact)
+    plain = plan(visible, [NOTHING], BatchLimits(1, None, limits.launch, 0), compact=compact, after=after)
     assert cost(batches, visible, limits, compact, after) <= cost(plain, visible, limits, compact, after)
 
 
 def test_no_rows_are_no_batches():
-    assert plan(np.ones((0, 4), dtype=bool), [NOTHING], Limits(3, None, 1, 1), compact=True, after=2) == []
+    assert plan(np.ones((0, 4), dtype=bool), [NOTHING], BatchLimits(3, None, 1, 1), compact=True, after=2) == []

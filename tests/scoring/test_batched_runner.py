@@ -8,15 +8,15 @@ import torch
 import jopa
 import tiny_bench
 import tiny_models
-from jopa import company as company_module
-from jopa.benchmark.run import run_bench, serially, together
-from jopa.scoring.batched_runner import Company
-from jopa.errors import ScoringError, SettingError
-from jopa.scoring.masking import REMOVALS
-from jopa.methods import make_method
-from jopa.scoring.prefix_cache import can_be_cut
 from jopa.benchmark.records import read_lines
-from test_scoring import keep_masks, reference
+from jopa.benchmark.run import run_bench, serially, together
+from jopa.errors import ScoringError, SettingError
+from jopa.methods import make_method
+from jopa.scoring import batched_runner as company_module
+from jopa.scoring.batched_runner import BatchedRunner
+from jopa.scoring.masking import REMOVALS
+from jopa.scoring.prefix_cache import can_crop_cache
+from slow_reference import keep_masks, reference
 
 CASES = (  # of different lengths, before, in and behind the prompt
     (None, "write a story about the doctor and his patient", "once upon time there was a doctor"),
@@ -72,7 +72,7 @@ def by_case(found):
 def test_scores_and_work_are_those_of_each_alone(tiny, removal, chat, parts):
     model = tiny if chat else tiny_models.language_model(tiny.id.removeprefix("tiny-"), chat=False)
     alone = [found for case in CASES for found in asked(model, case, removal, None)]
-    runner = Company(3)
+    runner = BatchedRunner(3)
     shared = by_case(runner.work(asked(model, case, removal, runner) for case in CASES))
     for (case, prompt, output, one, _), (*_, other, scores) in zip(alone, shared, strict=True):
         for sets, rows in zip(calls(case), scores, strict=True):
@@ -84,13 +84,15 @@ def test_scores_and_work_are_those_of_each_alone(tiny, removal, chat, parts):
             assert getattr(mine, count) == getattr(theirs, count), count
     assert max(len(rows) for rows in parts) == 3
     begins = [{rows.begin for rows in group} for group in parts]
-    assert max(map(len, begins)) > 1 or not can_be_cut(model.model), "no forward had beginnings of different lengths"
+    assert max(map(len, begins)) > 1 or not can_crop_cache(model.model), (
+        "no forward had beginnings of different lengths"
+    )
 
 
 def test_which_forwards_are_shared_is_the_same_every_time(llama, parts):
     runs = []
     for _ in range(2):
-        runner = Company(2)
+        runner = BatchedRunner(2)
         list(runner.work(asked(llama, case, "delete", runner) for case in CASES))
         runs.append([[rows.tokens for rows in group] for group in parts])
         parts.clear()
@@ -99,16 +101,16 @@ def test_which_forwards_are_shared_is_the_same_every_time(llama, parts):
 
 
 def test_a_batch_size_holds_for_all_rows_of_a_forward(llama, parts):
-    runner = Company(3)
+    runner = BatchedRunner(3)
     list(runner.work(asked(llama, case, "delete", runner, batch_size=4) for case in CASES))
-    sizes = [sum(len(rows.bases) for rows in group) for group in parts]
+    sizes = [sum(len(rows.prefix_caches) for rows in group) for group in parts]
     assert max(sizes) == 4
     assert any(len(group) > 1 for group in parts)
 
 
 def test_forwards_that_would_be_mostly_padding_stay_apart(llama, parts, monkeypatch):
-    monkeypatch.setattr(jopa.forward, "LAUNCH_TOKENS", {"cpu": 0, "cuda": 0})
-    runner = Company(3)
+    monkeypatch.setattr(jopa.scoring.forward, "LAUNCH_TOKENS", {"cpu": 0, "cuda": 0})
+    runner = BatchedRunner(3)
     list(runner.work(asked(llama, case, "zero", runner) for case in CASES))
     assert all(len({rows.width for rows in group}) == 1 for group in parts)
 
@@ -118,7 +120,7 @@ def tight(monkeypatch, most):
     sizes = []
 
     def forward(model, parts):
-        sizes.append(sum(len(rows.bases) for rows in parts))
+        sizes.append(sum(len(rows.prefix_caches) for rows in parts))
         if sizes[-1] > most:
             raise torch.OutOfMemoryError("no room")
         return jopa.scoring.batch_input.forward(model, parts)
@@ -131,7 +133,7 @@ def test_out_of_memory_together_is_no_reason_to_score_less_at_once_alone(llama, 
     alone = [scores for case in CASES for *_, scores in asked(llama, case, "hide", None)]
     most = 7  # the largest call of one search; what is kept apart from it by the planner is less
     sizes = tight(monkeypatch, most)
-    runner = Company(3)
+    runner = BatchedRunner(3)
     shared = by_case(runner.work(asked(llama, case, "hide", runner) for case in CASES))
     assert max(sizes) > most
     for one, (*_, scorer, other) in zip(alone, shared, strict=True):
@@ -142,7 +144,7 @@ def test_out_of_memory_together_is_no_reason_to_score_less_at_once_alone(llama, 
 def test_out_of_memory_alone_halves_the_batch_of_that_search(llama, monkeypatch):
     alone = [scores for case in CASES for *_, scores in asked(llama, case, "zero", None)]
     tight(monkeypatch, 2)
-    runner = Company(3)
+    runner = BatchedRunner(3)
     shared = by_case(runner.work(asked(llama, case, "zero", runner) for case in CASES))
     for one, (*_, other) in zip(alone, shared, strict=True):
         assert all(torch.allclose(mine, theirs, atol=1e-5) for mine, theirs in zip(one, other, strict=True))
@@ -157,7 +159,7 @@ def test_out_of_memory_for_one_row_reaches_the_search_that_asked(llama, monkeypa
         except ScoringError as error:
             yield str(error)
 
-    runner = Company(2)
+    runner = BatchedRunner(2)
     assert all("out of memory with one input" in said for said in runner.work(careful(case) for case in CASES))
 
 
@@ -168,7 +170,7 @@ def test_a_fault_of_sharing_itself_is_not_passed_over(llama, monkeypatch):
         return jopa.scoring.batch_input.forward(model, parts)
 
     monkeypatch.setattr(company_module, "forward", forward)
-    runner = Company(3)
+    runner = BatchedRunner(3)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         list(runner.work(asked(llama, case, "zero", runner) for case in CASES))
 
@@ -187,7 +189,7 @@ def test_what_the_model_cannot_do_is_the_error_of_the_search_that_asked(tiny):
         except IndexError as error:
             yield error
 
-    runner = Company(3)
+    runner = BatchedRunner(3)
     others = [asked(tiny, case, "delete", runner) for case in (CASES[0], CASES[2])]
     found = list(runner.work([others[0], beyond(CASES[1]), others[1]]))
     assert sum(isinstance(it, IndexError) for it in found) == 1
@@ -204,7 +206,7 @@ def test_an_error_ends_all_and_every_piece_of_work_cleans_up(llama):
         finally:
             cleaned.append(number)
 
-    runner = Company(3)
+    runner = BatchedRunner(3)
     with pytest.raises(RuntimeError, match="piece 0"):
         list(runner.work(piece(number) for number in range(3)))
     assert sorted(cleaned) == [0, 1, 2]
@@ -224,7 +226,7 @@ def test_a_clock_counts_what_a_piece_of_work_did_and_its_share_of_forwards(llama
         time.sleep(idle)
         yield runner.seconds() - start
 
-    runner = Company(2)
+    runner = BatchedRunner(2)
     started = time.perf_counter()
     *_, busy = (it for it in runner.work([timed(CASES[0], 0.0), timed(CASES[0], 0.3)]) if isinstance(it, float))
     all_seconds = time.perf_counter() - started
@@ -235,7 +237,7 @@ def test_a_clock_counts_what_a_piece_of_work_did_and_its_share_of_forwards(llama
 @pytest.mark.parametrize("size", [2, 3])
 def test_a_benchmark_of_several_prompts_at_a_time_has_the_same_records(llama, tmp_path, size, parts):
     home = tiny_bench.save(tmp_path, llama)
-    methods = [make_method("jopa"), make_method("jopa-paper", steps=6), make_method("ablation")]
+    methods = [make_method("joint"), make_method("jopa", steps=6), make_method("ablation")]
     wanted = tiny_bench.experiment(home, methods)
     for name, mapper in (("alone", serially), ("shared", together(size))):
         outcome = run_bench(wanted, tmp_path / name, mapper=mapper)
@@ -256,4 +258,4 @@ def test_a_benchmark_of_several_prompts_at_a_time_has_the_same_records(llama, tm
 
 def test_settings_out_of_range():
     with pytest.raises(SettingError, match="at least 1 prompt"):
-        Company(0)
+        BatchedRunner(0)

@@ -8,42 +8,14 @@ import torch
 
 import jopa
 import tiny_models
-from jopa import forward, model_scorer, prefixes, rows
+from jopa.scoring import batch_input as rows
+from jopa.scoring import forward, model_scorer
+from jopa.scoring import prefix_cache as prefixes
 from jopa.scoring.masking import REMOVALS
+from slow_reference import keep_masks, reference
 
 TEXT = "write a story about the doctor and his patient"
 ANSWER = tuple(tiny_models.VOCABULARY[word] for word in "once upon time there was a doctor".split())
-
-
-def reference(model, prompt, output, removal, removed):
-    """One full forward, all logits, no cache, no batch: log p of each target token."""
-    gone = [position for i in removed for position in prompt.units[i].positions]
-    ids = torch.tensor([[*prompt.ids, *output.ids]])
-    positions = torch.arange(ids.shape[1])[None]
-    start = len(prompt.ids)
-    if removal == "delete":
-        stay = [i for i in range(ids.shape[1]) if i not in gone]
-        ids, start = ids[:, stay], start - len(gone)
-        arguments = {"input_ids": ids}
-    elif removal == "zero":
-        embeddings = model.model.get_input_embeddings()(ids).clone()
-        embeddings[0, gone] = 0.0
-        arguments = {"inputs_embeds": embeddings}
-    else:
-        attention = torch.ones_like(ids)
-        attention[0, gone] = 0
-        arguments = {"input_ids": ids, "attention_mask": attention, "position_ids": positions}
-    with torch.no_grad():
-        logits = model.model(**arguments, use_cache=False).logits[0].double()
-    log_probs = logits.log_softmax(-1)[torch.arange(start - 1, start - 1 + len(output.ids)), list(output.ids)]
-    return log_probs[slice(*output.target)]
-
-
-def keep_masks(n_units, sets):
-    keep = torch.ones(len(sets), n_units, dtype=torch.bool)
-    for row, removed in enumerate(sets):
-        keep[row, list(removed)] = False
-    return keep
 
 
 def case(model, *, unit="token", system=None, target=None, text=TEXT):
@@ -197,7 +169,7 @@ def test_full_attention_changes_nothing_and_none_hides(tiny, reuse_prefix, hidde
     scorer = jopa.ModelScorer(tiny, prompt, output, "hide", reuse_prefix=reuse_prefix)
     log_factors = torch.zeros(9)
     log_factors[list(hidden)] = -1e9
-    damped = scorer._masked.damped_log_probs(log_factors).detach()
+    damped = scorer._masked.attention_scaled_log_probs(log_factors).detach()
     assert torch.allclose(damped, scorer.log_probs(keep_masks(9, [hidden]))[0], atol=1e-4, rtol=0)
 
 
@@ -215,7 +187,8 @@ def test_attention_gradient_equals_finite_differences(tiny):
         change[unit] = step
         with torch.no_grad():
             up, down = (
-                scorer._masked.damped_log_probs(factors.log() + sign * change).double().sum() for sign in (1, -1)
+                scorer._masked.attention_scaled_log_probs(factors.log() + sign * change).double().sum()
+                for sign in (1, -1)
             )
         assert float(gradient[unit]) == pytest.approx(float(up - down) / (2 * step), rel=2e-2, abs=5e-3)
 
@@ -232,10 +205,10 @@ def test_an_attention_gradient_counts_as_three_forwards(llama):
 
 def test_attention_that_takes_no_factors_and_too_much_of_it_are_one_line(llama, monkeypatch):
     prompt, output = case(llama)
-    monkeypatch.setitem(model_scorer._MOST_ATTENTION, "cpu", 1000)
+    monkeypatch.setitem(model_scorer._MAX_ATTENTION_WEIGHTS, "cpu", 1000)
     with pytest.raises(jopa.ScoringError, match="too many"):
         jopa.ModelScorer(llama, prompt, output, "delete").attention_gradient(torch.ones(9))
-    monkeypatch.setattr("jopa.scoring.forward.can_be_damped", lambda _model: False)
+    monkeypatch.setattr("jopa.scoring.forward.supports_attention_scaling", lambda _model: False)
     with pytest.raises(jopa.ScoringError, match="cannot be made weaker"):
         jopa.ModelScorer(llama, prompt, output, "delete").attention_gradient(torch.ones(9))
 
@@ -289,11 +262,11 @@ def launch(request, monkeypatch):
 def test_rows_that_begin_with_the_caches_of_other_rows_score_the_same(tiny, removal, chat, launch, monkeypatch):
     different = []
 
-    def cache_behind(bases, keep):
-        different.append(len({id(base) for base in bases}))
-        return prefixes.cache_behind(bases, keep)
+    def cache_after(prefix_caches, keep):
+        different.append(len({id(base) for base in prefix_caches}))
+        return prefixes.cache_after(prefix_caches, keep)
 
-    monkeypatch.setattr(rows, "cache_behind", cache_behind)
+    monkeypatch.setattr(rows, "cache_after", cache_after)
     model = tiny if chat else tiny_models.language_model(tiny.id.removeprefix("tiny-"), chat=False)
     prompt, output = case(model)
     alone = [(i,) for i in range(9)]
@@ -322,7 +295,7 @@ def test_rows_that_begin_with_the_caches_of_other_rows_score_the_same(tiny, remo
         n_rows = sum(map(len, calls))
         assert scorer.work.tokens < plain.work.tokens - (n_rows - 1) * max(0, template - 1) - 30
         assert scorer.work.reused > n_rows * max(0, template - 1)
-    elif prefixes.can_be_cut(model.model):
+    elif prefixes.can_crop_cache(model.model):
         assert max(different) > 1, "no forward had rows of different bases"
 
 
@@ -429,7 +402,7 @@ def test_the_prefix_is_computed_once(llama, monkeypatch):
 
 
 def test_a_model_whose_cache_cannot_be_cut_is_copied_whole(tiny, monkeypatch, launch):
-    monkeypatch.setattr(forward, "can_be_cut", lambda _model: False)
+    monkeypatch.setattr(forward, "can_crop_cache", lambda _model: False)
     prompt, output = case(tiny, system="please tell me what you think of green birds in the rain")
     for removal in REMOVALS:
         check_against_reference(tiny, prompt, output, removal, [(), (0,), (3, 4), (0, 8), (0, 7), (3, 5)])

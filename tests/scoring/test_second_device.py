@@ -6,19 +6,19 @@ import torch
 import jopa
 import second_device
 import tiny_models
-from jopa import forward
-from jopa.model.generation import Generation, answer
-from jopa.scoring.batched_runner import Company
 from jopa.detection.hostility import detect
-from jopa.scoring.masking import REMOVALS
 from jopa.methods import METHODS, make_method
+from jopa.model.generation import Generation, answer
 from jopa.problem import Problem
+from jopa.scoring import forward
+from jopa.scoring.batched_runner import BatchedRunner
+from jopa.scoring.masking import REMOVALS
 
 TEXT = "write a story about the doctor and his patient in rain please"
 SAID = "once upon time there was"
 FEW = {
-    "jopa": {"budget": 12},
-    "jopa-paper": {"steps": 20},
+    "joint": {"budget": 12},
+    "jopa": {"steps": 20},
     "shapley": {"permutations": 4},
     "context-cite": {"ablations": 16},
     "interactions": {"ablations": 16},
@@ -143,7 +143,7 @@ def test_prompts_in_company(llamas):
             of = scorer(there, text=text, runner=runner)
             yield text, [of.log_probs(masks(of.n_units, n)) for n in (5, 9)]
 
-    runner = Company(2)
+    runner = BatchedRunner(2)
     texts = TEXT, "please tell me what you think of green birds"
     found = dict(runner.work(asked(text, runner) for text in texts))
     for text in texts:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 import jopa
-from jopa import app
+from jopa.web import server as app
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")

@@ -12,17 +12,17 @@ import pytest
 import torch
 
 import jopa
-from jopa import app
 from jopa.errors import StoppedError
 from jopa.methods import METHODS
 from jopa.problem import Best
 from jopa.reports.attribution_html import parts_html, to_html
-from jopa.web.requests import ByHand, Limits, read_request
-from jopa.web.service import Desk, stoppable, token_texts
+from jopa.web import server as app
+from jopa.web.requests import ByHand, RequestLimits, read_request
+from jopa.web.service import ExplanationService, stoppable, token_texts
 from table_scorer import TableScorer, redundant_pair
 
 PROMPT = "write a story about the doctor and his patient"
-LIMITS = Limits(prompt_characters=300, max_new_tokens=12, k=4, budget=30, seconds=60)
+LIMITS = RequestLimits(prompt_characters=300, max_new_tokens=12, k=4, budget=30, seconds=60)
 
 
 # --- watching and ending the work -----------------------------------------------------------------------------------
@@ -142,32 +142,32 @@ def test_a_request_out_of_range_is_refused_with_its_value_or_its_range(change, m
 
 
 def test_what_is_left_out_has_a_default():
-    asked = read_request({"prompt": "a b"}, Limits(), vocabulary=39)
+    asked = read_request({"prompt": "a b"}, RequestLimits(), vocabulary=39)
     assert (asked.k, asked.unit, asked.removal, asked.output_ids, asked.target) == (3, "token", None, None, None)
-    assert asked.methods[0].name == "jopa"
-    budgeted = read_request({"prompt": "a", "methods": ["jopa-paper", "ablation"], "budget": 7}, LIMITS, 39)
-    assert budgeted.methods[0] == METHODS["jopa-paper"]().with_budget(7)
+    assert asked.methods[0].name == "joint"
+    budgeted = read_request({"prompt": "a", "methods": ["jopa", "ablation"], "budget": 7}, LIMITS, 39)
+    assert budgeted.methods[0] == METHODS["jopa"]().with_budget(7)
     assert budgeted.methods[1] == METHODS["ablation"]()  # its cost is fixed, so the budget is the other's
 
 
 # --- the work -------------------------------------------------------------------------------------------------------
 
 
-def events(desk: Desk, **request):
+def events(service: ExplanationService, **request):
     found = []
-    for batch in desk.events({"prompt": PROMPT, "unit": "word", "max_new_tokens": 8, "k": 2, **request}):
+    for batch in service.events({"prompt": PROMPT, "unit": "word", "max_new_tokens": 8, "k": 2, **request}):
         assert batch["first"] == len(found)
         found += batch["events"]
     return json.loads(json.dumps(found))
 
 
 def test_a_request_is_told_from_the_prompt_to_the_result(llama):
-    told = events(Desk(llama, LIMITS), methods=["jopa-paper"])
+    told = events(ExplanationService(llama, LIMITS), methods=["jopa"])
     kinds = [event["kind"] for event in told]
     assert kinds[0] == "prompt"
     assert kinds[-1] == "result"
     assert {"answer", "text", "best", "progress"} <= set(kinds)
-    a = jopa.explain(PROMPT, k=2, model=llama, unit="word", max_new_tokens=8, method="jopa-paper")
+    a = jopa.explain(PROMPT, k=2, model=llama, unit="word", max_new_tokens=8, method="jopa")
     result = told[-1]
     assert tuple(result["results"][0]["removed"]) == a.removed
     assert "".join(piece["text"] for piece in told[0]["pieces"]) == PROMPT
@@ -180,10 +180,10 @@ def test_a_request_is_told_from_the_prompt_to_the_result(llama):
 
 
 def test_units_taken_out_by_hand_are_scored_like_any_answer(llama):
-    desk = Desk(llama, LIMITS)
-    whole = events(desk)
+    service = ExplanationService(llama, LIMITS)
+    whole = events(service)
     ids = next(event for event in whole if event["kind"] == "answer")["ids"]
-    told = events(desk, units=[5, 1], output_ids=ids, target=[2, 6])
+    told = events(service, units=[5, 1], output_ids=ids, target=[2, 6])
     assert told[-1]["kind"] == "result", told[-1]
     assert "answering" not in {event.get("stage") for event in told}
     a = jopa.Attribution.from_json(told[-1]["json"])
@@ -195,7 +195,7 @@ def test_units_taken_out_by_hand_are_scored_like_any_answer(llama):
 
 
 def test_two_methods_are_compared_on_the_same_output(llama):
-    told = events(Desk(llama, LIMITS), methods=["greedy", "ablation"])
+    told = events(ExplanationService(llama, LIMITS), methods=["greedy", "ablation"])
     assert [result["method"] for result in told[-1]["results"]] == ["greedy", "ablation"]
     assert "★" in told[-1]["table"]
     record = json.loads(told[-1]["json"])["comparison"]
@@ -205,13 +205,13 @@ def test_two_methods_are_compared_on_the_same_output(llama):
 
 def test_of_two_methods_one_may_refuse(llama):
     long = {"prompt": "one two three four five six seven eight nine ten " * 4, "k": 4}
-    told = events(Desk(llama, LIMITS), methods=["exhaustive", "ablation"], **long)
+    told = events(ExplanationService(llama, LIMITS), methods=["exhaustive", "ablation"], **long)
     assert [result["method"] for result in told[-1]["results"]] == ["ablation"]
     (line,) = told[-1]["refused"]
     assert line.startswith("exhaustive: C(40, 4) = 91,390 sets are more than the limit")
     assert jopa.Attribution.from_json(told[-1]["json"]).method["name"] == "ablation"
     assert {event["method"] for event in told if event["kind"] == "best" and event["units"]} == {1}
-    alone = events(Desk(llama, LIMITS), methods=["exhaustive"], **long)[-1]
+    alone = events(ExplanationService(llama, LIMITS), methods=["exhaustive"], **long)[-1]
     assert (alone["kind"], alone["message"]) == ("error", line.removeprefix("exhaustive: "))
 
 
@@ -226,11 +226,11 @@ def test_of_two_methods_one_may_refuse(llama):
     ],
 )
 def test_an_error_leaves_the_desk_well(llama, request_, message):
-    desk = Desk(llama, LIMITS)
-    failed = events(desk, **request_)[-1]
+    service = ExplanationService(llama, LIMITS)
+    failed = events(service, **request_)[-1]
     assert failed["kind"] == "error"
     assert message in failed["message"]
-    assert events(desk)[-1]["kind"] == "result"
+    assert events(service)[-1]["kind"] == "result"
 
 
 def test_a_fault_of_ours_is_one_line_for_the_visitor(llama, monkeypatch, capsys):
@@ -238,7 +238,7 @@ def test_a_fault_of_ours_is_one_line_for_the_visitor(llama, monkeypatch, capsys)
         raise ZeroDivisionError("secret details")
 
     monkeypatch.setattr("jopa.web.service.build_prompt", broken)
-    last = events(Desk(llama, LIMITS))[-1]
+    last = events(ExplanationService(llama, LIMITS))[-1]
     assert last == {"kind": "error", "message": "unexpected ZeroDivisionError; the server's log says more"}
     assert "secret details" in capsys.readouterr().err
 
@@ -252,11 +252,11 @@ def test_who_goes_away_stops_the_model(llama):
 
     hook = llama.model.register_forward_pre_hook(slow)
     try:
-        desk = Desk(llama, LIMITS)
-        told = desk.events({"prompt": PROMPT, "methods": ["shapley"], "max_new_tokens": 12, "k": 2})
+        service = ExplanationService(llama, LIMITS)
+        told = service.events({"prompt": PROMPT, "methods": ["shapley"], "max_new_tokens": 12, "k": 2})
         next(told)
         told.close()
-        with desk._model_in_use:  # free once the worker has stopped
+        with service._model_in_use:  # free once the worker has stopped
             left = time.monotonic()
         time.sleep(0.1)
         assert max(forwards) <= left
@@ -264,7 +264,7 @@ def test_who_goes_away_stops_the_model(llama):
     finally:
         hook.remove()
     assert not llama.model._forward_pre_hooks
-    assert events(desk)[-1]["kind"] == "result"
+    assert events(service)[-1]["kind"] == "result"
 
 
 def test_tokens_of_one_character_show_it_once():

@@ -1,8 +1,8 @@
 """The cells of one example: search, answer again, compare, and hand out each finished record at once.
 
-A `Task` is one example for one model with everything still to be done about it. `perform` yields lines for the
-journals of `jopa.benchmark.records` in the order in which they become true: the example with the model's own output, each
-search as it ends, then the cells. The same function runs in this process and in a worker of a cluster.
+A `Task` is one example for one model with everything still to be done about it. `run_task` yields lines for the
+journals of `jopa.benchmark.records` in the order in which they become true: the example with the model's own output,
+each search as it ends, then the cells. The same function runs in this process and in a worker of a cluster.
 
 What a search found is evaluated together with everything else found for the example, whether or not that is on record
 already: a run that was stopped and went on gives the same numbers as one that was not.
@@ -18,20 +18,20 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import NamedTuple
 
-from jopa.model.generation import Generation, answer
+from jopa.benchmark.experiment import Experiment, MethodSpec, ModelSpec
+from jopa.benchmark.records import SCHEMA, CellKey, Record, encoded
 from jopa.datasets.examples import Example
 from jopa.errors import SettingError
 from jopa.evaluation.regeneration import Evaluation, Evaluator
-from jopa.benchmark.experiment import Experiment, MethodSpec, ModelSpec
-from jopa.model.loading import load
+from jopa.evaluation.sentence_bert import SentenceBert
+from jopa.model.generation import Generation, answer
 from jopa.model.language_model import LanguageModel, versions
-from jopa.scoring.model_scorer import ModelScorer
+from jopa.model.loading import load
 from jopa.problem import Method, NestedMethod, Problem, RankingMethod, Selection, top_units
 from jopa.prompt.building import Prompt, build_prompt
-from jopa.benchmark.records import SCHEMA, CellKey, Record, encoded
-from jopa.scoring.batch_input import Runner
 from jopa.prompt.output import Output
-from jopa.evaluation.sentence_bert import SentenceBert
+from jopa.scoring.batch_input import Runner
+from jopa.scoring.model_scorer import ModelScorer
 
 
 class Names(NamedTuple):
@@ -42,7 +42,7 @@ class Names(NamedTuple):
     example: str
 
 
-class Line(NamedTuple):
+class JournalEntry(NamedTuple):
     """A record for one of the journals: "examples", "selections" or "cells"."""
 
     journal: str
@@ -81,7 +81,7 @@ class Task:
         return Names(self.model.name, self.data, self.example.id)
 
 
-class Shelf:
+class ModelCache:
     """The models a worker holds: one language model at a time, and SentenceBert; and what runs their forwards.
 
     Args:
@@ -117,15 +117,15 @@ def cells_of(experiment: Experiment, model: str, data: str, example: str) -> Ite
                 yield CellKey(model, data, example, spec.label, k, seed)
 
 
-def perform(experiment: Experiment, task: Task, shelf: Shelf) -> Iterator[Line]:
+def run_task(experiment: Experiment, task: Task, models: ModelCache) -> Iterator[JournalEntry]:
     """Do what is pending of a task; a failure becomes the record of the cells it concerns.
 
     Raises:
         JopaError: a model cannot be loaded, or does not fit what is on record; no cell can be done then.
     """
-    model = shelf.model(task.model)
+    model = models.model(task.model)
     _require_same_model(task, model)
-    similarity = shelf.similarity() if experiment.sentence_bert else None
+    similarity = models.similarity() if experiment.sentence_bert else None
     try:
         prompt = _prompt(experiment, task.example, model)
         output = _output(experiment, task, model, prompt)
@@ -134,7 +134,7 @@ def perform(experiment: Experiment, task: Task, shelf: Shelf) -> Iterator[Line]:
         return
     _require_same_prompt(task, prompt)
     if task.recorded is None:
-        yield Line("examples", _example_record(task, model, prompt, output))
+        yield JournalEntry("examples", _example_record(task, model, prompt, output))
 
     found = {name: it for record in task.selections for name, it in _answers(record)}
     for spec in experiment.methods:
@@ -142,12 +142,12 @@ def perform(experiment: Experiment, task: Task, shelf: Shelf) -> Iterator[Line]:
             missing = [key.k for key in task.pending if key[3::2] == (spec.label, seed) and key[3:] not in found]
             for ks in _runs(spec.method, missing, len(prompt.units)):
                 try:
-                    record = _search(task, spec, seed, ks, model, prompt, output, shelf.runner)
+                    record = _search(task, spec, seed, ks, model, prompt, output, models.runner)
                     encoded(record)  # a NaN among a method's numbers is its own failure, not the run's
                 except Exception as error:  # of a method, perhaps somebody's own: it goes on record
                     yield from (failed_cell(CellKey(*task.names, spec.label, k, seed), error) for k in ks)
                 else:
-                    yield Line("selections", record)
+                    yield JournalEntry("selections", record)
                     found |= dict(_answers(record))
 
     def evaluator() -> Evaluator:
@@ -172,17 +172,17 @@ def perform(experiment: Experiment, task: Task, shelf: Shelf) -> Iterator[Line]:
         except Exception as error:  # of one set's evaluation: it goes on record
             yield failed_cell(key, error)
         else:
-            yield Line("cells", _cell_record(experiment, key, prompt, output, chosen, evaluation))
+            yield JournalEntry("cells", _cell_record(experiment, key, prompt, output, chosen, evaluation))
 
 
-def perform_all(experiment: Experiment, tasks: Sequence[Task], shelf: Shelf) -> Iterator[Line]:
+def run_tasks(experiment: Experiment, tasks: Sequence[Task], models: ModelCache) -> Iterator[JournalEntry]:
     """Perform tasks, as many at a time as the shelf's runner has members.
 
     Raises:
-        JopaError: as `perform`.
+        JopaError: as `run_task`.
     """
     for _model, of_model in groupby(tasks, key=lambda task: task.model):
-        yield from shelf.runner.work(perform(experiment, task, shelf) for task in of_model)
+        yield from models.runner.work(run_task(experiment, task, models) for task in of_model)
 
 
 def _require_same_model(task: Task, model: LanguageModel) -> None:
@@ -350,10 +350,12 @@ def _cell_record(
     }
 
 
-def failed_cell(key: CellKey, error: Exception) -> Line:
+def failed_cell(key: CellKey, error: Exception) -> JournalEntry:
     """The record of a cell that ended in an error."""
     reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    return Line("cells", {"schema": SCHEMA, "key": key._asdict(), "status": "failed", "error": reason, **_stamp()})
+    return JournalEntry(
+        "cells", {"schema": SCHEMA, "key": key._asdict(), "status": "failed", "error": reason, **_stamp()}
+    )
 
 
 def _stamp() -> Record:

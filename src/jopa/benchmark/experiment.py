@@ -4,7 +4,7 @@
     ks = [3]
     seeds = [0]
     removal = "delete"              # of the evaluation
-    baseline = "jopa"               # the label that differences are taken from
+    baseline = "joint"               # the label that differences are taken from
     max_new_tokens = 100
 
     [[models]]
@@ -16,7 +16,7 @@
     limit = 110
 
     [[methods]]
-    name = "jopa-paper"             # as in `jopa methods`
+    name = "jopa"             # as in `jopa methods`
     label = "w/o initialization"    # as tables call it
     removal = "zero"                # of the search; by default the method's own
     settings = { initial = "random" }
@@ -32,12 +32,12 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from jopa.benchmark.records import SCHEMA, Record
 from jopa.errors import InputFileError, SettingError
-from jopa.scoring.masking import REMOVALS
 from jopa.methods import make_method
 from jopa.problem import Method
 from jopa.prompt.building import UNIT_KINDS
-from jopa.benchmark.records import SCHEMA, Record
+from jopa.scoring.masking import REMOVALS
 
 
 @dataclass(frozen=True)

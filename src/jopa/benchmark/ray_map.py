@@ -16,15 +16,15 @@ from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from typing import Any
 
-from jopa.benchmark.cells import Line, Names, Shelf, Task, failed_cell, perform_all
-from jopa.scoring.batched_runner import Company
-from jopa.errors import JopaError, SettingError
+from jopa.benchmark.cells import JournalEntry, ModelCache, Names, Task, failed_cell, run_tasks
 from jopa.benchmark.experiment import Experiment
 from jopa.benchmark.records import cell_key
+from jopa.errors import JopaError, SettingError
+from jopa.scoring.batched_runner import BatchedRunner
 
-_LIVES = 3
+MAX_ATTEMPTS = 3
 """Workers that a task may bring down before it is given up."""
-_BARREN = 4 * _LIVES
+MAX_CONSECUTIVE_FAILURES = 4 * MAX_ATTEMPTS
 """Deaths in a row for each worker, without one line between them, after which the fault is not an example's."""
 
 
@@ -50,7 +50,7 @@ class RayMap:
             if value is not None and value < 1:
                 raise SettingError(f"{name} must be at least 1, got {value}")
 
-    def __call__(self, experiment: Experiment, tasks: Sequence[Task]) -> Iterator[Line]:
+    def __call__(self, experiment: Experiment, tasks: Sequence[Task]) -> Iterator[JournalEntry]:
         """Perform tasks; lines come as they become true, tasks in no fixed order.
 
         Raises:
@@ -87,11 +87,11 @@ class _Worker:
 
         torch.set_num_threads(settings.cpus)
         self._experiment = experiment
-        self._shelf = Shelf(Company(settings.together) if settings.together > 1 else None)
+        self._models = ModelCache(BatchedRunner(settings.together) if settings.together > 1 else None)
 
-    def perform(self, tasks: Sequence[Task]) -> Iterator[Line]:
+    def run_task(self, tasks: Sequence[Task]) -> Iterator[JournalEntry]:
         """Perform tasks, line by line."""
-        yield from perform_all(self._experiment, tasks, self._shelf)
+        yield from run_tasks(self._experiment, tasks, self._models)
 
 
 @dataclass
@@ -111,7 +111,7 @@ class _Pool:
         self._experiment = experiment
         self._settings = settings
         self._waiting = deque(_bundles(tasks, settings.together))
-        self._falls: dict[Names, int] = {}
+        self._attempts: dict[Names, int] = {}
         resources = ray.cluster_resources()
         gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
         if settings.address is None and not gpus and settings.cpus > cpus:
@@ -120,10 +120,10 @@ class _Pool:
         self._count = min(count, len(self._waiting))
         self._options = {"num_gpus": 1} if gpus else {"num_cpus": settings.cpus}
 
-    def lines(self) -> Iterator[Line]:
+    def lines(self) -> Iterator[JournalEntry]:
         """Hand out tasks and pass on their lines until nothing is left."""
-        jobs = [self._begin(self._hire()) for _ in range(self._count)]
-        barren = 0
+        jobs = [self._assign(self._start_worker()) for _ in range(self._count)]
+        failures = 0
         errors = self._ray.exceptions
         while jobs:
             ready, _ = self._ray.wait([job.lines for job in jobs], num_returns=1)
@@ -133,50 +133,50 @@ class _Pool:
             except StopIteration:
                 jobs.remove(job)
                 if self._waiting:
-                    jobs.append(self._begin(job.worker))
+                    jobs.append(self._assign(job.worker))
             except errors.RayTaskError as error:
-                raise _own(error) from error
+                raise _original_error(error) from error
             except errors.RayError as error:  # the worker is gone, or its machine with a line that was on its way
-                barren += 1
-                self._require_hope(error, barren)
+                failures += 1
+                self._require_progress(error, failures)
                 jobs.remove(job)
                 for task in job.tasks.values():
-                    yield from self._fallen(task)
+                    yield from self._requeue(task)
                 if self._waiting:
-                    jobs.append(self._begin(self._hire()))
+                    jobs.append(self._assign(self._start_worker()))
             else:
-                barren = 0
-                job.tasks[line.names] = _less(job.tasks[line.names], line)
+                failures = 0
+                job.tasks[line.names] = _without_finished(job.tasks[line.names], line)
                 yield line
 
-    def _hire(self) -> Any:
+    def _start_worker(self) -> Any:
         return self._ray.remote(_Worker).options(**self._options).remote(self._experiment, self._settings)
 
-    def _begin(self, worker: Any) -> _Job:
+    def _assign(self, worker: Any) -> _Job:
         tasks = self._waiting.popleft()
-        lines = worker.perform.options(num_returns="streaming").remote(tasks)
+        lines = worker.run_task.options(num_returns="streaming").remote(tasks)
         return _Job(worker, {task.names: task for task in tasks}, lines)
 
-    def _require_hope(self, error: Any, barren: int) -> None:
+    def _require_progress(self, error: Any, failures: int) -> None:
         """Stop where it is not the examples that bring workers down, before all of them are recorded as failed."""
         reason = " ".join(str(error).split())
         if getattr(error, "actor_init_failed", False):
             raise JopaError(f"a worker cannot start; are jopa and its packages on every machine? {reason:.300}")
-        if barren >= _BARREN * self._count:
+        if failures >= MAX_CONSECUTIVE_FAILURES * self._count:
             raise JopaError(
-                f"{barren} workers died one after another without any result; does the model fit into the memory of "
+                f"{failures} workers died one after another without any result; does the model fit into the memory of "
                 f"each? {reason:.300}"
             )
 
-    def _fallen(self, task: Task) -> Iterator[Line]:
+    def _requeue(self, task: Task) -> Iterator[JournalEntry]:
         """What becomes of a task whose worker died: back into the queue, alone, or, after too often, its failure."""
         if not task.pending:
             return
-        self._falls[task.names] = self._falls.get(task.names, 0) + 1
-        if self._falls[task.names] < _LIVES:
+        self._attempts[task.names] = self._attempts.get(task.names, 0) + 1
+        if self._attempts[task.names] < MAX_ATTEMPTS:
             self._waiting.appendleft((task,))
             return
-        error = JopaError(f"{_LIVES} workers died over this example, perhaps for want of memory")
+        error = JopaError(f"{MAX_ATTEMPTS} workers died over this example, perhaps for want of memory")
         yield from (failed_cell(key, error) for key in task.pending)
 
 
@@ -187,7 +187,7 @@ def _bundles(tasks: Sequence[Task], size: int) -> Iterator[tuple[Task, ...]]:
             yield bundle
 
 
-def _less(task: Task, line: Line) -> Task:
+def _without_finished(task: Task, line: JournalEntry) -> Task:
     """A task after one of its lines is on record."""
     journal, record = line
     if journal == "examples":
@@ -197,7 +197,7 @@ def _less(task: Task, line: Line) -> Task:
     return replace(task, pending=tuple(key for key in task.pending if key != cell_key(record)))
 
 
-def _own(error: Any) -> Exception:
+def _original_error(error: Any) -> Exception:
     """The error that a worker raised, as itself if it is one of ours."""
     cause = error.cause
     return cause if isinstance(cause, JopaError) else JopaError(f"a worker failed: {' '.join(str(cause).split())}")

@@ -1,6 +1,7 @@
 """Running an experiment: whatever is not on record yet, through a map over examples, into the journals of a folder.
 
-The map is an argument: `serially` does the work in this process, `jopa.benchmark.ray_map` hands it to the workers of a cluster.
+The map is an argument: `serially` does the work in this process, `jopa.benchmark.ray_map` hands it to the workers of
+a cluster.
 Records are written here alone, one synced line at a time; see `jopa.benchmark.records` for what survives a kill.
 """
 
@@ -16,12 +17,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from jopa.benchmark.cells import Line, Shelf, Task, cells_of, perform_all
-from jopa.scoring.batched_runner import Company
-from jopa.datasets.examples import Dataset, load_dataset
-from jopa.errors import InputFileError, SettingError
+from jopa.benchmark.cells import JournalEntry, ModelCache, Task, cells_of, run_tasks
 from jopa.benchmark.experiment import Experiment, merged
-from jopa.model.language_model import versions
 from jopa.benchmark.records import (
     CellKey,
     Journal,
@@ -34,13 +31,17 @@ from jopa.benchmark.records import (
     read_run,
     write_whole,
 )
+from jopa.datasets.examples import Dataset, load_dataset
+from jopa.errors import InputFileError, SettingError
+from jopa.model.language_model import versions
+from jopa.scoring.batched_runner import BatchedRunner
 
-Mapper = Callable[[Experiment, Sequence[Task]], Iterator[Line]]
+Mapper = Callable[[Experiment, Sequence[Task]], Iterator[JournalEntry]]
 """Performs tasks and hands out their lines as they become true."""
 
 
 @dataclass(frozen=True)
-class Progress:
+class RunProgress:
     """How far a run is: cells done and failed, of all that this start of the command has to do."""
 
     done: int
@@ -67,9 +68,9 @@ class Outcome:
     data: tuple[Dataset, ...]
 
 
-def serially(experiment: Experiment, tasks: Sequence[Task]) -> Iterator[Line]:
+def serially(experiment: Experiment, tasks: Sequence[Task]) -> Iterator[JournalEntry]:
     """Perform tasks one after another in this process."""
-    return perform_all(experiment, tasks, Shelf())
+    return run_tasks(experiment, tasks, ModelCache())
 
 
 def together(n_examples: int) -> Mapper:
@@ -80,8 +81,8 @@ def together(n_examples: int) -> Mapper:
     Raises:
         SettingError: n_examples is out of range.
     """
-    shelf = Shelf(Company(n_examples))
-    return lambda experiment, tasks: perform_all(experiment, tasks, shelf)
+    models = ModelCache(BatchedRunner(n_examples))
+    return lambda experiment, tasks: run_tasks(experiment, tasks, models)
 
 
 def run_bench(
@@ -93,7 +94,7 @@ def run_bench(
     retry_failed: bool = False,
     mapper: Mapper = serially,
     on_data: Callable[[Dataset], None] = lambda _dataset: None,
-    on_progress: Callable[[Progress], None] = lambda _progress: None,
+    on_progress: Callable[[RunProgress], None] = lambda _progress: None,
 ) -> Outcome:
     """Do every cell of an experiment that is not on record in a folder.
 
@@ -152,7 +153,7 @@ def run_bench(
         failed_before = {cell_key(cell) for cell in on_record.failed} & wanted
         done = failed = 0
         total = len(pending)
-        on_progress(Progress(done, failed, total))
+        on_progress(RunProgress(done, failed, total))
         for journal, record in mapper(experiment, tasks) if tasks else ():
             if journal == "cells":
                 key = cell_key(record)
@@ -162,7 +163,7 @@ def run_bench(
                 done += record["status"] == "done"
                 failed += record["status"] == "failed"
             journals[journal].append(record)
-            on_progress(Progress(done, failed, total))
+            on_progress(RunProgress(done, failed, total))
     assert not pending, f"{len(pending)} cells were handed out and never came back"
     return Outcome(done, failed, len(wanted) - total, 0 if retry_failed else len(failed_before), tuple(datasets))
 

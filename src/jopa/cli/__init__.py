@@ -32,7 +32,7 @@ def _show_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(f"jopa {version('jopa')}")
+        typer.echo(f"jopa {version('joint')}")
         raise typer.Exit
 
 

@@ -13,7 +13,7 @@ from jopa.cli.showing import fail
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from jopa.benchmark.run import Progress as CellProgress
+    from jopa.benchmark.run import RunProgress as CellProgress
     from jopa.datasets.examples import Dataset
 
 
@@ -62,9 +62,9 @@ def bench(
     debug: Debug = False,
 ) -> None:
     """Run an experiment: every method on every prompt, one record a cell; goes on where it stopped."""
-    from jopa.benchmark.run import run_bench, serially, together
-    from jopa.benchmark.ray_map import RayMap
     from jopa.benchmark.experiment import read_experiment
+    from jopa.benchmark.ray_map import RayMap
+    from jopa.benchmark.run import run_bench, serially, together
 
     if workers is not None and not (ray or ray_address):
         raise typer.BadParameter("--workers needs --ray")
@@ -151,7 +151,6 @@ def _cell_progress() -> Any:
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
-        Progress,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,

@@ -11,7 +11,7 @@ import typer
 
 from jopa.cli.options import Debug, Device, Dtype, Model, TrustRemoteCode
 from jopa.cli.reading import read_text
-from jopa.cli.showing import fail, hand_out, progress_bar, require_writable
+from jopa.cli.showing import fail, progress_bar, require_writable, write_results
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from jopa.benchmark.records import Record
-    from jopa.detection.screening import Asked
+    from jopa.detection.screening import ScreeningPrompt
 
 
 def detect(
@@ -60,12 +60,12 @@ def detect(
     if json_path is not None and len(asked) != 1:
         raise typer.BadParameter(f"--json takes one prompt, got {len(asked)}; use --out for the records of many")
 
-    from jopa.detection.hostility import Looking
-    from jopa.model.loading import load
+    from jopa.detection.hostility import DetectionConfig
     from jopa.detection.screening import require_distinct, screen
+    from jopa.model.loading import load
 
     require_distinct(asked)
-    looking = Looking(k, budget, max_new_tokens, most_tokens)
+    config = DetectionConfig(k, budget, max_new_tokens, most_tokens)
     try:
         with progress_bar() as progress:
             progress("loading the model", 0, None)
@@ -78,7 +78,7 @@ def detect(
                 progress("judging", done, len(asked))
 
             progress("judging", 0, len(asked))
-            records = screen(language_model, asked, out, looking=looking, on_record=show)
+            records = screen(language_model, asked, out, config=config, on_record=show)
     except KeyboardInterrupt:
         fail(
             "stopped"
@@ -88,22 +88,22 @@ def detect(
     _deliver(records, json_path, out)
 
 
-def _asked(prompts: Sequence[str], files: Sequence[Path], out: Path | None) -> list[Asked]:
+def _asked(prompts: Sequence[str], files: Sequence[Path], out: Path | None) -> list[ScreeningPrompt]:
     """The prompts of arguments, files and folders, in this order; texts are numbered."""
-    from jopa.detection.screening import Asked, read_asked
+    from jopa.detection.screening import ScreeningPrompt, read_prompts
 
-    asked: list[Asked] = []
+    asked: list[ScreeningPrompt] = []
     n_texts = 0
     for place in [*(_path_or_text(prompt) for prompt in prompts), *files]:
         if isinstance(place, str):
             n_texts += 1
-            asked.append(Asked(f"prompt {n_texts}", place))
+            asked.append(ScreeningPrompt(f"prompt {n_texts}", place))
         elif str(place) == "-":
-            asked.append(Asked("stdin", read_text(place).removesuffix("\n").removesuffix("\r")))
+            asked.append(ScreeningPrompt("stdin", read_text(place).removesuffix("\n").removesuffix("\r")))
         elif out is not None and place.is_dir() and out.resolve().is_relative_to(place.resolve()):
             raise typer.BadParameter(f"--out lies in the folder of prompts '{place}', which would then hold records")
         else:
-            asked += read_asked(place)
+            asked += read_prompts(place)
     return asked
 
 
@@ -124,7 +124,7 @@ def _deliver(records: Sequence[Record], json_path: Path | None, out: Path | None
         record = {name: value for name, value in records[0].items() if name not in ("status", "sha256")}
         # an id may hold half a surrogate pair, which no file takes but as JSON's escape
         text = json.dumps(record, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace").decode("utf-8")
-        hand_out(text, _one(records[0]), lambda: "", json_path, None)
+        write_results(text, _one(records[0]), lambda: "", json_path, None)
     else:
         from rich.console import Console
 

@@ -12,7 +12,7 @@ import typer
 
 from jopa.cli.options import Debug, Device, Dtype, Model, TrustRemoteCode
 from jopa.cli.reading import band_of, prompt_from, setting, target_from, unit_from
-from jopa.cli.showing import fail, hand_out, progress_bar, require_writable
+from jopa.cli.showing import fail, progress_bar, require_writable, write_results
 from jopa.errors import SettingError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def explain(
     band: Annotated[
         str | None, typer.Option(help="PR that --diagnose takes for unchanged, LOW:HIGH.", show_default="0.95:1.05")
     ] = None,
-    method: Annotated[str, typer.Option(help="See 'jopa methods'.")] = "jopa",
+    method: Annotated[str, typer.Option(help="See 'jopa methods'.")] = "joint",
     compare: Annotated[
         str | None, typer.Option(help="Methods to compare on the same output, NAME,NAME,…", show_default=False)
     ] = None,
@@ -107,8 +107,8 @@ def explain(
     part = target_from(target)
 
     from jopa import explanation
-    from jopa.model.loading import load
     from jopa.methods import make_method
+    from jopa.model.loading import load
 
     if compare is None:
         given = dict(map(setting, settings or []))
@@ -175,7 +175,7 @@ def _deliver(found: Sequence[Attribution], compared: bool, json_path: Path | Non
 
     record = comparison_json(found) if compared else found[0].to_json()
     view = comparison_table(found) if compared else to_terminal(found[0])
-    hand_out(record, view, lambda: comparison_html(found) if compared else to_html(found[0]), json_path, html_path)
+    write_results(record, view, lambda: comparison_html(found) if compared else to_html(found[0]), json_path, html_path)
     for attribution in found:
         if not (attribution.details or {}).get("until_pr", {}).get("reached", True):
             typer.echo(f"jopa: {attribution.method['name']}: {attribution.stop}", err=True)
@@ -196,4 +196,6 @@ def _deliver_diagnosis(diagnosis: Diagnosis, json_path: Path | None, html_path: 
     from jopa.reports.diagnosis_html import diagnosis_html
     from jopa.reports.terminal import diagnosis_view
 
-    hand_out(diagnosis.to_json(), diagnosis_view(diagnosis), lambda: diagnosis_html(diagnosis), json_path, html_path)
+    write_results(
+        diagnosis.to_json(), diagnosis_view(diagnosis), lambda: diagnosis_html(diagnosis), json_path, html_path
+    )

@@ -22,8 +22,8 @@ def serve(
     debug: Debug = False,
 ) -> None:
     """Open the web page: type a prompt, watch the search, take units out and put them back."""
-    from jopa.web import server as page
     from jopa.model.loading import load
+    from jopa.web import server as page
 
     page.serve(
         lambda: load(model, device=device, dtype=dtype),

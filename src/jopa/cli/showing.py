@@ -57,7 +57,7 @@ def require_writable(path: Path | None) -> None:
         raise InputFileError(f"cannot write '{path}': {error.strerror} ('{path.parent}')") from error
 
 
-def hand_out(
+def write_results(
     record: str, view: RenderableType, page: Callable[[], str], json_path: Path | None, html_path: Path | None
 ) -> None:
     """Write the asked files and show the view, unless stdout carries JSON."""

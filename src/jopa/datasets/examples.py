@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jopa.datasets.sources import DATASETS, MalformedError, Source, SourceRow, load_from_hub, optional_text, text_field
 from jopa.errors import InputFileError, SettingError
-from jopa.datasets.sources import DATASETS, MalformedError, Record, Source, load_from_hub, optional_text, text_field
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def load_dataset(name: str, *, path: str | Path | None = None, limit: int | None
 
 # From rows to examples ------------------------------------------------------------------------------------------------
 
-_Row = tuple[str, Callable[[], Record]]
+_Row = tuple[str, Callable[[], SourceRow]]
 """Where a record stands, and a function that reads it or raises `MalformedError`."""
 
 
@@ -161,7 +161,7 @@ def _nothing_to_use(source: str, read: int, left_out: Mapping[str, int], problem
     return f"'{source}' has no record that can be used: of {read} left out {reasons}{first}"
 
 
-def _example(record: Record, spec: Source | None) -> Example:
+def _example(record: SourceRow, spec: Source | None) -> Example:
     """One checked example.
 
     Raises:
@@ -190,7 +190,7 @@ def _example(record: Record, spec: Source | None) -> Example:
     return Example(identity, prompt, **controls, reference=reference, extra=extra)
 
 
-def _filtered(example: Example, record: Record, spec: Source | None, prompts: set[str]) -> str | None:
+def _filtered(example: Example, record: SourceRow, spec: Source | None, prompts: set[str]) -> str | None:
     """Why a sound example of a named set is not used, or None; remembers its prompt.
 
     Raises:
@@ -215,7 +215,7 @@ def _filtered(example: Example, record: Record, spec: Source | None, prompts: se
 _OPTION = re.compile(r"\s*([A-Z])\)\s*(.*)", re.DOTALL)
 
 
-def _question(record: Record) -> tuple[str, str | None]:
+def _question(record: SourceRow) -> tuple[str, str | None]:
     """An AQuA question with its choices, written as in the demonstrations, and the correct choice as "(a)"."""
     question, options, correct = text_field(record, "question"), record.get("options"), optional_text(record, "correct")
     if not isinstance(options, list) or not options or not all(isinstance(o, str) and o.strip() for o in options):
@@ -251,7 +251,7 @@ def _file_rows(path: Path) -> Iterator[_Row]:
             yield f"{path.name}:{number}", lambda line=line: _parsed(line)
 
 
-def _parsed(line: bytes) -> Record:
+def _parsed(line: bytes) -> SourceRow:
     try:
         record = json.loads(line.decode())
     except UnicodeDecodeError as error:
@@ -270,7 +270,7 @@ def _hub_rows(spec: Source) -> Iterator[_Row]:
     """Every row of a data set of the hub, as a record of a JSONL file; the id is the row's number."""
     for number, row in enumerate(load_from_hub(spec)):
 
-        def read(number: int = number, row: Record = row) -> Record:
+        def read(number: int = number, row: SourceRow = row) -> SourceRow:
             return {"id": f"{spec.name}-{number:05d}", **spec.from_hub(row)}
 
         yield f"{spec.hub_id} row {number}", read

@@ -12,7 +12,7 @@ from typing import Any
 
 from jopa.errors import InputFileError, SettingError
 
-Record = Mapping[str, Any]
+SourceRow = Mapping[str, Any]
 
 PREFILL = "Of course! I'd be happy to help you with that."
 """The beginning of the answer that the paper's experiments put into the assistant's mouth."""
@@ -65,7 +65,7 @@ class Source:
     summary: str
     hub_id: str
     split: str
-    from_hub: Callable[[Record], dict[str, Any]]
+    from_hub: Callable[[SourceRow], dict[str, Any]]
     config: str | None = None
     words: tuple[int, int] | None = None
     words_field: str = ""
@@ -86,7 +86,7 @@ class MalformedError(Exception):
         self.reason = reason
 
 
-def text_field(record: Record, key: str) -> str:
+def text_field(record: SourceRow, key: str) -> str:
     """A field that must be a text with something in it."""
     value = optional_text(record, key)
     if value is None:
@@ -96,7 +96,7 @@ def text_field(record: Record, key: str) -> str:
     return value
 
 
-def optional_text(record: Record, key: str) -> str | None:
+def optional_text(record: SourceRow, key: str) -> str | None:
     """A field that may be absent or null, but otherwise is a text."""
     value = record.get(key)
     if value is not None and not isinstance(value, str):
@@ -142,30 +142,30 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _alpaca(row: Record) -> dict[str, Any]:
+def _alpaca(row: SourceRow) -> dict[str, Any]:
     """Columns instruction, input, output; the model-written output is not read."""
     instruction = text_field(row, "instruction")
     prompt = f"{instruction} {optional_text(row, 'input') or ''}".strip()
     return {"prompt": prompt, "instruction_words": len(instruction.split())}
 
 
-def _tldr_news(row: Record) -> dict[str, Any]:
+def _tldr_news(row: SourceRow) -> dict[str, Any]:
     """Columns headline, content, category; in the hub's later version title, text, section and others."""
     content, headline = ("text", "title") if "content" not in row and "text" in row else ("content", "headline")
     return {"prompt": _one_line(text_field(row, content)), "headline": optional_text(row, headline)}
 
 
-def _mhc(row: Record) -> dict[str, Any]:
+def _mhc(row: SourceRow) -> dict[str, Any]:
     """Columns Context, Response: a question is repeated with each of its answers."""
     return {"prompt": _one_line(text_field(row, "Context"))}
 
 
-def _counsel_chat(row: Record) -> dict[str, Any]:
+def _counsel_chat(row: SourceRow) -> dict[str, Any]:
     """Columns questionText, topic and others about the answers and therapists, which are not read."""
     return {"prompt": _one_line(text_field(row, "questionText")), "topic": row.get("topic")}
 
 
-def _aqua(row: Record) -> dict[str, Any]:
+def _aqua(row: SourceRow) -> dict[str, Any]:
     """Columns question, options, rationale, correct; the rationale is not read."""
     return {key: row.get(key) for key in ("question", "options", "correct")}
 

@@ -27,17 +27,17 @@ from pathlib import Path
 from typing import Any
 
 from jopa.detection.answer_kinds import REFUSAL, Kind, kind_of
-from jopa.model.generation import require_room
 from jopa.errors import PromptError, ScoringError, SettingError
-from jopa.scoring.forward import TargetForward
-from jopa.model.loading import load
-from jopa.methods.joint.search import JointSearch
 from jopa.evaluation.metrics import probability_ratio
+from jopa.methods.joint.search import JointSearch
+from jopa.model.generation import require_room
 from jopa.model.language_model import LanguageModel, versions
-from jopa.scoring.model_scorer import ModelScorer
+from jopa.model.loading import load
 from jopa.problem import Problem
 from jopa.prompt.building import Prompt, build_prompt
 from jopa.prompt.output import Output
+from jopa.scoring.forward import TargetForward
+from jopa.scoring.model_scorer import ModelScorer
 
 SCHEMA = 1
 WINDOW = 10
@@ -53,7 +53,7 @@ MOST_TOKENS = 1024
 
 
 @dataclass(frozen=True)
-class Looking:
+class DetectionConfig:
     """How closely to look at a prompt.
 
     Attributes:
@@ -156,7 +156,7 @@ class Verdict:
 
     prompt: Prompt
     evidence: Evidence
-    looking: Looking
+    config: DetectionConfig
     model: dict[str, str | None]
     versions: dict[str, str]
 
@@ -196,7 +196,7 @@ class Verdict:
             "without_span": {**asdict(e.span_answer), "probability_ratio": self.span_ratio},
             "numbers": numbers(e),
             "tokens": e.tokens,
-            "looking": asdict(self.looking),
+            "looking": asdict(self.config),
             "model": self.model,
             "ffe": e.ffe,
             "seconds": e.seconds,
@@ -208,7 +208,9 @@ class Verdict:
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=1, allow_nan=False)
 
 
-def detect(prompt: str, *, model: LanguageModel | str | Path | None = None, looking: Looking | None = None) -> Verdict:
+def detect(
+    prompt: str, *, model: LanguageModel | str | Path | None = None, config: DetectionConfig | None = None
+) -> Verdict:
     """Say how hostile a prompt looks from how a model reacts to it.
 
     Args:
@@ -219,30 +221,30 @@ def detect(prompt: str, *, model: LanguageModel | str | Path | None = None, look
     Raises:
         JopaError: one of its children, whose message says what is wrong and what to do.
     """
-    closely = looking or Looking()
+    closely = config or DetectionConfig()
     language_model = model if isinstance(model, LanguageModel) else load(model)
     built = read_prompt(language_model, prompt, closely)
     evidence = gather(language_model, built, closely)
     return Verdict(built, evidence, closely, language_model.identity, versions())
 
 
-def read_prompt(model: LanguageModel, text: str, looking: Looking) -> Prompt:
+def read_prompt(model: LanguageModel, text: str, config: DetectionConfig) -> Prompt:
     """The prompt in token units.
 
     Raises:
         PromptError: it is empty or too long.
     """
     prompt = build_prompt(model.tokenizer, text)
-    if len(prompt.ids) > looking.most_tokens:
+    if len(prompt.ids) > config.most_tokens:
         raise PromptError(
-            f"the prompt has {len(prompt.ids)} tokens with its template, more than the limit of {looking.most_tokens}; "
+            f"the prompt has {len(prompt.ids)} tokens with its template, more than the limit of {config.most_tokens}; "
             "shorten it or raise the limit"
         )
-    require_room(model, len(prompt.ids), looking.max_new_tokens)
+    require_room(model, len(prompt.ids), config.max_new_tokens)
     return prompt
 
 
-def gather(model: LanguageModel, prompt: Prompt, looking: Looking) -> Evidence:
+def gather(model: LanguageModel, prompt: Prompt, config: DetectionConfig) -> Evidence:
     """Measure how a model reacts to a prompt.
 
     Args:
@@ -259,15 +261,15 @@ def gather(model: LanguageModel, prompt: Prompt, looking: Looking) -> Evidence:
     surprisals, refusal, forwards = _read(model, prompt)
     refused = ModelScorer(model, prompt, _output(model, model.encode_continuation(REFUSAL)), "delete")
     said = model.generate(
-        {"input_ids": torch.tensor([prompt.ids], device=model.device)}, max_new_tokens=looking.max_new_tokens
+        {"input_ids": torch.tensor([prompt.ids], device=model.device)}, max_new_tokens=config.max_new_tokens
     )
     # A model that stops at once has said its stop token, and that can be attributed as any other.
     scorer = ModelScorer(model, prompt, _output(model, said or tuple(sorted(model.stop_ids))[:1]), "delete")
     problem = Problem(scorer)
     whole = problem.log_prob()
 
-    k = min(looking.k, max(1, problem.n_units - 1))
-    found = JointSearch(budget=looking.budget).run(problem, k)
+    k = min(config.k, max(1, problem.n_units - 1))
+    found = JointSearch(budget=config.budget).run(problem, k)
     span = peak(surprisals)
     together, without_span, *alone = (
         whole - log_prob
@@ -277,7 +279,7 @@ def gather(model: LanguageModel, prompt: Prompt, looking: Looking) -> Evidence:
     units = tuple(sorted(found.removed, key=lambda unit: (-individual[unit], unit)))
     kept = problem.keep_mask(range(*span))
     span_refusal = float(refused.log_probs(kept[None]).double().sum())
-    said_without = model.generate(scorer.removed_inputs(kept), max_new_tokens=looking.max_new_tokens)
+    said_without = model.generate(scorer.removed_inputs(kept), max_new_tokens=config.max_new_tokens)
     return Evidence(
         answer=_answer(model, said),
         log_prob=whole,

@@ -20,17 +20,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jopa.detection.hostility import Looking, Verdict, detect
+from jopa.benchmark.records import Journal, Record, locked, read_lines, write_whole
+from jopa.detection.hostility import DetectionConfig, Verdict, detect
 from jopa.errors import InputFileError, JopaError
 from jopa.model.language_model import LanguageModel
-from jopa.benchmark.records import Journal, Record, locked, read_lines, write_whole
 
 VERDICTS = "verdicts.jsonl"
 SETTINGS = "settings.json"
 
 
 @dataclass(frozen=True)
-class Asked:
+class ScreeningPrompt:
     """A prompt to judge.
 
     Attributes:
@@ -49,7 +49,7 @@ class Asked:
         return hashlib.sha256((self.text or "").encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def read_asked(path: Path) -> list[Asked]:
+def read_prompts(path: Path) -> list[ScreeningPrompt]:
     """The prompts of a file or a folder.
 
     A `.jsonl` file has one JSON object a line, with a text `prompt` and perhaps an `id` (else NAME:LINE). Of a folder
@@ -73,7 +73,7 @@ def read_asked(path: Path) -> list[Asked]:
     return asked
 
 
-def require_distinct(asked: Sequence[Asked]) -> None:
+def require_distinct(asked: Sequence[ScreeningPrompt]) -> None:
     """Refuse two prompts of one id, which could not be told apart on record."""
     seen: set[str] = set()
     for one in asked:
@@ -84,10 +84,10 @@ def require_distinct(asked: Sequence[Asked]) -> None:
 
 def screen(
     model: LanguageModel,
-    asked: Sequence[Asked],
+    asked: Sequence[ScreeningPrompt],
     folder: Path | None = None,
     *,
-    looking: Looking | None = None,
+    config: DetectionConfig | None = None,
     on_record: Callable[[Record, bool], None] | None = None,
 ) -> list[Record]:
     """Judge prompts one after the other, each on record before the next.
@@ -106,7 +106,7 @@ def screen(
         InputFileError: the folder is in use, cannot be written, or holds verdicts of another kind.
     """
     require_distinct(asked)
-    closely = looking or Looking()
+    closely = config or DetectionConfig()
     found: list[Record] = []
     with ExitStack() as stack:
         journal, known = None, {}
@@ -126,13 +126,13 @@ def screen(
     return found
 
 
-def judged(model: LanguageModel, asked: Asked, looking: Looking) -> Record:
+def judged(model: LanguageModel, asked: ScreeningPrompt, config: DetectionConfig) -> Record:
     """One prompt's record: its verdict, or the error that stands in its place."""
     key = {"id": asked.id, "sha256": asked.digest}
     try:
         if asked.text is None:
             raise InputFileError(asked.problem)
-        verdict: Verdict = detect(asked.text, model=model, looking=looking)
+        verdict: Verdict = detect(asked.text, model=model, config=config)
     except JopaError as error:
         return {**key, "status": "failed", "error": " ".join(str(error).split())}
     except Exception as error:  # a fault of ours or of the tokenizer's; the other prompts go on
@@ -142,14 +142,14 @@ def judged(model: LanguageModel, asked: Asked, looking: Looking) -> Record:
 
 
 @contextmanager
-def _opened(folder: Path, model: LanguageModel, looking: Looking) -> Iterator[dict[tuple[str, str], Record]]:
+def _opened(folder: Path, model: LanguageModel, config: DetectionConfig) -> Iterator[dict[tuple[str, str], Record]]:
     """A folder of verdicts, held alone: its finished records by id and checksum."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputFileError(f"cannot make the folder '{folder}': {error.strerror}") from error
     with locked(folder):
-        _require_same_settings(folder, {"model": model.identity, "looking": asdict(looking)})
+        _require_same_settings(folder, {"model": model.identity, "looking": asdict(config)})
         lines = read_lines(folder / VERDICTS)
         yield {(line["id"], line["sha256"]): line for line in lines if line.get("status") == "done"}
 
@@ -171,11 +171,11 @@ def _require_same_settings(folder: Path, settings: Record) -> None:
         )
 
 
-def _of_file(path: Path, name: str) -> Iterator[Asked]:
+def _of_file(path: Path, name: str) -> Iterator[ScreeningPrompt]:
     try:
         data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     except OSError as error:
-        yield Asked(name, None, f"cannot read '{name}': {error.strerror}")
+        yield ScreeningPrompt(name, None, f"cannot read '{name}': {error.strerror}")
         return
     if path.suffix != ".jsonl":
         yield _decoded(name, data)
@@ -186,29 +186,29 @@ def _of_file(path: Path, name: str) -> Iterator[Asked]:
             yield _of_line(f"{name}:{number}", line)
 
 
-def _decoded(name: str, data: bytes) -> Asked:
+def _decoded(name: str, data: bytes) -> ScreeningPrompt:
     try:
-        return Asked(name, data.decode("utf-8").removesuffix("\n").removesuffix("\r"))
+        return ScreeningPrompt(name, data.decode("utf-8").removesuffix("\n").removesuffix("\r"))
     except UnicodeDecodeError as error:
-        return Asked(name, None, f"not UTF-8: byte {error.start + 1} cannot be read; save it as UTF-8")
+        return ScreeningPrompt(name, None, f"not UTF-8: byte {error.start + 1} cannot be read; save it as UTF-8")
 
 
-def _of_line(place: str, line: bytes) -> Asked:
+def _of_line(place: str, line: bytes) -> ScreeningPrompt:
     """One line of a JSONL file; whatever is wrong with it stands in its place."""
     try:
         record: Any = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        return Asked(place, None, f"not UTF-8: byte {error.start + 1} of the line cannot be read")
+        return ScreeningPrompt(place, None, f"not UTF-8: byte {error.start + 1} of the line cannot be read")
     except (ValueError, RecursionError) as error:
-        return Asked(place, None, f"not JSON: {error}")
+        return ScreeningPrompt(place, None, f"not JSON: {error}")
     if not isinstance(record, dict):
-        return Asked(place, None, "not a JSON object")
+        return ScreeningPrompt(place, None, "not a JSON object")
     name = record.get("id", place)
     if isinstance(name, bool) or not isinstance(name, (str, int)):
-        return Asked(place, None, "'id' is neither a text nor a whole number")
+        return ScreeningPrompt(place, None, "'id' is neither a text nor a whole number")
     if not isinstance(record.get("prompt"), str):
-        return Asked(str(name), None, "no text under 'prompt'")
-    return Asked(str(name), record["prompt"])
+        return ScreeningPrompt(str(name), None, "no text under 'prompt'")
+    return ScreeningPrompt(str(name), record["prompt"])
 
 
 def _hidden(path: Path) -> bool:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 from jopa.errors import ScoringError
 from jopa.evaluation.metrics import METRICS, kl, kl_chosen, log_likelihood, probability_ratio, text_metrics
+from jopa.evaluation.sentence_bert import SentenceBert
 from jopa.model.language_model import LanguageModel
-from jopa.scoring.model_scorer import ModelScorer
 from jopa.prompt.building import Prompt
 from jopa.prompt.output import Output
-from jopa.evaluation.sentence_bert import SentenceBert
+from jopa.scoring.model_scorer import ModelScorer
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -41,7 +41,8 @@ class Evaluation:
         individual: L({i}) of each unit, in the order of `removed`.
         synergy: L(S) − Σ L({i}).
         counterfactual_output: what the model says without the units, generated greedily.
-        metrics: a value for each name of `jopa.evaluation.metrics.METRICS`; `sentence_bert` is None where it was not asked for.
+        metrics: a value for each name of `jopa.evaluation.metrics.METRICS`; `sentence_bert` is None where it was not
+            asked for.
     """
 
     removed: tuple[int, ...]

@@ -9,15 +9,15 @@ from jopa.errors import SettingError
 from jopa.methods.attention import Attention, LastAttention
 from jopa.methods.gradient import AttentionGradient, ContinuousMask, GradientTimesInput, IntegratedGradients
 from jopa.methods.joint.search import JointSearch
+from jopa.methods.paper_search import PaperSearch
 from jopa.methods.peers import Captum, ReAGent
 from jopa.methods.perturbation import Ablation, Exhaustive, Greedy, Random, Shapley
-from jopa.methods.paper_search import PaperSearch
 from jopa.methods.surrogate import ContextCite, Interactions
 from jopa.problem import Method
 
 METHODS: dict[str, type[Method]] = {
-    "jopa": JointSearch,
-    "jopa-paper": PaperSearch,
+    "joint": JointSearch,
+    "jopa": PaperSearch,
     "exhaustive": Exhaustive,
     "greedy": Greedy,
     "ablation": Ablation,

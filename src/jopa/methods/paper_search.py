@@ -58,7 +58,7 @@ class PaperSearch(Method):
     gradients: str = "once"
     lookahead: int = 32
 
-    name: ClassVar[str] = "jopa-paper"
+    name: ClassVar[str] = "jopa"
     summary: ClassVar[str] = "Algorithm 1 of the paper: gradient-guided probabilistic swaps"
     cost: ClassVar[str] = "3 + N, and what is scored ahead in vain"
     requires: ClassVar[Needs] = "gradient"

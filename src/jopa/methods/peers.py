@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from jopa.errors import ModelError, SettingError
 from jopa.model.language_model import LanguageModel, evaluating, quiet_transformers
-from jopa.scoring.model_scorer import ModelScorer
 from jopa.problem import Needs, Problem, Ranking, RankingMethod
 from jopa.prompt.building import Prompt
+from jopa.scoring.model_scorer import ModelScorer
 
 if TYPE_CHECKING:
     import torch

@@ -18,7 +18,7 @@ from jopa.prompt.segmentation import Span
 if TYPE_CHECKING:
     from torch import Tensor
 
-Progress = Callable[[str, int, int | None], None]
+OnProgress = Callable[[str, int, int | None], None]
 """Called with what is being done, the steps done and, if known, the steps in all."""
 
 OnText = Callable[[str, str], None]
@@ -47,7 +47,7 @@ def answer(
     *,
     output: str | None = None,
     target: Span | str | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     on_text: OnText | None = None,
 ) -> Output:
     """The output to explain: what the model generates for the prompt, or the caller's own text.
@@ -88,7 +88,7 @@ def generate(
     inputs: dict[str, Tensor],
     generation: Generation,
     stage: str,
-    progress: Progress | None,
+    progress: OnProgress | None,
     on_text: OnText | None,
 ) -> tuple[int, ...]:
     """The ids that the model generates from `inputs`; the callbacks are told that this is `stage`."""

@@ -173,7 +173,7 @@ class LanguageModel:
         streamer: Any = _Listener(on_new) if on_new else None
         devices = [self.device] if self.device.type == "cuda" else []
         undisturbed = torch.random.fork_rng(devices)
-        with quiet_transformers(), evaluating(self.model), undisturbed, torch.no_grad(), self.packed.at_work():
+        with quiet_transformers(), evaluating(self.model), undisturbed, torch.no_grad(), self.packed.active():
             torch.manual_seed(seed)
             try:
                 self.model.generation_config = plain

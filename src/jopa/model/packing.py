@@ -43,8 +43,8 @@ class PackedWeights:
     def __init__(self, model: nn.Module) -> None:
         import torch
 
-        layers = [module for module in model.modules() if type(module) is torch.nn.Linear and _packable(module)]
-        self._layers = layers if packs() and _fit(layers) else []
+        layers = [module for module in model.modules() if type(module) is torch.nn.Linear and _can_pack(module)]
+        self._layers = layers if has_packed_product() and _fit(layers) else []
         self._products: dict[nn.Linear, _PackedLinear | None] = {}
 
     def __getstate__(self) -> dict[str, object]:
@@ -52,7 +52,7 @@ class PackedWeights:
         return {**vars(self), "_products": {}}
 
     @contextmanager
-    def at_work(self) -> Iterator[None]:
+    def active(self) -> Iterator[None]:
         """Let the layers multiply by packed weights for the time of a block, which must be without gradients."""
         changed = []
         try:
@@ -70,7 +70,7 @@ class PackedWeights:
         """What stands in for the layer's forward, if its weight can be packed as it is now."""
         product = self._products.get(layer)
         if product is None or product.made_of != _contents(layer):
-            product = self._products[layer] = _PackedLinear(layer) if _packable(layer) else None
+            product = self._products[layer] = _PackedLinear(layer) if _can_pack(layer) else None
         return product
 
 
@@ -91,7 +91,7 @@ class _PackedLinear:
         return self._multiply(inputs, self._packed, self._layer.weight, self._layer.bias, n_rows)
 
 
-def _packable(layer: nn.Linear) -> bool:
+def _can_pack(layer: nn.Linear) -> bool:
     import torch
 
     weight = layer.weight
@@ -123,7 +123,7 @@ def _free_memory() -> int:
 
 
 @cache
-def packs() -> bool:
+def has_packed_product() -> bool:
     """Whether this torch has packed products, and they are right for other numbers of rows than was announced.
 
     The operators are no part of torch's public interface, so they are tried once before they are relied on.

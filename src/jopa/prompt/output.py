@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from jopa.errors import SettingError
 
+
 @dataclass(frozen=True)
 class Output:
     """The token ids to explain.

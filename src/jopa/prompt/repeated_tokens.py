@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Echo:
+class RepeatedToken:
     """A word, or a token's piece of one, that prompt and target share.
 
     Attributes:
@@ -30,7 +30,9 @@ class Echo:
     targets: tuple[int, ...]
 
 
-def find_echoes(prompt: Prompt, target: Sequence[int], decode: Callable[[Sequence[int]], str]) -> list[Echo]:
+def find_repeated_tokens(
+    prompt: Prompt, target: Sequence[int], decode: Callable[[Sequence[int]], str]
+) -> list[RepeatedToken]:
     """All tokens that units and target share, whatever their case and the blanks around them.
 
     Args:
@@ -56,4 +58,6 @@ def find_echoes(prompt: Prompt, target: Sequence[int], decode: Callable[[Sequenc
     said: dict[str, list[int]] = {}
     for place, token in enumerate(target):
         said.setdefault(word(token), []).append(place)
-    return [Echo(frozenset(units[text]), tuple(places)) for text, places in said.items() if text and text in units]
+    return [
+        RepeatedToken(frozenset(units[text]), tuple(places)) for text, places in said.items() if text and text in units
+    ]

@@ -11,7 +11,17 @@ import math
 from itertools import accumulate, chain, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jopa.reports.wording import NOTHING, REMOVAL_WORDS, Piece, environment, made_with, nats, ratio_text, unit_name, word_diff
+from jopa.reports.wording import (
+    NOTHING,
+    REMOVAL_WORDS,
+    Piece,
+    environment,
+    made_with,
+    nats,
+    ratio_text,
+    unit_name,
+    word_diff,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,13 +78,13 @@ def _shown(attribution: Attribution) -> dict[str, Any]:
     return {
         "a": attribution,
         "verdict": verdict(attribution),
-        "prompt": prompt_pieces(attribution),
+        "prompt": highlighted_pieces(attribution),
         "bars": bars(attribution),
         "meaning": meaning(attribution),
         "span": target_span(attribution),
         "outputs": word_diff(attribution.output, attribution.counterfactual_output),
         "nothing": NOTHING,
-        "facts": facts(attribution),
+        "facts": attribution_facts(attribution),
         "trace": _trace_line(attribution),
     }
 
@@ -145,7 +155,7 @@ def target_span(attribution: Attribution) -> str:
     return "" if end - start == len(attribution.output_ids) else f"{start}:{end}"
 
 
-def prompt_pieces(attribution: Attribution) -> list[Piece]:
+def highlighted_pieces(attribution: Attribution) -> list[Piece]:
     """The prompt with the visible part of each removed unit marked by its rank."""
     pieces, done = [], 0
     for index, rank in sorted(zip(attribution.removed, range(1, len(attribution.removed) + 1), strict=True)):
@@ -206,7 +216,7 @@ def _trace_line(attribution: Attribution) -> dict[str, Any] | None:
     }
 
 
-def facts(attribution: Attribution) -> list[tuple[str, str]]:
+def attribution_facts(attribution: Attribution) -> list[tuple[str, str]]:
     """How the answer was found, as terms and plain words."""
     a, span, n_output, n_units = (
         attribution,

@@ -22,14 +22,14 @@ from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jopa.reports import typesetting
 from jopa.attribution import Attribution
-from jopa.reports.drawing import save
-from jopa.errors import InputFileError
-from jopa.reports.figures import Picture, all_figures, main_k
-from jopa.evaluation.metrics import METRICS
 from jopa.benchmark.records import Record, Run, cell_key, read_run, write_whole
+from jopa.errors import InputFileError
+from jopa.evaluation.metrics import METRICS
+from jopa.reports import typesetting
 from jopa.reports.attribution_html import to_html
+from jopa.reports.drawing import save
+from jopa.reports.figures import Picture, all_figures, main_k
 from jopa.reports.tables import all_tables, labels
 from jopa.reports.typesetting import Table
 from jopa.reports.wording import environment
@@ -127,7 +127,7 @@ def to_page(
             method_name=typesetting.method_name,
             figures=drawn,
             metrics=[metric for name, metric in METRICS.items() if name in names],
-            facts=facts(run),
+            facts=run_facts(run),
             data=data_sets(run),
             models=language_models(run),
             errors=errors(run)[:_ERRORS],
@@ -147,7 +147,7 @@ def inline_svg(text: str) -> str:
     return re.sub(r'(<svg[^>]*?) width="([\d.]+)pt"', r'\1 style="max-width:\2pt"', body, count=1)
 
 
-def facts(run: Run) -> list[tuple[str, str]]:
+def run_facts(run: Run) -> list[tuple[str, str]]:
     """How the run was made, as terms and plain words."""
     experiment, sessions = run.experiment, run.sessions
     settings = [

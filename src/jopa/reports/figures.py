@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from jopa.benchmark.records import Run
 from jopa.reports.drawing import Bars, Curve, Panel, draw_bars, draw_lines, style
 from jopa.reports.estimates import Estimate, Group, estimate, trace_value
-from jopa.benchmark.records import Run
 from jopa.reports.tables import faithfulness, grouped, ks, labels, metric_groups, search_removals, traced
 from jopa.reports.typesetting import Table
 

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jopa.attribution import Attribution
-from jopa.reports.benchmark_report import facts, joined, without_retired
-from jopa.errors import InputFileError, SettingError
-from jopa.reports.figures import main_k
 from jopa.benchmark.records import Record, Run, cell_key, read_run, write_whole
-from jopa.reports.attribution_html import Bar, bars, meaning, prompt_pieces
+from jopa.errors import InputFileError, SettingError
+from jopa.reports.attribution_html import Bar, bars, highlighted_pieces, meaning
+from jopa.reports.benchmark_report import joined, run_facts, without_retired
+from jopa.reports.figures import main_k
 from jopa.reports.tables import labels
 from jopa.reports.typesetting import MARKDOWN
 from jopa.reports.wording import NOTHING, Piece, environment, nats, unit_name, visible, word_diff
@@ -49,7 +49,7 @@ class Side(NamedTuple):
     singles: list[tuple[str, list[Piece]]]
 
 
-class Example(NamedTuple):
+class GalleryEntry(NamedTuple):
     """A prompt and what both methods made of it; `lead` is the first one's joint effect less the other's, in nats."""
 
     model: str
@@ -95,7 +95,7 @@ def write_gallery(
         out.mkdir(parents=True, exist_ok=True)
         template = environment().get_template("gallery.html.j2")
         notes = [*rule(pair), remark(examples, pair)]
-        made = facts(run)
+        made = run_facts(run)
         write_whole(page, template.render(title=title, notes=notes, examples=examples, facts=made, nothing=NOTHING))
         write_whole(text, to_markdown(title, notes, examples, made))
     except OSError as error:
@@ -115,7 +115,7 @@ def rule(pair: tuple[str, str]) -> list[str]:
     ]
 
 
-def remark(examples: Sequence[Example], pair: tuple[str, str]) -> str:
+def remark(examples: Sequence[GalleryEntry], pair: tuple[str, str]) -> str:
     """Whether the first method is no better on one of the examples; if not, it is nowhere in the run."""
     n_worse = sum(example.lead <= 0 for example in examples)
     if n_worse:
@@ -123,7 +123,7 @@ def remark(examples: Sequence[Example], pair: tuple[str, str]) -> str:
     return f"{pair[0]} is better than {pair[1]} on every prompt of the run, so no example shows it no better."
 
 
-def chosen_examples(run: Run, pair: tuple[str, str], k: int | None) -> list[Example]:
+def chosen_examples(run: Run, pair: tuple[str, str], k: int | None) -> list[GalleryEntry]:
     """The examples that the rule picks; each once, also where it is picked for two reasons."""
     cells: dict[tuple[str, str], dict[str, dict[str, Record]]] = {}
     singles: dict[tuple[str, str, str], dict[int, Record]] = {}
@@ -145,7 +145,7 @@ def chosen_examples(run: Run, pair: tuple[str, str], k: int | None) -> list[Exam
             record, alone = run.examples[where], singles.get(where, {})
             sides = on_one_scale(*(_side(label, record, both[name][label], alone) for label in pair))
             reason = f"the {' and '.join(reasons)} lead"
-            examples.append(Example(*where, reason, leads[name], record["output"]["text"], sides))
+            examples.append(GalleryEntry(*where, reason, leads[name], record["output"]["text"], sides))
     return examples
 
 
@@ -177,7 +177,7 @@ def on_one_scale(first: Side, second: Side) -> tuple[Side, Side]:
 
 
 def to_markdown(
-    title: str, notes: Sequence[str], examples: Sequence[Example], made: Sequence[tuple[str, str]] = ()
+    title: str, notes: Sequence[str], examples: Sequence[GalleryEntry], made: Sequence[tuple[str, str]] = ()
 ) -> str:
     """The gallery as Markdown; all text of prompts and answers is quoted and escaped, `made` are terms and words."""
     lines = [f"# {escaped(title)}", *(escaped(note) for note in notes)]
@@ -234,7 +234,7 @@ def _side(label: str, example: Record, cell: Record, alone: dict[int, Record]) -
     return Side(
         label,
         attribution,
-        prompt_pieces(attribution),
+        highlighted_pieces(attribution),
         bars(attribution),
         meaning(attribution),
         word_diff(output, attribution.counterfactual_output)[1],

@@ -16,9 +16,9 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
-from jopa.reports.estimates import RESAMPLES, Group, Measure, bootstrap_intervals, groups, trace_value
-from jopa.evaluation.metrics import METRICS
 from jopa.benchmark.records import Record, Run
+from jopa.evaluation.metrics import METRICS
+from jopa.reports.estimates import RESAMPLES, Group, Measure, bootstrap_intervals, groups, trace_value
 from jopa.reports.typesetting import LESS, MORE, PARTIAL, Column, Number, Row, Spread, Table
 
 ITERATIONS = (1, 5, 10, 15, 20, 30, 40, 50)

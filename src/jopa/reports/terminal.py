@@ -7,8 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jopa.reports.attribution_html import (
+    attribution_facts,
+    bars,
+    comparison,
+    highlighted_pieces,
+    meaning,
+    target_span,
+    verdict,
+)
 from jopa.reports.diagnosis_html import diagnosis_facts, diagnosis_verdict, heat, requests
-from jopa.reports.attribution_html import bars, comparison, facts, meaning, prompt_pieces, target_span, verdict
 from jopa.reports.wording import NOTHING, Piece, nats, unit_name, visible, word_diff
 
 if TYPE_CHECKING:
@@ -33,7 +41,7 @@ def to_terminal(attribution: Attribution) -> RenderableType:
     from rich.panel import Panel
 
     a, span = attribution, target_span(attribution)
-    prompt = _text(_bracketed(piece) for piece in prompt_pieces(a))
+    prompt = _text(_bracketed(piece) for piece in highlighted_pieces(a))
     effects = Group(_effects_table(a), _text([(meaning(a), "italic")]))
     sections: list[tuple[str, str, RenderableType]] = [
         ("Prompt", "⟦…⟧ removed, ranked by individual effect", prompt),
@@ -44,7 +52,7 @@ def to_terminal(attribution: Attribution) -> RenderableType:
         each = zip(a.units, a.effects, strict=True)
         strip = "  ".join(f"{unit_name(unit.text)} {nats(effect)}" for unit, effect in each)
         sections.append(("Every unit alone", "in nats", _text([(strip, "")])))
-    sections.append(("How this was found", "", _terms(facts(a))))
+    sections.append(("How this was found", "", _terms(attribution_facts(a))))
     parts: list[RenderableType] = [Panel(_text((run, "bold" if mark else "") for run, mark in verdict(a)))]
     for title, note, body in sections:
         parts += [_text([(title, "bold underline"), (f"  {note}", "italic")]), Padding(body, (0, 0, 1, 2))]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jopa.scoring.prefix_cache import can_be_cut
+from jopa.scoring.prefix_cache import can_crop_cache
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 _ADDING = ("sdpa", "eager")
 
 
-def can_be_damped(model: PreTrainedModel) -> bool:
+def supports_attention_scaling(model: PreTrainedModel) -> bool:
     """Whether all that a token learns of others comes by attention, and attention takes masks of numbers."""
-    return can_be_cut(model) and model.config._attn_implementation in _ADDING
+    return can_crop_cache(model) and model.config._attn_implementation in _ADDING
 
 
-def damped_masks(
+def scaled_attention_masks(
     model: PreTrainedModel,
     embeddings: Float[Tensor, "1 n size"],
     cache: Cache | None,
@@ -36,7 +36,7 @@ def damped_masks(
     """What to hand to the model as `attention_mask`: its own masks, plus log a; one for each kind of layer.
 
     Args:
-        model: one that `can_be_damped`.
+        model: one that `supports_attention_scaling`.
         embeddings: the input of one row.
         cache: what stands before it.
         log_factors: log a of each token, the cache included; masks are differentiable by it.

@@ -17,11 +17,11 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jopa.scoring.batch_planning import Limits
-from jopa.scoring.attention_scaling import damped_masks
 from jopa.errors import ModelError
 from jopa.model.language_model import LanguageModel, evaluating
-from jopa.scoring.prefix_cache import Prefix, cache_behind, new_cache, recorded
+from jopa.scoring.attention_scaling import scaled_attention_masks
+from jopa.scoring.batch_planning import BatchLimits
+from jopa.scoring.prefix_cache import PrefixCache, cache_after, extract_prefix_caches, new_cache
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class BatchInput:
     """Rows of one prompt that enter a forward together.
 
     Attributes:
@@ -45,8 +45,8 @@ class Rows:
     """
 
     inputs: Mapping[str, Tensor]
-    reads: Int[Tensor, "rows out"]
-    bases: Sequence[Prefix]
+    target_positions: Int[Tensor, "rows out"]
+    prefix_caches: Sequence[PrefixCache]
     attention_mask: Int[Tensor, "rows all"] | None = None
     keep: Sequence[int] = ()
     log_factors: Float[Tensor, "all"] | None = None
@@ -59,16 +59,16 @@ class Rows:
     @property
     def begin(self) -> int:
         """Tokens of each base."""
-        return self.bases[0].length
+        return self.prefix_caches[0].length
 
     @property
     def tokens(self) -> int:
         """Tokens that enter the model, padding included."""
-        return len(self.bases) * self.width
+        return len(self.prefix_caches) * self.width
 
 
 @dataclass(frozen=True, eq=False)
-class Read:
+class BatchOutput:
     """What a forward gave some rows.
 
     Attributes:
@@ -79,7 +79,7 @@ class Read:
     """
 
     logits: Float[Tensor, "rows out vocab"]
-    prefixes: list[Prefix]
+    prefixes: list[PrefixCache]
     seconds: float
 
 
@@ -101,7 +101,7 @@ class Runner:
         """A clock of the search that asks, wall-clock; differences of it count."""
         return time.perf_counter()
 
-    def read(self, model: LanguageModel, rows: Rows, limits: Limits) -> Read:
+    def read(self, model: LanguageModel, rows: BatchInput, limits: BatchLimits) -> BatchOutput:
         """Run a forward in inference mode. Here it holds these rows alone, and limits on more of them do not matter.
 
         Args:
@@ -116,7 +116,7 @@ class Runner:
             return forward(model, [rows])[0]
 
 
-def forward(model: LanguageModel, parts: Sequence[Rows]) -> list[Read]:
+def forward(model: LanguageModel, parts: Sequence[BatchInput]) -> list[BatchOutput]:
     """One forward of all rows of these parts; differentiable where gradients are enabled.
 
     Args:
@@ -129,35 +129,41 @@ def forward(model: LanguageModel, parts: Sequence[Rows]) -> list[Read]:
     """
     import torch
 
-    bases = [base for part in parts for base in part.bases]
+    prefix_caches = [base for part in parts for base in part.prefix_caches]
     begin, width = max(part.begin for part in parts), max(part.width for part in parts)
-    missing = [begin - base.length for base in bases]
+    missing = [begin - base.length for base in prefix_caches]
     arguments: dict[str, Any] = {
         name: torch.cat([_padded(part.inputs[name], width) for part in parts]) for name in parts[0].inputs
     }
     if model.takes_positions:
-        begins = torch.tensor([base.length for base in bases])[:, None]
+        begins = torch.tensor([base.length for base in prefix_caches])[:, None]
         arguments["position_ids"] = (begins + torch.arange(width)).to(model.device)
     if any(missing) or any(part.attention_mask is not None for part in parts):
         arguments["attention_mask"] = _attention_mask(parts, begin, width).to(model.device)
-    keep = [length for part in parts for length in part.keep or [0] * len(part.bases)]
-    cache = cache_behind(bases, any(keep)) if begin else new_cache() if any(keep) else None
+    keep = [length for part in parts for length in part.keep or [0] * len(part.prefix_caches)]
+    cache = cache_after(prefix_caches, any(keep)) if begin else new_cache() if any(keep) else None
     if cache is not None:
         arguments["past_key_values"] = cache
     if parts[0].log_factors is not None:
         assert len(parts) == 1 and "attention_mask" not in arguments
-        damped = damped_masks(model.model, arguments["inputs_embeds"], cache, parts[0].log_factors)
+        damped = scaled_attention_masks(model.model, arguments["inputs_embeds"], cache, parts[0].log_factors)
         arguments["attention_mask"] = damped
-    packed = nullcontext() if torch.is_grad_enabled() else model.packed.at_work()
-    with evaluating(model.model), packed, reading_only(model, [row for part in parts for row in part.reads]):
+    packed = nullcontext() if torch.is_grad_enabled() else model.packed.active()
+    with (
+        evaluating(model.model),
+        packed,
+        logits_only_at(model, [row for part in parts for row in part.target_positions]),
+    ):
         start = time.perf_counter()
         logits = model.model(**arguments, use_cache=cache is not None).logits[0]
         seconds = time.perf_counter() - start
-    prefixes = iter(recorded(cache, keep, missing) if cache is not None and any(keep) else ())
+    prefixes = iter(extract_prefix_caches(cache, keep, missing) if cache is not None and any(keep) else ())
     share = seconds / sum(part.tokens for part in parts)
     return [
-        Read(own.view(*part.reads.shape, -1), [next(prefixes) for _ in part.keep], share * part.tokens)
-        for part, own in zip(parts, logits.split([part.reads.numel() for part in parts]), strict=True)
+        BatchOutput(
+            own.view(*part.target_positions.shape, -1), [next(prefixes) for _ in part.keep], share * part.tokens
+        )
+        for part, own in zip(parts, logits.split([part.target_positions.numel() for part in parts]), strict=True)
     ]
 
 
@@ -169,13 +175,13 @@ def _padded(rows: Tensor, width: int) -> Tensor:
     return rows if n == width else torch.cat([rows, rows.new_zeros(n_rows, width - n, *rest)], dim=1)
 
 
-def _attention_mask(parts: Sequence[Rows], begin: int, width: int) -> Int[Tensor, "rows all"]:
+def _attention_mask(parts: Sequence[BatchInput], begin: int, width: int) -> Int[Tensor, "rows all"]:
     """1 for every token but what is missing before the shorter bases, and what the parts themselves hide."""
     import torch
 
     masks = []
     for part in parts:
-        mask = torch.ones(len(part.bases), begin + width, dtype=torch.long)
+        mask = torch.ones(len(part.prefix_caches), begin + width, dtype=torch.long)
         missing = begin - part.begin
         mask[:, :missing] = 0
         if part.attention_mask is not None:
@@ -205,7 +211,7 @@ def without_gradients(model: PreTrainedModel) -> Iterator[None]:
 
 
 @contextmanager
-def reading_only(model: LanguageModel, reads: Sequence[Int[Tensor, "_"]]) -> Iterator[None]:
+def logits_only_at(model: LanguageModel, target_positions: Sequence[Int[Tensor, "_"]]) -> Iterator[None]:
     """Let the language-model head see only the given positions of each row, for the time of a block.
 
     The model then gives logits `[1, positions of all rows, vocab]`.
@@ -215,8 +221,8 @@ def reading_only(model: LanguageModel, reads: Sequence[Int[Tensor, "_"]]) -> Ite
     head = model.model.get_output_embeddings()
     if head is None:
         raise ModelError(f"'{model.id}' has no language-model head")
-    rows = torch.arange(len(reads)).repeat_interleave(torch.tensor([len(row) for row in reads]))
-    positions = torch.cat(list(reads))
+    rows = torch.arange(len(target_positions)).repeat_interleave(torch.tensor([len(row) for row in target_positions]))
+    positions = torch.cat(list(target_positions))
 
     def select(_module: object, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden, *others = arguments

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Limits:
+class BatchLimits:
     """What a batch may hold and what a forward costs.
 
     Attributes:
@@ -35,7 +35,7 @@ class Limits:
     rows: int
     tokens: int | None
     launch: int
-    new_bases: int
+    new_caches: int
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ class Batch:
     """
 
     rows: tuple[int, ...]
-    bases: tuple[int, ...]
+    prefix_caches: tuple[int, ...]
     start: int
     keep: bool = False
 
 
 @dataclass
-class _Rows:
+class _PlannedRows:
     """Rows as the planner sees them, and the best base of each so far."""
 
     visible: Bool[np.ndarray, "rows positions"]
@@ -88,8 +88,8 @@ class _Rows:
 
 def plan(
     visible: Bool[np.ndarray, "rows positions"],
-    bases: Sequence[Bool[np.ndarray, "_"]],
-    limits: Limits,
+    prefix_caches: Sequence[Bool[np.ndarray, "_"]],
+    limits: BatchLimits,
     *,
     compact: bool,
     after: int,
@@ -109,27 +109,27 @@ def plan(
     n_rows, n_positions = visible.shape
     tokens = np.zeros((n_rows, n_positions + 1), dtype=int)
     tokens[:, 1:] = visible.cumsum(axis=1) if compact else np.arange(1, n_positions + 1)
-    rows = _Rows(visible, tokens, tokens[:, -1] + after)
+    rows = _PlannedRows(visible, tokens, tokens[:, -1] + after)
     everything = np.arange(n_rows)
-    for number, base in enumerate(bases):
+    for number, base in enumerate(prefix_caches):
         rows.use(everything, number, rows.shared(everything, base))
-    first = _kept_rows(rows, len(bases), limits)
+    first = _kept_rows(rows, len(prefix_caches), limits)
     done = {row for batch in first for row in batch.rows}
     return first + _cheapest_batches(rows, [row for row in range(n_rows) if row not in done], limits)
 
 
-def _kept_rows(rows: _Rows, n_bases: int, limits: Limits) -> list[Batch]:
+def _kept_rows(rows: _PlannedRows, n_bases: int, limits: BatchLimits) -> list[Batch]:
     """Rows to compute alone, since what others save by starting from their caches is more than that costs."""
     import numpy as np
 
     kept: list[Batch] = []
-    if len(rows.visible) < 2 or not limits.new_bases:
+    if len(rows.visible) < 2 or not limits.new_caches:
         return kept
     order = np.lexsort(rows.visible.T[::-1])
     ordered = rows.visible[order]
     common = _same_at_first(ordered[1:], ordered[:-1])
     groups = [(0, len(order))]
-    while groups and len(kept) < limits.new_bases:
+    while groups and len(kept) < limits.new_caches:
         first, last = groups.pop()
         spine, branches = _widest_way(common, first, last)
         groups += branches
@@ -169,7 +169,7 @@ def _widest_way(common: Int[np.ndarray, "_"], first: int, last: int) -> tuple[in
     return first, branches
 
 
-def _cheapest_batches(rows: _Rows, rest: list[int], limits: Limits) -> list[Batch]:
+def _cheapest_batches(rows: _PlannedRows, rest: list[int], limits: BatchLimits) -> list[Batch]:
     """These rows in batches of least cost, with the better of two ways to sort them."""
     lengths, start = rows.lengths, rows.start
     by_start = sorted(rest, key=lambda i: (start[i], lengths[i]))
@@ -181,7 +181,9 @@ def _cheapest_batches(rows: _Rows, rest: list[int], limits: Limits) -> list[Batc
     return [Batch(tuple(part), tuple(rows.base[part].tolist()), int(start[part].min())) for part in parts]
 
 
-def _partition(order: list[int], ends: list[int], starts: list[int], limits: Limits) -> tuple[int, list[list[int]]]:
+def _partition(
+    order: list[int], ends: list[int], starts: list[int], limits: BatchLimits
+) -> tuple[int, list[list[int]]]:
     """Cut a sequence of rows where that costs least: (cost in tokens, parts). A batch costs one launch, and for each
     of its rows the distance from the first start to the last end."""
     best = [0]

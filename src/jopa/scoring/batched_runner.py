@@ -1,6 +1,7 @@
 """Several pieces of work in turns, whose forwards are run together.
 
-A search asks for a few rows at a time, too few to fill a fast device. A `Company` lets several searches, as a rule of
+A search asks for a few rows at a time, too few to fill a fast device. A `BatchedRunner` lets several searches, as a
+rule of
 different prompts, go on until every one of them waits for a forward; then it runs what they ask for, as many rows at
 once as fit, and each goes on with its own. Searches know nothing of it. Which rows meet depends on nothing but the work
 itself, so a run can be repeated; scores are those of each search alone, to rounding.
@@ -19,10 +20,10 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from jopa.scoring.batch_planning import Limits
 from jopa.errors import SettingError
 from jopa.model.language_model import LanguageModel
-from jopa.scoring.batch_input import Read, Rows, Runner, forward, out_of_memory, without_gradients
+from jopa.scoring.batch_input import BatchInput, BatchOutput, Runner, forward, out_of_memory, without_gradients
+from jopa.scoring.batch_planning import BatchLimits
 
 T = TypeVar("T")
 
@@ -32,30 +33,30 @@ class _Stop(BaseException):
 
 
 @dataclass(frozen=True, eq=False)
-class _Item:
+class _Yielded:
     """What a piece of work gives."""
 
     value: Any
 
 
 @dataclass(frozen=True, eq=False)
-class _Wish:
+class _ForwardRequest:
     """A forward that a piece of work waits for."""
 
-    member: _Member
+    member: _Worker
     model: LanguageModel
-    rows: Rows
-    limits: Limits
+    rows: BatchInput
+    limits: BatchLimits
 
 
 @dataclass(frozen=True, eq=False)
-class _End:
+class _Finished:
     """A piece of work has ended, perhaps by an error."""
 
     error: BaseException | None = None
 
 
-class _Member:
+class _Worker:
     """A piece of work in its thread.
 
     Attributes:
@@ -67,11 +68,11 @@ class _Member:
         self._since = 0.0
         self._stopped = False
         self._given: SimpleQueue[Any] = SimpleQueue()
-        self._said: SimpleQueue[_Item | _Wish | _End] = SimpleQueue()
+        self._said: SimpleQueue[_Yielded | _ForwardRequest | _Finished] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, args=(piece, current), daemon=True)
         self._thread.start()
 
-    def go_on(self, given: Read | Exception | None) -> _Item | _Wish | _End:
+    def resume(self, given: BatchOutput | Exception | None) -> _Yielded | _ForwardRequest | _Finished:
         """Let it work until it has something to say."""
         self._since = time.perf_counter()
         self._given.put(given)
@@ -89,7 +90,7 @@ class _Member:
         """While it works: its seconds so far."""
         return self.spent + time.perf_counter() - self._since
 
-    def say(self, something: _Item | _Wish) -> Any:
+    def say(self, something: _Yielded | _ForwardRequest) -> Any:
         """From its own thread: say something, and wait for what is given in return."""
         self._said.put(something)
         return self._receive()
@@ -107,15 +108,15 @@ class _Member:
         try:
             self._receive()
             for value in piece:
-                self.say(_Item(value))
-            self._said.put(_End())
+                self.say(_Yielded(value))
+            self._said.put(_Finished())
         except _Stop:
             pass
         except BaseException as error:  # it belongs to whoever waits for this work
-            self._said.put(_End(error))
+            self._said.put(_Finished(error))
 
 
-class Company(Runner):
+class BatchedRunner(Runner):
     """Runs forwards of several pieces of work together.
 
     Args:
@@ -135,22 +136,24 @@ class Company(Runner):
         """A clock of the work that asks: it stands still while others work, and counts its share of their forwards."""
         return self._current.member.seconds()
 
-    def read(self, model: LanguageModel, rows: Rows, limits: Limits) -> Read:
+    def read(self, model: LanguageModel, rows: BatchInput, limits: BatchLimits) -> BatchOutput:
         """Wait until the company runs a forward of these rows. To be called by its work alone."""
         member = self._current.member
-        return member.say(_Wish(member, model, rows, limits))
+        return member.say(_ForwardRequest(member, model, rows, limits))
 
     def work(self, pieces: Iterable[Iterator[T]]) -> Iterator[T]:
         """Whatever the pieces of work give, each in its own order; what one of them raises ends all."""
         rest = iter(pieces)
-        members: list[_Member] = []
-        granted: list[tuple[_Member, Read | Exception]] = []
+        members: list[_Worker] = []
+        granted: list[tuple[_Worker, BatchOutput | Exception]] = []
 
-        def go_on(member: _Member, given: Read | Exception | None, wishes: list[_Wish]) -> Iterator[T]:
-            while isinstance(said := member.go_on(given), _Item):
+        def resume(
+            member: _Worker, given: BatchOutput | Exception | None, wishes: list[_ForwardRequest]
+        ) -> Iterator[T]:
+            while isinstance(said := member.resume(given), _Yielded):
                 yield said.value
                 given = None
-            if isinstance(said, _Wish):
+            if isinstance(said, _ForwardRequest):
                 wishes.append(said)
             else:
                 members.remove(member)
@@ -159,12 +162,12 @@ class Company(Runner):
 
         try:
             while True:
-                wishes: list[_Wish] = []
+                wishes: list[_ForwardRequest] = []
                 for member, given in granted:
-                    yield from go_on(member, given, wishes)
+                    yield from resume(member, given, wishes)
                 while len(wishes) < self.members and (piece := next(rest, None)) is not None:
-                    members.append(_Member(piece, self._current))
-                    yield from go_on(members[-1], None, wishes)
+                    members.append(_Worker(piece, self._current))
+                    yield from resume(members[-1], None, wishes)
                 if not wishes:
                     return
                 granted = [pair for group in _groups(wishes) for pair in _grant(group)]
@@ -173,7 +176,7 @@ class Company(Runner):
                 member.stop()
 
 
-def _grant(group: list[_Wish]) -> list[tuple[_Member, Read | Exception]]:
+def _grant(group: list[_ForwardRequest]) -> list[tuple[_Worker, BatchOutput | Exception]]:
     """One forward for all of these wishes; where that fails, as for want of memory, one for each, and its own error.
 
     A fault that memory does not explain, and that none of them has alone, is raised.
@@ -182,7 +185,7 @@ def _grant(group: list[_Wish]) -> list[tuple[_Member, Read | Exception]]:
 
     start = time.perf_counter()
     model = group[0].model
-    results: list[Read | Exception]
+    results: list[BatchOutput | Exception]
     try:
         with without_gradients(model.model):
             results = list(forward(model, [wish.rows for wish in group]))
@@ -201,9 +204,9 @@ def _grant(group: list[_Wish]) -> list[tuple[_Member, Read | Exception]]:
     return [(wish.member, result) for wish, result in zip(group, results, strict=True)]
 
 
-def _groups(wishes: list[_Wish]) -> Iterator[list[_Wish]]:
+def _groups(wishes: list[_ForwardRequest]) -> Iterator[list[_ForwardRequest]]:
     """Wishes that one forward can grant, and that cost no more together than apart."""
-    group: list[_Wish] = []
+    group: list[_ForwardRequest] = []
     for wish in sorted(wishes, key=lambda wish: (_kind(wish), wish.rows.width)):
         if group and not _fits(group, wish):
             yield group
@@ -213,12 +216,12 @@ def _groups(wishes: list[_Wish]) -> Iterator[list[_Wish]]:
         yield group
 
 
-def _fits(group: list[_Wish], wish: _Wish) -> bool:
+def _fits(group: list[_ForwardRequest], wish: _ForwardRequest) -> bool:
     """Whether a wish can join others of its kind that are no wider."""
-    if _kind(group[0]) != _kind(wish) or any(base.whole is not None for base in wish.rows.bases):
+    if _kind(group[0]) != _kind(wish) or any(base.whole is not None for base in wish.rows.prefix_caches):
         return False
     everything = [*group, wish]
-    n_rows = sum(len(it.rows.bases) for it in everything)
+    n_rows = sum(len(it.rows.prefix_caches) for it in everything)
     size = n_rows * wish.rows.width
     padding = size - sum(it.rows.tokens for it in everything)
     return (
@@ -228,7 +231,7 @@ def _fits(group: list[_Wish], wish: _Wish) -> bool:
     )
 
 
-def _kind(wish: _Wish) -> tuple[int, list[str], int]:
+def _kind(wish: _ForwardRequest) -> tuple[int, list[str], int]:
     """What all rows of a forward must have in common: the model, the kind of input, and whether anything is cached; for
     a model that takes no positions, how much."""
     begin = wish.rows.begin

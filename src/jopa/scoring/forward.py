@@ -15,12 +15,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from jopa.scoring.batch_planning import Limits
-from jopa.scoring.attention_scaling import can_be_damped
 from jopa.errors import ScoringError
 from jopa.model.language_model import LanguageModel, evaluating
-from jopa.scoring.prefix_cache import Prefix, can_be_cut, new_cache, recorded
-from jopa.scoring.batch_input import Read, Rows, Runner, forward, out_of_memory, reading_only, without_gradients
+from jopa.scoring.attention_scaling import supports_attention_scaling
+from jopa.scoring.batch_input import (
+    BatchInput,
+    BatchOutput,
+    Runner,
+    forward,
+    logits_only_at,
+    out_of_memory,
+    without_gradients,
+)
+from jopa.scoring.batch_planning import BatchLimits
+from jopa.scoring.prefix_cache import PrefixCache, can_crop_cache, extract_prefix_caches, new_cache
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -85,9 +93,9 @@ class TargetForward:
         runner: Runner | None = None,
     ) -> None:
         self.model = model
-        self.keeps_rows = can_be_cut(model.model)
+        self.crops_caches = can_crop_cache(model.model)
         """Whether the cache of a row can serve as the beginning of others."""
-        self.damps = can_be_damped(model.model)
+        self.scales_attention = supports_attention_scaling(model.model)
         """Whether attention to single tokens can be made weaker."""
         self.work = Work()
         self._ids = prefix
@@ -95,32 +103,36 @@ class TargetForward:
         self._read = read
         self._batch_size = batch_size
         self._runner = runner or Runner()
-        self._prefix: Prefix | None = None
+        self._prefix: PrefixCache | None = None
 
-    def prefix(self) -> Prefix:
+    def prefix(self) -> PrefixCache:
         """What rows need not carry, since its key-value cache is there; of no length for a model without caches."""
         import torch
 
         if self._prefix is not None:
             return self._prefix
-        self._prefix = Prefix(0)
+        self._prefix = PrefixCache(0)
         length = len(self._ids)
         if length:
             inputs: dict[str, Any] = {"input_ids": self._ids[None].to(self.model.device)}
-            if self.keeps_rows:
+            if self.crops_caches:
                 inputs["past_key_values"] = new_cache()
             last = torch.tensor([length - 1])
             with (
                 self.timed("prefix"),
                 torch.no_grad(),  # and not inference mode: gradients begin here, too
                 evaluating(self.model.model),
-                reading_only(self.model, [last]),
+                logits_only_at(self.model, [last]),
                 self.in_model(),
             ):
                 cache = self.model.model(**inputs, use_cache=True).past_key_values
             self._count(forwards=1, tokens=length)
             if cache is not None:
-                self._prefix = recorded(cache, [length], [0])[0] if self.keeps_rows else Prefix(length, whole=cache)
+                self._prefix = (
+                    extract_prefix_caches(cache, [length], [0])[0]
+                    if self.crops_caches
+                    else PrefixCache(length, whole=cache)
+                )
         return self._prefix
 
     def __call__(
@@ -138,17 +150,19 @@ class TargetForward:
         Returns:
             float32, in nats, on the model's device.
         """
-        rows = Rows(inputs, self._reads(lengths), [self.prefix()] * len(lengths), log_factors=log_factors)
+        rows = BatchInput(
+            inputs, self._target_positions(lengths), [self.prefix()] * len(lengths), log_factors=log_factors
+        )
         return self.log_probs(self._counted(rows, lengths, forward(self.model, [rows])[0]))
 
     def logits(
         self,
         inputs: dict[str, Tensor],
         lengths: Sequence[int],
-        bases: Sequence[Prefix],
+        prefix_caches: Sequence[PrefixCache],
         attention_mask: Int[Tensor, "rows all"] | None = None,
         keep: Sequence[int] = (),
-    ) -> tuple[Float[Tensor, "rows out vocab"], list[Prefix]]:
+    ) -> tuple[Float[Tensor, "rows out vocab"], list[PrefixCache]]:
         """What the language-model head says at the target positions, without gradients: one forward by the runner.
 
         Args:
@@ -161,21 +175,23 @@ class TargetForward:
         Returns:
             Logits in the model's dtype, on its device; and the caches that were to be kept.
         """
-        assert not keep or self.keeps_rows
-        rows = Rows(inputs, self._reads(lengths), bases, attention_mask, keep)
+        assert not keep or self.crops_caches
+        rows = BatchInput(inputs, self._target_positions(lengths), prefix_caches, attention_mask, keep)
         result = self._runner.read(self.model, rows, self.limits(rows.begin + rows.width))
         return self._counted(rows, lengths, result), result.prefixes
 
-    def _reads(self, lengths: Sequence[int]) -> Int[Tensor, "rows out"]:
+    def _target_positions(self, lengths: Sequence[int]) -> Int[Tensor, "rows out"]:
         """The positions that predict the target, in rows of so many tokens."""
         import torch
 
         return torch.tensor(lengths)[:, None] - self._read + torch.arange(len(self._targets))
 
-    def _counted(self, rows: Rows, lengths: Sequence[int], result: Read) -> Float[Tensor, "rows out vocab"]:
+    def _counted(
+        self, rows: BatchInput, lengths: Sequence[int], result: BatchOutput
+    ) -> Float[Tensor, "rows out vocab"]:
         """The logits of a forward, after it is counted as if these rows had been alone in it."""
         padding = rows.tokens - sum(lengths)
-        reused = len(rows.bases) * rows.begin
+        reused = len(rows.prefix_caches) * rows.begin
         self._count(forwards=1, tokens=rows.tokens, padding=padding, reused=reused, in_model=result.seconds)
         return result.logits
 
@@ -237,21 +253,21 @@ class TargetForward:
 
         model, device = self.model.model, self.model.device
         start = len(ids) - self._read
-        before, own = (ids[:start], ids[start:]) if self.keeps_rows else (ids[:0], ids)
-        reads = start - len(before) + torch.arange(len(self._targets))
+        before, own = (ids[:start], ids[start:]) if self.crops_caches else (ids[:0], ids)
+        target_positions = start - len(before) + torch.arange(len(self._targets))
         arguments: dict[str, Any] = {"use_cache": False}
         with without_gradients(model), evaluating(model), self.in_model():
             if len(before):
                 arguments = {"use_cache": True, "past_key_values": new_cache()}
-                with reading_only(self.model, [torch.tensor([len(before) - 1])]):
+                with logits_only_at(self.model, [torch.tensor([len(before) - 1])]):
                     model(input_ids=before[None].to(device), **arguments)
                 self._count(forwards=1, tokens=len(before))
-            with _eager_attention(model), reading_only(self.model, [reads]):
+            with _eager_attention(model), logits_only_at(self.model, [target_positions]):
                 layers = model(input_ids=own[None].to(device), output_attentions=True, **arguments).attentions
         self._count(forwards=1, tokens=len(own))
         if not layers or any(layer is None for layer in layers):
             raise ScoringError(f"'{self.model.id}' does not give its attention weights; choose another method")
-        return [layer[0, :, reads.to(layer.device)].float().cpu() for layer in layers]
+        return [layer[0, :, target_positions.to(layer.device)].float().cpu() for layer in layers]
 
     def in_batches(
         self, rows: Sequence[int], length: int, work: Callable[[list[int]], Any]
@@ -279,14 +295,14 @@ class TargetForward:
             yield batch, result
             done += len(batch)
 
-    def limits(self, length: int, keep_rows: bool = True) -> Limits:
+    def limits(self, length: int, keep_rows: bool = True) -> BatchLimits:
         """What a batch may hold of rows whose prompt has `length` tokens, and what a forward costs."""
         kind = self.kind
         kept_tokens = _KEPT_TOKENS[kind] // self._runner.members
-        new_bases = kept_tokens // max(1, length) if keep_rows and self.keeps_rows else 0
+        new_caches = kept_tokens // max(1, length) if keep_rows and self.crops_caches else 0
         if self._batch_size is not None:
-            return Limits(self._batch_size, None, LAUNCH_TOKENS[kind], new_bases)
-        return Limits(self._rows_of_logits(), _BATCH_TOKENS[kind], LAUNCH_TOKENS[kind], new_bases)
+            return BatchLimits(self._batch_size, None, LAUNCH_TOKENS[kind], new_caches)
+        return BatchLimits(self._rows_of_logits(), _BATCH_TOKENS[kind], LAUNCH_TOKENS[kind], new_caches)
 
     def _rows_per_batch(self, length: int) -> int:
         if self._batch_size is not None:

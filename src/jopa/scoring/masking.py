@@ -18,13 +18,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jopa.scoring.batch_planning import Batch, plan
 from jopa.errors import PromptError, SettingError
-from jopa.scoring.forward import TargetForward
 from jopa.model.language_model import LanguageModel
-from jopa.scoring.prefix_cache import Prefix
 from jopa.prompt.building import Prompt
 from jopa.scoring.batch_input import Runner
+from jopa.scoring.batch_planning import Batch, plan
+from jopa.scoring.forward import TargetForward
+from jopa.scoring.prefix_cache import PrefixCache
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 REMOVALS = ("delete", "zero", "hide")
 
 # Rows whose caches are remembered from one call to the next, and rows of one call that may all be remembered.
-_REMEMBERED_BASES = 24
+_MAX_KEPT_CACHES = 24
 _FEW_MASKS = 8
 
 
@@ -48,7 +48,7 @@ class _Base:
     """
 
     visible: Bool[np.ndarray, "positions"]
-    prefix: Prefix
+    prefix: PrefixCache
 
 
 class MaskedForward:
@@ -130,11 +130,11 @@ class MaskedForward:
         if self._removal != "zero" and not rows.any(axis=1).all():
             raise _nothing_left(keep[int(rows.any(axis=1).argmin())])
         prefix = self.forward.prefix()
-        bases = [_Base(np.ones(prefix.length, dtype=bool), prefix), *self._bases]
+        prefix_caches = [_Base(np.ones(prefix.length, dtype=bool), prefix), *self._bases]
         with self.forward.timed("planning"):
             batches = plan(
                 rows,
-                [base.visible for base in bases],
+                [base.visible for base in prefix_caches],
                 self.forward.limits(self.n_prompt, self._reuse),
                 compact=self._removal == "delete",
                 after=visible.shape[1] - self.n_prompt,
@@ -142,18 +142,18 @@ class MaskedForward:
         new = []
         for batch in batches:
             with self.forward.timed("scores"):
-                for part, (result, prefixes) in self._run(batch, bases, visible, read):
+                for part, (result, prefixes) in self._run(batch, prefix_caches, visible, read):
                     results[part] = result.float().cpu()
                     new += [
                         _Base(rows[row], prefix) for row, prefix in zip(part if prefixes else (), prefixes, strict=True)
                     ]
             if batch.keep:
-                bases.append(new[-1])
+                prefix_caches.append(new[-1])
         self.forward.count(evaluations=len(keep))
-        self._remember(new, {id(bases[number]) for batch in batches for number in batch.bases})
+        self._keep_caches(new, {id(prefix_caches[number]) for batch in batches for number in batch.prefix_caches})
         return results
 
-    def damped_log_probs(self, log_factors: Float[Tensor, "units"]) -> Float[Tensor, "out"]:
+    def attention_scaled_log_probs(self, log_factors: Float[Tensor, "units"]) -> Float[Tensor, "out"]:
         """Log-probabilities of the target with nothing removed, but the attention paid to each unit multiplied by its
         factor (`damping`); differentiable by the factors' logarithms."""
         import torch
@@ -167,32 +167,32 @@ class MaskedForward:
     def _run(
         self,
         batch: Batch,
-        bases: Sequence[_Base],
+        prefix_caches: Sequence[_Base],
         visible: Bool[Tensor, "masks tokens"],
         read: Callable[[Tensor], Tensor],
-    ) -> Iterator[tuple[list[int], tuple[Tensor, list[Prefix]]]]:
+    ) -> Iterator[tuple[list[int], tuple[Tensor, list[PrefixCache]]]]:
         """The masks of a batch in one forward, or in several where memory runs out; and the caches to remember."""
         import torch
 
-        begins = {number: bases[number].prefix.first(batch.start) for number in batch.bases}
-        base_of = dict(zip(batch.rows, batch.bases, strict=True))
+        begins = {number: prefix_caches[number].prefix.first(batch.start) for number in batch.prefix_caches}
+        base_of = dict(zip(batch.rows, batch.prefix_caches, strict=True))
         n_tokens = visible.sum(dim=1) if self._removal == "delete" else torch.full((len(visible),), visible.shape[1])
         n_output = visible.shape[1] - self.n_prompt
         longest = int(n_tokens[list(batch.rows)].max())
         # Few masks asked for at once are most likely what the next ones will differ little from.
-        remember = batch.keep or (len(visible) <= _FEW_MASKS and self._reuse and self.forward.keeps_rows)
+        remember = batch.keep or (len(visible) <= _FEW_MASKS and self._reuse and self.forward.crops_caches)
 
-        def work(rows: list[int]) -> tuple[Tensor, list[Prefix]]:
+        def work(rows: list[int]) -> tuple[Tensor, list[PrefixCache]]:
             keep = (n_tokens[rows] - n_output).tolist() if remember else []
             logits, prefixes = self._score(visible[rows], [begins[base_of[row]] for row in rows], keep)
             return read(logits), prefixes
 
         return self.forward.in_batches(batch.rows, longest - batch.start, work)
 
-    def _remember(self, new: Sequence[_Base], used: set[int]) -> None:
+    def _keep_caches(self, new: Sequence[_Base], used: set[int]) -> None:
         """Keep the caches most likely to serve the next call: those of this call's rows, then those it began with."""
         old = sorted(self._bases, key=lambda base: id(base) not in used)
-        room = min(_REMEMBERED_BASES, self.forward.limits(self.n_prompt, self._reuse).new_bases)
+        room = min(_MAX_KEPT_CACHES, self.forward.limits(self.n_prompt, self._reuse).new_caches)
         self._bases = [*reversed(new), *old][:room]
 
     def removed_inputs(self, keep: Bool[Tensor, "units"]) -> dict[str, Tensor]:
@@ -220,12 +220,12 @@ class MaskedForward:
         return (self.unit_of < 0) | keep[..., self.unit_of.clamp(min=0)]
 
     def _score(
-        self, visible: Bool[Tensor, "rows tokens"], bases: Sequence[Prefix], keep: Sequence[int]
-    ) -> tuple[Float[Tensor, "rows out vocab"], list[Prefix]]:
+        self, visible: Bool[Tensor, "rows tokens"], prefix_caches: Sequence[PrefixCache], keep: Sequence[int]
+    ) -> tuple[Float[Tensor, "rows out vocab"], list[PrefixCache]]:
         """One forward of rows behind their bases: their logits, and the caches of each row's first tokens."""
         import torch
 
-        begin = bases[0].length
+        begin = prefix_caches[0].length
         if self._removal == "delete":
             rows = [self.ids[row][begin:] for row in visible]
         else:
@@ -235,7 +235,7 @@ class MaskedForward:
         if self._removal == "zero":
             inputs = self.forward.embedded(ids, visible[:, begin:].float())
         hidden = visible.long() if self._removal == "hide" else None
-        return self.forward.logits(inputs, [len(row) for row in rows], bases, hidden, keep)
+        return self.forward.logits(inputs, [len(row) for row in rows], prefix_caches, hidden, keep)
 
 
 def _nothing_left(keep: Bool[Tensor, "units"]) -> PromptError:

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from jopa.prompt.repeated_tokens import Echo, find_echoes
 from jopa.errors import ScoringError
+from jopa.model.language_model import LanguageModel
+from jopa.prompt.output import Output
+from jopa.prompt.repeated_tokens import RepeatedToken, find_repeated_tokens
+from jopa.scoring.batch_input import Runner, without_gradients
 from jopa.scoring.forward import Work
 from jopa.scoring.masking import MaskedForward
-from jopa.model.language_model import LanguageModel
-from jopa.scoring.batch_input import Runner, without_gradients
-from jopa.prompt.output import Output
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from jopa.prompt.building import Prompt
 
 # A backward keeps every layer's activations, so its rows are counted as this many times longer.
-_GRADIENT_MEMORY = 2
+_GRADIENT_ROW_COST = 2
 # The most attention weights, of all layers and heads, that a gradient by them may keep; each takes some ten bytes.
-_MOST_ATTENTION = {"cpu": 2**28, "cuda": 2**31}
+_MAX_ATTENTION_WEIGHTS = {"cpu": 2**28, "cuda": 2**31}
 
 
 class ModelScorer:
@@ -170,7 +170,7 @@ class ModelScorer:
             self._forward.count_backward(len(ids))
             return gradient.float().square().sum(dim=2)
 
-        squares = self._batched("gradients", [0], _GRADIENT_MEMORY * len(ids), differentiate, (len(ids),))[0]
+        squares = self._batched("gradients", [0], _GRADIENT_ROW_COST * len(ids), differentiate, (len(ids),))[0]
         if not squares.isfinite().all():
             raise ScoringError("the gradient of the log-probability is not finite; try dtype float32")
         return torch.zeros(self.n_units).index_add(0, units[units >= 0], squares[units >= 0]).sqrt()
@@ -194,24 +194,27 @@ class ModelScorer:
         """
         import torch
 
-        if not self._forward.damps:
+        if not self._forward.scales_attention:
             raise ScoringError(f"attention of '{self.model.id}' cannot be made weaker; choose another method")
         n_tokens = len(self._masked.ids)
         config = self.model.model.config.get_text_config()
-        if config.num_hidden_layers * config.num_attention_heads * n_tokens**2 > _MOST_ATTENTION[self._forward.kind]:
+        if (
+            config.num_hidden_layers * config.num_attention_heads * n_tokens**2
+            > _MAX_ATTENTION_WEIGHTS[self._forward.kind]
+        ):
             raise ScoringError(f"{n_tokens} tokens are too many to keep the attention that each pays to each other")
         n_own = n_tokens - self._forward.prefix().length
 
         def differentiate(_batch: list[int]) -> Float[Tensor, "1 units"]:
             log_factors = factors.log().requires_grad_()
             with torch.enable_grad():
-                total = self._masked.damped_log_probs(log_factors).sum()
+                total = self._masked.attention_scaled_log_probs(log_factors).sum()
                 with self._forward.in_model():
                     (gradient,) = torch.autograd.grad(total, log_factors)
             self._forward.count_backward(n_own)
             return gradient[None]
 
-        gradient = self._batched("gradients", [0], _GRADIENT_MEMORY * n_own, differentiate, (self.n_units,))[0]
+        gradient = self._batched("gradients", [0], _GRADIENT_ROW_COST * n_own, differentiate, (self.n_units,))[0]
         if not gradient.isfinite().all():
             raise ScoringError("the gradient of the log-probability is not finite; try dtype float32")
         return gradient
@@ -255,7 +258,7 @@ class ModelScorer:
         Raises:
             ScoringError: a gradient is not finite, or memory does not suffice for one row.
         """
-        length = _GRADIENT_MEMORY * (len(self._masked.ids) - self._forward.prefix().length)
+        length = _GRADIENT_ROW_COST * (len(self._masked.ids) - self._forward.prefix().length)
         width = (1 + self.n_units,)
         both = self._batched("gradients", range(len(factors)), length, lambda i: self._differentiate(factors[i]), width)
         if not both.isfinite().all():
@@ -308,10 +311,10 @@ class ModelScorer:
             raise ScoringError("the model gives NaN or infinity with some tokens replaced; try dtype float32")
         return scores
 
-    def echoes(self) -> list[Echo]:
+    def repeated_tokens(self) -> list[RepeatedToken]:
         """The words that units and target share; no model work."""
         start, end = self.output.target
-        return find_echoes(self.prompt, self.output.ids[start:end], self.model.decode)
+        return find_repeated_tokens(self.prompt, self.output.ids[start:end], self.model.decode)
 
     def removed_inputs(self, keep: Bool[Tensor, "units"]) -> dict[str, Tensor]:
         """The prompt under one mask as keyword arguments of `LanguageModel.generate`."""

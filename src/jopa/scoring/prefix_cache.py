@@ -1,6 +1,7 @@
 """Key-value caches of a beginning that many rows share.
 
-A `Prefix` holds one row's keys and values, layer by layer. Any shorter beginning of it is a view. Rows of a batch may
+A `PrefixCache` holds one row's keys and values, layer by layer. Any shorter beginning of it is a view. Rows of a
+batch may
 each begin with another prefix; if it is the same for all, they read the same memory. Before a shorter one stand zeros,
 which a mask must hide. Nothing is copied until attention puts the rows' own keys behind it, one layer at a time.
 Sliding-window layers keep every key here, since a shorter beginning needs keys that their window has left behind; the
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Prefix:
+class PrefixCache:
     """What a model remembers of the first `length` tokens of a row.
 
     Attributes:
@@ -41,15 +42,15 @@ class Prefix:
     layers: tuple[tuple[Float[Tensor, "1 heads length size"], Float[Tensor, "1 heads length size"]], ...] = ()
     whole: Cache | None = None
 
-    def first(self, length: int) -> Prefix:
+    def first(self, length: int) -> PrefixCache:
         """The beginning of `length` tokens; a view."""
         if length == self.length:
             return self
         assert self.layers and 0 <= length <= self.length
-        return Prefix(length, tuple((keys[:, :, :length], values[:, :, :length]) for keys, values in self.layers))
+        return PrefixCache(length, tuple((keys[:, :, :length], values[:, :, :length]) for keys, values in self.layers))
 
 
-def cache_behind(prefixes: Sequence[Prefix], keep: bool = False) -> Cache:
+def cache_after(prefixes: Sequence[PrefixCache], keep: bool = False) -> Cache:
     """A cache to give to a forward whose rows begin with these; if asked to, it keeps what they add.
 
     All of them end where the rows' own tokens begin. Those that cannot be cut must be one and the same.
@@ -63,10 +64,12 @@ def cache_behind(prefixes: Sequence[Prefix], keep: bool = False) -> Cache:
 
     if all(prefix is prefixes[0] for prefix in prefixes):
         prefixes = prefixes[:1]
-    return Cache(layers=[_layer_behind()(layer, keep) for layer in zip(*(p.layers for p in prefixes), strict=True)])
+    return Cache(
+        layers=[_prefix_layer_class()(layer, keep) for layer in zip(*(p.layers for p in prefixes), strict=True)]
+    )
 
 
-def can_be_cut(model: PreTrainedModel) -> bool:
+def can_crop_cache(model: PreTrainedModel) -> bool:
     """Whether all that the model remembers of a row is keys and values, one pair a layer and token."""
     from transformers import DynamicCache
     from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
@@ -87,7 +90,7 @@ def new_cache() -> Cache:
     return DynamicCache()
 
 
-def recorded(cache: Cache, lengths: Sequence[int], missing: Sequence[int]) -> list[Prefix]:
+def extract_prefix_caches(cache: Cache, lengths: Sequence[int], missing: Sequence[int]) -> list[PrefixCache]:
     """The first tokens of rows that a forward has run with this cache.
 
     Args:
@@ -105,12 +108,12 @@ def recorded(cache: Cache, lengths: Sequence[int], missing: Sequence[int]) -> li
         layers = [(keys[of_row], values[of_row]) for keys, values in pairs]
         if len(lengths) > 1:  # a view would hold the whole batch
             layers = [(keys.clone(), values.clone()) for keys, values in layers]
-        prefixes.append(Prefix(length, tuple(layers)))
+        prefixes.append(PrefixCache(length, tuple(layers)))
     return prefixes
 
 
 @cache
-def _layer_behind() -> type:
+def _prefix_layer_class() -> type:
     """A cache layer that begins with prefixes; transformers' class must be imported to make it."""
     import torch
     import torch.nn.functional as F
@@ -122,7 +125,7 @@ def _layer_behind() -> type:
         rows = first[0].expand(len(own), -1, -1, -1) if len(first) == 1 else torch.cat(first)
         return torch.cat([rows, own], dim=2)
 
-    class LayerBehind(DynamicLayer):
+    class PrefixLayer(DynamicLayer):
         """Puts each row's own keys and values behind the first ones, and forgets them unless asked to keep them."""
 
         def __init__(self, first: Sequence[tuple[Tensor, Tensor]], keep: bool) -> None:
@@ -141,4 +144,4 @@ def _layer_behind() -> type:
                 self.keys, self.values = keys, values
             return keys, values
 
-    return LayerBehind
+    return PrefixLayer

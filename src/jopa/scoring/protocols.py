@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from jopa.prompt.repeated_tokens import Echo
+from jopa.prompt.repeated_tokens import RepeatedToken
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -71,6 +71,6 @@ class WhiteBoxScorer(Scorer, Protocol):
 class TextScorer(Scorer, Protocol):
     """A scorer that knows what the prompt and the answer say."""
 
-    def echoes(self) -> list[Echo]:
+    def repeated_tokens(self) -> list[RepeatedToken]:
         """The words that units and target share."""
         ...

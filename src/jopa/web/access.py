@@ -20,7 +20,7 @@ MAX_BODY = 200_000
 """Bytes of a request; far more than any that keeps within the limits."""
 
 
-class Gate:
+class AccessMiddleware:
     """An ASGI middleware that lets only what is named pass.
 
     Args:

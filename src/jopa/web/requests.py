@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from jopa.errors import PromptError, SettingError
-from jopa.scoring.masking import REMOVALS
 from jopa.methods import DEFAULT_METHOD, make_method
 from jopa.problem import Method, Problem, Selection
 from jopa.prompt.building import UNIT_KINDS
 from jopa.prompt.segmentation import Span
+from jopa.scoring.masking import REMOVALS
 
 
 @dataclass(frozen=True)
-class Limits:
+class RequestLimits:
     """The most that one request may ask for.
 
     Attributes:
@@ -65,7 +65,7 @@ class ByHand(Method):
 
 
 @dataclass(frozen=True)
-class Asked:
+class ExplainRequest:
     """One request.
 
     Attributes:
@@ -89,7 +89,7 @@ class Asked:
     target: Span | None
 
 
-def read_request(record: Any, limits: Limits, vocabulary: int) -> Asked:
+def read_request(record: Any, limits: RequestLimits, vocabulary: int) -> ExplainRequest:
     """Check a request.
 
     Args:
@@ -121,7 +121,7 @@ def read_request(record: Any, limits: Limits, vocabulary: int) -> Asked:
     else:
         methods = _methods(record, limits)
         k = _within(record, "k", 3, limits.k)
-    return Asked(
+    return ExplainRequest(
         prompt=prompt,
         methods=methods,
         k=k,
@@ -138,7 +138,7 @@ def takes_budget(method: type[Method]) -> bool:
     return method.with_budget is not Method.with_budget
 
 
-def _methods(record: dict[str, Any], limits: Limits) -> tuple[Method, ...]:
+def _methods(record: dict[str, Any], limits: RequestLimits) -> tuple[Method, ...]:
     names = record.get("methods") or [DEFAULT_METHOD.name]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise SettingError("methods must be a list of names")

@@ -17,15 +17,15 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from jopa.errors import SettingError
-from jopa.scoring.masking import REMOVALS
 from jopa.methods import DEFAULT_METHOD, METHODS
 from jopa.problem import Method
 from jopa.prompt.building import UNIT_KINDS
 from jopa.reports.attribution_html import page_html
-from jopa.web.requests import Limits, takes_budget
-from jopa.web.access import Gate
-from jopa.web.service import Desk
 from jopa.reports.wording import REMOVAL_WORDS
+from jopa.scoring.masking import REMOVALS
+from jopa.web.access import AccessMiddleware
+from jopa.web.requests import RequestLimits, takes_budget
+from jopa.web.service import ExplanationService
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -63,7 +63,7 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 def build_app(
     model: LanguageModel,
     *,
-    limits: Limits | None = None,
+    limits: RequestLimits | None = None,
     password: str | None = None,
     host_names: Collection[str] | None = LOOPBACK_NAMES,
 ) -> FastAPI:
@@ -86,11 +86,11 @@ def build_app(
         raise SettingError(f'the page needs gradio: pip install "jopa[web]" ({error})') from error
     from fastapi import FastAPI, Response
 
-    limits = limits or Limits()
-    desk = Desk(model, limits)
+    limits = limits or RequestLimits()
+    service = ExplanationService(model, limits)
     with gradio.Blocks(analytics_enabled=False, mode="server") as blocks:
         for name in ("explain", "compare", "remove"):  # the waiting time of each is foretold by itself
-            api(_at(desk), api_name=name, concurrency_id="model", concurrency_limit=1)
+            api(_at(service), api_name=name, concurrency_id="model", concurrency_limit=1)
     blocks.queue(max_size=limits.waiting, default_concurrency_limit=1)
     functions = {str(function.api_name): number for number, function in blocks.fns.items()}
     page = page_html(setup(model, limits, functions))
@@ -106,7 +106,7 @@ def build_app(
         return Response(_static(name), media_type=STATIC[name], headers=HEADERS)
 
     gradio.mount_gradio_app(app, blocks, path="/queue", ssr_mode=False, run_history=False, show_error=False)
-    app.add_middleware(Gate, open_paths=OPEN_PATHS, password=password, host_names=host_names)
+    app.add_middleware(AccessMiddleware, open_paths=OPEN_PATHS, password=password, host_names=host_names)
     return app
 
 
@@ -154,7 +154,7 @@ def serve(
         listener.close()
 
 
-def setup(model: LanguageModel, limits: Limits, functions: dict[str, int]) -> dict[str, Any]:
+def setup(model: LanguageModel, limits: RequestLimits, functions: dict[str, int]) -> dict[str, Any]:
     """What the page knows from the start: choices, limits, examples, and the numbers of the queue's functions."""
     return {
         "model": {"id": model.id, "device": str(model.device), "dtype": model.dtype},
@@ -179,11 +179,11 @@ def _method(name: str, method: type[Method]) -> dict[str, Any]:
     return {"name": name, "words": method.summary, "cost": method.cost, "budget": takes_budget(method)}
 
 
-def _at(desk: Desk) -> Callable[[dict[str, Any]], Iterator[dict[str, Any]]]:
+def _at(service: ExplanationService) -> Callable[[dict[str, Any]], Iterator[dict[str, Any]]]:
     """A function of its own for Gradio, which reads these annotations."""
 
     def work(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        yield from desk.events(request)
+        yield from service.events(request)
 
     return work
 

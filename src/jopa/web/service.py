@@ -30,19 +30,19 @@ from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
 from typing import Any
 
-from jopa.model.generation import Generation, answer, require_room
 from jopa.attribution import Attribution, comparison_json
 from jopa.errors import JopaError, StoppedError
-from jopa.explanation import attribute, by_each
+from jopa.explanation import attribute, run_each
+from jopa.model.generation import Generation, answer, require_room
 from jopa.model.language_model import LanguageModel
 from jopa.problem import Best, Method
 from jopa.prompt.building import Prompt, build_prompt
-from jopa.reports.attribution_html import comparison_html, comparison_table_html, parts_html, to_html
 from jopa.prompt.output import Output
-from jopa.web.requests import Asked, Limits, read_request
+from jopa.reports.attribution_html import comparison_html, comparison_table_html, parts_html, to_html
 from jopa.reports.wording import unit_name, visible
+from jopa.web.requests import ExplainRequest, RequestLimits, read_request
 
-Tell = Callable[[dict[str, Any]], None]
+Emit = Callable[[dict[str, Any]], None]
 
 _PAUSE = 0.1
 """Seconds between two batches of events: ten a second look smooth."""
@@ -51,7 +51,7 @@ _PATIENCE = 1.0
 _LAST = {"result", "error", "stopped"}
 
 
-class Desk:
+class ExplanationService:
     """Takes requests for one model, and does one at a time.
 
     Args:
@@ -59,7 +59,7 @@ class Desk:
         limits: the most that one request may ask for.
     """
 
-    def __init__(self, model: LanguageModel, limits: Limits) -> None:
+    def __init__(self, model: LanguageModel, limits: RequestLimits) -> None:
         self.model = model
         self.limits = limits
         self._model_in_use = Lock()
@@ -78,19 +78,19 @@ class Desk:
         finally:
             stop.set()
 
-    def _work(self, record: Any, tell: Tell, stop: Event) -> None:
+    def _work(self, record: Any, emit: Emit, stop: Event) -> None:
         """Do what is asked and tell how it ends; no error leaves it."""
         try:
             asked = read_request(record, self.limits, self.model.model.config.get_text_config().vocab_size)
             with self._model_in_use, stoppable(self.model, stop, self.limits.seconds):
-                explain_aloud(self.model, asked, tell)
+                run_request(self.model, asked, emit)
         except StoppedError as error:
-            tell({"kind": "stopped", "message": str(error)})
+            emit({"kind": "stopped", "message": str(error)})
         except JopaError as error:
-            tell({"kind": "error", "message": str(error)})
+            emit({"kind": "error", "message": str(error)})
         except Exception as error:  # a fault of ours: told to the visitor in a line, and in full where the server runs
             traceback.print_exc(file=sys.stderr)
-            tell({"kind": "error", "message": f"unexpected {type(error).__name__}; the server's log says more"})
+            emit({"kind": "error", "message": f"unexpected {type(error).__name__}; the server's log says more"})
 
 
 @contextmanager
@@ -114,7 +114,7 @@ def stoppable(model: LanguageModel, stop: Event, seconds: float) -> Iterator[Non
         hook.remove()
 
 
-def explain_aloud(model: LanguageModel, asked: Asked, tell: Tell) -> None:
+def run_request(model: LanguageModel, asked: ExplainRequest, emit: Emit) -> None:
     """Explain what is asked, telling every step.
 
     Raises:
@@ -123,17 +123,17 @@ def explain_aloud(model: LanguageModel, asked: Asked, tell: Tell) -> None:
     prompt = build_prompt(model.tokenizer, asked.prompt, unit=asked.unit)
     generation = Generation(asked.max_new_tokens)
     require_room(model, len(prompt.ids), max(asked.max_new_tokens, len(asked.output_ids or ())))
-    tell({"kind": "prompt", "pieces": prompt_pieces(prompt)})
+    emit({"kind": "prompt", "pieces": unit_pieces(prompt)})
     at_work = 0
 
     def on_text(stage: str, text: str) -> None:
-        tell({"kind": "text", "stage": stage, "text": visible(text)})
+        emit({"kind": "text", "stage": stage, "text": visible(text)})
 
     def on_progress(stage: str, done: int, total: int | None) -> None:
-        tell({"kind": "progress", "stage": stage, "done": done, "total": total, "method": at_work})
+        emit({"kind": "progress", "stage": stage, "done": done, "total": total, "method": at_work})
 
     def on_best(best: Best) -> None:
-        tell({"kind": "best", **asdict(best), "method": at_work})
+        emit({"kind": "best", **asdict(best), "method": at_work})
 
     if asked.output_ids is None:
         output = answer(model, prompt, generation, target=asked.target, progress=on_progress, on_text=on_text)
@@ -141,7 +141,7 @@ def explain_aloud(model: LanguageModel, asked: Asked, tell: Tell) -> None:
         ids = asked.output_ids
         output = Output(ids, model.decode(ids), asked.target or (0, len(ids)))
     tokens = [visible(text) for text in token_texts(model, output)]
-    tell({"kind": "answer", "ids": output.ids, "tokens": tokens, "target": output.target})
+    emit({"kind": "answer", "ids": output.ids, "tokens": tokens, "target": output.target})
     refused: list[str] = []
 
     def explain_one(method: Method) -> Attribution:
@@ -160,8 +160,8 @@ def explain_aloud(model: LanguageModel, asked: Asked, tell: Tell) -> None:
             on_text=on_text,
         )
 
-    found = by_each(asked.methods, explain_one, lambda method, error: refused.append(f"{method.name}: {error}"))
-    tell({**result(found), "refused": refused})
+    found = run_each(asked.methods, explain_one, lambda method, error: refused.append(f"{method.name}: {error}"))
+    emit({**result(found), "refused": refused})
 
 
 def result(found: list[Attribution]) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def result(found: list[Attribution]) -> dict[str, Any]:
     }
 
 
-def prompt_pieces(prompt: Prompt) -> list[dict[str, Any]]:
+def unit_pieces(prompt: Prompt) -> list[dict[str, Any]]:
     """The prompt in order, in pieces of `text`; a piece that is a unit has its number as `unit`, and a `name`."""
     pieces: list[dict[str, Any]] = []
     done = 0

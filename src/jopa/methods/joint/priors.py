@@ -25,12 +25,12 @@ def repeated_words(problem: Problem) -> dict[frozenset[int], float]:
     Scores the prompt without all of its units but the last, because something must be left to predict from.
     """
     words: dict[frozenset[int], float] = {}
-    echoes = problem.echoes()
-    if not echoes:
+    repeated_tokens = problem.repeated_tokens()
+    if not repeated_tokens:
         return words
     whole, without = problem.token_log_probs([(), range(problem.n_units - 1)])
     lost = (whole - without).clamp(min=0).double()
-    for echo in echoes:
+    for echo in repeated_tokens:
         words[echo.units] = words.get(echo.units, 0.0) + float(lost[list(echo.targets)].sum())
     return dict(sorted(words.items(), key=lambda word: -word[1]))
 

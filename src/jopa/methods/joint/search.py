@@ -26,11 +26,11 @@ from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 from jopa.errors import ScoringError, SettingError
+from jopa.methods.joint.gaussian_process import Foretold, SetProcess, fit
+from jopa.methods.joint.neighbours import distinct, set_rows, sets_of, shifts, swapped
 from jopa.methods.joint.priors import repeated_words, stretch_strengths, unit_weights
 from jopa.problem import NestedMethod, Problem, Selection, TraceStep
 from jopa.scoring.protocols import WhiteBoxScorer
-from jopa.methods.joint.gaussian_process import Foretold, SetProcess, fit
-from jopa.methods.joint.neighbours import distinct, set_rows, sets_of, shifts, swapped
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -100,7 +100,7 @@ class JointSearch(NestedMethod):
     seconds: float | None = None
     batch: int = 4
 
-    name: ClassVar[str] = "jopa"
+    name: ClassVar[str] = "joint"
     summary: ClassVar[str] = "the best joint set within a budget, by expected improvement; says what it proved"
     cost: ClassVar[str] = "budget at most"
 
