@@ -1,4 +1,4 @@
-"""Imports point one way: folders are layers, and a layer knows nothing of those above it; docs/architecture.md draws it.
+"""Imports point one way: folders are layers, and a layer knows nothing of those above it.
 
 Imports are followed through: a layer must not reach what it may not know by way of a third file.
 """
@@ -30,8 +30,8 @@ LAYERS = [
     {"web"},
     {"cli"},
 ]
-"""The lowest first. Files of one layer may know one another; `scoring.protocols` is the part of its folder that is below
-the rest of it."""
+"""The lowest first. Files of one layer may know one another; `scoring.protocols` is the part of its folder that is
+below the rest of it."""
 EXCEPTIONS = {
     ("attribution", "reports"),  # a notebook asks an Attribution for its HTML; imported when it does
     ("diagnosis", "reports"),  # and a Diagnosis

@@ -128,9 +128,9 @@ def test_hostile_text_is_shown_as_text(tmp_path):
 @pytest.mark.parametrize(
     ("methods", "message"),
     [
-        (["joint"], "give two methods of the run to compare, got jopa: it has jopa, ablation"),
-        (["joint", "magic"], "got jopa, magic"),
-        (["joint", "joint"], "got jopa, jopa"),
+        (["joint"], "give two methods of the run to compare, got joint: it has joint, ablation"),
+        (["joint", "magic"], "got joint, magic"),
+        (["joint", "joint"], "got joint, joint"),
         ([], "got none"),
     ],
 )

@@ -32,7 +32,7 @@ def _show_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(f"jopa {version('joint')}")
+        typer.echo(f"jopa {version('jopa')}")
         raise typer.Exit
 
 
