@@ -10,9 +10,9 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "jopa"
 
 ROOMS = """
-    errors records set_rows set_process batching segmentation prompt echoes packing model sources datasets metrics
-    sentence_bert loading prefixes damping rows company forward masking scoring answering model_scorer profile problem
-    guide methods attribution explanation diagnosis answer_kinds detection screening
+    errors ordering records set_rows set_process batching segmentation prompt echoes packing model sources datasets
+    metrics sentence_bert loading prefixes damping rows company forward masking scoring answering model_scorer
+    profile problem budget guide methods attribution explanation diagnosis answer_kinds detection screening
     evaluation experiment cells bench cluster
     wording report diagnosis_report terminal
     estimates typesetting tables drawing figures benchmark_report gallery

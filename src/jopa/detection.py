@@ -35,6 +35,7 @@ from jopa.methods.joint import JointSearch
 from jopa.metrics import probability_ratio
 from jopa.model import LanguageModel, versions
 from jopa.model_scorer import ModelScorer
+from jopa.ordering import NAT, ranked
 from jopa.problem import Problem
 from jopa.prompt import Prompt, build_prompt
 from jopa.scoring import Output
@@ -273,8 +274,8 @@ def gather(model: LanguageModel, prompt: Prompt, looking: Looking) -> Evidence:
         whole - log_prob
         for log_prob in problem.log_probs([found.removed, range(*span), *([unit] for unit in found.removed)])
     )
-    individual = dict(zip(found.removed, alone, strict=True))
-    units = tuple(sorted(found.removed, key=lambda unit: (-individual[unit], unit)))
+    order = ranked(alone, least_scale=NAT)
+    units = tuple(found.removed[i] for i in order)
     kept = problem.keep_mask(range(*span))
     span_refusal = float(refused.log_probs(kept[None]).double().sum())
     said_without = model.generate(scorer.removed_inputs(kept), max_new_tokens=looking.max_new_tokens)
@@ -285,7 +286,7 @@ def gather(model: LanguageModel, prompt: Prompt, looking: Looking) -> Evidence:
         surprisals=surprisals,
         units=units,
         joint=together,
-        individual=tuple(individual[unit] for unit in units),
+        individual=tuple(alone[i] for i in order),
         span=Stretch(*span, without_span),
         span_answer=_answer(model, said_without),
         span_refusal=span_refusal,

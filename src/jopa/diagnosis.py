@@ -39,6 +39,7 @@ from jopa.masking import REMOVALS
 from jopa.metrics import probability_ratio
 from jopa.model import LanguageModel, versions
 from jopa.model_scorer import ModelScorer
+from jopa.ordering import first_highest
 from jopa.problem import Problem
 from jopa.prompt import Message, Unit, build_prompt
 from jopa.scoring import Output
@@ -163,7 +164,7 @@ class Diagnosis:
         """The one part that each unit drives, if it drives any: the first of those with the largest fall per token."""
         found: list[int | None] = []
         for row in self.per_token:
-            most = max(range(len(row)), key=lambda part: row[part])
+            most = first_highest(row)
             found.append(most if _ratio(row[most], 1) < self.band[0] else None)
         return tuple(found)
 

@@ -18,6 +18,7 @@ from jopa.errors import ScoringError
 from jopa.metrics import METRICS, kl, kl_chosen, log_likelihood, probability_ratio, text_metrics
 from jopa.model import LanguageModel
 from jopa.model_scorer import ModelScorer
+from jopa.ordering import NAT, ranked
 from jopa.prompt import Prompt
 from jopa.scoring import Output
 from jopa.sentence_bert import SentenceBert
@@ -126,7 +127,8 @@ class Evaluator:
             sets, distributions, tokens_removed, texts, similarities, strict=True
         ):
             log_prob_removed = log_likelihood(tokens)
-            individual = {unit: alone[unit] for unit in sorted(units, key=lambda unit: (-alone[unit], unit))}
+            order = ranked([alone[unit] for unit in units], least_scale=NAT)
+            individual = {units[i]: alone[units[i]] for i in order}
             values: dict[str, float | None] = {
                 **text_metrics(self._output.text, text),
                 "sentence_bert": similarity,
