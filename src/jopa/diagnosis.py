@@ -37,6 +37,7 @@ from jopa.evaluation.metrics import probability_ratio
 from jopa.model.generation import Generation, OnProgress, OnText, answer
 from jopa.model.language_model import LanguageModel, versions
 from jopa.model.loading import load
+from jopa.ordering import first_highest
 from jopa.problem import Problem
 from jopa.prompt.building import Message, Unit, build_prompt
 from jopa.prompt.output import Output
@@ -163,7 +164,7 @@ class Diagnosis:
         """The one part that each unit drives, if it drives any: the first of those with the largest fall per token."""
         found: list[int | None] = []
         for row in self.per_token:
-            most = max(range(len(row)), key=lambda part: row[part])
+            most = first_highest(row)
             found.append(most if _ratio(row[most], 1) < self.band[0] else None)
         return tuple(found)
 

@@ -18,6 +18,7 @@ from jopa.methods import DEFAULT_METHOD, make_method
 from jopa.model.generation import Generation, OnProgress, OnText, answer, generate
 from jopa.model.language_model import LanguageModel, versions
 from jopa.model.loading import load
+from jopa.ordering import NAT, first_lowest, ranked
 from jopa.problem import Method, NestedMethod, OnBest, Problem, RankingMethod, Selection, joint_effects, top_units
 from jopa.prompt.building import Message, Prompt, build_prompt
 from jopa.prompt.output import Output
@@ -253,7 +254,8 @@ def attribute(
     alone = range(problem.n_units) if all_effects else selection.removed
     joint, *effects = joint_effects(problem, [selection.removed, *([i] for i in alone)])
     effect_of = dict(zip(alone, effects, strict=True))
-    removed = sorted(selection.removed, key=lambda i: (-effect_of[i], i))
+    chosen = sorted(selection.removed)
+    removed = [chosen[i] for i in ranked([effect_of[i] for i in chosen], least_scale=NAT)]
     individual = tuple(effect_of[i] for i in removed)
     inputs = scorer.removed_inputs(problem.keep_mask(removed))
     began = time.perf_counter()
@@ -313,7 +315,7 @@ def smallest_sufficient(problem: Problem, method: Method, until_pr: float, max_k
         if tried[-1][0] < until_pr:
             break
     reached = tried[-1][0] < until_pr
-    _, chosen = tried[-1] if reached else min(tried, key=lambda pair: pair[0])
+    chosen = tried[-1 if reached else first_lowest([ratio for ratio, _ in tried])][1]
     found = (
         f"PR falls below {until_pr:g} with {len(chosen.removed)} of at most {max_k} units"
         if reached

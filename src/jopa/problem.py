@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from jopa.errors import SettingError
+from jopa.ordering import LowestSet, falls, ranked
 from jopa.prompt.repeated_tokens import RepeatedToken
 from jopa.scoring.model_scorer import ModelScorer
 from jopa.scoring.protocols import Scorer, TextScorer, WhiteBoxScorer
@@ -68,7 +69,7 @@ class Problem:
         """Masks asked for again, which cost nothing."""
         self._memo: dict[frozenset[int], Tensor] = {}
         self._watched: tuple[int, OnBest] | None = None
-        self._lowest = math.inf
+        self._best = LowestSet()
 
     def watch(self, k: int, on_best: OnBest) -> None:
         """Tell of the whole prompt's score, and from now on whenever a newly scored set of k units is the best so far.
@@ -77,7 +78,7 @@ class Problem:
         (`StoppedError`, to end the work) leaves through the method that asked for the scores.
         """
         on_best(Best((), self.log_prob(), self.evaluations, self.ffe))
-        self._watched, self._lowest = (k, on_best), math.inf
+        self._watched, self._best = (k, on_best), LowestSet()
 
     @property
     def evaluations(self) -> int:
@@ -107,10 +108,11 @@ class Problem:
         if self._watched is None:
             return
         k, on_best = self._watched
-        values = [(float(self._memo[removed].double().sum()), sorted(removed)) for removed in new if len(removed) == k]
-        if values and min(values)[0] < self._lowest:
-            self._lowest, units = min(values)
-            on_best(Best(tuple(units), self._lowest, self.evaluations, self.ffe))
+        of_size = [removed for removed in new if len(removed) == k]
+        told = [units for units in of_size if self._best.add(units, float(self._memo[units].double().sum()))]
+        if told:
+            units = tuple(sorted(told[-1]))
+            on_best(Best(units, self._best.log_prob, self.evaluations, self.ffe))
 
     def log_probs(self, removals: Iterable[Iterable[int]]) -> list[float]:
         """log p(y | x without S) for each set S of units, in nats, summed over the target."""
@@ -184,16 +186,17 @@ class Problem:
         """What the evaluations so far prove about a set.
 
         "optimal": all sets of its size were scored and none is better. "one-swap-optimal": every single swap was
-        scored and none is better, the local optimum of Appendix A.1, checked rather than promised.
+        scored and none is better, the local optimum of Appendix A.1, checked rather than promised. Better is what is
+        lower by more than `jopa.ordering.TOLERANCE` allows for rounding.
         """
         chosen = frozenset(removed)
         value = self.log_prob(chosen)
         scored = {other for other in self._memo if len(other) == len(chosen)}
         if len(scored) == math.comb(self.n_units, len(chosen)):
-            return "optimal" if all(self.log_prob(other) >= value for other in scored) else "none"
+            return "optimal" if not any(falls(self.log_prob(other), value) for other in scored) else "none"
         others = set(range(self.n_units)) - chosen
         swaps = [chosen - {out} | {into} for out in chosen for into in others]
-        if all(swap in scored and self.log_prob(swap) >= value for swap in swaps):
+        if all(swap in scored and not falls(self.log_prob(swap), value) for swap in swaps):
             return "one-swap-optimal"
         return "none"
 
@@ -321,8 +324,7 @@ class NestedMethod(Method):
 
 def top_units(ranking: Ranking, k: int) -> Selection:
     """The selection of the k highest-ranked units: any k from one ranking."""
-    order = sorted(range(len(ranking.scores)), key=lambda i: (-ranking.scores[i], i))
-    return Selection(tuple(order[:k]), ranking.stop, scores=ranking.scores, details=ranking.details)
+    return Selection(tuple(ranked(ranking.scores, k)), ranking.stop, scores=ranking.scores, details=ranking.details)
 
 
 def joint_effects(problem: Problem, sets: Sequence[Iterable[int]]) -> list[float]:

@@ -141,7 +141,7 @@ def test_towards_the_end_units_of_the_best_set_are_shifted(limit, monkeypatch):
 
     scorer = TableScorer(60, hills)
     clock = SimpleNamespace(perf_counter=lambda: float(len(scorer.asked)))
-    monkeypatch.setattr("jopa.methods.joint.search.time", clock)
+    monkeypatch.setattr("jopa.methods.joint.budget.time", clock)
     JointSearch(**limit, batch=1).run(jopa.Problem(scorer), 6)
     assert len(scorer.asked) == 60
 
@@ -164,16 +164,18 @@ def test_shifts_take_half_of_a_round():
             scored = [units for units in self.asked if len(units) == 6]
             scores = super().log_probs(keep)
             if scored:
-                known = shifts(min(scored, key=self.log_prob), 60)
-                shifted.append((len(self.asked), sum(units in known for units in self.asked[-len(keep) :]), len(keep)))
+                known = set(shifts(min(scored, key=self.log_prob), 60)) - set(self.asked[: -len(keep)])
+                n_shifts = sum(units in known for units in self.asked[-len(keep) :])
+                shifted.append((len(self.asked), n_shifts, len(keep), len(known)))
             return scores
 
     shifted = []
     JointSearch(budget=60, batch=4).run(jopa.Problem(Rounds(60, quadratic(60, 4))), 6)
-    late = [(n_shifts, n_sets) for asked, n_shifts, n_sets in shifted if asked - n_sets >= 36]
+    late = [(n_shifts, n_sets, n_known) for asked, n_shifts, n_sets, n_known in shifted if asked - n_sets >= 36]
     assert len(late) > 4
-    assert all(n_shifts == math.ceil(n_sets / 2) for n_shifts, n_sets in late)
-    early = [n_shifts for asked, n_shifts, n_sets in shifted if asked - n_sets < 36]
+    assert all(n_shifts == min(math.ceil(n_sets / 2), n_known) for n_shifts, n_sets, n_known in late)
+    assert sum(n_known >= math.ceil(n_sets / 2) for _, n_sets, n_known in late) > 3
+    early = [n_shifts for asked, n_shifts, n_sets, _ in shifted if asked - n_sets < 36]
     assert sum(early) < len(early)  # by chance
 
 

@@ -33,6 +33,7 @@ from jopa.methods.joint.search import JointSearch
 from jopa.model.generation import require_room
 from jopa.model.language_model import LanguageModel, versions
 from jopa.model.loading import load
+from jopa.ordering import NAT, ranked
 from jopa.problem import Problem
 from jopa.prompt.building import Prompt, build_prompt
 from jopa.prompt.output import Output
@@ -275,8 +276,8 @@ def gather(model: LanguageModel, prompt: Prompt, config: DetectionConfig) -> Evi
         whole - log_prob
         for log_prob in problem.log_probs([found.removed, range(*span), *([unit] for unit in found.removed)])
     )
-    individual = dict(zip(found.removed, alone, strict=True))
-    units = tuple(sorted(found.removed, key=lambda unit: (-individual[unit], unit)))
+    order = ranked(alone, least_scale=NAT)
+    units = tuple(found.removed[i] for i in order)
     kept = problem.keep_mask(range(*span))
     span_refusal = float(refused.log_probs(kept[None]).double().sum())
     said_without = model.generate(scorer.removed_inputs(kept), max_new_tokens=config.max_new_tokens)
@@ -287,7 +288,7 @@ def gather(model: LanguageModel, prompt: Prompt, config: DetectionConfig) -> Evi
         surprisals=surprisals,
         units=units,
         joint=together,
-        individual=tuple(individual[unit] for unit in units),
+        individual=tuple(alone[i] for i in order),
         span=Stretch(*span, without_span),
         span_answer=_answer(model, said_without),
         span_refusal=span_refusal,

@@ -18,6 +18,7 @@ from jopa.errors import ScoringError
 from jopa.evaluation.metrics import METRICS, kl, kl_chosen, log_likelihood, probability_ratio, text_metrics
 from jopa.evaluation.sentence_bert import SentenceBert
 from jopa.model.language_model import LanguageModel
+from jopa.ordering import NAT, ranked
 from jopa.prompt.building import Prompt
 from jopa.prompt.output import Output
 from jopa.scoring.model_scorer import ModelScorer
@@ -127,7 +128,8 @@ class Evaluator:
             sets, distributions, tokens_removed, texts, similarities, strict=True
         ):
             log_prob_removed = log_likelihood(tokens)
-            individual = {unit: alone[unit] for unit in sorted(units, key=lambda unit: (-alone[unit], unit))}
+            order = ranked([alone[unit] for unit in units], least_scale=NAT)
+            individual = {units[i]: alone[units[i]] for i in order}
             values: dict[str, float | None] = {
                 **text_metrics(self._output.text, text),
                 "sentence_bert": similarity,

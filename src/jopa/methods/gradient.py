@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from jopa.errors import SettingError
+from jopa.ordering import ranked
 from jopa.problem import Method, Needs, Problem, Ranking, RankingMethod, Selection, TraceStep
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ class ContinuousMask(Method):
         """Choose k units by gradient descent on the mask; the seed changes nothing. See `Method.run`."""
         problem.require(k, self)
         mask, trace = self._descend(problem, k)
-        removed = mask.argsort(stable=True)[:k].tolist()
+        removed = ranked((-mask).tolist(), k)
         relaxed, projected = trace[-1].log_prob, problem.log_prob(removed)
         details = {
             "relaxed_log_prob": relaxed,

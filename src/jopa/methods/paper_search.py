@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from jopa.errors import SettingError
+from jopa.ordering import falls, ranked
 from jopa.problem import Method, Needs, Problem, Selection, TraceStep
 
 if TYPE_CHECKING:
@@ -167,13 +168,13 @@ class _Chain:
             log_prob = self.scores.get(frozenset(proposal))
             if log_prob is None:
                 new.add(frozenset(proposal))
-            elif log_prob < self.log_prob:
+            elif falls(log_prob, self.log_prob):
                 break
         return swaps
 
     def decide(self, swap: _Swap) -> bool:
-        """Accept a scored proposal if log p(y) falls, and go back to when it was drawn."""
-        if self.scores[frozenset(swap.proposal)] >= self.log_prob:
+        """Accept a scored proposal if log p(y) falls, rounding aside, and go back to when it was drawn."""
+        if not falls(self.scores[frozenset(swap.proposal)], self.log_prob):
             self.rejected += 1
             return False
         self.kept[swap.into], self.removed = self.removed[swap.out], swap.proposal
@@ -189,7 +190,7 @@ def _first_set(gradient: Float[Tensor, "units"], k: int, initial: str, random: t
     if initial == "random":
         return torch.randperm(len(gradient), generator=random)[:k].tolist()
     strength = {"abs": gradient.abs(), "signed-low": -gradient, "signed-high": gradient}[initial]
-    return strength.argsort(descending=True, stable=True)[:k].tolist()
+    return ranked(strength.tolist(), k)
 
 
 def _draw(strength: Float[Tensor, "choices"], random: torch.Generator) -> int:

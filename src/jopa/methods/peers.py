@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from jopa.errors import ModelError, SettingError
 from jopa.model.language_model import LanguageModel, evaluating, quiet_transformers
+from jopa.ordering import ranked
 from jopa.problem import Needs, Problem, Ranking, RankingMethod
 from jopa.prompt.building import Prompt
 from jopa.scoring.model_scorer import ModelScorer
@@ -276,11 +277,11 @@ def _normalised_probability(log_probs: Float[Tensor, "rows out"]) -> Float[Tenso
 
 
 def _highest(values: Float[Tensor, "rows units"], count: int) -> Bool[Tensor, "rows units"]:
-    """True at the `count` highest values of each row."""
+    """True at the `count` highest values of each row, the first of those that tie."""
     import torch
 
-    chosen = torch.zeros_like(values, dtype=torch.bool)
-    return chosen.scatter_(1, values.topk(count, dim=1).indices, True)
+    indices = torch.tensor([ranked(row, count) for row in values.tolist()])
+    return torch.zeros_like(values, dtype=torch.bool).scatter_(1, indices, True)
 
 
 def _replacement(scorer: ModelScorer, masked_lm: str | None, random: torch.Generator) -> Replace:

@@ -19,6 +19,7 @@ from itertools import combinations, islice
 from typing import TYPE_CHECKING, ClassVar
 
 from jopa.errors import PromptError, SettingError
+from jopa.ordering import first_lowest
 from jopa.problem import Method, Problem, Ranking, RankingMethod, Selection, TraceStep
 
 if TYPE_CHECKING:
@@ -159,9 +160,10 @@ class Greedy(Method):
         trace = [TraceStep(0, problem.log_prob(), problem.evaluations, problem.ffe)]
         for step in range(1, k + 1):
             others = [unit for unit in range(problem.n_units) if unit not in removed]
-            log_prob, best = min(zip(problem.log_probs([*removed, unit] for unit in others), others, strict=True))
-            removed.append(best)
-            trace.append(TraceStep(step, log_prob, problem.evaluations, problem.ffe))
+            log_probs = problem.log_probs([*removed, unit] for unit in others)
+            best = first_lowest(log_probs)
+            removed.append(others[best])
+            trace.append(TraceStep(step, log_probs[best], problem.evaluations, problem.ffe))
             problem.progress(step, k)
         return Selection(tuple(removed), f"{k} units added one by one", tuple(trace))
 
@@ -199,8 +201,8 @@ class Exhaustive(Method):
                 f"C({problem.n_units}, {k}) = {n_sets:,} sets are more than the limit of {self.limit:,}: lower k, take "
                 "larger units (words, sentences), raise the limit, or choose a search"
             )
-        best, _ = min(_scored(problem, combinations(range(problem.n_units), k), n_sets), key=lambda pair: pair[1])
-        return Selection(tuple(best), f"all {n_sets:,} sets scored")
+        sets, log_probs = zip(*_scored(problem, combinations(range(problem.n_units), k), n_sets), strict=True)
+        return Selection(tuple(sets[first_lowest(log_probs)]), f"all {n_sets:,} sets scored")
 
 
 def _scored(problem: Problem, sets: Iterable[Iterable[int]], total: int) -> Iterator[tuple[Iterable[int], float]]:

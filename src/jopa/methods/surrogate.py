@@ -16,7 +16,6 @@ its best guesses. Sees units and scores, never a tokenizer.
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from itertools import combinations, islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from jopa.errors import SettingError
+from jopa.ordering import NAT, first_lowest, ranked
 from jopa.problem import Method, Problem, Ranking, RankingMethod, Selection
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class Interactions(Method):
         proposed = _best_sets(surrogate, problem.n_units, k, self.candidates)
         scored = [_units(row) for row in removed if row.sum() == k]
         sets = list(dict.fromkeys([*proposed, *scored]))
-        best = sets[min(enumerate(problem.log_probs(sets)), key=lambda pair: pair[1])[0]]
+        best = sets[first_lowest(problem.log_probs(sets))]
         details = {
             "terms": len(surrogate.terms),
             "r2": _explained(values, surrogate.predict(removed)),
@@ -302,7 +302,7 @@ def _fit_interactions(removed: Bool[ndarray, "masks units"], values: Float[ndarr
     import numpy as np
 
     _, main_effects = _ridge(removed, values)
-    strongest = np.argsort(-np.abs(main_effects), kind="stable").tolist()
+    strongest = ranked(np.abs(main_effects).tolist())
     terms: list[Term] = [(unit,) for unit in range(removed.shape[1])]
     for size in range(2, order + 1):
         among = sorted(strongest[: _units_for(size, min(_TERMS_PER_MASK * len(values), _MOST_TERMS))])
@@ -361,10 +361,10 @@ def _best_sets(surrogate: _Surrogate, n_units: int, k: int, n: int) -> list[Term
 
 
 def _lowest(surrogate: _Surrogate, sets: Sequence[Term], n_units: int, n: int) -> list[Term]:
-    """The n of these sets with the lowest prediction, the lowest first; of equals the first in lexicographic order."""
+    """The n of these sets with the lowest prediction, the lowest first; the first of those that tie."""
     chunks = (sets[start : start + _PREDICTED_AT_ONCE] for start in range(0, len(sets), _PREDICTED_AT_ONCE))
     values = [value for chunk in chunks for value in surrogate.predict(_as_masks(chunk, n_units)).tolist()]
-    return [chosen for _, chosen in heapq.nsmallest(n, zip(values, sets, strict=True))]
+    return [sets[i] for i in ranked([-value for value in values], n, least_scale=NAT)]
 
 
 def _lowest_by_swaps(surrogate: _Surrogate, units: Sequence[int], n_units: int, k: int, n: int) -> list[Term]:
@@ -374,9 +374,11 @@ def _lowest_by_swaps(surrogate: _Surrogate, units: Sequence[int], n_units: int, 
     to a pair whose units do nothing alone.
     """
     effect = dict(zip(surrogate.terms, surrogate.coefficients, strict=True))
-    strongest = sorted(units, key=lambda unit: effect.get((unit,), 0.0))
-    joint = sorted((term for term in effect if 1 < len(term) <= k), key=lambda term: effect[term])
-    pool = [tuple(sorted(list(dict.fromkeys([*term, *strongest]))[:k])) for term in [(), *joint[:n]]]
+    alone = [-effect.get((unit,), 0.0) for unit in units]
+    strongest = [units[i] for i in ranked(alone, least_scale=NAT)]
+    joint = [term for term in effect if 1 < len(term) <= k]
+    joint = [joint[i] for i in ranked([-effect[term] for term in joint], n, least_scale=NAT)]
+    pool = [tuple(sorted(list(dict.fromkeys([*term, *strongest]))[:k])) for term in [(), *joint]]
     seen: set[Term] = set()
     while new := [chosen for chosen in dict.fromkeys(pool) if chosen not in seen]:
         seen.update(new)
@@ -387,5 +389,5 @@ def _lowest_by_swaps(surrogate: _Surrogate, units: Sequence[int], n_units: int, 
             for into in units
             if into not in chosen
         }
-        pool = _lowest(surrogate, list({*pool, *swapped}), n_units, n)
+        pool = _lowest(surrogate, sorted({*pool, *swapped}), n_units, n)
     return pool

@@ -25,6 +25,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from jopa.ordering import first_highest
+
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
@@ -100,7 +102,7 @@ class SetProcess:
             deviation = (self._scale * covariance.diagonal()).clamp(min=1e-12).sqrt()
             gain = _expected_improvement(mean, deviation, best)
             gain[chosen] = -1
-            chosen.append(int(gain.argmax()))
+            chosen.append(first_highest(gain.tolist()))
             column = covariance[:, chosen[-1]]
             covariance = covariance - torch.outer(column, column) / column[chosen[-1]].clamp(min=1e-12)
         return chosen
@@ -150,14 +152,16 @@ def fit(
 ) -> SetProcess:
     """Condition on scored sets and their changes (nats), with the λ of the largest marginal likelihood.
 
+    Of those that tie the least is taken.
+
     Args:
         masks: the scored sets.
         changes: f of each, in nats.
         weights: w of each unit, in [0, 1].
         foretold: sets that were not scored, but that something is known of.
     """
-    processes = (SetProcess(masks, changes, weights, rate, foretold) for rate in _RATES)
-    return max(processes, key=lambda process: process.log_likelihood)
+    processes = [SetProcess(masks, changes, weights, rate, foretold) for rate in _RATES]
+    return processes[first_highest([process.log_likelihood for process in processes])]
 
 
 def _expected_improvement(

@@ -6,6 +6,7 @@ Knows numbers alone: no scorer, no search.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -44,6 +45,25 @@ def shifts(units: frozenset[int], n_units: int) -> list[frozenset[int]]:
     """Every set that a step of one unit to the left or to the right makes of this one, in the order of the units."""
     steps = ((unit, unit + step) for unit in sorted(units) for step in (-1, 1))
     return [units - {unit} | {to} for unit, to in steps if 0 <= to < n_units and to not in units]
+
+
+def replacements(units: frozenset[int], order: Sequence[int], n_paired: int) -> list[frozenset[int]]:
+    """Every set that one swap makes of this one, and those that replace its two weakest units by two of the strongest
+    others; strong newcomers and weak leavers first.
+
+    Args:
+        units: the set.
+        order: all units, the strongest first.
+        n_paired: how many of the strongest others come in pairs.
+    """
+    inside = [unit for unit in reversed(order) if unit in units]
+    others = [unit for unit in order if unit not in units]
+    swaps = [(i + j, {inside[i]}, {others[j]}) for i in range(len(inside)) for j in range(len(others))]
+    if len(inside) > 1:
+        pairs = combinations(range(min(len(others), n_paired)), 2)
+        swaps += [(i + j, set(inside[:2]), {others[i], others[j]}) for i, j in pairs]
+    swaps.sort(key=lambda swap: swap[0])
+    return [units - leaving | entering for _, leaving, entering in swaps]
 
 
 def distinct(masks: Float[Tensor, "sets columns"]) -> Float[Tensor, "distinct columns"]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from jopa.ordering import NAT, ranked
+
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
@@ -32,7 +34,8 @@ def repeated_words(problem: Problem) -> dict[frozenset[int], float]:
     lost = (whole - without).clamp(min=0).double()
     for echo in repeated_tokens:
         words[echo.units] = words.get(echo.units, 0.0) + float(lost[list(echo.targets)].sum())
-    return dict(sorted(words.items(), key=lambda word: -word[1]))
+    found = list(words.items())
+    return dict(found[i] for i in ranked(list(words.values()), least_scale=NAT))
 
 
 def stretch_strengths(effects: Mapping[frozenset[int], float], n_units: int) -> Float[Tensor, "units"]:

@@ -19,16 +19,17 @@ Sees units and scores, never a tokenizer. What it knows of its result is in the 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 from jopa.errors import ScoringError, SettingError
+from jopa.methods.joint.budget import Budget
 from jopa.methods.joint.gaussian_process import Foretold, SetProcess, fit
-from jopa.methods.joint.neighbours import distinct, set_rows, sets_of, shifts, swapped
+from jopa.methods.joint.neighbours import distinct, replacements, set_rows, sets_of, shifts, swapped
 from jopa.methods.joint.priors import repeated_words, stretch_strengths, unit_weights
+from jopa.ordering import NAT, LowestSet, falls, ranked, tolerance
 from jopa.problem import NestedMethod, Problem, Selection, TraceStep
 from jopa.scoring.protocols import WhiteBoxScorer
 
@@ -139,16 +140,12 @@ class _Search:
         import torch
 
         self._method, self._problem = method, problem
-        self._began = time.perf_counter()
-        self._whole = problem.log_prob()
-        # The whole prompt's score is one FFE, also if it was known before.
-        self._ffe_before = problem.ffe - 1
-        self._dearest = 0.0
-        """FFE of a mask in the call where they cost most."""
-        self._mask_seconds = time.perf_counter() - self._began
+        self._budget = Budget(problem, method.budget, method.seconds)
+        self._whole = self._budget.whole
+        self.affordable = self._budget.affordable
         self._changes: dict[Units, float] = {}
         self._traces: dict[int, list[TraceStep]] = {k: [] for k in ks}
-        self._best: dict[int, Units] = {}
+        self._best: dict[int, LowestSet] = {k: LowestSet() for k in self._traces}
         self._stops: dict[int, str] = {}
         self._stretches: list[Units] = []
         self._repeated: list[Units] = []
@@ -163,49 +160,21 @@ class _Search:
         self.open = list(self._traces)
         self.weights = torch.ones(problem.n_units, dtype=torch.double)
 
-    def affordable(self) -> int:
-        """How many more masks the budget allows if they cost what the dearest did."""
-        masks = (self._method.budget - self._spent()) / self._mask_ffe()
-        if self._method.seconds is not None:
-            masks = min(masks, (self._method.seconds - self._elapsed()) / self._mask_seconds)
-        return max(0, math.floor(masks))
-
-    def _spent(self) -> float:
-        """Full-forward equivalents of this run."""
-        return self._problem.ffe - self._ffe_before
-
-    def _elapsed(self) -> float:
-        return time.perf_counter() - self._began
-
-    def _ending(self) -> bool:
-        """Whether the last of the budget, or of the time, has begun."""
-        spent = self._spent() / self._method.budget
-        if self._method.seconds is not None:
-            spent = max(spent, self._elapsed() / self._method.seconds)
-        return spent >= 1 - _LAST_SHARE
-
-    def _mask_ffe(self) -> float:
-        """What a mask may cost, in full-forward equivalents; one before any is known."""
-        return self._dearest or 1.0
-
     def score(self, sets: Iterable[Units]) -> None:
         """Score sets, in chunks, as far as the budget goes."""
         problem = self._problem
         new = [units for units in dict.fromkeys(sets) if units not in self._changes]
         while new and (n := min(len(new), self.affordable(), max(_CHUNK, self._method.batch))):
             chunk, new = new[:n], new[n:]
-            ffe, seconds = problem.ffe, time.perf_counter()
-            for units, log_prob in zip(chunk, problem.log_probs(chunk), strict=True):
-                self._changes[units] = change = log_prob - self._whole
-                size = len(units)
-                if size in self._traces and change < self._best_change(size):
-                    self._best[size] = units
-            self._dearest = max(self._dearest, (problem.ffe - ffe) / n)
-            self._mask_seconds = (time.perf_counter() - seconds) / n
-            for k in self._best:
-                best = self._whole + self._best_change(k)
-                self._traces[k].append(TraceStep(len(self._traces[k]), best, problem.evaluations, problem.ffe))
-            problem.progress(round(self._spent()), self._method.budget)
+            for units, log_prob in zip(chunk, self._budget.log_probs(chunk), strict=True):
+                self._changes[units] = log_prob - self._whole
+                if len(units) in self._best:
+                    self._best[len(units)].add(units, log_prob)
+            for k, trace in self._traces.items():
+                if self._best[k].units is not None:
+                    log_prob = self._best[k].log_prob
+                    trace.append(TraceStep(len(trace), log_prob, problem.evaluations, problem.ffe))
+            problem.progress(round(self._budget.spent), self._method.budget)
 
     def solve_small(self) -> None:
         """Score all sets of the sizes whose share of the budget allows it."""
@@ -214,7 +183,7 @@ class _Search:
             n_sets = math.comb(n_units, k)
             if n_sets <= self.affordable() / len(self.open):
                 self.score(frozenset(units) for units in combinations(range(n_units), k))
-                self._close(k, f"all {n_sets:,} sets of {k} scored" if n_sets > 1 else "no other set to score")
+                self._close(k)
 
     def guide(self) -> None:
         """Weigh the units by what the answer repeats of them, and by the gradient."""
@@ -247,7 +216,7 @@ class _Search:
             self.weights = unit_weights(stretch_strengths(effects, n_units), self._words)
 
     def _affords_gradient(self) -> bool:
-        return self._looks_inside and self.affordable() * self._mask_ffe() > 2 * _GRADIENT_COST
+        return self._looks_inside and self.affordable() * self._budget.mask_ffe > 2 * _GRADIENT_COST
 
     def evidence(self) -> tuple[Float[Tensor, "sets units"], Float[Tensor, "sets"]]:
         """What the surrogate learns from, and its f(S): units alone, stretches, sets no larger than those asked for.
@@ -256,7 +225,7 @@ class _Search:
         """
         import torch
 
-        strongest = sorted(self._changes, key=lambda units: self._changes[units])
+        strongest = _lowest_first(self._changes)
         start = {*self._stretches, *self._repeated}
         few = [units for units in strongest if len(units) == 1 or units in start]
         many = [units for units in strongest if 1 < len(units) <= max(self._traces) and units not in start]
@@ -270,11 +239,12 @@ class _Search:
 
         if self._rounds_since_look < _FORETELL_EVERY or not self._affords_gradient():
             return
-        new = [k for k in self.open if k > 1 and k in self._best and self._best[k] not in self._looked_at[k]]
+        best_sets = {k: self._best[k].units for k in self.open if k > 1}
+        new = {k: best for k, best in best_sets.items() if best is not None and best not in self._looked_at[k]}
         if not new:
             return
         k = min(new, key=lambda k: len(self._looked_at[k]))
-        best, change = self._best[k], self._changes[self._best[k]]
+        best, change = new[k], self._changes[new[k]]
         factors = torch.full((self._problem.n_units,), _OUTSIDE)
         factors[list(best)] = _INSIDE
         try:
@@ -285,10 +255,11 @@ class _Search:
             return
         self._rounds_since_look = 0
         self._looked_at[k].append(best)
-        strongest = gradient.abs().argsort(descending=True, stable=True).tolist()
+        strongest = ranked(gradient.abs().tolist())
         outside = [unit for unit in strongest if unit not in best][: _MOST_FORETOLD[1]]
         self._foretold += [(best | {unit}, best, change - _STEP_OUT * float(gradient[unit])) for unit in outside]
-        self._foretold += [(best - {unit}, best, change + _STEP_IN * float(gradient[unit]) / _INSIDE) for unit in best]
+        inside = [(unit, _STEP_IN * float(gradient[unit]) / _INSIDE) for unit in sorted(best)]
+        self._foretold += [(best - {unit}, best, change + step) for unit, step in inside]
 
     def foretold(self) -> Foretold | None:
         """What the surrogate learns from gradients."""
@@ -311,34 +282,47 @@ class _Search:
         shifted = self._shifts(k, surrogate, math.ceil(n_sets / 2))
         others = [units for units in self._promising(k, surrogate, n_sets) if units not in shifted]
         proposed = [*shifted, *others][:n_sets] or self._doubts(k, surrogate)[: 2 * self._method.batch]
-        if proposed:
-            self.score(proposed)
-        else:
-            self._close(k, "no single swap is better, and little improvement is expected of sets like the best")
+        n_known = len(self._changes)
+        self.score(proposed)
+        if len(self._changes) == n_known:
+            self._close(k)
 
     def selection(self, k: int) -> Selection:
         """The best set of k units; if none was scored, the one that the guide puts first."""
-        chosen = self._best.get(k, self.weights.argsort(descending=True, stable=True)[:k].tolist())
-        budget, seconds = self._method.budget, self._method.seconds
-        late = seconds is not None and self._elapsed() + self._mask_seconds > seconds
-        spent = f"{seconds:g} seconds" if late else f"budget of {budget} full-forward equivalents"
-        stop = self._stops.get(k, f"{spent} spent")
-        return Selection(tuple(sorted(chosen)), stop, tuple(self._traces[k]), details=dict(self._details))
+        best, details = self._best[k], dict(self._details)
+        stop = self._stops.get(k) or self._budget.ended_by()
+        if best.units is None:
+            return Selection(tuple(sorted(ranked(self.weights.tolist(), k))), stop, details=details)
+        if not falls(best.log_prob, self._whole):
+            tried = "" if self._all_scored(k) else "tried "
+            stop += f"; no removal {tried}makes the output less likely"
+        return Selection(tuple(sorted(best.units)), stop, tuple(self._traces[k]), details=details)
 
     def _best_change(self, k: int) -> float:
         """f of the best set of k units so far; 0, removing nothing, as long as there is none."""
-        return self._changes[self._best[k]] if k in self._best else 0.0
+        best = self._best[k].units
+        return 0.0 if best is None else self._changes[best]
 
-    def _close(self, k: int, stop: str) -> None:
-        self._stops[k] = stop
+    def _all_scored(self, k: int) -> bool:
+        return sum(len(units) == k for units in self._changes) == math.comb(self._problem.n_units, k)
+
+    def _close(self, k: int) -> None:
+        n_sets = math.comb(self._problem.n_units, k)
+        if n_sets == 1:
+            self._stops[k] = "no other set to score"
+        elif self._all_scored(k):
+            self._stops[k] = f"all {n_sets:,} sets of {k} scored"
+        else:
+            self._stops[k] = "no single swap is better, and little improvement is expected of sets like the best"
         self.open.remove(k)
 
     def _shifts(self, k: int, surrogate: SetProcess, n_sets: int) -> list[Units]:
         """Towards the end: at most so many sets that are not scored and that a shift of one unit makes of the best set,
         the most promising."""
-        if k not in self._best or not self._ending():
+        best = self._best[k].units
+        if best is None or self._budget.share_spent() < 1 - _LAST_SHARE:
             return []
-        shifted = [units for units in shifts(self._best[k], self._problem.n_units) if units not in self._changes]
+        shifted = [units for units in shifts(best, self._problem.n_units) if units not in self._changes]
         if not shifted:
             return []
         columns = sorted(frozenset().union(*shifted))
@@ -351,10 +335,11 @@ class _Search:
         best = self._best_change(k)
         pool = self._pool(k, surrogate, columns)
         gain = surrogate.expected_improvement(pool, columns, best)
-        order = gain.argsort(descending=True, stable=True)[: _CONTENDERS + len(self._changes)]
-        sets = dict(zip(order.tolist(), sets_of(pool[order], columns), strict=True))
-        least = _NEGLIGIBLE * abs(best)
+        order = ranked(gain.tolist(), _CONTENDERS + len(self._changes), least_scale=NAT)
+        sets = dict(zip(order, sets_of(pool[order], columns), strict=True))
+        least = max(_NEGLIGIBLE * abs(best), tolerance(self._whole))
         contenders = [i for i, units in sets.items() if units not in self._changes and gain[i] > least][:_CONTENDERS]
+        contenders.sort()  # of sets that tie, the lexicographically first
         if not contenders:
             return []
         chosen = surrogate.batch(pool[contenders], columns, best, n_sets)
@@ -362,8 +347,8 @@ class _Search:
 
     def _shortlist(self, k: int, surrogate: SetProcess) -> list[int]:
         """The units that sets are made of: those that may have the lowest f alone, the best set's, repeated words'."""
-        optimistic = surrogate.lowest_alone().argsort(stable=True).tolist()
-        always = self._best.get(k, frozenset()).union(*self._repeated)
+        optimistic = _lowest_units(surrogate)
+        always = (self._best[k].units or frozenset()).union(*self._repeated)
         return sorted({*optimistic[: max(_SHORTLIST, 2 * k)], *always})
 
     def _pool(self, k: int, surrogate: SetProcess, columns: list[int]) -> Float[Tensor, "sets columns"]:
@@ -372,11 +357,11 @@ class _Search:
 
         if math.comb(len(columns), k) <= _POOL:
             return set_rows(combinations(range(len(columns)), k), range(len(columns)))
-        scored = sorted((units for units in self._changes if len(units) == k), key=lambda units: self._changes[units])
+        scored = _lowest_first({units: change for units, change in self._changes.items() if len(units) == k})
         within = [units for units in scored if units <= set(columns)][: _BEAM - 1]
-        strongest = surrogate.lowest_alone()[columns].argsort(stable=True)[:k].tolist()
-        beam = torch.cat([set_rows(within, columns), set_rows([strongest], range(len(columns)))])
-        return distinct(torch.cat([beam, swapped(beam)]))
+        strongest = [unit for unit in _lowest_units(surrogate) if unit in columns][:k]
+        beam = set_rows([*within, strongest], columns)
+        return distinct(torch.cat([beam, swapped(beam)])).flip(0)  # in lexicographic order of the units
 
     def _doubts(self, k: int, surrogate: SetProcess) -> list[Units]:
         """What is left to score of the best set's one-swap neighbourhood, and of its two weakest units replaced by a
@@ -384,15 +369,17 @@ class _Search:
 
         Effects have heavier tails than a Gaussian process: it would not try units that stand in for each other.
         """
-        order = surrogate.lowest_alone().argsort(stable=True).tolist()
-        if k not in self._best:
-            return [frozenset(order[:k])]
-        inside = [unit for unit in reversed(order) if unit in self._best[k]]
-        others = [unit for unit in order if unit not in self._best[k]]
-        swaps = [(i + j, {inside[i]}, {others[j]}) for i in range(k) for j in range(len(others))]
-        if k > 1:
-            pairs = combinations(range(min(len(others), _STRONG_OTHERS)), 2)
-            swaps += [(i + j, set(inside[:2]), {others[i], others[j]}) for i, j in pairs]
-        swaps.sort(key=lambda swap: swap[0])
-        sets = (self._best[k] - leaving | entering for _, leaving, entering in swaps)
+        order, best = _lowest_units(surrogate), self._best[k].units
+        sets = [frozenset(order[:k])] if best is None else replacements(best, order, _STRONG_OTHERS)
         return [units for units in sets if units not in self._changes]
+
+
+def _lowest_first(changes: Mapping[Units, float]) -> list[Units]:
+    """These sets, the lowest change first; of sets that tie, the one that was scored first."""
+    sets = list(changes)
+    return [sets[i] for i in ranked([-change for change in changes.values()], least_scale=NAT)]
+
+
+def _lowest_units(surrogate: SetProcess) -> list[int]:
+    """All units, those that may have the lowest f alone first."""
+    return ranked((-surrogate.lowest_alone()).tolist(), least_scale=NAT)
