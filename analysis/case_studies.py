@@ -1,6 +1,6 @@
 """The cases of docs/case-studies.md: picked by a rule from the records of a run, and every removal made again.
 
-    OMP_NUM_THREADS=1 python benchmarks/case_studies.py RUN > cases.md
+    OMP_NUM_THREADS=1 python analysis/case_studies.py RUN > cases.md
 
 RUN is a folder of `jopa bench experiments/case-studies.toml`. The rule, which is older than the numbers:
 

@@ -1,8 +1,8 @@
 """How well `jopa detect` tells attacks from harmless prompts of the same length; the study its score was fixed on.
 
-    python benchmarks/detection.py --limit 12          # measures; continues where it stopped
-    python benchmarks/detection.py --fit               # the coefficients, from the development half
-    python benchmarks/detection.py --report            # everything else, on the other half; runs no model
+    python analysis/detection.py --limit 12          # measures; continues where it stopped
+    python analysis/detection.py --fit               # the coefficients, from the development half
+    python analysis/detection.py --report            # everything else, on the other half; runs no model
 
 Reads ../shared/data. Each attack prompt has a control: a harmless prompt as close to it in tokens as is left, from
 counselling questions, Alpaca instructions and few-shot AQuA in turn. Families take turns, so that a run that is cut

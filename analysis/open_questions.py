@@ -1,6 +1,6 @@
 """Questions that the paper leaves open, answered from the records of benchmark runs. Runs no model.
 
-    python benchmarks/open_questions.py runs/table1 runs/figure5 runs/figure6
+    python analysis/open_questions.py runs/table1 runs/figure5 runs/figure6
 
 1. How do cost and quality of Algorithm 1 depend on T and k?
 2. How many proposals does it need?

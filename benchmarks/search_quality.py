@@ -1,4 +1,4 @@
-"""How good are the sets that methods find, and at what work? Run by hand; see benchmarks/NOTES.md.
+"""How good are the sets that methods find, and at what work? Run by hand; see docs/research/search-notebook.md.
 
     python benchmarks/search_quality.py --data ../shared/data --lengths short long --ks 2 3 --out quality.jsonl
     python benchmarks/search_quality.py --out quality.jsonl --table-only
