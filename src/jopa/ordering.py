@@ -85,7 +85,7 @@ class LowestSet:
         """Sets that tie with the lowest."""
 
     def add(self, units: frozenset[int], log_prob: float) -> bool:
-        """Tell of a scored set; whether it is now the chosen one."""
+        """Tell of a scored set; whether another set than before is now the chosen one."""
         before = self.units
         if log_prob < self._lowest:
             self._lowest = log_prob
@@ -99,4 +99,4 @@ class LowestSet:
                 self.units = units
         if self.units is not None:
             self.log_prob = self._tied[self.units]
-        return self.units != before and self.units == units
+        return self.units != before

@@ -109,9 +109,9 @@ class Problem:
             return
         k, on_best = self._watched
         of_size = [removed for removed in new if len(removed) == k]
-        told = [units for units in of_size if self._best.add(units, float(self._memo[units].double().sum()))]
-        if told:
-            units = tuple(sorted(told[-1]))
+        changed = [self._best.add(units, float(self._memo[units].double().sum())) for units in of_size]
+        if any(changed) and self._best.units is not None:
+            units = tuple(sorted(self._best.units))
             on_best(Best(units, self._best.log_prob, self.evaluations, self.ffe))
 
     def log_probs(self, removals: Iterable[Iterable[int]]) -> list[float]:
