@@ -206,7 +206,7 @@ def test_alpaca_counts_the_instruction_where_the_file_says_its_length(tmp_path):
 
 
 def test_a_repeated_prompt_of_a_named_set_is_left_out(tmp_path):
-    same = (words(20, "Emit"), words(20, "TELL").replace(" ", " \n"), words(20, "Say"))
+    same = (words(20, "Tell"), words(20, "TELL").replace(" ", " \n"), words(20, "Say"))
     path = write(tmp_path, *({"id": str(i), "prompt": prompt} for i, prompt in enumerate(same)))
     dataset = load_dataset("counsel_chat", path=path)
     assert [example.id for example in dataset.examples] == ["0", "2"]

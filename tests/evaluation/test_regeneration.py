@@ -223,7 +223,7 @@ def test_the_order_of_removed_units(llama, llama_case):
 def test_sentence_bert_is_asked_for_each_answer_and_left_out_where_it_is_not_wanted(llama, llama_case):
     asked = []
 
-    class Lengths(jopa.sentence_bert.SentenceBert):
+    class Lengths(jopa.evaluation.sentence_bert.SentenceBert):
         def __init__(self):
             """Loads nothing."""
 

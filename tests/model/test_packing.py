@@ -155,7 +155,7 @@ def test_scores_are_those_of_plain_products_and_gradients_have_no_part_in_it(tin
     assert packed_layers(model.packed, model.model) == n_linear > 0
     scorer = jopa.ModelScorer(model, prompt, output, removal)
     scores, gradient = scorer.log_probs(keep), scorer.mask_gradient(keep[0])
-    monkeypatch.setattr("jopa.model.packing.packs", lambda: False)
+    monkeypatch.setattr("jopa.model.packing.has_packed_product", lambda: False)
     plain_model = jopa.LanguageModel(copy.deepcopy(tiny.model), tiny.tokenizer)
     plain = jopa.ModelScorer(plain_model, prompt, output, removal)
     assert packed_layers(plain_model.packed, plain_model.model) == 0

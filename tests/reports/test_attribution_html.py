@@ -25,7 +25,7 @@ from jopa.scoring.masking import REMOVALS
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
-def attribution(pieces=("Emit", " a", " story", " of", " doctors"), removed=(4, 2), individual=(9.5, 3.25), **changes):
+def attribution(pieces=("Tell", " a", " story", " of", " doctors"), removed=(4, 2), individual=(9.5, 3.25), **changes):
     """An attribution whose numbers fit together; joint effect 14.5 nats unless the changes say otherwise."""
     units, start = [], 0
     for position, text in enumerate(pieces):
@@ -198,7 +198,7 @@ def test_page_marks_removed_units_in_the_prompt_by_rank():
 
 def test_text_between_units_is_kept():
     value = attribution()
-    value = replace(value, units=(Unit("Emit", 0, 4, (0,)), Unit("doctors", 16, 23, (4,))), removed=(1, 0))
+    value = replace(value, units=(Unit("Tell", 0, 4, (0,)), Unit("doctors", 16, 23, (4,))), removed=(1, 0))
     assert Page(to_html(value)).boxes[0] == "Tell2 a story of doctors1"
 
 
@@ -499,7 +499,7 @@ def test_tables_and_boxes_have_names():
 
 
 def test_import_stays_light():
-    code = "import sys, jopa.report, jopa.terminal; print([m for m in ('rich', 'jinja2', 'torch') if m in sys.modules])"
+    code = "import sys, jopa.reports.attribution_html, jopa.reports.terminal; print([m for m in ('rich', 'jinja2', 'torch') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert found.strip() == "[]"
 

@@ -84,7 +84,7 @@ def test_page_and_markdown_show_both_methods(tmp_path):
     html, markdown = page.read_text(), text.read_text()
     assert html.count('<article class="example">') == 2
     assert html.count('title="removed unit') == 8  # two examples, two methods, two units
-    assert "On 1 of these 2 examples jopa is no better than ablation." in html
+    assert "On 1 of these 2 examples joint is no better than ablation." in html
     assert "**the** doctor **his**" not in markdown
     assert "write a story about **the** doctor **and** his patient" in markdown
     assert "**write** **a** story about the doctor" in markdown
@@ -99,7 +99,7 @@ def test_page_and_markdown_show_both_methods(tmp_path):
 
 def test_a_better_method_everywhere_is_said_to_be(tmp_path):
     _, text = write_gallery(run_folder(tmp_path / "run", {"p1": 3.0, "p2": 1.0}))
-    assert "jopa is better than ablation on every prompt of the run" in text.read_text()
+    assert "joint is better than ablation on every prompt of the run" in text.read_text()
 
 
 def test_the_answer_without_one_unit_is_shown_where_it_is_on_record(tmp_path):
@@ -143,13 +143,13 @@ def test_two_methods_of_the_run_are_needed(tmp_path, methods, message):
 def test_a_run_without_a_common_prompt_is_refused(tmp_path):
     cells = [pair_of_cells("p1", 1.0)[0], pair_of_cells("p2", 1.0)[1]]
     folder = made.write_run(tmp_path / "run", made.experiment(METHODS, ks=(2,)), cells)
-    with pytest.raises(jopa.InputFileError, match="has no prompt that both jopa and ablation finished at k = 2"):
+    with pytest.raises(jopa.InputFileError, match="has no prompt that both joint and ablation finished at k = 2"):
         write_gallery(folder)
 
 
 def test_the_command_prints_what_it_wrote(tmp_path):
     folder = run_folder(tmp_path / "run", {"p1": 1.0})
-    command = [sys.executable, "-m", "jopa.cli", "gallery", str(folder), "--methods", "ablation;jopa"]
+    command = [sys.executable, "-m", "jopa.cli", "gallery", str(folder), "--methods", "ablation;joint"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split() == [str(folder / "gallery" / name) for name in ("index.html", "gallery.md")]
-    assert "ablation and jopa on the same prompts" in (folder / "gallery" / "index.html").read_text()
+    assert "ablation and joint on the same prompts" in (folder / "gallery" / "index.html").read_text()
