@@ -29,7 +29,7 @@ ray = pytest.importorskip("ray", reason="the package ray is not here")
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """A Ray of our own, outside the repository, with room for two workers; gone at the end."""
-    tests = str(Path(__file__).parent)
+    tests = str(Path(__file__).parents[1])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
