@@ -19,12 +19,13 @@ from __future__ import annotations
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from operator import index as whole_number
 from typing import TYPE_CHECKING, Any
 
 from jopa.errors import PromptError, SettingError
+from jopa.prompt.options import PromptOptions
 from jopa.prompt.segmentation import SEGMENTERS, Span
 
 if TYPE_CHECKING:
@@ -89,11 +90,8 @@ class _Tokens:
 def build_prompt(
     tokenizer: PreTrainedTokenizerBase,
     prompt: str | Sequence[Message],
-    *,
-    unit: str | Sequence[Span] = "token",
-    system: str | None = None,
-    prefix: str | None = None,
-    prefill: str | None = None,
+    options: PromptOptions | None = None,
+    **settings: Any,
 ) -> Prompt:
     """Turn text or chat messages into ids, units and template.
 
@@ -101,17 +99,15 @@ def build_prompt(
         tokenizer: a fast tokenizer (one that reports character offsets).
         prompt: the prompt, or chat messages `[{"role": ..., "content": ...}, ...]` whose last user message is the
             attributable text. A last message of the assistant is taken as a prefilled answer.
-        unit: "token", "word", "sentence" or "line", or character spans `[(start, end), ...]` of the attributable text;
-            text outside the spans is then template. A unit always consists of whole tokens.
-        system: a system message before a text prompt.
-        prefix: a fixed instruction, not attributable, on a line of its own before the attributable text.
-        prefill: the beginning of the answer, put into the assistant's mouth; without a chat template it follows the
-            text directly.
+        options: units, and what stands around the prompt.
+        settings: fields of `PromptOptions`, in place of those of `options`.
 
     Raises:
         PromptError: the prompt is empty, has the wrong shape, or the chat template refuses or rewrites it.
         SettingError: the unit is unknown, or a setting needs a chat model.
     """
+    options = replace(options or PromptOptions(), **settings)
+    unit, prefix = options.unit, options.prefix
     if not getattr(tokenizer, "is_fast", False):
         raise PromptError(
             f"the tokenizer {type(tokenizer).__name__} reports no character offsets; jopa needs a fast tokenizer "
@@ -119,14 +115,14 @@ def build_prompt(
         )
     if isinstance(unit, str) and unit not in UNIT_KINDS:
         raise SettingError(f"unknown unit '{unit}': choose one of {', '.join(UNIT_KINDS)}, or give character spans")
-    messages = _conversation(prompt, system, prefill)
+    messages = _conversation(prompt, options.system, options.prefill)
     index = max(i for i, message in enumerate(messages) if message["role"] == "user")
     if not messages[index]["content"].strip():
         raise PromptError("the prompt is empty; give a text with something in it besides blanks")
     _require_text("prefix", prefix or "")
     lead = "" if not prefix else prefix if prefix[-1].isspace() else prefix + "\n"
 
-    tokenise = _chat_tokens if tokenizer.chat_template else _plain_tokens
+    tokenise = _chat_tokens if tokenizer.chat_template and not options.plain else _plain_tokens
     tokens = tokenise(tokenizer, messages, index, lead)
     return Prompt(text=tokens.text, ids=tuple(tokens.ids), units=tuple(_units(tokens, unit)))
 

@@ -1,0 +1,44 @@
+"""How a prompt is put before the model: its units, and what stands around it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jopa.prompt.segmentation import Span
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """How a prompt is put before the model.
+
+    Attributes:
+        unit: "token", "word", "sentence" or "line", or character spans `[(start, end), ...]` of the attributable text;
+            text outside the spans is then template. A unit always consists of whole tokens.
+        system: a system message before a text prompt (chat models).
+        prefix: a fixed instruction, not attributable, on a line of its own before the attributable text.
+        prefill: the beginning of the answer, put into the assistant's mouth; without a chat template it follows the
+            text directly. Blanks alone are no prefill.
+        plain: take the prompt as plain text, also where the tokenizer has a chat template.
+        template_args: further arguments of the chat template, as `{"enable_thinking": False}`.
+        tools: what the model may call, as the chat template takes it (JSON schemas); None for none.
+    """
+
+    unit: str | Sequence[Span] = "token"
+    system: str | None = None
+    prefix: str | None = None
+    prefill: str | None = None
+    plain: bool = False
+    template_args: Mapping[str, Any] = field(default_factory=dict)
+    tools: Sequence[Mapping[str, Any]] | None = None
+
+    @property
+    def rendering(self) -> dict[str, Any]:
+        """What a result records of how the prompt was rendered; only what is not the default."""
+        recorded: dict[str, Any] = {"plain": True} if self.plain else {}
+        if self.template_args:
+            recorded["template_args"] = dict(self.template_args)
+        if self.tools:
+            recorded["tools"] = [dict(tool) for tool in self.tools]
+        return recorded
