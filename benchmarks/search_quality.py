@@ -31,12 +31,14 @@ from pathlib import Path
 from typing import Any
 
 import jopa
+from jopa.method import Method, RankingMethod, top_units
 from jopa.methods.joint.search import JointSearch
 from jopa.methods.paper_search import PaperSearch
 from jopa.methods.perturbation import Ablation, Greedy
 from jopa.methods.surrogate import ContextCite, Interactions
-from jopa.model.generation import Generation, answer
-from jopa.problem import Method, Problem, RankingMethod, top_units
+from jopa.model.generation import Generation
+from jopa.preparation import answer
+from jopa.problem import Problem
 from jopa.prompt.building import Prompt
 from jopa.prompt.output import Output
 

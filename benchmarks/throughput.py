@@ -23,7 +23,8 @@ from measuring import machine, table
 from speed import PROMPT
 
 import jopa
-from jopa.model.generation import Generation, answer
+from jopa.model.generation import Generation
+from jopa.preparation import answer
 from jopa.scoring.batch_input import Runner
 from jopa.scoring.batched_runner import BatchedRunner
 

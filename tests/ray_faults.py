@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from jopa.problem import Method, Selection
+from jopa.method import Method, Selection
 
 
 @dataclass(frozen=True)

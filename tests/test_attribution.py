@@ -10,8 +10,8 @@ import torch
 
 import jopa
 import tiny_models
+from jopa.choices import REMOVALS
 from jopa.problem import joint_effects
-from jopa.scoring.masking import REMOVALS
 from slow_reference import reference
 from table_scorer import TableScorer, redundant_pair
 

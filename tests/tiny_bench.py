@@ -6,8 +6,8 @@ from pathlib import Path
 
 from jopa.benchmark.experiment import DataSpec, Experiment, MethodSpec, ModelSpec
 from jopa.benchmark.records import Record, read_lines
+from jopa.method import Method
 from jopa.methods import make_method
-from jopa.problem import Method
 
 PROMPTS = (
     "write a story about the doctor and his patient in rain",

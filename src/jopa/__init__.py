@@ -10,12 +10,13 @@ from jopa.detection.hostility import Verdict, detect
 from jopa.diagnosis import Diagnosis, diagnose
 from jopa.errors import InputFileError, JopaError, ModelError, PromptError, ScoringError, SettingError
 from jopa.explanation import compare, explain
+from jopa.method import Method, Selection
 from jopa.methods import METHODS, make_method
 from jopa.methods.joint.search import JointSearch
 from jopa.methods.paper_search import PaperSearch
 from jopa.model.language_model import LanguageModel
 from jopa.model.loading import load
-from jopa.problem import Method, Problem, Selection
+from jopa.problem import Problem
 from jopa.prompt.building import Prompt, Unit, build_prompt
 from jopa.prompt.output import Output
 from jopa.prompt.repeated_tokens import RepeatedToken

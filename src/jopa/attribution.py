@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from jopa.errors import InputFileError
-from jopa.problem import TraceStep
+from jopa.method import TraceStep
 from jopa.prompt.building import Unit
 
 SCHEMA = 1

@@ -32,18 +32,19 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
+from jopa.choices import checked_removal
 from jopa.errors import SettingError
 from jopa.evaluation.metrics import probability_ratio
-from jopa.model.generation import Generation, OnProgress, OnText, answer
-from jopa.model.language_model import LanguageModel, versions
-from jopa.model.loading import load
+from jopa.model.generation import Generation, OnProgress, OnText
+from jopa.model.language_model import versions
 from jopa.ordering import first_highest
+from jopa.preparation import Callbacks, loaded, prepare
 from jopa.problem import Problem
-from jopa.prompt.building import Message, Unit, build_prompt
+from jopa.prompt.building import Message, Unit
+from jopa.prompt.options import PromptOptions
 from jopa.prompt.output import Output
 from jopa.prompt.segmentation import Span, sentences
-from jopa.scoring.masking import REMOVALS
-from jopa.scoring.model_scorer import ModelScorer
+from jopa.scoring.protocols import Model
 
 SCHEMA = 1
 BAND = (0.95, 1.05)
@@ -221,7 +222,7 @@ class Diagnosis:
 def diagnose(
     prompt: str | Sequence[Message],
     *,
-    model: LanguageModel | str | Path | None = None,
+    model: Model | str | Path | None = None,
     unit: str | Sequence[Span] = "sentence",
     removal: str = "delete",
     band: tuple[float, float] = BAND,
@@ -233,7 +234,6 @@ def diagnose(
     max_new_tokens: int = 100,
     temperature: float = 0.0,
     seed: int = 0,
-    batch_size: int | None = None,
     progress: OnProgress | None = None,
     on_text: OnText | None = None,
 ) -> Diagnosis:
@@ -247,36 +247,37 @@ def diagnose(
         unit: what a request is: "sentence", "line", "word", "token", or character spans of the prompt.
         removal: "delete", "zero" or "hide".
         band: the PR, from and to, within which a removal counts as having changed nothing; 1 lies in it.
-        system, prefix, prefill, output, target, max_new_tokens, temperature, seed, batch_size, progress, on_text: as
-            for `explain`.
+        system, prefix, prefill, output, target, max_new_tokens, temperature, seed, progress, on_text: as for `explain`.
 
     Raises:
         JopaError: one of its children, whose message says what is wrong and what to do.
     """
-    if removal not in REMOVALS:
-        raise SettingError(f"unknown removal '{removal}': choose one of {', '.join(REMOVALS)}")
+    checked_removal(removal)
     if not 0 < band[0] <= 1 <= band[1]:
         raise SettingError(f"the band must reach from above 0 to 1 or more and hold 1, got {band[0]:g} to {band[1]:g}")
-    language_model = model if isinstance(model, LanguageModel) else load(model)
-    built = build_prompt(language_model.tokenizer, prompt, unit=unit, system=system, prefix=prefix, prefill=prefill)
-    if not isinstance(output, Output):
-        generation = Generation(max_new_tokens, temperature, seed)
-        output = answer(
-            language_model, built, generation, output=output, target=target, progress=progress, on_text=on_text
-        )
+    prepared = prepare(
+        loaded(model),
+        prompt,
+        PromptOptions(unit, system, prefix, prefill),
+        output=output,
+        target=target,
+        generation=Generation(max_new_tokens, temperature, seed),
+        callbacks=Callbacks(progress, on_text=on_text),
+    )
     if progress:
         progress("diagnosing", 0, None)
+    language_model, built, said = prepared.model, prepared.prompt, prepared.output
     return measured(
-        Problem(ModelScorer(language_model, built, output, removal, batch_size=batch_size)),
-        sentences_of(language_model, output),
-        target=output.target,
+        prepared.problem(removal),
+        sentences_of(language_model, said),
+        target=said.target,
         band=(float(band[0]), float(band[1])),
         model=language_model.identity,
         prompt=built.text,
         input_ids=built.ids,
         units=built.units,
-        output=output.text,
-        output_ids=output.ids,
+        output=said.text,
+        output_ids=said.ids,
         removal=removal,
         seed=seed,
         versions=versions(),
@@ -323,7 +324,7 @@ def ignored_units(table: Sequence[Sequence[float]], n_tokens: int, band: tuple[f
     return tuple(i for i, row in enumerate(table) if band[0] <= _ratio(math.fsum(row), n_tokens) <= band[1])
 
 
-def sentences_of(model: LanguageModel, output: Output) -> tuple[Part, ...]:
+def sentences_of(model: Model, output: Output) -> tuple[Part, ...]:
     """The sentences of an output that hold target tokens; see `parts_of`."""
     text = model.decode(output.ids)
     shown = (_n_common(text, model.decode(output.ids[: i + 1])) for i in range(len(output.ids)))

@@ -6,29 +6,28 @@ prompt → ids and units → output (generated or given) → method → effects 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from jopa.attribution import Attribution
+from jopa.choices import checked_removal
 from jopa.errors import JopaError, SettingError, StoppedError
 from jopa.evaluation.metrics import probability_ratio
+from jopa.method import Method, Selection
 from jopa.methods import DEFAULT_METHOD, make_method
-from jopa.model.generation import Generation, OnProgress, OnText, answer, generate
-from jopa.model.language_model import LanguageModel, versions
-from jopa.model.loading import load
+from jopa.model.generation import Generation, OnProgress, OnText
+from jopa.model.language_model import versions
 from jopa.ordering import NAT, first_lowest, ranked
-from jopa.problem import Method, NestedMethod, OnBest, Problem, RankingMethod, Selection, joint_effects, top_units
-from jopa.prompt.building import Message, Prompt, build_prompt
+from jopa.preparation import Callbacks, OnProfile, Preparation, answer_without, loaded, prepare, shape_of
+from jopa.problem import OnBest, Problem, joint_effects
+from jopa.prompt.building import Message, Prompt
+from jopa.prompt.options import PromptOptions
 from jopa.prompt.output import Output
 from jopa.prompt.segmentation import Span
-from jopa.scoring.masking import REMOVALS
-from jopa.scoring.model_scorer import ModelScorer
 from jopa.scoring.profile import Profile
-
-OnProfile = Callable[[Profile], None]
-"""Called once, at the end, with what it cost."""
+from jopa.scoring.protocols import Model
 
 OnRefusal = Callable[[Method, JopaError], None]
 """Called with a method that cannot explain a prompt, and why."""
@@ -43,7 +42,7 @@ def explain(
     k: int = 3,
     until_pr: float | None = None,
     max_k: int | None = None,
-    model: LanguageModel | str | Path | None = None,
+    model: Model | str | Path | None = None,
     method: Method | str = DEFAULT_METHOD,
     unit: str | Sequence[Span] = "token",
     removal: str | None = None,
@@ -56,7 +55,6 @@ def explain(
     temperature: float = 0.0,
     seed: int = 0,
     all_effects: bool = False,
-    batch_size: int | None = None,
     progress: OnProgress | None = None,
     on_best: OnBest | None = None,
     on_text: OnText | None = None,
@@ -84,7 +82,6 @@ def explain(
         temperature: 0 for greedy generation; otherwise the softmax temperature to sample with.
         seed: of everything random.
         all_effects: also score every unit removed alone.
-        batch_size: masks scored in one forward; by default as many as pay.
         progress: called as the work goes on.
         on_best: called with the score of the whole prompt, then with every set of k units (with `until_pr`: of the most
             units) that is the best so far.
@@ -101,49 +98,52 @@ def explain(
         JopaError: one of its children, whose message says what is wrong and what to do.
     """
     chosen = make_method(method) if isinstance(method, str) else method
-    if removal is not None and removal not in REMOVALS:
-        raise SettingError(f"unknown removal '{removal}': choose one of {', '.join(REMOVALS)}")
     if max_k is not None and until_pr is None:
         raise SettingError("max_k limits the search for until_pr; give until_pr, too, or k instead")
     if until_pr is not None and not 0 < until_pr <= 1:
         raise SettingError(f"until_pr must be above 0 and at most 1, got {until_pr:g}")
     if max_k is not None and max_k < 1:
         raise SettingError(f"max_k must be at least 1, got {max_k}")
-    language_model = model if isinstance(model, LanguageModel) else load(model)
-    built = build_prompt(language_model.tokenizer, prompt, unit=unit, system=system, prefix=prefix, prefill=prefill)
-    if until_pr is not None:
-        k = min(max_k or MAX_K, len(built.units))
-    if not 1 <= k <= len(built.units):
-        raise SettingError(f"k must be between 1 and the prompt's {len(built.units)} units, got {k}")
+    how = checked_removal(removal or chosen.preset_removal)
+    language_model = loaded(model)
     generation = Generation(max_new_tokens, temperature, seed)
     began = time.perf_counter()
-    asked = (
-        output
-        if isinstance(output, Output)
-        else answer(language_model, built, generation, output=output, target=target, progress=progress, on_text=on_text)
-    )
-    answering = time.perf_counter() - began
+    answering = 0.0
 
     def tell_profile(profile: Profile) -> None:
         if on_profile:
             on_profile(replace(profile, seconds=profile.seconds + answering, generating=profile.generating + answering))
 
-    return attribute(
+    callbacks = Callbacks(progress, on_best, on_text, tell_profile)
+
+    def refuse_early(built: Prompt) -> None:
+        nonlocal began
+        chosen.validate(shape_of(language_model, built, how), k if until_pr is None else 1)
+        began = time.perf_counter()
+
+    preparation = prepare(
         language_model,
-        built,
-        asked,
+        prompt,
+        PromptOptions(unit, system, prefix, prefill),
+        output=output,
+        target=target,
+        generation=generation,
+        callbacks=callbacks,
+        check=refuse_early,
+    )
+    answering = time.perf_counter() - began
+    if until_pr is not None:
+        k = min(max_k or MAX_K, len(preparation.prompt.units))
+    return attribute(
+        preparation,
         k=k,
         until_pr=until_pr,
         method=chosen,
-        removal=removal or chosen.preset_removal,
+        removal=how,
         generation=generation,
         seed=seed,
         all_effects=all_effects,
-        batch_size=batch_size,
-        progress=progress,
-        on_best=on_best,
-        on_text=on_text,
-        on_profile=tell_profile,
+        callbacks=callbacks,
     )
 
 
@@ -151,7 +151,7 @@ def compare(
     prompt: str | Sequence[Message],
     methods: Sequence[Method | str],
     *,
-    model: LanguageModel | str | Path | None = None,
+    model: Model | str | Path | None = None,
     removal: str = "delete",
     on_refusal: OnRefusal | None = None,
     **settings: Any,
@@ -176,7 +176,7 @@ def compare(
     if not methods:
         raise SettingError("give at least one method to compare")
     chosen = [make_method(method) if isinstance(method, str) else method for method in methods]
-    language_model = model if isinstance(model, LanguageModel) else load(model)
+    language_model = loaded(model)
 
     def explain_one(method: Method) -> Attribution:
         attribution = explain(prompt, model=language_model, method=method, removal=removal, **settings)
@@ -211,9 +211,7 @@ def run_each(
 
 
 def attribute(
-    model: LanguageModel,
-    prompt: Prompt,
-    output: Output,
+    preparation: Preparation,
     *,
     k: int,
     method: Method,
@@ -222,11 +220,7 @@ def attribute(
     until_pr: float | None = None,
     seed: int = 0,
     all_effects: bool = False,
-    batch_size: int | None = None,
-    progress: OnProgress | None = None,
-    on_best: OnBest | None = None,
-    on_text: OnText | None = None,
-    on_profile: OnProfile | None = None,
+    callbacks: Callbacks,
 ) -> Attribution:
     """Run one method on a prompt and output that are ready, and gather the evidence; see `explain`.
 
@@ -234,15 +228,16 @@ def attribute(
     """
 
     def report_search(done: int, total: int | None) -> None:
-        if progress:
-            progress("searching", done, total)
+        if callbacks.progress:
+            callbacks.progress("searching", done, total)
 
+    model, prompt, output = preparation.model, preparation.prompt, preparation.output
     started = time.perf_counter()
-    scorer = ModelScorer(model, prompt, output, removal, batch_size=batch_size)
+    scorer = preparation.scorer(removal)
     problem = Problem(scorer, report_search)
     log_prob = problem.log_prob()
-    if on_best:
-        problem.watch(k, on_best)
+    if callbacks.on_best:
+        problem.watch(k, callbacks.on_best)
     if until_pr is None:
         selection = method.run(problem, k, seed=seed)
     else:
@@ -257,12 +252,11 @@ def attribute(
     chosen = sorted(selection.removed)
     removed = [chosen[i] for i in ranked([effect_of[i] for i in chosen], least_scale=NAT)]
     individual = tuple(effect_of[i] for i in removed)
-    inputs = scorer.removed_inputs(problem.keep_mask(removed))
     began = time.perf_counter()
-    counterfactual = generate(model, inputs, generation, "answering without them", progress, on_text)
-    if on_profile:
+    counterfactual = answer_without(model, scorer, problem.keep_mask(removed), generation, callbacks)
+    if callbacks.on_profile:
         now = time.perf_counter()
-        on_profile(Profile(scorer.work, problem.ffe, repeats, now - started, generating=now - began))
+        callbacks.on_profile(Profile(scorer.work, problem.ffe, repeats, now - started, generating=now - began))
     start, end = output.target
     return Attribution(
         model=model.identity,
@@ -299,8 +293,8 @@ def attribute(
 def smallest_sufficient(problem: Problem, method: Method, until_pr: float, max_k: int, *, seed: int = 0) -> Selection:
     """The smallest set whose removal brings PR below `until_pr`, of those that a method finds for k = 1 to `max_k`.
 
-    A nested search answers all k in one run and a ranking answers them from one ranking; any other method runs k by k
-    until a set is sufficient. That no smaller set is sufficient is proved where `certificate` says "optimal" for every
+    A method that answers several k with the work of one run does so; any other method runs k by k until a set is
+    sufficient. That no smaller set is sufficient is proved where `certificate` says "optimal" for every
     smaller k; otherwise the method found none.
 
     Returns:
@@ -310,7 +304,7 @@ def smallest_sufficient(problem: Problem, method: Method, until_pr: float, max_k
     """
     n_tokens = problem.token_log_probs([()]).shape[1]
     tried: list[tuple[float, Selection]] = []
-    for selection in _of_each_size(problem, method, max_k, seed):
+    for selection in method.select(problem, range(1, max_k + 1), seed=seed):
         tried.append((probability_ratio(problem.log_prob(), problem.log_prob(selection.removed), n_tokens), selection))
         if tried[-1][0] < until_pr:
             break
@@ -329,15 +323,3 @@ def smallest_sufficient(problem: Problem, method: Method, until_pr: float, max_k
         ],
     }
     return replace(chosen, stop=f"{found}; {chosen.stop}", details={**chosen.details, "until_pr": record})
-
-
-def _of_each_size(problem: Problem, method: Method, max_k: int, seed: int) -> Iterator[Selection]:
-    """What a method chooses for k = 1, 2, … `max_k`, with no work repeated where it can be shared."""
-    if isinstance(method, NestedMethod):
-        yield from method.run_nested(problem, range(1, max_k + 1), seed=seed)
-    elif isinstance(method, RankingMethod):
-        problem.require(max_k, method)
-        ranking = method.rank(problem, seed=seed)
-        yield from (top_units(ranking, k) for k in range(1, max_k + 1))
-    else:
-        yield from (method.run(problem, k, seed=seed) for k in range(1, max_k + 1))

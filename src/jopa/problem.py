@@ -1,32 +1,25 @@
-"""What is asked, and who may answer.
-
-`Problem` binds one prompt, one output, one removal and one scorer. `Method` is a way to choose k units; it asks the
-Problem for scores and returns a `Selection`, which the Problem, not the method, scores.
+"""What is asked: one prompt, one output, one removal and one scorer, and what the evaluations prove about a set.
 
     L(S) = log p(y|x) − log p(y|x without S)        the joint effect of S, in nats, summed over the target
 
-Knows scorers, never a tokenizer or a model.
+Knows what scorers promise (`jopa.scoring.protocols`), never a scorer, a tokenizer or a model.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from jopa.errors import SettingError
-from jopa.ordering import LowestSet, falls, ranked
+from jopa.choices import Certificate
+from jopa.ordering import LowestSet, falls
 from jopa.prompt.repeated_tokens import RepeatedToken
-from jopa.scoring.model_scorer import ModelScorer
-from jopa.scoring.protocols import Scorer, TextScorer, WhiteBoxScorer
+from jopa.scoring.protocols import AttentionScorer, Capability, GradientScorer, Scorer, TextScorer, capabilities
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
     from torch import Tensor
-
-Needs = Literal["scores", "gradient", "attention", "model"]
 
 OnStep = Callable[[int, int | None], None]
 """Called with the steps done and, if known, the steps in all."""
@@ -53,6 +46,21 @@ OnBest = Callable[[Best], None]
 """Called when a newly scored set is better than all of its size before; what it raises ends the search."""
 
 
+@dataclass(frozen=True)
+class ProblemShape:
+    """What is known of a problem before there is an output: enough to refuse a method and k.
+
+    Attributes:
+        n_units: number of removable units.
+        capabilities: what can be asked of the scorer.
+        removal: how units are removed; None where the scorer does not say.
+    """
+
+    n_units: int
+    capabilities: frozenset[Capability]
+    removal: str | None = None
+
+
 class Problem:
     """One prompt, output and removal behind a scorer; remembers every evaluation.
 
@@ -70,6 +78,11 @@ class Problem:
         self._memo: dict[frozenset[int], Tensor] = {}
         self._watched: tuple[int, OnBest] | None = None
         self._best = LowestSet()
+
+    @property
+    def shape(self) -> ProblemShape:
+        """What a method checks before it asks for scores."""
+        return ProblemShape(self.n_units, capabilities(self.scorer), getattr(self.scorer, "removal", None))
 
     def watch(self, k: int, on_best: OnBest) -> None:
         """Tell of the whole prompt's score, and from now on whenever a newly scored set of k units is the best so far.
@@ -124,34 +137,34 @@ class Problem:
 
     def mask_gradient(self, removed: Iterable[int] = ()) -> Float[Tensor, "units"]:
         """Derivative of log p(y) by each unit's mask, with the given units removed (nats)."""
-        assert isinstance(self.scorer, WhiteBoxScorer)  # `require` was asked before any work
+        assert isinstance(self.scorer, GradientScorer)  # `Method.validate` was asked before any work
         return self.scorer.mask_gradient(self.keep_mask(removed))
 
     def gradient_norms(self) -> Float[Tensor, "units"]:
         """‖∂ log p(y) / ∂ embedding‖₂ over each unit's tokens, at the whole prompt."""
-        assert isinstance(self.scorer, WhiteBoxScorer)  # as above
+        assert isinstance(self.scorer, GradientScorer)  # as above
         return self.scorer.gradient_norms()
 
     def attention_gradient(self, factors: Float[Tensor, "units"]) -> Float[Tensor, "units"]:
         """Derivative of log p(y) by log a, where a multiplies the attention paid to each unit (nats)."""
-        assert isinstance(self.scorer, WhiteBoxScorer)  # as above
+        assert isinstance(self.scorer, GradientScorer)  # as above
         return self.scorer.attention_gradient(factors)
 
     def relaxed_log_probs(self, factors: Float[Tensor, "rows units"]) -> Float[Tensor, "rows"]:
         """log p(y | m ⊙ x) at fractional masks m, one a row (nats)."""
-        assert isinstance(self.scorer, WhiteBoxScorer)  # as above
+        assert isinstance(self.scorer, GradientScorer)  # as above
         return self.scorer.relaxed_log_probs(factors)
 
     def relaxed_gradients(
         self, factors: Float[Tensor, "rows units"]
     ) -> tuple[Float[Tensor, "rows"], Float[Tensor, "rows units"]]:
         """log p(y | m ⊙ x) and its derivative by m at fractional masks m, one a row (nats)."""
-        assert isinstance(self.scorer, WhiteBoxScorer)  # as above
+        assert isinstance(self.scorer, GradientScorer)  # as above
         return self.scorer.relaxed_gradients(factors)
 
     def attention(self) -> Float[Tensor, "layers units"]:
         """Mean attention to each unit from the positions that predict the target, layer by layer."""
-        assert isinstance(self.scorer, WhiteBoxScorer)  # as above
+        assert isinstance(self.scorer, AttentionScorer)  # as above
         return self.scorer.attention()
 
     def repeated_tokens(self) -> list[RepeatedToken]:
@@ -166,23 +179,7 @@ class Problem:
         keep[list(removed)] = False
         return keep
 
-    def require(self, k: int, method: Method) -> None:
-        """Refuse, before any work, a k out of range or a method that needs more than this scorer gives.
-
-        Raises:
-            SettingError: naming the value and the legal range, or the method and what is missing.
-        """
-        if not 1 <= k <= self.n_units:
-            raise SettingError(f"k must be between 1 and the prompt's {self.n_units} units, got {k}")
-        needed = {"scores": Scorer, "gradient": WhiteBoxScorer, "attention": WhiteBoxScorer, "model": ModelScorer}
-        if not isinstance(self.scorer, needed[method.requires]):
-            what = {"gradient": "gradients", "attention": "attention weights", "model": "the model itself"}
-            raise SettingError(
-                f"method '{method.name}' needs {what[method.requires]}, which {type(self.scorer).__name__} does not "
-                "give; choose a black-box method"
-            )
-
-    def certificate(self, removed: Iterable[int]) -> Literal["none", "one-swap-optimal", "optimal"]:
+    def certificate(self, removed: Iterable[int]) -> Certificate:
         """What the evaluations so far prove about a set.
 
         "optimal": all sets of its size were scored and none is better. "one-swap-optimal": every single swap was
@@ -199,132 +196,6 @@ class Problem:
         if all(swap in scored and not falls(self.log_prob(swap), value) for swap in swaps):
             return "one-swap-optimal"
         return "none"
-
-
-@dataclass(frozen=True)
-class TraceStep:
-    """The state of a search after a step.
-
-    Attributes:
-        step: proposals made so far.
-        log_prob: log p(y) with the current set removed (or, for a continuous mask, under the current mask), in nats.
-        evaluations: masks scored so far.
-        ffe: model work so far.
-    """
-
-    step: int
-    log_prob: float
-    evaluations: int
-    ffe: float
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The k units a method chose.
-
-    Attributes:
-        removed: distinct unit indices.
-        stop: why the method ended, in a few words.
-        trace: how a search came there; empty for methods that do not search.
-        scores: one a unit, for methods that rank: the chosen units have the highest.
-        details: what else the method has to tell, such as standard errors; numbers, texts and lists of them.
-    """
-
-    removed: tuple[int, ...]
-    stop: str
-    trace: tuple[TraceStep, ...] = ()
-    scores: tuple[float, ...] | None = None
-    details: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Method(ABC):
-    """A way to choose k units: an immutable value whose fields are its settings."""
-
-    name: ClassVar[str]
-    """As the command line calls it."""
-    summary: ClassVar[str]
-    """One line for people."""
-    cost: ClassVar[str]
-    """Its model work in full-forward equivalents, in a few words; T is the number of units."""
-    requires: ClassVar[Needs] = "scores"
-    """What it needs of a scorer: scores alone (a black box), gradients, attention weights, or the model itself."""
-    preset_removal: ClassVar[str] = "delete"
-    """The removal it uses unless asked otherwise."""
-
-    @abstractmethod
-    def run(self, problem: Problem, k: int, *, seed: int = 0) -> Selection:
-        """Choose k units.
-
-        Args:
-            problem: what to ask for scores.
-            k: how many units, 1 ≤ k ≤ problem.n_units.
-            seed: of everything random; the same seed gives the same selection.
-
-        Raises:
-            SettingError: k is out of range, or the scorer lacks what the method needs.
-        """
-
-    def with_budget(self, budget: int) -> Method:
-        """The same method allowed to spend `budget`, in its own measure.
-
-        Raises:
-            SettingError: the method's cost is fixed.
-        """
-        raise SettingError(f"method '{self.name}' takes no budget: its cost is fixed by its settings")
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The method's name and the values of its fields."""
-        return {"name": self.name, **{item.name: getattr(self, item.name) for item in fields(self)}}
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """A score for every unit, from which any k can be answered.
-
-    Attributes:
-        scores: one a unit; the higher, the more the unit matters.
-        stop: why the method ended, in a few words.
-        details: what else the method has to tell.
-    """
-
-    scores: tuple[float, ...]
-    stop: str
-    details: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class RankingMethod(Method):
-    """A method that scores units one by one; its k units are the k with the highest scores."""
-
-    @abstractmethod
-    def rank(self, problem: Problem, *, seed: int = 0) -> Ranking:
-        """Score every unit."""
-
-    def run(self, problem: Problem, k: int, *, seed: int = 0) -> Selection:
-        """Choose the k units with the highest scores, the first of equals; see `Method.run`."""
-        problem.require(k, self)
-        ranking = self.rank(problem, seed=seed)
-        return top_units(ranking, k)
-
-
-@dataclass(frozen=True)
-class NestedMethod(Method):
-    """A search that answers several k in one run, every evaluation shared between them."""
-
-    @abstractmethod
-    def run_nested(self, problem: Problem, ks: Sequence[int], *, seed: int = 0) -> list[Selection]:
-        """Choose k units for each k of `ks`, in their order."""
-
-    def run(self, problem: Problem, k: int, *, seed: int = 0) -> Selection:
-        """Choose k units; see `Method.run`."""
-        return self.run_nested(problem, [k], seed=seed)[0]
-
-
-def top_units(ranking: Ranking, k: int) -> Selection:
-    """The selection of the k highest-ranked units: any k from one ranking."""
-    return Selection(tuple(ranked(ranking.scores, k)), ranking.stop, scores=ranking.scores, details=ranking.details)
 
 
 def joint_effects(problem: Problem, sets: Sequence[Iterable[int]]) -> list[float]:

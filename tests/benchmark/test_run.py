@@ -26,8 +26,8 @@ from jopa.benchmark.records import Record, locked, read_lines, read_run
 from jopa.benchmark.run import RunProgress, run_bench, serially
 from jopa.errors import InputFileError, ModelError, SettingError
 from jopa.evaluation.regeneration import Evaluator
+from jopa.method import Method, Ranking, RankingMethod, Selection
 from jopa.methods import make_method
-from jopa.problem import Method, Ranking, RankingMethod, Selection
 from tiny_bench import cells, keys, timeless
 
 JOURNALS = ("examples", "selections", "cells")

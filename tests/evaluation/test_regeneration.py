@@ -10,10 +10,10 @@ from transformers import AutoModelForCausalLM
 
 import jopa
 import tiny_models
+from jopa.choices import REMOVALS
 from jopa.errors import PromptError, ScoringError
 from jopa.evaluation.metrics import METRICS, text_metrics
 from jopa.evaluation.regeneration import Evaluation, Evaluator
-from jopa.scoring.masking import REMOVALS
 
 TEXT = "write a story about the doctor and his patient in rain"
 SETS = [(5, 8), (8,), (2, 5, 8), (0, 1, 9, 10), ()]

@@ -124,7 +124,7 @@ def test_a_black_box_is_enough_or_refused_before_any_work(name):
     if method.requires == "scores":
         run(name, jopa.Problem(scorer), 2)
         return
-    with pytest.raises(jopa.SettingError, match=f"method '{name}' needs .*, which TableScorer does not give"):
+    with pytest.raises(jopa.SettingError, match=f"method '{name}' needs .*, which this model or scorer does not give"):
         method.run(jopa.Problem(scorer), 2)
     assert scorer.asked == []
 

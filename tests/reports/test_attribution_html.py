@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from jopa.attribution import Attribution
-from jopa.problem import Problem, TraceStep
+from jopa.choices import REMOVALS
+from jopa.method import TraceStep
+from jopa.problem import Problem
 from jopa.prompt.building import Unit
 from jopa.reports.attribution_html import CERTIFICATE_WORDS, comparison, comparison_html, to_html
 from jopa.reports.terminal import comparison_table, to_terminal
 from jopa.reports.wording import REMOVAL_WORDS, nats, unit_name, visible, word_diff
-from jopa.scoring.masking import REMOVALS
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 

@@ -10,11 +10,11 @@ import tiny_bench
 import tiny_models
 from jopa.benchmark.records import read_lines
 from jopa.benchmark.run import run_bench, serially, together
+from jopa.choices import REMOVALS
 from jopa.errors import ScoringError, SettingError
 from jopa.methods import make_method
 from jopa.scoring import batched_runner as company_module
 from jopa.scoring.batched_runner import BatchedRunner
-from jopa.scoring.masking import REMOVALS
 from jopa.scoring.prefix_cache import can_crop_cache
 from slow_reference import keep_masks, reference
 

@@ -8,10 +8,10 @@ import torch
 
 import jopa
 import tiny_models
+from jopa.choices import REMOVALS
 from jopa.scoring import batch_input as rows
 from jopa.scoring import forward, model_scorer
 from jopa.scoring import prefix_cache as prefixes
-from jopa.scoring.masking import REMOVALS
 from slow_reference import keep_masks, reference
 
 TEXT = "write a story about the doctor and his patient"

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import jopa
-from jopa.scoring.forward import Work
 from jopa.scoring.profile import Profile, profile_table
+from jopa.scoring.protocols import Work
 
 WORK = Work(
     evaluations=1200,

@@ -6,13 +6,14 @@ import torch
 import jopa
 import second_device
 import tiny_models
+from jopa.choices import REMOVALS
 from jopa.detection.hostility import detect
 from jopa.methods import METHODS, make_method
-from jopa.model.generation import Generation, answer
+from jopa.model.generation import Generation
+from jopa.preparation import answer
 from jopa.problem import Problem
 from jopa.scoring import forward
 from jopa.scoring.batched_runner import BatchedRunner
-from jopa.scoring.masking import REMOVALS
 
 TEXT = "write a story about the doctor and his patient in rain please"
 SAID = "once upon time there was"

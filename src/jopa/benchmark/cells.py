@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import NamedTuple
@@ -24,14 +24,14 @@ from jopa.datasets.examples import Example
 from jopa.errors import SettingError
 from jopa.evaluation.regeneration import Evaluation, Evaluator
 from jopa.evaluation.sentence_bert import SentenceBert
-from jopa.model.generation import Generation, answer
+from jopa.method import Method
+from jopa.model.generation import Generation
 from jopa.model.language_model import LanguageModel, versions
 from jopa.model.loading import load
-from jopa.problem import Method, NestedMethod, Problem, RankingMethod, Selection, top_units
+from jopa.preparation import Preparation, answer
 from jopa.prompt.building import Prompt, build_prompt
 from jopa.prompt.output import Output
 from jopa.scoring.batch_input import Runner
-from jopa.scoring.model_scorer import ModelScorer
 
 
 class Names(NamedTuple):
@@ -98,7 +98,10 @@ class ModelCache:
         """The model of a spec, loaded unless it is the one at hand."""
         if self._model is None or spec != self._spec:
             self._model = None  # let go of the last one before the next is loaded
-            self._model = load(spec.id, revision=spec.revision, device=spec.device, dtype=spec.dtype)
+            loaded = load(
+                spec.id, revision=spec.revision, device=spec.device, dtype=spec.dtype, batch_size=spec.batch_size
+            )
+            self._model = replace(loaded, runner=self.runner)
             self._spec = spec
         return self._model
 
@@ -136,13 +139,14 @@ def run_task(experiment: Experiment, task: Task, models: ModelCache) -> Iterator
     if task.recorded is None:
         yield JournalEntry("examples", _example_record(task, model, prompt, output))
 
+    preparation = Preparation(model, prompt, output)
     found = {name: it for record in task.selections for name, it in _answers(record)}
     for spec in experiment.methods:
         for seed in experiment.seeds:
             missing = [key.k for key in task.pending if key[3::2] == (spec.label, seed) and key[3:] not in found]
             for ks in _runs(spec.method, missing, len(prompt.units)):
                 try:
-                    record = _search(task, spec, seed, ks, model, prompt, output, models.runner)
+                    record = _search(task, spec, seed, ks, preparation, models.runner)
                     encoded(record)  # a NaN among a method's numbers is its own failure, not the run's
                 except Exception as error:  # of a method, perhaps somebody's own: it goes on record
                     yield from (failed_cell(CellKey(*task.names, spec.label, k, seed), error) for k in ks)
@@ -158,7 +162,6 @@ def run_task(experiment: Experiment, task: Task, models: ModelCache) -> Iterator
             experiment.removal,
             max_new_tokens=experiment.max_new_tokens,
             similarity=similarity,
-            batch_size=task.model.batch_size,
         )
 
     everything = [found[key[3:]] for key in cells_of(experiment, *task.names) if key[3:] in found]
@@ -228,11 +231,11 @@ def _output(experiment: Experiment, task: Task, model: LanguageModel, prompt: Pr
 
 
 def _runs(method: Method, ks: Sequence[int], n_units: int) -> list[list[int]]:
-    """The k that are answered together: all, if one ranking or one nested search answers them.
+    """The k that are answered together: all, if the method answers them with the work of one run.
 
     A k that the prompt is too short for stands alone, so that it fails alone.
     """
-    if not isinstance(method, RankingMethod | NestedMethod):
+    if not method.shares_work:
         return [[k] for k in ks]
     together = [k for k in ks if k <= n_units]
     return [*([together] if together else []), *([k] for k in ks if k > n_units)]
@@ -243,20 +246,16 @@ def _search(
     spec: MethodSpec,
     seed: int,
     ks: Sequence[int],
-    model: LanguageModel,
-    prompt: Prompt,
-    output: Output,
+    preparation: Preparation,
     runner: Runner,
 ) -> Record:
     """Run one method for some k; its cost is that of answering all of them."""
-    scorer = ModelScorer(model, prompt, output, spec.removal, batch_size=task.model.batch_size, runner=runner)
-    problem = Problem(scorer)
-    method = spec.method
+    problem, method = preparation.problem(spec.removal), spec.method
+    for k in ks:
+        method.validate(problem.shape, k)
     started = runner.seconds()
     problem.log_prob()
-    for k in ks:
-        problem.require(k, method)
-    selections = _select(method, problem, ks, seed)
+    selections = list(method.select(problem, ks, seed=seed))
     seconds = runner.seconds() - started
     evaluations, ffe = problem.evaluations, problem.ffe
     return {
@@ -283,15 +282,6 @@ def _search(
             for k, selection in zip(ks, selections, strict=True)
         ],
     }
-
-
-def _select(method: Method, problem: Problem, ks: Sequence[int], seed: int) -> list[Selection]:
-    if isinstance(method, RankingMethod):
-        ranking = method.rank(problem, seed=seed)
-        return [top_units(ranking, k) for k in ks]
-    if isinstance(method, NestedMethod):
-        return method.run_nested(problem, ks, seed=seed)
-    return [method.run(problem, k, seed=seed) for k in ks]
 
 
 def _answers(record: Record) -> Iterator[tuple[tuple[str, int, int], Record]]:

@@ -33,11 +33,11 @@ from pathlib import Path
 from typing import Any
 
 from jopa.benchmark.records import SCHEMA, Record
+from jopa.choices import REMOVALS
 from jopa.errors import InputFileError, SettingError
+from jopa.method import Method
 from jopa.methods import make_method
-from jopa.problem import Method
 from jopa.prompt.building import UNIT_KINDS
-from jopa.scoring.masking import REMOVALS
 
 
 @dataclass(frozen=True)

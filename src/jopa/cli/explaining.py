@@ -132,7 +132,6 @@ def explain(
         "temperature": temperature,
         "seed": seed,
         "all_effects": all_effects,
-        "batch_size": batch_size,
     }
     profiles: list[Profile] = []
     found: list[Attribution] = []
@@ -141,7 +140,9 @@ def explain(
         progress("loading the model", 0, None)
         options |= {"progress": progress}
         began = time.perf_counter()
-        language_model = load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+        language_model = load(
+            model, device=device, dtype=dtype, trust_remote_code=trust_remote_code, batch_size=batch_size
+        )
         loading = time.perf_counter() - began
         if diagnose:
             from jopa import diagnosis

@@ -30,15 +30,14 @@ from jopa.detection.answer_kinds import REFUSAL, Kind, kind_of
 from jopa.errors import PromptError, ScoringError, SettingError
 from jopa.evaluation.metrics import probability_ratio
 from jopa.methods.joint.search import JointSearch
-from jopa.model.generation import require_room
 from jopa.model.language_model import LanguageModel, versions
 from jopa.model.loading import load
 from jopa.ordering import NAT, ranked
+from jopa.preparation import Preparation, require_room
 from jopa.problem import Problem
 from jopa.prompt.building import Prompt, build_prompt
 from jopa.prompt.output import Output
 from jopa.scoring.forward import TargetForward
-from jopa.scoring.model_scorer import ModelScorer
 
 SCHEMA = 1
 WINDOW = 10
@@ -256,16 +255,12 @@ def gather(model: LanguageModel, prompt: Prompt, config: DetectionConfig) -> Evi
     Raises:
         JopaError: one of its children, whose message says what is wrong and what to do.
     """
-    import torch
-
     started = time.perf_counter()
     surprisals, refusal, forwards = _read(model, prompt)
-    refused = ModelScorer(model, prompt, _output(model, model.encode_continuation(REFUSAL)), "delete")
-    said = model.generate(
-        {"input_ids": torch.tensor([prompt.ids], device=model.device)}, max_new_tokens=config.max_new_tokens
-    )
+    refused = Preparation(model, prompt, _output(model, model.encode_continuation(REFUSAL))).scorer("delete")
+    said = model.generate_ids(prompt.ids, max_new_tokens=config.max_new_tokens)
     # A model that stops at once has said its stop token, and that can be attributed as any other.
-    scorer = ModelScorer(model, prompt, _output(model, said or tuple(sorted(model.stop_ids))[:1]), "delete")
+    scorer = Preparation(model, prompt, _output(model, said or tuple(sorted(model.stop_ids))[:1])).scorer("delete")
     problem = Problem(scorer)
     whole = problem.log_prob()
 
@@ -280,7 +275,7 @@ def gather(model: LanguageModel, prompt: Prompt, config: DetectionConfig) -> Evi
     units = tuple(found.removed[i] for i in order)
     kept = problem.keep_mask(range(*span))
     span_refusal = float(refused.log_probs(kept[None]).double().sum())
-    said_without = model.generate(scorer.removed_inputs(kept), max_new_tokens=config.max_new_tokens)
+    said_without = scorer.generate(kept, max_new_tokens=config.max_new_tokens)
     return Evidence(
         answer=_answer(model, said),
         log_prob=whole,

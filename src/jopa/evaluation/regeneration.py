@@ -65,7 +65,6 @@ class Evaluator:
         removal: how units are taken away.
         max_new_tokens: the most tokens of a counterfactual output.
         similarity: the SentenceBert model, or None to leave that metric out.
-        batch_size: rows in one forward; by default as many as pay.
     """
 
     def __init__(
@@ -77,12 +76,11 @@ class Evaluator:
         *,
         max_new_tokens: int,
         similarity: SentenceBert | None,
-        batch_size: int | None = None,
     ) -> None:
         whole = Output(output.ids, output.text, (0, len(output.ids)))
         self._model = model
         self._output = whole
-        self._scorer = ModelScorer(model, prompt, whole, removal, batch_size=batch_size)
+        self._scorer = ModelScorer(model, prompt, whole, removal)
         self._max_new_tokens = max_new_tokens
         self._similarity = similarity
         self._original: Float[Tensor, "out vocab"] | None = None

@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from jopa.errors import SettingError
+from jopa.method import Method
 from jopa.methods.attention import Attention, LastAttention
 from jopa.methods.gradient import AttentionGradient, ContinuousMask, GradientTimesInput, IntegratedGradients
 from jopa.methods.joint.search import JointSearch
@@ -13,7 +14,6 @@ from jopa.methods.paper_search import PaperSearch
 from jopa.methods.peers import Captum, ReAGent
 from jopa.methods.perturbation import Ablation, Exhaustive, Greedy, Random, Shapley
 from jopa.methods.surrogate import ContextCite, Interactions
-from jopa.problem import Method
 
 METHODS: dict[str, type[Method]] = {
     "joint": JointSearch,

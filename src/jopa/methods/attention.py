@@ -16,7 +16,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jopa.problem import Needs, Problem, Ranking, RankingMethod
+from jopa.method import Ranking, RankingMethod
+from jopa.problem import Problem
+from jopa.scoring.protocols import Capability
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Attention(RankingMethod):
     name: ClassVar[str] = "attention"
     summary: ClassVar[str] = "mean attention to each unit over all layers"
     cost: ClassVar[str] = "1"
-    requires: ClassVar[Needs] = "attention"
+    requires: ClassVar[Capability] = "attention"
 
     def rank(self, problem: Problem, *, seed: int = 0) -> Ranking:
         """Score every unit by its attention; the seed changes nothing."""
@@ -48,7 +50,7 @@ class LastAttention(RankingMethod):
     name: ClassVar[str] = "last-attention"
     summary: ClassVar[str] = "mean attention to each unit in the last layer"
     cost: ClassVar[str] = "1"
-    requires: ClassVar[Needs] = "attention"
+    requires: ClassVar[Capability] = "attention"
 
     def rank(self, problem: Problem, *, seed: int = 0) -> Ranking:
         """Score every unit by its attention; the seed changes nothing."""

@@ -20,8 +20,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from jopa.errors import SettingError
+from jopa.method import Method, Ranking, RankingMethod, Selection, TraceStep
 from jopa.ordering import ranked
-from jopa.problem import Method, Needs, Problem, Ranking, RankingMethod, Selection, TraceStep
+from jopa.problem import Problem
+from jopa.scoring.protocols import Capability
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -47,7 +49,7 @@ class GradientTimesInput(RankingMethod):
     name: ClassVar[str] = "grad-x-input"
     summary: ClassVar[str] = "gradient times input embedding, one backward"
     cost: ClassVar[str] = "3"
-    requires: ClassVar[Needs] = "gradient"
+    requires: ClassVar[Capability] = "gradient"
     preset_removal: ClassVar[str] = "zero"
 
     def rank(self, problem: Problem, *, seed: int = 0) -> Ranking:
@@ -75,7 +77,7 @@ class AttentionGradient(RankingMethod):
     name: ClassVar[str] = "attention-gradient"
     summary: ClassVar[str] = "gradient by the attention paid to each unit, one backward"
     cost: ClassVar[str] = "3"
-    requires: ClassVar[Needs] = "gradient"
+    requires: ClassVar[Capability] = "gradient"
 
     def __post_init__(self) -> None:
         if not 0 < self.factor <= 1:
@@ -111,7 +113,7 @@ class IntegratedGradients(RankingMethod):
     name: ClassVar[str] = "integrated-gradients"
     summary: ClassVar[str] = "gradients averaged over the path from zero embeddings"
     cost: ClassVar[str] = "3 × steps + 2"
-    requires: ClassVar[Needs] = "gradient"
+    requires: ClassVar[Capability] = "gradient"
     preset_removal: ClassVar[str] = "zero"
 
     def __post_init__(self) -> None:
@@ -164,7 +166,7 @@ class ContinuousMask(Method):
     name: ClassVar[str] = "continuous-mask"
     summary: ClassVar[str] = "gradient descent on a mask between 0 and 1, then rounded"
     cost: ClassVar[str] = "3 × (steps + 1) + 1"
-    requires: ClassVar[Needs] = "gradient"
+    requires: ClassVar[Capability] = "gradient"
     preset_removal: ClassVar[str] = "zero"
 
     def __post_init__(self) -> None:
@@ -181,7 +183,7 @@ class ContinuousMask(Method):
 
     def run(self, problem: Problem, k: int, *, seed: int = 0) -> Selection:
         """Choose k units by gradient descent on the mask; the seed changes nothing. See `Method.run`."""
-        problem.require(k, self)
+        self.validate(problem.shape, k)
         mask, trace = self._descend(problem, k)
         removed = ranked((-mask).tolist(), k)
         relaxed, projected = trace[-1].log_prob, problem.log_prob(removed)

@@ -23,8 +23,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from jopa.errors import SettingError
+from jopa.method import Method, Selection, TraceStep
 from jopa.ordering import falls, ranked
-from jopa.problem import Method, Needs, Problem, Selection, TraceStep
+from jopa.problem import Problem
+from jopa.scoring.protocols import Capability
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +64,7 @@ class PaperSearch(Method):
     name: ClassVar[str] = "jopa"
     summary: ClassVar[str] = "Algorithm 1 of the paper: gradient-guided probabilistic swaps"
     cost: ClassVar[str] = "3 + N, and what is scored ahead in vain"
-    requires: ClassVar[Needs] = "gradient"
+    requires: ClassVar[Capability] = "gradient"
     preset_removal: ClassVar[str] = "zero"
 
     def __post_init__(self) -> None:
@@ -89,7 +91,7 @@ class PaperSearch(Method):
         """
         import torch
 
-        problem.require(k, self)
+        self.validate(problem.shape, k)
         random = torch.Generator().manual_seed(seed)
         gradient = problem.mask_gradient()
         removed = _first_set(gradient, k, self.initial, random)

@@ -23,11 +23,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from jopa.errors import ModelError, SettingError
+from jopa.method import Ranking, RankingMethod
 from jopa.model.language_model import LanguageModel, evaluating, quiet_transformers
 from jopa.ordering import ranked
-from jopa.problem import Needs, Problem, Ranking, RankingMethod
+from jopa.problem import Problem
 from jopa.prompt.building import Prompt
-from jopa.scoring.model_scorer import ModelScorer
+from jopa.scoring.protocols import Capability, LocalModelScorer
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +67,7 @@ class Captum(RankingMethod):
     name: ClassVar[str] = "captum"
     summary: ClassVar[str] = "Captum's own leave-one-out, for comparison and timing"
     cost: ClassVar[str] = "1 + T"
-    requires: ClassVar[Needs] = "model"
+    requires: ClassVar[Capability] = "model"
 
     def rank(self, problem: Problem, *, seed: int = 0) -> Ranking:
         """Captum's attribution of every unit, in nats.
@@ -75,7 +76,7 @@ class Captum(RankingMethod):
             SettingError: the removal is not "delete", or Captum is not installed.
         """
         scorer = problem.scorer
-        assert isinstance(scorer, ModelScorer)  # `require` was asked before any work
+        assert isinstance(scorer, LocalModelScorer)  # `validate` was asked before any work
         if scorer.removal != "delete":
             raise SettingError(f"method 'captum' can only delete units, got removal '{scorer.removal}'")
         _require_captum()
@@ -90,7 +91,7 @@ class Captum(RankingMethod):
             {"captum_forwards": len(lengths), "captum_ffe": sum(lengths) / full_length},
         )
 
-    def _attribute(self, problem: Problem, scorer: ModelScorer, lengths: list[int]) -> Float[Tensor, "out units"]:
+    def _attribute(self, problem: Problem, scorer: LocalModelScorer, lengths: list[int]) -> Float[Tensor, "out units"]:
         """Captum's attribution of each output token to each unit; adds the tokens of each forward to `lengths`."""
         import torch
         from captum.attr import FeatureAblation
@@ -124,7 +125,7 @@ def _require_captum() -> None:
         raise SettingError("method 'captum' needs the package captum: pip install 'jopa[baselines]'") from error
 
 
-def unit_input(problem: Problem, scorer: ModelScorer) -> InterpretableInput:
+def unit_input(problem: Problem, scorer: LocalModelScorer) -> InterpretableInput:
     """The prompt as Captum sees it: one feature a unit, and ids without the tokens of the absent ones."""
     import torch
     from captum.attr import InterpretableInput
@@ -211,7 +212,7 @@ class ReAGent(RankingMethod):
     name: ClassVar[str] = "reagent"
     summary: ClassVar[str] = "ReAGent: importance updated recursively from random replacements"
     cost: ClassVar[str] = "1 + 2 × chains × steps"
-    requires: ClassVar[Needs] = "model"
+    requires: ClassVar[Capability] = "model"
 
     def __post_init__(self) -> None:
         for setting, least in (("steps", self.steps), ("chains", self.chains)):
@@ -232,7 +233,7 @@ class ReAGent(RankingMethod):
         import torch
 
         scorer = problem.scorer
-        assert isinstance(scorer, ModelScorer)  # `require` was asked before any work
+        assert isinstance(scorer, LocalModelScorer)  # `validate` was asked before any work
         random = torch.Generator().manual_seed(seed)
         replace = _replacement(scorer, self.masked_lm, random)
 
@@ -284,7 +285,7 @@ def _highest(values: Float[Tensor, "rows units"], count: int) -> Bool[Tensor, "r
     return torch.zeros_like(values, dtype=torch.bool).scatter_(1, indices, True)
 
 
-def _replacement(scorer: ModelScorer, masked_lm: str | None, random: torch.Generator) -> Replace:
+def _replacement(scorer: LocalModelScorer, masked_lm: str | None, random: torch.Generator) -> Replace:
     """A function from the units to replace, a mask a row, to the prompt's ids with other tokens in their place."""
     import torch
 

@@ -19,8 +19,9 @@ from itertools import combinations, islice
 from typing import TYPE_CHECKING, ClassVar
 
 from jopa.errors import PromptError, SettingError
+from jopa.method import Method, Ranking, RankingMethod, Selection, TraceStep
 from jopa.ordering import first_lowest
-from jopa.problem import Method, Problem, Ranking, RankingMethod, Selection, TraceStep
+from jopa.problem import Problem
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -42,7 +43,7 @@ class Random(Method):
         """Draw k distinct units; see `Method.run`."""
         import torch
 
-        problem.require(k, self)
+        self.validate(problem.shape, k)
         order = torch.randperm(problem.n_units, generator=torch.Generator().manual_seed(seed))
         return Selection(tuple(order[:k].tolist()), "drawn at random")
 
@@ -155,7 +156,7 @@ class Greedy(Method):
 
     def run(self, problem: Problem, k: int, *, seed: int = 0) -> Selection:
         """Add k units one by one; see `Method.run`."""
-        problem.require(k, self)
+        self.validate(problem.shape, k)
         removed: list[int] = []
         trace = [TraceStep(0, problem.log_prob(), problem.evaluations, problem.ffe)]
         for step in range(1, k + 1):
@@ -194,7 +195,7 @@ class Exhaustive(Method):
         Raises:
             SettingError: there are more sets than the limit.
         """
-        problem.require(k, self)
+        self.validate(problem.shape, k)
         n_sets = math.comb(problem.n_units, k)
         if n_sets > self.limit:
             raise SettingError(

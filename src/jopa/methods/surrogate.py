@@ -23,8 +23,9 @@ from itertools import combinations, islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from jopa.errors import SettingError
+from jopa.method import Method, Ranking, RankingMethod, Selection
 from jopa.ordering import NAT, first_lowest, ranked
-from jopa.problem import Method, Problem, Ranking, RankingMethod, Selection
+from jopa.problem import Problem
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -158,7 +159,7 @@ class Interactions(Method):
 
     def run(self, problem: Problem, k: int, *, seed: int = 0) -> Selection:
         """Choose the best of the sets that the surrogate proposes; see `Method.run`."""
-        problem.require(k, self)
+        self.validate(problem.shape, k)
         _require_scikit_learn(self)
         if k == problem.n_units:
             return Selection(tuple(range(k)), "every unit is removed")

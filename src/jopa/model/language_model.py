@@ -9,7 +9,7 @@ import inspect
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,10 @@ from jopa.model.packing import PackedWeights
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from jopa.prompt.building import Prompt
+    from jopa.prompt.output import Output
+    from jopa.scoring.protocols import Capability, PromptScorer
 
 
 @dataclass(frozen=True)
@@ -33,14 +37,20 @@ class LanguageModel:
         tokenizer: its tokenizer, a fast one.
         id: the name under which results are recorded.
         revision: the hub commit, or the checksum of the GGUF file, if known.
+        batch_size: masks that its scorers score in one forward; by default as many as pay. Halved when memory runs out.
+        runner: runs the forwards of its scorers (`scoring.batch_input.Runner`); by default each by itself, at once.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     id: str = "unnamed"
     revision: str | None = None
+    batch_size: int | None = None
+    runner: Any = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if self.batch_size is not None and self.batch_size < 1:
+            raise SettingError(f"batch_size must be at least 1, got {self.batch_size}")
         _require_causal(self.model, self.id)
 
     @property
@@ -62,6 +72,11 @@ class LanguageModel:
     def context_length(self) -> int | None:
         """The most tokens the model was made for, or None where its configuration does not say."""
         return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What its scorers can be asked: everything."""
+        return frozenset({"scores", "gradient", "attention", "model"})
 
     @cached_property
     def takes_positions(self) -> bool:
@@ -118,6 +133,38 @@ class LanguageModel:
 
         (ids,) = self._continue(inputs, max_new_tokens, temperature, seed, tell if on_token or on_ids else None)
         return ids
+
+    def generate_ids(
+        self,
+        ids: Sequence[int],
+        *,
+        max_new_tokens: int = 100,
+        temperature: float = 0.0,
+        seed: int = 0,
+        on_token: Callable[[int], None] | None = None,
+        on_ids: Callable[[tuple[int, ...]], None] | None = None,
+    ) -> tuple[int, ...]:
+        """Continue token ids; see `generate`."""
+        import torch
+
+        return self.generate(
+            {"input_ids": torch.tensor([list(ids)], device=self.device)},
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            on_token=on_token,
+            on_ids=on_ids,
+        )
+
+    def scorer(self, prompt: Prompt, output: Output, removal: str) -> PromptScorer:
+        """A scorer of keep masks of one prompt and output under one removal.
+
+        Raises:
+            SettingError: the removal is unknown, or the model cannot do it.
+        """
+        from jopa.scoring.model_scorer import ModelScorer  # upwards: a model makes its own scorers
+
+        return ModelScorer(self, prompt, output, removal, runner=self.runner)
 
     def generate_batch(
         self, inputs: Sequence[dict[str, torch.Tensor]], *, max_new_tokens: int = 100

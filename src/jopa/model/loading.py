@@ -42,6 +42,7 @@ def load(
     dtype: str | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    batch_size: int | None = None,
 ) -> LanguageModel:
     """Load a causal language model.
 
@@ -52,6 +53,7 @@ def load(
         dtype: "float32", "bfloat16" or "float16"; by default bfloat16 on CUDA and float32 elsewhere.
         revision: a hub branch, tag or commit.
         trust_remote_code: run Python code that comes with the model.
+        batch_size: masks scored in one forward; by default as many as pay.
 
     Raises:
         ModelError: there is no such model, it cannot be read, or it is not a causal language model.
@@ -59,6 +61,8 @@ def load(
     """
     if dtype is not None and dtype not in DTYPES:
         raise SettingError(f"unknown dtype '{dtype}': choose one of {', '.join(DTYPES)}")
+    if batch_size is not None and batch_size < 1:
+        raise SettingError(f"batch_size must be at least 1, got {batch_size}")
     import torch
 
     placement = _placement(device)
@@ -72,6 +76,7 @@ def load(
         device_map=placement,
         dtype=precision,
         trust_remote_code=trust_remote_code,
+        batch_size=batch_size,
     )
 
 
@@ -119,7 +124,9 @@ def _locate(source: str | Path | None) -> tuple[str, str, str | None]:
     return str(source), str(path) if path.is_dir() else str(source), None
 
 
-def _from_pretrained(name: str, folder: str, checksum: str | None, **options: Any) -> LanguageModel:
+def _from_pretrained(
+    name: str, folder: str, checksum: str | None, batch_size: int | None, **options: Any
+) -> LanguageModel:
     """Load what is on this machine already; ask the hub only for what is not."""
     local = Path(folder).is_dir()
     try:
@@ -135,7 +142,7 @@ def _from_pretrained(name: str, folder: str, checksum: str | None, **options: An
         place = "" if local else "it is no folder or .gguf file here, and as a hub id it gave: "
         raise ModelError(f"cannot load the model '{name}': {place}{reason:.300}") from error
     revision = checksum or getattr(model.config, "_commit_hash", None) or options["revision"]
-    return LanguageModel(model.eval(), tokenizer, name, revision)
+    return LanguageModel(model.eval(), tokenizer, name, revision, batch_size)
 
 
 def _read_model(

@@ -10,9 +10,9 @@ Knows ids and positions, nothing of units and masks.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from jopa.errors import ScoringError
@@ -29,6 +29,7 @@ from jopa.scoring.batch_input import (
 )
 from jopa.scoring.batch_planning import BatchLimits
 from jopa.scoring.prefix_cache import PrefixCache, can_crop_cache, extract_prefix_caches, new_cache
+from jopa.scoring.protocols import Work
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -42,33 +43,6 @@ _BATCH_LOGIT_BYTES = {"cpu": 2**28, "cuda": 2**31}
 LAUNCH_TOKENS = {"cpu": 32, "cuda": 256}
 # Rows whose caches are kept hold at most this many tokens together.
 _KEPT_TOKENS = {"cpu": 8192, "cuda": 16384}
-
-
-@dataclass(frozen=True)
-class Work:
-    """What has been done so far. Rows that shared a forward with others' count as if they had been alone in it.
-
-    Attributes:
-        evaluations: masks scored.
-        forwards: forwards of the model, of however many rows; those that a backward follows included.
-        backwards: backwards.
-        tokens: tokens that entered the model, padding included; a backward counts as two more forwards.
-        padding: those of them (in forwards) that only filled up shorter rows.
-        reused: tokens that rows did not carry, because the cache of an earlier forward stood for them.
-        in_model: wall-clock seconds inside the model's own forwards and backwards; on a GPU, which goes on by itself,
-            the seconds that starting them took.
-        seconds: wall-clock time by phase: "prefix", "planning", "scores", "gradients", "attention"; waiting for
-            other searches included.
-    """
-
-    evaluations: int = 0
-    forwards: int = 0
-    backwards: int = 0
-    tokens: int = 0
-    padding: int = 0
-    reused: int = 0
-    in_model: float = 0.0
-    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 class TargetForward:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from jopa.choices import checked_removal
 from jopa.errors import PromptError, SettingError
 from jopa.model.language_model import LanguageModel
 from jopa.prompt.building import Prompt
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Bool, Float
     from torch import Tensor
-
-REMOVALS = ("delete", "zero", "hide")
 
 # Rows whose caches are remembered from one call to the next, and rows of one call that may all be remembered.
 _MAX_KEPT_CACHES = 24
@@ -87,8 +86,7 @@ class MaskedForward:
     ) -> None:
         import torch
 
-        if removal not in REMOVALS:
-            raise SettingError(f"unknown removal '{removal}': choose one of {', '.join(REMOVALS)}")
+        checked_removal(removal)
         if batch_size is not None and batch_size < 1:
             raise SettingError(f"batch_size must be at least 1, got {batch_size}")
         start, end = target

@@ -16,8 +16,8 @@ from jopa.model.language_model import LanguageModel
 from jopa.prompt.output import Output
 from jopa.prompt.repeated_tokens import RepeatedToken, find_repeated_tokens
 from jopa.scoring.batch_input import Runner, without_gradients
-from jopa.scoring.forward import Work
 from jopa.scoring.masking import MaskedForward
+from jopa.scoring.protocols import Work
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -39,7 +39,7 @@ class ModelScorer:
         prompt: its units are what masks speak of.
         output: its target tokens are what is scored.
         removal: "delete", "zero" or "hide".
-        batch_size: masks in one forward; by default as many as pay. Halved when memory runs out.
+        batch_size: masks in one forward; by default the model's own setting. Halved when memory runs out.
         reuse_prefix: keep key-value caches: of everything before the first removable position, and of rows that others
             begin like.
         runner: runs the forwards under masks; by default each by itself, at once.
@@ -65,7 +65,7 @@ class ModelScorer:
         self.removal = removal
         self.n_units = len(prompt.units)
         self._masked = MaskedForward(
-            model, prompt, output.ids, output.target, removal, batch_size, reuse_prefix, runner
+            model, prompt, output.ids, output.target, removal, batch_size or model.batch_size, reuse_prefix, runner
         )
         self._forward = self._masked.forward
 
@@ -315,6 +315,26 @@ class ModelScorer:
         """The words that units and target share; no model work."""
         start, end = self.output.target
         return find_repeated_tokens(self.prompt, self.output.ids[start:end], self.model.decode)
+
+    def generate(
+        self,
+        keep: Bool[Tensor, "units"],
+        *,
+        max_new_tokens: int = 100,
+        temperature: float = 0.0,
+        seed: int = 0,
+        on_token: Callable[[int], None] | None = None,
+        on_ids: Callable[[tuple[int, ...]], None] | None = None,
+    ) -> tuple[int, ...]:
+        """The ids that the model answers to the prompt under one mask; see `LanguageModel.generate`."""
+        return self.model.generate(
+            self.removed_inputs(keep),
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            on_token=on_token,
+            on_ids=on_ids,
+        )
 
     def removed_inputs(self, keep: Bool[Tensor, "units"]) -> dict[str, Tensor]:
         """The prompt under one mask as keyword arguments of `LanguageModel.generate`."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jopa.scoring.forward import Work
+    from jopa.scoring.protocols import Work
 
 # The engine's own phases under the names that people read; what is missing here is shown under its own name.
 _PHASES = {"prefix": "scoring", "scores": "scoring"}

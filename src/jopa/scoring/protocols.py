@@ -1,20 +1,56 @@
-"""The seam between methods and models: what is explained, and what a scorer can be asked.
+"""The seam between methods and models: what a model offers, and what its scorers can be asked.
 
-A `Scorer` gives log-probabilities of the target under keep masks, a few lines fake it in tests; others also look inside
-the model, or know words. `model_scorer` has the one that asks a language model.
+A `Scorer` gives log-probabilities of the target under keep masks; a few lines fake it in tests. Further protocols add
+gradients, attention, words, and the local model itself. A `Model` is what an explanation needs of a model, wherever it
+runs: it makes scorers, and it generates. `LanguageModel` is the local one.
 
 Sees units and masks; knows no model, and nothing of searching for a good mask.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from jopa.prompt.repeated_tokens import RepeatedToken
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
+    from jaxtyping import Bool, Float, Int
     from torch import Tensor
+
+    from jopa.prompt.building import Prompt
+    from jopa.prompt.output import Output
+
+Capability = Literal["scores", "gradient", "attention", "model"]
+"""What a method can need of a scorer: scores alone (a black box), gradients, attention weights, or the local model."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What has been done so far. Rows that shared a forward with others' count as if they had been alone in it.
+
+    Attributes:
+        evaluations: masks scored.
+        forwards: forwards of the model, of however many rows; those that a backward follows included.
+        backwards: backwards.
+        tokens: tokens that entered the model, padding included; a backward counts as two more forwards.
+        padding: those of them (in forwards) that only filled up shorter rows.
+        reused: tokens that rows did not carry, because the cache of an earlier forward stood for them.
+        in_model: wall-clock seconds inside the model's own forwards and backwards; on a GPU, which goes on by itself,
+            the seconds that starting them took.
+        seconds: wall-clock time by phase: "prefix", "planning", "scores", "gradients", "attention"; waiting for
+            other searches included.
+    """
+
+    evaluations: int = 0
+    forwards: int = 0
+    backwards: int = 0
+    tokens: int = 0
+    padding: int = 0
+    reused: int = 0
+    in_model: float = 0.0
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -37,8 +73,8 @@ class Scorer(Protocol):
 
 
 @runtime_checkable
-class WhiteBoxScorer(Scorer, Protocol):
-    """A scorer that also looks inside: gradients of the relaxed mask, and attention."""
+class GradientScorer(Scorer, Protocol):
+    """A scorer that differentiates: by the relaxed mask, and by the attention paid to units."""
 
     def mask_gradient(self, keep: Bool[Tensor, "units"]) -> Float[Tensor, "units"]:
         """Derivative of Σ log p(y) by each unit's factor m at `keep`, in nats."""
@@ -62,9 +98,19 @@ class WhiteBoxScorer(Scorer, Protocol):
         """The same, and its derivative by m."""
         ...
 
+
+@runtime_checkable
+class AttentionScorer(Scorer, Protocol):
+    """A scorer that knows attention weights."""
+
     def attention(self) -> Float[Tensor, "layers units"]:
         """Mean attention that the tokens which predict the target pay to each unit, layer by layer."""
         ...
+
+
+@runtime_checkable
+class WhiteBoxScorer(GradientScorer, AttentionScorer, Protocol):
+    """A scorer that gives gradients and attention weights."""
 
 
 @runtime_checkable
@@ -74,3 +120,142 @@ class TextScorer(Scorer, Protocol):
     def repeated_tokens(self) -> list[RepeatedToken]:
         """The words that units and target share."""
         ...
+
+
+@runtime_checkable
+class LocalModelScorer(Scorer, Protocol):
+    """A scorer over a model in this process, for methods that look past the scores at ids and the model itself."""
+
+    @property
+    def model(self) -> Any:
+        """The `LanguageModel`."""
+        ...
+
+    @property
+    def prompt(self) -> Prompt:
+        """What the masks speak of."""
+        ...
+
+    @property
+    def output(self) -> Output:
+        """What is scored."""
+        ...
+
+    @property
+    def removal(self) -> str:
+        """How units are removed."""
+        ...
+
+    def count(self, tokens: int) -> None:
+        """Add model work that a method did past the scorer, in tokens processed (a backward counts 2)."""
+        ...
+
+    def removed_inputs(self, keep: Bool[Tensor, "units"]) -> dict[str, Tensor]:
+        """The prompt under one mask as keyword arguments of the model's forward."""
+        ...
+
+    def replaced_log_probs(self, ids: Int[Tensor, "rows prompt_tokens"]) -> Float[Tensor, "rows out"]:
+        """Log-probability of each target token after other prompts of the same number of tokens, in nats."""
+        ...
+
+
+@runtime_checkable
+class PromptScorer(Scorer, Protocol):
+    """A scorer of one prompt and output that also answers the prompt without some units; what a `Model` makes."""
+
+    @property
+    def work(self) -> Work:
+        """What has been done so far."""
+        ...
+
+    def generate(
+        self,
+        keep: Bool[Tensor, "units"],
+        *,
+        max_new_tokens: int = 100,
+        temperature: float = 0.0,
+        seed: int = 0,
+        on_token: Callable[[int], None] | None = None,
+        on_ids: Callable[[tuple[int, ...]], None] | None = None,
+    ) -> tuple[int, ...]:
+        """The ids that the model answers to the prompt under one mask; see `Model.generate_ids`."""
+        ...
+
+
+@runtime_checkable
+class Model(Protocol):
+    """What an explanation needs of a model, in this process or behind a server.
+
+    `jopa.preparation.prepare` is the only place that puts prompt, output and scorer together; it asks for no more.
+    """
+
+    @property
+    def tokenizer(self) -> Any:
+        """What `build_prompt` takes: a fast tokenizer of transformers."""
+        ...
+
+    @property
+    def identity(self) -> dict[str, str | None]:
+        """Its id, revision, dtype and device, as results record them."""
+        ...
+
+    @property
+    def context_length(self) -> int | None:
+        """The most tokens of prompt and output together, or None where that is not known."""
+        ...
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What its scorers can be asked; known before there is one, so that a method can be refused early."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens shown."""
+        ...
+
+    def encode_continuation(self, text: str) -> tuple[int, ...]:
+        """Token ids of a text that follows other text."""
+        ...
+
+    def generate_ids(
+        self,
+        ids: Sequence[int],
+        *,
+        max_new_tokens: int = 100,
+        temperature: float = 0.0,
+        seed: int = 0,
+        on_token: Callable[[int], None] | None = None,
+        on_ids: Callable[[tuple[int, ...]], None] | None = None,
+    ) -> tuple[int, ...]:
+        """Continue token ids; greedy unless a temperature is given.
+
+        Args:
+            ids: the prompt's, template included.
+            max_new_tokens: the most tokens to generate.
+            temperature: 0 for greedy; otherwise the softmax temperature to sample with.
+            seed: of the sampling.
+            on_token: called with the number of tokens so far.
+            on_ids: called with the new token ids so far, without the stop token.
+
+        Returns:
+            The new token ids, without the stop token.
+        """
+        ...
+
+    def scorer(self, prompt: Prompt, output: Output, removal: str) -> PromptScorer:
+        """A scorer of keep masks of one prompt and output under one removal.
+
+        Raises:
+            SettingError: the model cannot do this removal.
+        """
+        ...
+
+
+def capabilities(scorer: Scorer) -> frozenset[Capability]:
+    """What a scorer can be asked."""
+    kinds: dict[Capability, type] = {
+        "gradient": GradientScorer,
+        "attention": AttentionScorer,
+        "model": LocalModelScorer,
+    }
+    return frozenset(["scores", *(name for name, kind in kinds.items() if isinstance(scorer, kind))])

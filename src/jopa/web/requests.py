@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from jopa.choices import REMOVALS
 from jopa.errors import PromptError, SettingError
+from jopa.method import Method, Selection
 from jopa.methods import DEFAULT_METHOD, make_method
-from jopa.problem import Method, Problem, Selection
+from jopa.problem import Problem
 from jopa.prompt.building import UNIT_KINDS
 from jopa.prompt.segmentation import Span
-from jopa.scoring.masking import REMOVALS
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class ByHand(Method):
         """
         if not set(self.units) <= set(range(problem.n_units)):
             raise SettingError(f"the prompt has the units 0 to {problem.n_units - 1}, got {list(self.units)}")
-        problem.require(k, self)
+        self.validate(problem.shape, k)
         return Selection(self.units, "units chosen by hand")
 
 

@@ -16,13 +16,13 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from jopa.choices import REMOVALS
 from jopa.errors import SettingError
+from jopa.method import Method
 from jopa.methods import DEFAULT_METHOD, METHODS
-from jopa.problem import Method
 from jopa.prompt.building import UNIT_KINDS
 from jopa.reports.attribution_html import page_html
 from jopa.reports.wording import REMOVAL_WORDS
-from jopa.scoring.masking import REMOVALS
 from jopa.web.access import AccessMiddleware
 from jopa.web.requests import RequestLimits, takes_budget
 from jopa.web.service import ExplanationService

@@ -33,10 +33,13 @@ from typing import Any
 from jopa.attribution import Attribution, comparison_json
 from jopa.errors import JopaError, StoppedError
 from jopa.explanation import attribute, run_each
-from jopa.model.generation import Generation, answer, require_room
+from jopa.method import Method
+from jopa.model.generation import Generation
 from jopa.model.language_model import LanguageModel
-from jopa.problem import Best, Method
-from jopa.prompt.building import Prompt, build_prompt
+from jopa.preparation import Callbacks, prepare, require_room
+from jopa.problem import Best
+from jopa.prompt.building import Prompt
+from jopa.prompt.options import PromptOptions
 from jopa.prompt.output import Output
 from jopa.reports.attribution_html import comparison_html, comparison_table_html, parts_html, to_html
 from jopa.reports.wording import unit_name, visible
@@ -120,11 +123,12 @@ def run_request(model: LanguageModel, asked: ExplainRequest, emit: Emit) -> None
     Raises:
         JopaError: it cannot be explained as asked.
     """
-    prompt = build_prompt(model.tokenizer, asked.prompt, unit=asked.unit)
     generation = Generation(asked.max_new_tokens)
-    require_room(model, len(prompt.ids), max(asked.max_new_tokens, len(asked.output_ids or ())))
-    emit({"kind": "prompt", "pieces": unit_pieces(prompt)})
     at_work = 0
+
+    def check(prompt: Prompt) -> None:
+        require_room(model, len(prompt.ids), max(asked.max_new_tokens, len(asked.output_ids or ())))
+        emit({"kind": "prompt", "pieces": unit_pieces(prompt)})
 
     def on_text(stage: str, text: str) -> None:
         emit({"kind": "text", "stage": stage, "text": visible(text)})
@@ -135,11 +139,19 @@ def run_request(model: LanguageModel, asked: ExplainRequest, emit: Emit) -> None
     def on_best(best: Best) -> None:
         emit({"kind": "best", **asdict(best), "method": at_work})
 
-    if asked.output_ids is None:
-        output = answer(model, prompt, generation, target=asked.target, progress=on_progress, on_text=on_text)
-    else:
-        ids = asked.output_ids
-        output = Output(ids, model.decode(ids), asked.target or (0, len(ids)))
+    callbacks = Callbacks(on_progress, on_best, on_text)
+    ids = asked.output_ids
+    preparation = prepare(
+        model,
+        asked.prompt,
+        PromptOptions(unit=asked.unit),
+        output=None if ids is None else Output(ids, model.decode(ids), asked.target or (0, len(ids))),
+        target=asked.target,
+        generation=generation,
+        callbacks=callbacks,
+        check=check,
+    )
+    output = preparation.output
     tokens = [visible(text) for text in token_texts(model, output)]
     emit({"kind": "answer", "ids": output.ids, "tokens": tokens, "target": output.target})
     refused: list[str] = []
@@ -148,16 +160,12 @@ def run_request(model: LanguageModel, asked: ExplainRequest, emit: Emit) -> None
         nonlocal at_work
         at_work = asked.methods.index(method)
         return attribute(
-            model,
-            prompt,
-            output,
+            preparation,
             k=asked.k,
             method=method,
             removal=asked.removal or (method.preset_removal if len(asked.methods) == 1 else "delete"),
             generation=generation,
-            progress=on_progress,
-            on_best=on_best,
-            on_text=on_text,
+            callbacks=callbacks,
         )
 
     found = run_each(asked.methods, explain_one, lambda method, error: refused.append(f"{method.name}: {error}"))

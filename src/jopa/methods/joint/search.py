@@ -25,12 +25,13 @@ from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 from jopa.errors import ScoringError, SettingError
+from jopa.method import NestedMethod, Selection, TraceStep
 from jopa.methods.joint.budget import Budget
 from jopa.methods.joint.gaussian_process import Foretold, SetProcess, fit
 from jopa.methods.joint.neighbours import distinct, replacements, set_rows, sets_of, shifts, swapped
 from jopa.methods.joint.priors import repeated_words, stretch_strengths, unit_weights
 from jopa.ordering import NAT, LowestSet, falls, ranked, tolerance
-from jopa.problem import NestedMethod, Problem, Selection, TraceStep
+from jopa.problem import Problem
 from jopa.scoring.protocols import WhiteBoxScorer
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class JointSearch(NestedMethod):
     def run_nested(self, problem: Problem, ks: Sequence[int], *, seed: int = 0) -> list[Selection]:
         """The best set of each size in `ks` from one budget: what is scored for one size teaches all."""
         for k in ks:
-            problem.require(k, self)
+            self.validate(problem.shape, k)
         search = _Search(self, problem, dict.fromkeys(ks))
         search.solve_small()
         search.guide()

@@ -1,0 +1,31 @@
+"""The fixed choices that callers make by name, as types and as lists, and the check of a name.
+
+Knows names alone.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from jopa.errors import SettingError
+
+Removal = Literal["delete", "zero", "hide"]
+"""How units are removed: tokens cut out, embeddings multiplied by 0, or no token attends to them."""
+UnitKind = Literal["token", "word", "sentence", "line"]
+"""What a unit is, if it is not given as character spans."""
+Certificate = Literal["none", "one-swap-optimal", "optimal"]
+"""What the evaluations prove about a set; see `Problem.certificate`."""
+
+REMOVALS: tuple[Removal, ...] = get_args(Removal)
+
+
+def checked_removal(name: str) -> Removal:
+    """The removal of this name.
+
+    Raises:
+        SettingError: there is none.
+    """
+    for removal in REMOVALS:
+        if name == removal:
+            return removal
+    raise SettingError(f"unknown removal '{name}': choose one of {', '.join(REMOVALS)}")

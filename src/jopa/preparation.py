@@ -1,0 +1,239 @@
+"""The one way from a request to a Problem.
+
+    prompt, options → ids and units → output (generated or given) → scorer → Problem
+
+`explain`, `compare`, `diagnose`, `detect`, the benchmark and the page all go this way. Whoever has a reason to refuse a
+prompt, a method above all, does so before an answer is generated (`check`).
+
+Knows what a model promises (`jopa.scoring.protocols.Model`), not which one it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jopa.choices import checked_removal
+from jopa.errors import PromptError, SettingError
+from jopa.model.generation import Generation, OnProgress, OnText
+from jopa.problem import OnBest, OnStep, Problem, ProblemShape
+from jopa.prompt.building import Message, Prompt, build_prompt
+from jopa.prompt.options import PromptOptions
+from jopa.prompt.output import Output
+from jopa.prompt.segmentation import Span
+from jopa.scoring.profile import Profile
+from jopa.scoring.protocols import Model, PromptScorer
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool
+    from torch import Tensor
+
+OnProfile = Callable[[Profile], None]
+"""Called once, at the end, with what it cost."""
+
+Check = Callable[[Prompt], None]
+"""Called with the prompt before anything is generated or scored; what it raises ends the work."""
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """Who is told what while the work goes on.
+
+    Whatever a callback raises (`StoppedError`, to end the work) ends it there and reaches the caller; the model is left
+    as it came.
+
+    Attributes:
+        progress: called as the work goes on.
+        on_best: called with the score of the whole prompt, then with every set of the asked size that is the best so
+            far.
+        on_text: called as the model writes, both its answer and its answer without the chosen units.
+        on_profile: called at the end with what it cost; loading is not in it, and is 0 there.
+    """
+
+    progress: OnProgress | None = None
+    on_best: OnBest | None = None
+    on_text: OnText | None = None
+    on_profile: OnProfile | None = None
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """A prompt and an output of a model: all that a Problem needs but the removal.
+
+    Attributes:
+        model: the model.
+        prompt: its units are what masks speak of.
+        output: its target tokens are what is scored.
+    """
+
+    model: Model
+    prompt: Prompt
+    output: Output
+
+    def scorer(self, removal: str) -> PromptScorer:
+        """A new scorer, whose work counts from 0.
+
+        Raises:
+            SettingError: the removal is unknown, or the model cannot do it.
+        """
+        return self.model.scorer(self.prompt, self.output, checked_removal(removal))
+
+    def problem(self, removal: str, on_step: OnStep | None = None) -> Problem:
+        """A new problem, with a memo and counters of its own.
+
+        Raises:
+            SettingError: as `scorer`.
+        """
+        return Problem(self.scorer(removal), on_step)
+
+
+def shape_of(model: Model, prompt: Prompt, removal: str) -> ProblemShape:
+    """What a method can be asked about before there is an output.
+
+    Raises:
+        SettingError: the removal is unknown.
+    """
+    return ProblemShape(len(prompt.units), model.capabilities, checked_removal(removal))
+
+
+def loaded(model: Model | str | Path | None) -> Model:
+    """A model as it is, or what `jopa.load` loads."""
+    if model is None or isinstance(model, str | Path):
+        from jopa.model.loading import load
+
+        return load(model)
+    return model
+
+
+def prepare(
+    model: Model,
+    prompt: str | Sequence[Message],
+    options: PromptOptions | None = None,
+    *,
+    output: str | Output | None = None,
+    target: Span | str | None = None,
+    generation: Generation | None = None,
+    callbacks: Callbacks | None = None,
+    check: Check | None = None,
+) -> Preparation:
+    """Build a prompt, and generate or take the output to explain.
+
+    Args:
+        model: the model.
+        prompt: a text, or chat messages whose last user message is explained.
+        options: units, and what stands around the prompt.
+        output: the text to explain, or an output with its token ids; by default what the model generates.
+        target: the part of the output to explain: `(start, end)` in output tokens, or a text that occurs in it once.
+        generation: how to generate.
+        callbacks: `progress` and `on_text` are told of the generation.
+        check: called with the prompt before anything is generated.
+
+    Raises:
+        PromptError: the prompt is empty or does not fit the model, or the output is empty.
+        SettingError: a setting is out of range, or the target does not lie in the output.
+    """
+    built = build_prompt(model.tokenizer, prompt, options)
+    if check:
+        check(built)
+    if not isinstance(output, Output):
+        output = answer(model, built, generation, output=output, target=target, callbacks=callbacks)
+    return Preparation(model, built, output)
+
+
+def answer(
+    model: Model,
+    prompt: Prompt,
+    generation: Generation | None = None,
+    *,
+    output: str | None = None,
+    target: Span | str | None = None,
+    callbacks: Callbacks | None = None,
+) -> Output:
+    """The output to explain: what the model generates for the prompt, or the caller's own text.
+
+    Raises:
+        PromptError: the prompt does not fit the model, or the output is empty.
+        SettingError: the target does not lie in the output.
+    """
+    generation, callbacks = generation or Generation(), callbacks or Callbacks()
+    ids = () if output is None else model.encode_continuation(output)
+    require_room(model, len(prompt.ids), len(ids) if output is not None else generation.max_new_tokens)
+    if output is None:
+        on_token, on_ids = _listeners(model, generation, "answering", callbacks)
+        ids = model.generate_ids(
+            prompt.ids,
+            max_new_tokens=generation.max_new_tokens,
+            temperature=generation.temperature,
+            seed=generation.seed,
+            on_token=on_token,
+            on_ids=on_ids,
+        )
+        if not ids:
+            raise PromptError(
+                "the model's output is empty: it stopped at once; give the text to explain (output) or the beginning "
+                "of an answer (prefill)"
+            )
+    text = model.decode(ids) if output is None else output
+    return Output(ids, text, _target(model, ids, text, target))
+
+
+def answer_without(
+    model: Model, scorer: PromptScorer, keep: Bool[Tensor, "units"], generation: Generation, callbacks: Callbacks
+) -> tuple[int, ...]:
+    """The ids that the model answers to the prompt under one mask."""
+    on_token, on_ids = _listeners(model, generation, "answering without them", callbacks)
+    return scorer.generate(
+        keep,
+        max_new_tokens=generation.max_new_tokens,
+        temperature=generation.temperature,
+        seed=generation.seed,
+        on_token=on_token,
+        on_ids=on_ids,
+    )
+
+
+def require_room(model: Model, n_prompt: int, n_output: int) -> None:
+    """Refuse a prompt that, with its output, is longer than the model's context."""
+    context = model.context_length
+    if context is not None and n_prompt + n_output > context:
+        raise PromptError(
+            f"the prompt has {n_prompt} tokens and the output up to {n_output}, together more than the model's context "
+            f"of {context} tokens; shorten the prompt or lower max_new_tokens"
+        )
+
+
+def _listeners(
+    model: Model, generation: Generation, stage: str, callbacks: Callbacks
+) -> tuple[Callable[[int], None] | None, Callable[[tuple[int, ...]], None] | None]:
+    """What is called with the number of tokens and with the ids while `stage` goes on."""
+    progress, on_text = callbacks.progress, callbacks.on_text
+
+    def count(done: int) -> None:
+        assert progress is not None
+        progress(stage, done, generation.max_new_tokens)
+
+    def read(ids: tuple[int, ...]) -> None:
+        assert on_text is not None
+        on_text(stage, model.decode(ids))
+
+    return count if progress else None, read if on_text else None
+
+
+def _target(model: Model, ids: Sequence[int], text: str, target: Span | str | None) -> Span:
+    """The token span of the output whose probability counts."""
+    if target is None:
+        return 0, len(ids)
+    if not isinstance(target, str):
+        return target
+    if text.count(target) != 1 or not target:
+        raise SettingError(
+            f"the target {target!r} occurs {text.count(target)} times in the output; give a text that occurs once, "
+            "or a range of output tokens such as 0:10"
+        )
+    first = text.index(target)
+    last = first + len(target)
+    ends = [len(model.decode(ids[: i + 1])) for i in range(len(ids))]
+    inside = [i for i, end in enumerate(ends) if end > first and (ends[i - 1] if i else 0) < last]
+    return inside[0], inside[-1] + 1
