@@ -237,7 +237,7 @@ def test_a_fault_of_ours_is_one_line_for_the_visitor(llama, monkeypatch, capsys)
     def broken(*_, **__):
         raise ZeroDivisionError("secret details")
 
-    monkeypatch.setattr("jopa.web.service.build_prompt", broken)
+    monkeypatch.setattr("jopa.web.service.prepare", broken)
     last = events(ExplanationService(llama, LIMITS))[-1]
     assert last == {"kind": "error", "message": "unexpected ZeroDivisionError; the server's log says more"}
     assert "secret details" in capsys.readouterr().err
