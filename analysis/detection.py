@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 
-from jopa.benchmark.records import Journal, Record, locked, read_lines, write_whole
 from jopa.detection.answer_kinds import KINDS
 from jopa.detection.hostility import (
     BIAS,
@@ -40,6 +39,7 @@ from jopa.detection.hostility import (
     numbers,
     read_prompt,
 )
+from jopa.storage import Journal, Record, locked, read_lines, write_text
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 FAMILIES = {
@@ -129,7 +129,7 @@ def measure(folder: Path, limit: int) -> None:
             "versions": versions(),
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         }
-        write_whole(folder / "about.json", json.dumps(about, indent=1))
+        write_text(folder / "about.json", json.dumps(about, indent=1))
         for number, case in enumerate(cases, start=1):
             if case.id in done:
                 continue

@@ -15,11 +15,12 @@ import pytest
 import tiny_bench
 from jopa.benchmark.cells import Task, cells_of
 from jopa.benchmark.ray_map import RayMap, _Pool
-from jopa.benchmark.records import read_lines, read_run
+from jopa.benchmark.records import FailedCell, read_run
 from jopa.benchmark.run import run_bench
 from jopa.datasets.examples import Example
 from jopa.errors import JopaError, ModelError, SettingError
 from jopa.methods import make_method
+from jopa.storage import read_lines
 from ray_faults import Deadly, Slow
 from tiny_bench import cells, keys, timeless
 
@@ -167,7 +168,7 @@ def test_a_task_whose_workers_die_is_given_to_others_and_then_given_up(cluster, 
     assert len(list((tmp_path / "marks").iterdir())) == 2
     failed = read_run(tmp_path / "run").failed
     # Cells come after all searches, so the example's other cell goes with it.
-    assert {cell["key"]["example"] for cell in failed} == {"p0"}
+    assert {cell.key.example for cell in failed} == {"p0"}
     assert all("2 workers died over this example" in cell["error"] for cell in failed)
     assert (outcome.done, outcome.failed) == (4, 2)
     assert len(cells(tmp_path / "run")) == 6
@@ -229,7 +230,7 @@ def test_workers_that_only_die_end_the_run_instead_of_every_example(home):
         for line in _Pool(dying, RayMap(), tiny_bench.experiment(home), tasks(home, 100)).lines():
             lines.append(line)
     assert dying.hired == 2 + 23
-    assert {line.record["key"]["example"] for line in lines} == {f"p{i}" for i in range(7)}
+    assert {line.record.key.example for line in lines} == {f"p{i}" for i in range(7)}
     assert "\n" not in str(caught.value)
 
 
@@ -247,7 +248,7 @@ def test_a_few_examples_that_always_kill_are_failed_one_by_one(home):
     assert dying.hired == 3 * 3  # three for each
     assert all("3 workers died over this example" in line.record["error"] for line in lines)
     assert len(lines) == 3 * 8
-    assert all(line.record["status"] == "failed" for line in lines)
+    assert all(isinstance(line.record, FailedCell) for line in lines)
 
 
 def test_a_worker_larger_than_this_machine_is_refused_at_once(cluster, home, tmp_path):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
+import msgspec
 import pytest
 import torch
 
@@ -22,12 +23,17 @@ import tiny_models
 from jopa import cli
 from jopa.benchmark.cells import ModelCache
 from jopa.benchmark.experiment import MethodSpec
-from jopa.benchmark.records import Record, locked, read_lines, read_run
+from jopa.benchmark.records import FinishedCell, read_run
 from jopa.benchmark.run import RunProgress, run_bench, serially
 from jopa.errors import InputFileError, ModelError, SettingError
 from jopa.evaluation.regeneration import Evaluator
 from jopa.method import Method, Ranking, RankingMethod, Selection
 from jopa.methods import make_method
+<<<<<<< HEAD
+=======
+from jopa.problem import Method, Ranking, RankingMethod, Selection
+from jopa.storage import locked, read_lines
+>>>>>>> 0969c26 (Records are typed and checked as they are read; files and journals are written in one place)
 from tiny_bench import cells, keys, timeless
 
 JOURNALS = ("examples", "selections", "cells")
@@ -81,7 +87,7 @@ def test_one_record_a_cell(reference, home):
     assert keys(cells(reference)) == expected
     assert run.failed == ()
     assert [key[2] for key in run.examples] == ["p0", "p1", "p2", "p3"]
-    assert run.experiment == tiny_bench.experiment(home).to_dict()
+    assert run.plan == tiny_bench.experiment(home).to_dict()
     files = {"experiment.json", "lock", "sessions.jsonl", *(f"{name}.jsonl" for name in JOURNALS)}
     assert {path.name for path in reference.iterdir()} <= files
 
@@ -91,9 +97,9 @@ def test_a_record_says_what_was_done(reference):
     example = read_run(reference).examples["tiny", "mine", "p0"]
     assert cell["method"] == make_method("jopa", steps=6).settings
     assert (cell["search_removal"], cell["removal"]) == ("zero", "delete")
-    assert cell["removed_texts"] == [example["prompt"]["units"][unit]["text"] for unit in cell["removed"]]
-    assert (cell["units"], cell["output_tokens"]) == (11, len(example["output"]["ids"]))
-    assert cell["output"] == example["output"]["text"]
+    assert cell["removed_texts"] == [example.prompt.units[unit].text for unit in cell["removed"]]
+    assert (cell["units"], cell["output_tokens"]) == (11, len(example.output.ids))
+    assert cell["output"] == example.output.text
     assert cell["metrics"]["log_likelihood"] == cell["log_prob_removed"]
     assert cell["metrics"]["sentence_bert"] is None
     assert cell["ks"] == [2]
@@ -103,10 +109,10 @@ def test_a_record_says_what_was_done(reference):
     assert cell["evaluations"] > 2
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", cell["date"])
     assert cell["worker"].endswith(f":{os.getpid()}")
-    assert example["language_model"]["dtype"] == "float32"
+    assert example.language_model["dtype"] == "float32"
     (session,) = read_run(reference).sessions
-    assert session["data"][0]["kept"] == session["data"][0]["read"] == 4
-    assert session["machine"]["cores"] >= 1
+    assert session.data[0].kept == session.data[0].read == 4
+    assert session.machine["cores"] >= 1
 
 
 def test_the_search_is_graded_under_the_removal_it_used(reference, llama):
@@ -114,8 +120,8 @@ def test_the_search_is_graded_under_the_removal_it_used(reference, llama):
 
     example = read_run(reference).examples["tiny", "mine", "p0"]
     prompt = jopa.build_prompt(llama.tokenizer, tiny_bench.PROMPTS[0])
-    said = example["output"]
-    output = jopa.Output(tuple(said["ids"]), said["text"], tuple(said["target"]))
+    said = example.output
+    output = jopa.Output(said.ids, said.text, said.target)
     for cell in cells(reference)[:8]:
         for removal, value in (
             (cell["search_removal"], cell["search_log_prob_removed"]),
@@ -237,9 +243,9 @@ def test_failures_are_recorded_and_the_run_goes_on(home, tmp_path):
     wanted = replace(wanted, methods=(too_large, nan, fault, *wanted.methods))
     outcome = run_bench(wanted, tmp_path)
     assert (outcome.done, outcome.failed) == (4, 16)
-    done = {(cell["key"]["method"], cell["key"]["k"]) for cell in read_run(tmp_path).done}
+    done = {(cell.key.method, cell.key.k) for cell in read_run(tmp_path).done}
     assert done == {("ablation", 1), ("random", 1)}  # a k that fits does not suffer from one that does not
-    reasons = {(cell["key"]["method"], cell["key"]["k"]): cell["error"] for cell in read_run(tmp_path).failed}
+    reasons = {(cell.key.method, cell.key.k): cell.error for cell in read_run(tmp_path).failed}
     assert re.match(r"SettingError: k must be between 1 and the prompt's \d+ units, got 99", reasons["ablation", 99])
     assert reasons["fault", 1] == "ZeroDivisionError: a fault of two lines"
     assert reasons["nan", 1].startswith("ValueError: ")
@@ -281,7 +287,7 @@ def test_a_set_that_cannot_be_evaluated_fails_alone(home, tmp_path, monkeypatch)
     wanted = tiny_bench.experiment(home, [make_method("ablation")], limit=2)
     outcome = run_bench(wanted, tmp_path)
     assert (outcome.done, outcome.failed) == (2, 2)
-    assert all(cell["error"] == "OutOfMemoryError: no memory left" for cell in read_run(tmp_path).failed)
+    assert all(cell.error == "OutOfMemoryError: no memory left" for cell in read_run(tmp_path).failed)
     monkeypatch.undo()
     monkeypatch.setattr("jopa.benchmark.cells.load", lambda source, **_: _model(str(source)))
     monkeypatch.setattr(type(wanted.methods[0].method), "rank", no_work)  # the search itself is on record
@@ -298,7 +304,7 @@ def test_a_prompt_that_does_not_fit_fails_alone(home, tmp_path):
     wanted = replace(wanted, data=(replace(wanted.data[0], path=str(tmp_path / "p.jsonl")),))
     outcome = run_bench(wanted, tmp_path / "run")
     assert (outcome.done, outcome.failed) == (2, 2)
-    assert all("context of 128 tokens" in cell["error"] for cell in read_run(tmp_path / "run").failed)
+    assert all("context of 128 tokens" in cell.error for cell in read_run(tmp_path / "run").failed)
     assert list(read_run(tmp_path / "run").examples) == [("tiny", "mine", "short")]
 
 
@@ -512,8 +518,9 @@ def test_half_a_surrogate_pair_in_an_answer_is_recorded(home, tmp_path):
 
     def strange(experiment, tasks):
         for journal, record in serially(experiment, tasks):
-            more: Record = {"counterfactual_output": "half \ud83d of it"} if journal == "cells" else {}
-            yield journal, record | more
+            if isinstance(record, FinishedCell):
+                record = msgspec.structs.replace(record, counterfactual_output="half \ud83d of it")
+            yield journal, record
 
     run_bench(tiny_bench.experiment(home, [make_method("random")], limit=1), tmp_path, mapper=strange)
     assert {cell["counterfactual_output"] for cell in cells(tmp_path)} == {"half \ud83d of it"}
@@ -617,17 +624,17 @@ SLOWLY = """
 import signal
 import time
 from jopa import cli
-from jopa.benchmark import records
+from jopa import storage
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored
 
-append = records.Journal.append
+append = storage.Journal.append
 
 def wait_and_append(*arguments):
     time.sleep(0.05)
     append(*arguments)
 
-records.Journal.append = wait_and_append
+storage.Journal.append = wait_and_append
 cli.main()
 """
 """`jopa`, so slow that a busy machine sees it at work."""

@@ -8,7 +8,6 @@ import torch
 import jopa
 import tiny_bench
 import tiny_models
-from jopa.benchmark.records import read_lines
 from jopa.benchmark.run import run_bench, serially, together
 from jopa.choices import REMOVALS
 from jopa.errors import ScoringError, SettingError
@@ -16,6 +15,7 @@ from jopa.methods import make_method
 from jopa.scoring import batched_runner as company_module
 from jopa.scoring.batched_runner import BatchedRunner
 from jopa.scoring.prefix_cache import can_crop_cache
+from jopa.storage import read_lines
 from slow_reference import keep_masks, reference
 
 CASES = (  # of different lengths, before, in and behind the prompt

@@ -1,6 +1,6 @@
 """The cells of one example: search, answer again, compare, and hand out each finished record at once.
 
-A `Task` is one example for one model with everything still to be done about it. `run_task` yields lines for the
+A `Task` is one example for one model with everything still to be done about it. `run_task` yields entries for the
 journals of `jopa.benchmark.records` in the order in which they become true: the example with the model's own output,
 each search as it ends, then the cells. The same function runs in this process and in a worker of a cluster.
 
@@ -13,13 +13,26 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import NamedTuple
 
 from jopa.benchmark.experiment import Experiment, MethodSpec, ModelSpec
-from jopa.benchmark.records import SCHEMA, CellKey, Record, encoded
+from jopa.benchmark.records import (
+    SCHEMA,
+    AnswerRecord,
+    CellKey,
+    CellRecord,
+    ExampleRecord,
+    FailedCell,
+    FinishedCell,
+    KeyRecord,
+    OutputRecord,
+    PromptRecord,
+    SearchRecord,
+    UnitRecord,
+)
 from jopa.datasets.examples import Example
 from jopa.errors import SettingError
 from jopa.evaluation.regeneration import Evaluation, Evaluator
@@ -32,6 +45,7 @@ from jopa.preparation import Preparation, answer
 from jopa.prompt.building import Prompt, build_prompt
 from jopa.prompt.output import Output
 from jopa.scoring.batch_input import Runner
+from jopa.storage import encoded
 
 
 class Names(NamedTuple):
@@ -46,13 +60,13 @@ class JournalEntry(NamedTuple):
     """A record for one of the journals: "examples", "selections" or "cells"."""
 
     journal: str
-    record: Record
+    record: ExampleRecord | SearchRecord | CellRecord
 
     @property
     def names(self) -> Names:
         """The example that it is about."""
-        key = self.record["key"] if self.journal == "cells" else self.record
-        return Names(key["model"], key["data"], key["example"])
+        key = self.record.key if isinstance(self.record, CellRecord) else self.record
+        return Names(key.model, key.data, key.example)
 
 
 @dataclass(frozen=True)
@@ -72,8 +86,8 @@ class Task:
     data: str
     example: Example
     pending: tuple[CellKey, ...]
-    recorded: Record | None = None
-    selections: tuple[Record, ...] = ()
+    recorded: ExampleRecord | None = None
+    selections: tuple[SearchRecord, ...] = ()
 
     @property
     def names(self) -> Names:
@@ -165,21 +179,21 @@ def run_task(experiment: Experiment, task: Task, models: ModelCache) -> Iterator
         )
 
     everything = [found[key[3:]] for key in cells_of(experiment, *task.names) if key[3:] in found]
-    evaluate = _together(evaluator, [chosen["removed"] for chosen in everything])
+    evaluate = _together(evaluator, [answered.removed for _, answered in everything])
     for key in task.pending:
         chosen = found.get(key[3:])
         if chosen is None:
             continue  # its failure is on record
         try:
-            evaluation = evaluate(chosen["removed"])
+            evaluation = evaluate(chosen[1].removed)
         except Exception as error:  # of one set's evaluation: it goes on record
             yield failed_cell(key, error)
         else:
-            yield JournalEntry("cells", _cell_record(experiment, key, prompt, output, chosen, evaluation))
+            yield JournalEntry("cells", _cell_record(experiment, key, prompt, output, *chosen, evaluation))
 
 
 def run_tasks(experiment: Experiment, tasks: Sequence[Task], models: ModelCache) -> Iterator[JournalEntry]:
-    """Perform tasks, as many at a time as the shelf's runner has members.
+    """Perform tasks, as many at a time as the runner has workers.
 
     Raises:
         JopaError: as `run_task`.
@@ -193,7 +207,7 @@ def _require_same_model(task: Task, model: LanguageModel) -> None:
     if task.recorded is None:
         return
     for what in ("id", "revision", "dtype"):
-        before, now = task.recorded["language_model"][what], model.identity[what]
+        before, now = task.recorded.language_model.get(what), model.identity[what]
         if before != now:
             raise SettingError(
                 f"the cells on record for model '{task.model.name}' come from another model ({what} {before}, now "
@@ -203,7 +217,7 @@ def _require_same_model(task: Task, model: LanguageModel) -> None:
 
 def _require_same_prompt(task: Task, prompt: Prompt) -> None:
     """Refuse to mix results of two prompts, or of one within two templates, under one name."""
-    if task.recorded is not None and list(prompt.ids) != task.recorded["prompt"]["ids"]:
+    if task.recorded is not None and prompt.ids != task.recorded.prompt.ids:
         raise SettingError(
             f"example '{task.example.id}' of data set '{task.data}' is not the one on record: what stands around its "
             "prompt, or the model's tokenizer, changed; give another folder (--out), or the data set another name"
@@ -226,8 +240,8 @@ def _output(experiment: Experiment, task: Task, model: LanguageModel, prompt: Pr
     """What the model said: from the record, or generated now."""
     if task.recorded is None:
         return answer(model, prompt, Generation(experiment.max_new_tokens))
-    said = task.recorded["output"]
-    return Output(tuple(said["ids"]), said["text"], tuple(said["target"]))
+    said = task.recorded.output
+    return Output(said.ids, said.text, said.target)
 
 
 def _runs(method: Method, ks: Sequence[int], n_units: int) -> list[list[int]]:
@@ -248,7 +262,7 @@ def _search(
     ks: Sequence[int],
     preparation: Preparation,
     runner: Runner,
-) -> Record:
+) -> SearchRecord:
     """Run one method for some k; its cost is that of answering all of them."""
     problem, method = preparation.problem(spec.removal), spec.method
     for k in ks:
@@ -258,36 +272,36 @@ def _search(
     selections = list(method.select(problem, ks, seed=seed))
     seconds = runner.seconds() - started
     evaluations, ffe = problem.evaluations, problem.ffe
-    return {
+    return SearchRecord(
         **task.names._asdict(),
-        "method": spec.label,
-        "seed": seed,
-        "settings": method.settings,
-        "search_removal": spec.removal,
-        "ks": list(ks),
-        "evaluations": evaluations,
-        "ffe": ffe,
-        "seconds": seconds,
-        "answers": [
-            {
-                "k": k,
-                "removed": list(selection.removed),
-                "search_log_prob_removed": problem.log_prob(selection.removed),
-                "stop": selection.stop,
-                "certificate": problem.certificate(selection.removed),
-                "trace": [[step.step, step.log_prob, step.evaluations, step.ffe] for step in selection.trace],
-                "scores": None if selection.scores is None else list(selection.scores),
-                "details": selection.details or None,
-            }
+        method=spec.label,
+        seed=seed,
+        settings=method.settings,
+        search_removal=spec.removal,
+        ks=tuple(ks),
+        evaluations=evaluations,
+        ffe=ffe,
+        seconds=seconds,
+        answers=tuple(
+            AnswerRecord(
+                k=k,
+                removed=tuple(selection.removed),
+                search_log_prob_removed=problem.log_prob(selection.removed),
+                stop=selection.stop,
+                certificate=problem.certificate(selection.removed),
+                trace=tuple((step.step, step.log_prob, step.evaluations, step.ffe) for step in selection.trace),
+                scores=None if selection.scores is None else tuple(selection.scores),
+                details=selection.details or None,
+            )
             for k, selection in zip(ks, selections, strict=True)
-        ],
-    }
+        ),
+    )
 
 
-def _answers(record: Record) -> Iterator[tuple[tuple[str, int, int], Record]]:
-    """What a search found, by (method, k, seed), the end of a cell's key; the search's own cost beside it."""
-    for answered in record["answers"]:
-        yield (record["method"], answered["k"], record["seed"]), {**record, **answered}
+def _answers(search: SearchRecord) -> Iterator[tuple[tuple[str, int, int], tuple[SearchRecord, AnswerRecord]]]:
+    """What a search found, by (method, k, seed), the end of a cell's key; beside it the search, which has the cost."""
+    for answered in search.answers:
+        yield (search.method, answered.k, search.seed), (search, answered)
 
 
 def _together(
@@ -301,54 +315,64 @@ def _together(
     return lambda units: done[frozenset(units)]
 
 
-def _example_record(task: Task, model: LanguageModel, prompt: Prompt, output: Output) -> Record:
-    return {
+def _example_record(task: Task, model: LanguageModel, prompt: Prompt, output: Output) -> ExampleRecord:
+    units = tuple(UnitRecord(unit.text, unit.start, unit.end, unit.positions) for unit in prompt.units)
+    return ExampleRecord(
         **task.names._asdict(),
-        "prompt": {"text": prompt.text, "ids": list(prompt.ids), "units": [asdict(unit) for unit in prompt.units]},
-        "output": {"text": output.text, "ids": list(output.ids), "target": list(output.target)},
-        "language_model": model.identity,
-        "versions": versions(),
-        "status": "done",
-    }
+        prompt=PromptRecord(prompt.text, prompt.ids, units),
+        output=OutputRecord(output.text, output.ids, output.target),
+        language_model=model.identity,
+        versions=versions(),
+    )
 
 
 def _cell_record(
-    experiment: Experiment, key: CellKey, prompt: Prompt, output: Output, chosen: Record, evaluation: Evaluation
-) -> Record:
-    return {
-        "schema": SCHEMA,
-        "key": key._asdict(),
-        "status": "done",
-        "method": chosen["settings"],
-        "search_removal": chosen["search_removal"],
-        "removal": experiment.removal,
-        "removed": list(evaluation.removed),
-        "removed_texts": [prompt.units[unit].text for unit in evaluation.removed],
-        "units": len(prompt.units),
-        "output_tokens": len(output.ids),
-        "output": output.text,
-        "counterfactual_output": evaluation.counterfactual_output,
-        "log_prob": evaluation.log_prob,
-        "log_prob_removed": evaluation.log_prob_removed,
-        "individual": list(evaluation.individual),
-        "synergy": evaluation.synergy,
-        "search_log_prob_removed": chosen["search_log_prob_removed"],
-        "metrics": evaluation.metrics,
-        **{name: chosen[name] for name in ("evaluations", "ffe", "seconds", "ks", "stop", "certificate")},
-        **{name: chosen[name] for name in ("trace", "scores", "details")},
+    experiment: Experiment,
+    key: CellKey,
+    prompt: Prompt,
+    output: Output,
+    search: SearchRecord,
+    answered: AnswerRecord,
+    evaluation: Evaluation,
+) -> FinishedCell:
+    return FinishedCell(
+        schema=SCHEMA,
+        key_record=KeyRecord(*key),
+        method=search.settings,
+        search_removal=search.search_removal,
+        removal=experiment.removal,
+        removed=evaluation.removed,
+        removed_texts=tuple(prompt.units[unit].text for unit in evaluation.removed),
+        units=len(prompt.units),
+        output_tokens=len(output.ids),
+        output=output.text,
+        counterfactual_output=evaluation.counterfactual_output,
+        log_prob=evaluation.log_prob,
+        log_prob_removed=evaluation.log_prob_removed,
+        individual=evaluation.individual,
+        synergy=evaluation.synergy,
+        search_log_prob_removed=answered.search_log_prob_removed,
+        metrics=evaluation.metrics,
+        evaluations=search.evaluations,
+        ffe=search.ffe,
+        seconds=search.seconds,
+        ks=search.ks,
+        stop=answered.stop,
+        certificate=answered.certificate,
+        trace=answered.trace,
+        scores=answered.scores,
+        details=answered.details,
         **_stamp(),
-    }
+    )
 
 
 def failed_cell(key: CellKey, error: Exception) -> JournalEntry:
     """The record of a cell that ended in an error."""
     reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    return JournalEntry(
-        "cells", {"schema": SCHEMA, "key": key._asdict(), "status": "failed", "error": reason, **_stamp()}
-    )
+    return JournalEntry("cells", FailedCell(schema=SCHEMA, key_record=KeyRecord(*key), error=reason, **_stamp()))
 
 
-def _stamp() -> Record:
+def _stamp() -> dict[str, str]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "worker": f"{platform.node()}:{os.getpid()}",

@@ -32,12 +32,13 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from jopa.benchmark.records import SCHEMA, Record
+from jopa.benchmark.records import SCHEMA
 from jopa.choices import REMOVALS
 from jopa.errors import InputFileError, SettingError
 from jopa.method import Method
 from jopa.methods import make_method
 from jopa.prompt.building import UNIT_KINDS
+from jopa.storage import Record
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any
 
 from jopa.benchmark.cells import JournalEntry, ModelCache, Names, Task, failed_cell, run_tasks
 from jopa.benchmark.experiment import Experiment
-from jopa.benchmark.records import cell_key
+from jopa.benchmark.records import ExampleRecord, SearchRecord
 from jopa.errors import JopaError, SettingError
 from jopa.scoring.batched_runner import BatchedRunner
 
@@ -189,12 +189,13 @@ def _bundles(tasks: Sequence[Task], size: int) -> Iterator[tuple[Task, ...]]:
 
 def _without_finished(task: Task, line: JournalEntry) -> Task:
     """A task after one of its lines is on record."""
-    journal, record = line
-    if journal == "examples":
+    record = line.record
+    if isinstance(record, ExampleRecord):
         return replace(task, recorded=record)
-    if journal == "selections":
+    if isinstance(record, SearchRecord):
         return replace(task, selections=(*task.selections, record))
-    return replace(task, pending=tuple(key for key in task.pending if key != cell_key(record)))
+    key_done = record.key
+    return replace(task, pending=tuple(key for key in task.pending if key != key_done))
 
 
 def _original_error(error: Any) -> Exception:

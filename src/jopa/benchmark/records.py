@@ -1,4 +1,4 @@
-"""What a benchmark run leaves in its folder, and how it survives being killed.
+"""What a benchmark run leaves in its folder, as typed records: written and read here and nowhere else.
 
     experiment.json    the experiment, normalised
     sessions.jsonl     one line a start of the command: when, where, with which versions, on which data
@@ -6,28 +6,36 @@
     selections.jsonl   one line a finished search, so that none is repeated
     cells.jsonl        one line a cell: the result
 
-A line is written whole, flushed and synced before the work goes on, so a record's existence means done. A process
-killed while writing leaves at most a torn last line: readers ignore it and the next run cuts it off. Where a key occurs
-twice (a failed cell redone), the last line counts.
+A line is on the disk before the work goes on (`jopa.storage.Journal`), so a record's existence means done. Where a key
+occurs twice (a failed cell redone), the last line counts. Whatever is read is checked: types, ranges, schema, and
+whether indices name something. Fields that are not known are left out of what is read.
 
 Knows files, nothing of models and methods.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+
+from msgspec import Meta, Struct, field
 
 from jopa.errors import InputFileError
+from jopa.storage import Record, converted, numbered_lines, read_json, require_schema
 
 SCHEMA = 1
 
-Record = dict[str, Any]
+Count = Annotated[int, Meta(ge=0)]
+Positive = Annotated[int, Meta(ge=1)]
+Cost = Annotated[float, Meta(ge=0)]
+LogProb = Annotated[float, Meta(le=1.0)]
+"""In nats; rounding may bring the log-probability of an output that is certain just above zero."""
+Name = Annotated[str, Meta(min_length=1)]
+TraceRow = tuple[Count, float, Count, Cost]
+"""Step, log p of the set held then in nats, evaluations and FFE so far."""
+S = TypeVar("S", bound=Struct)
 
 
 class CellKey(NamedTuple):
@@ -41,6 +49,247 @@ class CellKey(NamedTuple):
     seed: int
 
 
+class KeyRecord(Struct, frozen=True):
+    """A cell's key as JSON has it."""
+
+    model: str
+    data: str
+    example: str
+    method: str
+    k: Positive
+    seed: int
+
+
+class UnitRecord(Struct, frozen=True):
+    """A unit of a prompt: its text, its characters, and the positions of its tokens."""
+
+    text: str
+    start: Count
+    end: Count
+    positions: tuple[Count, ...]
+
+
+class PromptRecord(Struct, frozen=True):
+    """A prompt as its model reads it."""
+
+    text: str
+    ids: tuple[Count, ...]
+    units: tuple[UnitRecord, ...]
+
+    def __post_init__(self) -> None:
+        for i, unit in enumerate(self.units):
+            if not unit.start <= unit.end <= len(self.text):
+                raise ValueError(f"unit {i} lies outside the prompt's {len(self.text)} characters")
+            if not all(position < len(self.ids) for position in unit.positions):
+                raise ValueError(f"unit {i} lies outside the prompt's {len(self.ids)} tokens")
+
+
+class OutputRecord(Struct, frozen=True):
+    """An output: its text, ids, and `[start, end)` of the ids whose probability counts."""
+
+    text: str
+    ids: tuple[Count, ...]
+    target: tuple[Count, Positive]
+
+    def __post_init__(self) -> None:
+        if not self.target[0] < self.target[1] <= len(self.ids):
+            raise ValueError(f"the target {list(self.target)} lies outside the output's {len(self.ids)} tokens")
+
+
+class ExampleRecord(Struct, frozen=True, kw_only=True):
+    """An example for a model, with the model's own output."""
+
+    model: str
+    data: str
+    example: str
+    prompt: PromptRecord
+    output: OutputRecord
+    language_model: dict[str, str | None]
+    versions: dict[str, str]
+    status: Literal["done"] = "done"
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """Model, data set and example."""
+        return self.model, self.data, self.example
+
+
+class AnswerRecord(Struct, frozen=True, kw_only=True):
+    """What a search found for one k."""
+
+    k: Positive
+    removed: tuple[Count, ...]
+    search_log_prob_removed: LogProb
+    stop: str
+    certificate: Literal["none", "one-swap-optimal", "optimal"]
+    trace: tuple[TraceRow, ...]
+    scores: tuple[float, ...] | None = None
+    details: dict[str, Any] | None = None
+
+
+class SearchRecord(Struct, frozen=True, kw_only=True):
+    """A finished search; its cost is that of all its answers together."""
+
+    model: str
+    data: str
+    example: str
+    method: str
+    seed: int
+    settings: dict[str, Any]
+    search_removal: str
+    ks: tuple[Positive, ...]
+    evaluations: Count
+    ffe: Cost
+    seconds: Cost
+    answers: tuple[AnswerRecord, ...]
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """Model, data set and example."""
+        return self.model, self.data, self.example
+
+
+class FinishedCell(Struct, frozen=True, kw_only=True, tag_field="status", tag="done"):
+    """A cell that has a result. Log-probabilities and effects are in nats; costs are those of the search."""
+
+    schema: int
+    key_record: KeyRecord = field(name="key")
+    method: dict[str, Any]
+    search_removal: str
+    removal: str
+    removed: tuple[Count, ...]
+    removed_texts: tuple[str, ...]
+    units: Positive
+    output_tokens: Positive
+    output: str
+    counterfactual_output: str
+    log_prob: LogProb
+    log_prob_removed: LogProb
+    individual: tuple[float, ...]
+    synergy: float
+    search_log_prob_removed: LogProb
+    metrics: dict[str, float | None]
+    evaluations: Count
+    ffe: Cost
+    seconds: Cost
+    ks: tuple[Positive, ...]
+    stop: str
+    certificate: Literal["none", "one-swap-optimal", "optimal"]
+    trace: tuple[TraceRow, ...]
+    scores: tuple[float, ...] | None = None
+    details: dict[str, Any] | None = None
+    date: str
+    worker: str
+
+    def __post_init__(self) -> None:
+        if len(set(self.removed)) < len(self.removed) or any(i >= self.units for i in self.removed):
+            raise ValueError(f"'removed' must be different units below {self.units}, got {list(self.removed)}")
+        if len(self.removed) != self.key_record.k:
+            raise ValueError(f"'removed' must name k = {self.key_record.k} units, got {list(self.removed)}")
+        if len(self.individual) != len(self.removed):
+            raise ValueError(f"'individual' must have {len(self.removed)} numbers, got {len(self.individual)}")
+
+    @property
+    def key(self) -> CellKey:
+        """What names the cell."""
+        return _key(self.key_record)
+
+    @property
+    def joint(self) -> float:
+        """L(S) of the chosen units together, in nats."""
+        return self.log_prob - self.log_prob_removed
+
+
+class FailedCell(Struct, frozen=True, kw_only=True, tag_field="status", tag="failed"):
+    """A cell that ended in an error."""
+
+    schema: int
+    key_record: KeyRecord = field(name="key")
+    error: str
+    date: str
+    worker: str
+
+    @property
+    def key(self) -> CellKey:
+        """What names the cell."""
+        return _key(self.key_record)
+
+
+CellRecord = FinishedCell | FailedCell
+
+
+class ModelEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A model of an experiment; "retired" where the experiment no longer names it."""
+
+    name: Name
+    id: str | None = None
+    retired: bool = False
+
+    @property
+    def label(self) -> str:
+        """As tables call it."""
+        return self.name
+
+
+class DataEntry(Struct, frozen=True, kw_only=True):
+    """A data set of an experiment."""
+
+    name: Name
+    path: str | None = None
+    retired: bool = False
+
+    @property
+    def label(self) -> str:
+        """As tables call it."""
+        return self.name
+
+
+class MethodEntry(Struct, frozen=True, kw_only=True):
+    """A method of an experiment."""
+
+    label: Name
+    name: Name
+    removal: str
+    settings: dict[str, Any]
+    retired: bool = False
+
+
+class ExperimentRecord(Struct, frozen=True, kw_only=True):
+    """An experiment as its folder has it: what reports need of it."""
+
+    schema: int
+    title: str
+    models: Annotated[tuple[ModelEntry, ...], Meta(min_length=1)]
+    data: Annotated[tuple[DataEntry, ...], Meta(min_length=1)]
+    methods: Annotated[tuple[MethodEntry, ...], Meta(min_length=1)]
+    ks: Annotated[tuple[Positive, ...], Meta(min_length=1)]
+    seeds: Annotated[tuple[int, ...], Meta(min_length=1)]
+    unit: str
+    removal: str
+    baseline: str | None = None
+    generation: dict[str, Any] = field(default_factory=dict)
+
+
+class SessionData(Struct, frozen=True, kw_only=True):
+    """A data set as a start of the command read it."""
+
+    name: str
+    source: str
+    read: Count = 0
+    kept: Count
+    left_out: dict[str, Count]
+
+
+class SessionRecord(Struct, frozen=True, kw_only=True):
+    """A start of the command."""
+
+    date: str
+    command: str
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    data: tuple[SessionData, ...]
+
+
 @dataclass(frozen=True)
 class Run:
     """A benchmark run as its folder tells it.
@@ -50,165 +299,93 @@ class Run:
         sessions: one a start of the command, in order.
         examples: by (model, data set, example).
         cells: one a cell, done or failed, in the order in which they were first written.
+        plan: the experiment as JSON has it, with all of its fields.
     """
 
-    experiment: Record
-    sessions: tuple[Record, ...]
-    examples: dict[tuple[str, str, str], Record]
-    cells: tuple[Record, ...]
+    experiment: ExperimentRecord
+    sessions: tuple[SessionRecord, ...]
+    examples: dict[tuple[str, str, str], ExampleRecord]
+    cells: tuple[CellRecord, ...]
+    plan: Record
 
     @property
-    def done(self) -> tuple[Record, ...]:
+    def done(self) -> tuple[FinishedCell, ...]:
         """The cells that have a result."""
-        return tuple(cell for cell in self.cells if cell["status"] == "done")
+        return tuple(cell for cell in self.cells if isinstance(cell, FinishedCell))
 
     @property
-    def failed(self) -> tuple[Record, ...]:
+    def failed(self) -> tuple[FailedCell, ...]:
         """The cells that ended in an error."""
-        return tuple(cell for cell in self.cells if cell["status"] == "failed")
+        return tuple(cell for cell in self.cells if isinstance(cell, FailedCell))
 
 
 def read_run(folder: Path) -> Run:
     """Read a run's folder; safe while the run goes on.
 
     Raises:
-        InputFileError: there is no run, or a line other than the last is damaged.
+        InputFileError: there is no run, or a line other than a torn last one is damaged or of another form.
     """
     path = folder / "experiment.json"
-    try:
-        experiment = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
+    if not path.is_file():
         raise InputFileError(
-            f"'{folder}' holds no benchmark run: cannot read '{path.name}' ({error.strerror}); "
+            f"'{folder}' holds no benchmark run: cannot read '{path.name}' (there is no such file); "
             "make one with 'jopa bench EXPERIMENT.toml --out DIR'"
-        ) from error
-    except ValueError as error:
-        raise InputFileError(f"'{path}' is no JSON: {error}") from error
-    if not isinstance(experiment, dict):
-        raise InputFileError(f"'{path}' is no experiment: it holds no JSON object")
-    sessions, examples, cells = (read_lines(folder / f"{name}.jsonl") for name in ("sessions", "examples", "cells"))
-    try:
-        return Run(
-            experiment,
-            tuple(sessions),
-            {(line["model"], line["data"], line["example"]): line for line in examples},
-            tuple({cell_key(line): line for line in cells}.values()),
         )
-    except (KeyError, TypeError) as error:
-        raise InputFileError(f"'{folder}' holds a record of another form than jopa's: {error}") from error
+    plan = read_json(path)
+    if not isinstance(plan, dict):
+        raise InputFileError(f"'{path}' is no experiment: it holds no JSON object")
+    experiment = experiment_record(plan, f"'{path}'")
+    examples = {example.names: example for _, example in _typed_lines(folder / "examples.jsonl", ExampleRecord)}
+    cells: dict[CellKey, CellRecord] = {}
+    path = folder / "cells.jsonl"
+    for line in numbered_lines(path):
+        what = f"'{path}', line {line.number}"
+        require_schema(line.record, SCHEMA, what)
+        cell: CellRecord = converted(line.record, CellRecord, what)
+        if isinstance(cell, FinishedCell) and (example := examples.get(cell.key[:3])):
+            _require_same_units(cell, example, what)
+        cells[cell.key] = cell
+    sessions = tuple(session for _, session in _typed_lines(folder / "sessions.jsonl", SessionRecord))
+    return Run(experiment, sessions, examples, tuple(cells.values()), plan)
 
 
-def cell_key(cell: Record) -> CellKey:
+def experiment_record(plan: Record, what: str = "the experiment") -> ExperimentRecord:
+    """The checked form of an experiment as JSON has it.
+
+    Raises:
+        InputFileError: something is missing, of the wrong type, or of another schema.
+    """
+    require_schema(plan, SCHEMA, what)
+    return converted(plan, ExperimentRecord, what)
+
+
+def read_searches(folder: Path) -> list[SearchRecord]:
+    """The finished searches of a run.
+
+    Raises:
+        InputFileError: a line other than a torn last one is damaged or of another form.
+    """
+    return [search for _, search in _typed_lines(folder / "selections.jsonl", SearchRecord)]
+
+
+def cell_key(cell: CellRecord) -> CellKey:
     """The key of a cell's record."""
-    return CellKey(**cell["key"])
+    return cell.key
 
 
-def read_lines(path: Path) -> list[Record]:
-    """The records of a JSONL file, a torn last line left out; none if there is no file.
-
-    Raises:
-        InputFileError: a line other than the last is no JSON object.
-    """
-    records, _ = _scan(path)
-    return records
+def _key(record: KeyRecord) -> CellKey:
+    return CellKey(record.model, record.data, record.example, record.method, record.k, record.seed)
 
 
-class Journal:
-    """A JSONL file that only grows, one synced line at a time. Use as a context."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: IO[bytes] | None = None
-
-    def __enter__(self) -> Journal:
-        _, sound = _scan(self._path)
-        self._file = self._path.open("ab")
-        self._file.truncate(sound)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self._file is not None
-        self._file.close()
-
-    def append(self, record: Record) -> None:
-        """Write one line and wait until it is on the disk."""
-        assert self._file is not None
-        self._file.write(encoded(record) + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+def _typed_lines(path: Path, kind: type[S]) -> Iterator[tuple[int, S]]:
+    for line in numbered_lines(path):
+        yield line.number, converted(line.record, kind, f"'{path}', line {line.number}")
 
 
-def encoded(record: Record) -> bytes:
-    """A record as one line of JSON, without the line's end; half a surrogate pair is escaped.
-
-    Raises:
-        ValueError: it holds NaN or infinity, which JSON has not.
-        TypeError: it holds a value of another kind than JSON's.
-    """
-    line = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return line.encode("utf-8", "backslashreplace")
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a run's folder alone; the operating system lets go of it when the process ends, however it ends.
-
-    Raises:
-        InputFileError: another process holds it, or nothing can be written there.
-    """
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(folder / "lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise InputFileError(
-            f"another run is at work in '{folder}'; wait for it, or give another folder (--out)"
-        ) from error
-    except (OSError, NotImplementedError) as error:
-        raise InputFileError(f"cannot lock the folder '{folder}': {error}; give another one (--out)") from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replace a file in one step: whole or not at all."""
-    partial = partial_of(path)
-    with partial.open("wb") as file:
-        file.write(text.encode("utf-8", "backslashreplace"))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
-def partial_of(path: Path) -> Path:
-    """Where `write_whole` writes before it renames; a process killed in between leaves it behind."""
-    return path.with_name(f".{path.name}.partial")
-
-
-def _scan(path: Path) -> tuple[list[Record], int]:
-    """A JSONL file's records and the number of bytes before a torn last line."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return [], 0
-    except OSError as error:
-        raise InputFileError(f"cannot read '{path}': {error.strerror}") from error
-    records: list[Record] = []
-    sound = 0
-    lines = data.split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        end = sound + len(line) + 1
-        try:
-            record = json.loads(line)
-            if not isinstance(record, dict) or end > len(data):
-                raise ValueError("no complete JSON object")
-        except ValueError as error:
-            if end >= len(data):
-                break  # the last line, or what is behind its end: torn, or nothing at all
-            raise InputFileError(f"'{path}' is damaged: line {number} cannot be read ({error})") from error
-        records.append(record)
-        sound = end
-    return records, sound
+def _require_same_units(cell: FinishedCell, example: ExampleRecord, what: str) -> None:
+    """Refuse a cell whose units are not those of its example."""
+    n_units = len(example.prompt.units)
+    if any(i >= n_units for i in cell.removed):
+        raise InputFileError(f"{what}: 'removed' names units that its prompt of {n_units} units has not")
+    if cell.scores is not None and len(cell.scores) != n_units:
+        raise InputFileError(f"{what}: 'scores' must have {n_units} numbers, got {len(cell.scores)}")

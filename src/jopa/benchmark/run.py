@@ -2,7 +2,7 @@
 
 The map is an argument: `serially` does the work in this process, `jopa.benchmark.ray_map` hands it to the workers of
 a cluster.
-Records are written here alone, one synced line at a time; see `jopa.benchmark.records` for what survives a kill.
+Records are written here alone, one synced line at a time; see `jopa.storage` for what survives a kill.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ from jopa.benchmark.cells import JournalEntry, ModelCache, Task, cells_of, run_t
 from jopa.benchmark.experiment import Experiment, merged
 from jopa.benchmark.records import (
     CellKey,
-    Journal,
-    Record,
+    CellRecord,
+    FinishedCell,
     Run,
-    cell_key,
-    locked,
-    partial_of,
-    read_lines,
+    SearchRecord,
+    SessionData,
+    SessionRecord,
+    experiment_record,
     read_run,
-    write_whole,
+    read_searches,
 )
 from jopa.datasets.examples import Dataset, load_dataset
 from jopa.errors import InputFileError, SettingError
 from jopa.model.language_model import versions
 from jopa.scoring.batched_runner import BatchedRunner
+from jopa.storage import Journal, Record, is_partial, locked, write_text
 
 Mapper = Callable[[Experiment, Sequence[Task]], Iterator[JournalEntry]]
-"""Performs tasks and hands out their lines as they become true."""
+"""Performs tasks and yields their journal entries as they become true."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,8 @@ def run_bench(
         raise InputFileError(f"cannot make the folder '{folder}': {error.strerror}") from error
     with locked(folder), ExitStack() as stack:
         on_record, adopted = _adopted(experiment, folder, sets)
-        open_cells = {key for key in map(cell_key, on_record.failed) if retry_failed}
-        closed = {cell_key(cell) for cell in on_record.cells} - open_cells
+        open_cells = {cell.key for cell in on_record.failed if retry_failed}
+        closed = {cell.key for cell in on_record.cells} - open_cells
         wanted = {
             key
             for model in experiment.models
@@ -141,27 +142,26 @@ def run_bench(
             for key in cells_of(experiment, model.name, dataset.name, example.id)
             if not methods or key.method in methods
         }
-        searched = read_lines(folder / "selections.jsonl")
+        searched = read_searches(folder)
         tasks = list(_tasks(experiment, datasets, on_record, searched, wanted - closed))
-        write_whole(folder / "experiment.json", _json(adopted))  # not before everything that may be refused
+        write_text(folder / "experiment.json", _json(adopted))  # not before everything that may be refused
         journals = {
             name: stack.enter_context(Journal(folder / f"{name}.jsonl"))
             for name in ("sessions", "examples", "selections", "cells")
         }
         journals["sessions"].append(_session(datasets))
         pending = {key for task in tasks for key in task.pending}
-        failed_before = {cell_key(cell) for cell in on_record.failed} & wanted
+        failed_before = {cell.key for cell in on_record.failed} & wanted
         done = failed = 0
         total = len(pending)
         on_progress(RunProgress(done, failed, total))
         for journal, record in mapper(experiment, tasks) if tasks else ():
-            if journal == "cells":
-                key = cell_key(record)
-                if key not in pending:
+            if isinstance(record, CellRecord):
+                if record.key not in pending:
                     continue  # a worker that was given up after it had answered
-                pending.remove(key)
-                done += record["status"] == "done"
-                failed += record["status"] == "failed"
+                pending.remove(record.key)
+                done += isinstance(record, FinishedCell)
+                failed += not isinstance(record, FinishedCell)
             journals[journal].append(record)
             on_progress(RunProgress(done, failed, total))
     assert not pending, f"{len(pending)} cells were handed out and never came back"
@@ -180,17 +180,17 @@ def _adopted(experiment: Experiment, folder: Path, sets: Sequence[str]) -> tuple
     new = experiment.to_dict()
     if path.exists():
         run = read_run(folder)
-        return run, merged(run.experiment, new, sets)
-    if {entry.name for entry in folder.iterdir()} - {"lock", partial_of(path).name}:
+        return run, merged(run.plan, new, sets)
+    if any(entry.name != "lock" and not is_partial(entry) for entry in folder.iterdir()):
         raise InputFileError(f"'{folder}' is no benchmark run and not empty; give a new or an empty folder (--out)")
-    return Run(new, (), {}, ()), new
+    return Run(experiment_record(new), (), {}, (), new), new
 
 
 def _tasks(
     experiment: Experiment,
     datasets: Sequence[Dataset],
     on_record: Run,
-    selections: Iterable[Record],
+    searches: Iterable[SearchRecord],
     pending: set[CellKey],
 ) -> Iterator[Task]:
     """One task an example that has something to do, model by model.
@@ -198,15 +198,15 @@ def _tasks(
     Raises:
         SettingError: an example on record has another prompt than the data set's now.
     """
-    searched: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
-    for record in selections:
-        searched[record["model"], record["data"], record["example"]].append(record)
+    searched: dict[tuple[str, str, str], list[SearchRecord]] = defaultdict(list)
+    for search in searches:
+        searched[search.names].append(search)
     for model in experiment.models:
         for dataset in datasets:
             for example in dataset.examples:
                 names = (model.name, dataset.name, example.id)
                 recorded = on_record.examples.get(names)
-                if recorded is not None and recorded["prompt"]["text"] != example.prompt:
+                if recorded is not None and recorded.prompt.text != example.prompt:
                     raise SettingError(
                         f"example '{example.id}' of data set '{dataset.name}' is not the one on record; the data "
                         "changed, so give another folder (--out) or the data set another name"
@@ -216,24 +216,24 @@ def _tasks(
                     yield Task(model, dataset.name, example, mine, recorded, tuple(searched[names]))
 
 
-def _session(datasets: Iterable[Dataset]) -> Record:
+def _session(datasets: Iterable[Dataset]) -> SessionRecord:
     """When, where and on what this start of the command works."""
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "machine": machine(),
-        "versions": versions(),
-        "data": [
-            {
-                "name": dataset.name,
-                "source": dataset.source,
-                "read": dataset.read,
-                "kept": len(dataset.examples),
-                "left_out": dict(dataset.left_out),
-            }
+    return SessionRecord(
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        machine=machine(),
+        versions=versions(),
+        data=tuple(
+            SessionData(
+                name=dataset.name,
+                source=dataset.source,
+                read=dataset.read,
+                kept=len(dataset.examples),
+                left_out=dict(dataset.left_out),
+            )
             for dataset in datasets
-        ],
-    }
+        ),
+    )
 
 
 def machine() -> Record:

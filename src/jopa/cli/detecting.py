@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from jopa.benchmark.records import Record
     from jopa.detection.screening import ScreeningPrompt
+    from jopa.storage import Record
 
 
 def detect(

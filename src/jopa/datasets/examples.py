@@ -21,8 +21,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jopa.datasets.sources import DATASETS, MalformedError, Source, SourceRow, load_from_hub, optional_text, text_field
+from jopa.datasets.sources import (
+    DATASETS,
+    MalformedError,
+    Source,
+    SourceRow,
+    identity,
+    load_from_hub,
+    optional_text,
+    text_field,
+)
 from jopa.errors import InputFileError, SettingError
+from jopa.storage import json_lines, parse_json
 
 
 @dataclass(frozen=True)
@@ -81,10 +91,10 @@ def load_dataset(name: str, *, path: str | Path | None = None, limit: int | None
 
     Args:
         name: one of `DATASETS`; with a path any name.
-        path: a JSONL file, one object a line with `id` and `prompt`. Under one of the names in `DATASETS` it stands in
-            for the hub and keeps that set's control texts and filters (for `aqua` it has `id`, `question`, `options`
-            and `correct`). Under any other name nothing is filtered, and the optional fields `system`, `prefix`,
-            `prefill` and `reference` are taken from each line.
+        path: a JSONL file, one object a line with `prompt` and perhaps `id`: a text or a number, by default the line's
+            number. Under one of the names in `DATASETS` it stands in for the hub and keeps that set's control texts and
+            filters (for `aqua` it has `question`, `options` and `correct`). Under any other name nothing is filtered,
+            and the optional fields `system`, `prefix`, `prefill` and `reference` are taken from each line.
         limit: use this many examples, drawn by `seed`; by default all. A smaller limit gives the beginning of a larger
             one, and whether a record comes before another depends on their ids and the seed alone.
         seed: of the draw.
@@ -126,7 +136,7 @@ def _assemble(
         read += 1
         try:
             record = read_record()
-            example = _example(record, spec)
+            example = _example(record, where.rpartition(":")[2], spec)
             if example.id in ids:
                 raise MalformedError("repeated id", f" {example.id!r:.80}, first seen at {ids[example.id]}")
             reason = _filtered(example, record, spec, prompts)
@@ -155,13 +165,13 @@ def _draw(seed: int, example_id: str) -> bytes:
 
 def _nothing_to_use(source: str, read: int, left_out: Mapping[str, int], problems: list[str]) -> str:
     if not read:
-        return f"'{source}' is empty; give one JSON object a line with 'id' and 'prompt'"
+        return f"'{source}' is empty; give one JSON object a line with 'prompt' and perhaps 'id'"
     reasons = ", ".join(f"{count} ({reason})" for reason, count in left_out.items())
     first = f"; the first: {problems[0]}" if problems else ""
     return f"'{source}' has no record that can be used: of {read} left out {reasons}{first}"
 
 
-def _example(record: SourceRow, spec: Source | None) -> Example:
+def _example(record: SourceRow, place: str, spec: Source | None) -> Example:
     """One checked example.
 
     Raises:
@@ -173,7 +183,7 @@ def _example(record: SourceRow, spec: Source | None) -> Example:
         raise MalformedError("half a surrogate pair, which is no text") from error
     except RecursionError as error:
         raise MalformedError("nested too deep") from error
-    identity = text_field(record, "id")
+    name = identity(record, place)
     if spec and spec.questions:
         taken = {"id", "question", "options", "correct"}
         prompt, reference = _question(record)
@@ -187,7 +197,7 @@ def _example(record: SourceRow, spec: Source | None) -> Example:
         controls = {key: optional_text(record, key) for key in ("system", "prefix", "prefill")}
         taken |= controls.keys()
     extra = {key: value for key, value in record.items() if key not in taken}
-    return Example(identity, prompt, **controls, reference=reference, extra=extra)
+    return Example(name, prompt, **controls, reference=reference, extra=extra)
 
 
 def _filtered(example: Example, record: SourceRow, spec: Source | None, prompts: set[str]) -> str | None:
@@ -236,27 +246,17 @@ def _question(record: SourceRow) -> tuple[str, str | None]:
 
 
 def _file_rows(path: Path) -> Iterator[_Row]:
-    """Every line of a JSONL file that is not blank.
-
-    Lines end at a line feed and nowhere else: other separators, such as U+2028, may stand inside a JSON text.
-    """
-    if path.is_dir():
-        raise InputFileError(f"cannot read '{path}': it is a folder; give a JSONL file")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputFileError(f"cannot read '{path}': {error.strerror}") from error
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if line.strip():
-            yield f"{path.name}:{number}", lambda line=line: _parsed(line)
+    """Every line of a JSONL file that is not blank."""
+    for number, line in json_lines(path):
+        yield f"{path.name}:{number}", lambda line=line: _parsed(line)
 
 
 def _parsed(line: bytes) -> SourceRow:
     try:
-        record = json.loads(line.decode())
+        record = parse_json(line)
     except UnicodeDecodeError as error:
         raise MalformedError("not UTF-8", f": byte {error.start + 1} of the line cannot be read") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise MalformedError("not JSON", f": {error}") from error
     if not isinstance(record, dict):
         raise MalformedError("not a JSON object")

@@ -96,6 +96,18 @@ def text_field(record: SourceRow, key: str) -> str:
     return value
 
 
+def identity(record: SourceRow, place: str) -> str:
+    """A record's id as text: numbers become text, and a record without one is called after its place."""
+    value = record.get("id")
+    if value is None:
+        return place
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise MalformedError("'id' is neither text nor a number", f" but {_json_type(value)}")
+    return text_field(record, "id")
+
+
 def optional_text(record: SourceRow, key: str) -> str | None:
     """A field that may be absent or null, but otherwise is a text."""
     value = record.get(key)

@@ -5,7 +5,7 @@
 
 A prompt that cannot be read or judged gets an error line, and the others go on. A line on record is not made again,
 unless it is an error or the prompt of that id has changed; where an id occurs twice the last line counts. A killed run
-goes on where it stopped (see `jopa.benchmark.records`).
+goes on where it stopped (see `jopa.storage`).
 
 Knows files and `detect`, nothing of what a verdict is made of.
 """
@@ -18,15 +18,52 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from jopa.benchmark.records import Journal, Record, locked, read_lines, write_whole
+from msgspec import Meta, Struct
+
+from jopa.datasets.sources import MalformedError, identity
 from jopa.detection.hostility import DetectionConfig, Verdict, detect
 from jopa.errors import InputFileError, JopaError
 from jopa.model.language_model import LanguageModel
+from jopa.storage import (
+    Journal,
+    Record,
+    converted,
+    json_lines,
+    locked,
+    numbered_lines,
+    parse_json,
+    read_json,
+    write_text,
+)
 
 VERDICTS = "verdicts.jsonl"
 SETTINGS = "settings.json"
+
+
+class _RecordedVerdict(Struct, tag_field="status", tag="done"):
+    """What is read again of a verdict on record: all that the command shows."""
+
+    id: str
+    sha256: str
+    score: Annotated[float, Meta(ge=0, le=1)]
+    answer: dict[str, Any]
+    units: list[dict[str, Any]]
+    joint: float
+    synergy: float
+    probability_ratio: float
+    span: dict[str, Any]
+    without_span: dict[str, Any]
+    numbers: dict[str, float]
+
+
+class _RecordedFailure(Struct, tag_field="status", tag="failed"):
+    """What is read again of an error on record."""
+
+    id: str
+    sha256: str
+    error: str
 
 
 @dataclass(frozen=True)
@@ -150,21 +187,26 @@ def _opened(folder: Path, model: LanguageModel, config: DetectionConfig) -> Iter
         raise InputFileError(f"cannot make the folder '{folder}': {error.strerror}") from error
     with locked(folder):
         _require_same_settings(folder, {"model": model.identity, "looking": asdict(config)})
-        lines = read_lines(folder / VERDICTS)
-        yield {(line["id"], line["sha256"]): line for line in lines if line.get("status") == "done"}
+        yield _finished(folder / VERDICTS)
+
+
+def _finished(path: Path) -> dict[tuple[str, str], Record]:
+    """The finished records of a folder, by id and checksum."""
+    found: dict[tuple[str, str], Record] = {}
+    for number, record in numbered_lines(path):
+        line = converted(record, _RecordedVerdict | _RecordedFailure, f"'{path}', line {number}")
+        if isinstance(line, _RecordedVerdict):
+            found[line.id, line.sha256] = record
+    return found
 
 
 def _require_same_settings(folder: Path, settings: Record) -> None:
     """Note the settings of a new folder; refuse other ones than an old folder's."""
     path = folder / SETTINGS
     if not path.exists():
-        write_whole(path, json.dumps(settings, indent=1) + "\n")
+        write_text(path, json.dumps(settings, indent=1) + "\n")
         return
-    try:
-        there = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputFileError(f"cannot read '{path}': {error}") from error
-    if there != settings:
+    if read_json(path) != settings:
         raise InputFileError(
             f"'{folder}' holds verdicts of another model or other settings (see its {SETTINGS}); give another folder "
             "(--out)"
@@ -173,17 +215,14 @@ def _require_same_settings(folder: Path, settings: Record) -> None:
 
 def _of_file(path: Path, name: str) -> Iterator[ScreeningPrompt]:
     try:
-        data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+        if path.suffix == ".jsonl":
+            yield from (_of_line(f"{name}:{number}", line) for number, line in json_lines(path))
+        else:
+            yield _decoded(name, path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+    except InputFileError as error:
+        yield ScreeningPrompt(name, None, str(error))
     except OSError as error:
         yield ScreeningPrompt(name, None, f"cannot read '{name}': {error.strerror}")
-        return
-    if path.suffix != ".jsonl":
-        yield _decoded(name, data)
-        return
-    # Lines end at a line feed and nowhere else: other separators may stand inside a JSON text.
-    for number, line in enumerate(data.split(b"\n"), start=1):
-        if line.strip():
-            yield _of_line(f"{name}:{number}", line)
 
 
 def _decoded(name: str, data: bytes) -> ScreeningPrompt:
@@ -196,19 +235,20 @@ def _decoded(name: str, data: bytes) -> ScreeningPrompt:
 def _of_line(place: str, line: bytes) -> ScreeningPrompt:
     """One line of a JSONL file; whatever is wrong with it stands in its place."""
     try:
-        record: Any = json.loads(line.decode("utf-8"))
+        record: Any = parse_json(line)
     except UnicodeDecodeError as error:
         return ScreeningPrompt(place, None, f"not UTF-8: byte {error.start + 1} of the line cannot be read")
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         return ScreeningPrompt(place, None, f"not JSON: {error}")
     if not isinstance(record, dict):
         return ScreeningPrompt(place, None, "not a JSON object")
-    name = record.get("id", place)
-    if isinstance(name, bool) or not isinstance(name, (str, int)):
-        return ScreeningPrompt(place, None, "'id' is neither a text nor a whole number")
+    try:
+        name = identity(record, place)
+    except MalformedError as error:
+        return ScreeningPrompt(place, None, str(error))
     if not isinstance(record.get("prompt"), str):
-        return ScreeningPrompt(str(name), None, "no text under 'prompt'")
-    return ScreeningPrompt(str(name), record["prompt"])
+        return ScreeningPrompt(name, None, "no text under 'prompt'")
+    return ScreeningPrompt(name, record["prompt"])
 
 
 def _hidden(path: Path) -> bool:

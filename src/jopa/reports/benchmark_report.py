@@ -16,16 +16,18 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby, zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jopa.attribution import Attribution
-from jopa.benchmark.records import Record, Run, cell_key, read_run, write_whole
+from jopa.benchmark.records import CellRecord, ExampleRecord, FinishedCell, Run, SessionData, read_run
 from jopa.errors import InputFileError
 from jopa.evaluation.metrics import METRICS
+from jopa.problem import TraceStep
+from jopa.prompt.building import Unit
 from jopa.reports import typesetting
 from jopa.reports.attribution_html import to_html
 from jopa.reports.drawing import save
@@ -33,15 +35,11 @@ from jopa.reports.figures import Picture, all_figures, main_k
 from jopa.reports.tables import all_tables, labels
 from jopa.reports.typesetting import Table
 from jopa.reports.wording import environment
+from jopa.storage import staged_folder, write_text
 
 EXPLANATIONS = 300
 """Pages of single explanations that a report writes, unless told otherwise."""
-_PARTS = {"models": "model", "data": "data", "methods": "method"}  # of an experiment, and of a cell's key
 _ERRORS = 50  # different errors that the page lists
-_SAME = (
-    *("removal", "removed", "log_prob", "log_prob_removed", "individual", "synergy", "counterfactual_output"),
-    *("evaluations", "ffe", "seconds", "stop", "certificate"),
-)  # fields that a cell and an attribution both have
 
 
 class Linked(NamedTuple):
@@ -75,27 +73,32 @@ def write_report(folder: Path, out: Path | None = None, *, explanations: int = E
         raise InputFileError(f"the run in '{folder}' has no finished cell yet: go on with 'jopa bench' first")
     out = folder / "report" if out is None else out
     tables, pictures = all_tables(run), all_figures(run)
-    try:
+    with staged_folder(out) as staged:
         for name in ("tables", "figures", "explanations"):
-            (out / name).mkdir(parents=True, exist_ok=True)
-        written = [path for table in tables for path in _write_table(table, out / "tables")]
-        figures = [(picture, *save(picture.drawing, picture.stem, out / "figures")) for picture in pictures]
-        linked = [_write_prompt(run, cells, out / "explanations") for cells in chosen_prompts(run, explanations)]
-        page = out / "index.html"
-        write_whole(page, to_page(run, tables, figures, linked))
-    except OSError as error:
-        raise InputFileError(f"cannot write the report to '{out}': {error.strerror}") from error
-    pages = [out / address for item in linked for links in item.links.values() for _, address in links]
-    return (page, *written, *(path for _, *paths in figures for path in paths), *pages)
+            (staged / name).mkdir()
+        written = [path for table in tables for path in _write_table(table, staged / "tables")]
+        figures = [(picture, *save(picture.drawing, picture.stem, staged / "figures")) for picture in pictures]
+        linked = [_write_prompt(run, cells, staged / "explanations") for cells in chosen_prompts(run, explanations)]
+        page = write_text(staged / "index.html", to_page(run, tables, figures, linked))
+        pages = [staged / address for item in linked for links in item.links.values() for _, address in links]
+        paths = [page, *written, *(path for _, *drawn in figures for path in drawn), *pages]
+    return tuple(out / path.relative_to(staged) for path in paths)
 
 
 def without_retired(run: Run) -> Run:
     """The run without the cells of models, data sets and methods that its experiment no longer names."""
-    retired = {part: {i.get("label", i["name"]) for i in run.experiment[part] if i.get("retired")} for part in _PARTS}
-    if not any(retired.values()):
+    parts = (run.experiment.models, run.experiment.data, run.experiment.methods)
+    models, data, methods = ({entry.label for entry in part if entry.retired} for part in parts)
+    if not (models or data or methods):
         return run
-    cells = (cell for cell in run.cells if not any(cell["key"][_PARTS[part]] in retired[part] for part in _PARTS))
-    return replace(run, cells=tuple(cells))
+    return replace(
+        run,
+        cells=tuple(
+            cell
+            for cell in run.cells
+            if not (cell.key.model in models or cell.key.data in data or cell.key.method in methods)
+        ),
+    )
 
 
 def to_page(
@@ -118,7 +121,7 @@ def to_page(
         environment()
         .get_template("benchmark.html.j2")
         .render(
-            title=run.experiment["title"],
+            title=run.experiment.title,
             run=run,
             tables=[table for table in tables if table.k in (k, None)],
             other_tables=[table for table in tables if table.k not in (k, None)],
@@ -151,64 +154,61 @@ def run_facts(run: Run) -> list[tuple[str, str]]:
     """How the run was made, as terms and plain words."""
     experiment, sessions = run.experiment, run.sessions
     settings = [
-        f"{m['label']}: {', '.join([m['name'], 'search removal ' + str(m['removal']), *_pairs(m['settings'])])}"
-        for m in experiment["methods"]
-        if not m.get("retired")
+        f"{method.label}: {', '.join([method.name, f'search removal {method.removal}', *_pairs(method.settings)])}"
+        for method in experiment.methods
+        if not method.retired
     ]
-    retired = [f"{part} {i.get('label', i['name'])}" for part in _PARTS for i in experiment[part] if i.get("retired")]
-    last = sessions[-1] if sessions else {}
+    parts = {"models": experiment.models, "data": experiment.data, "methods": experiment.methods}
+    retired = [f"{part} {entry.label}" for part, entries in parts.items() for entry in entries if entry.retired]
+    versions = sessions[-1].versions if sessions else {}
     return [
         ("Cells", f"{len(run.done):,} finished, {len(run.failed):,} failed"),
-        ("k", ", ".join(map(str, experiment["ks"]))),
-        ("Seeds", ", ".join(map(str, experiment["seeds"]))),
-        ("Unit", str(experiment["unit"])),
-        ("Removal", f"{experiment['removal']} (of the evaluation)"),
-        ("Generation", ", ".join(_pairs(experiment.get("generation", {})))),
+        ("k", ", ".join(map(str, experiment.ks))),
+        ("Seeds", ", ".join(map(str, experiment.seeds))),
+        ("Unit", experiment.unit),
+        ("Removal", f"{experiment.removal} (of the evaluation)"),
+        ("Generation", ", ".join(_pairs(experiment.generation))),
         ("Methods", "\n".join(settings)),
         *([("Not shown", f"on record, but no longer in the experiment: {', '.join(retired)}")] if retired else []),
-        ("Baseline", experiment["baseline"] or "none: no differences are told"),
-        ("Versions", " · ".join(_pairs(last.get("versions", {}), " "))),
+        ("Baseline", experiment.baseline or "none: no differences are told"),
+        ("Versions", " · ".join(_pairs(versions, " "))),
         *(
-            (f"Start {number}", f"{start['date']}\n{start['command']}\n{', '.join(_pairs(start['machine'], ' '))}")
+            (f"Start {number}", f"{start.date}\n{start.command}\n{', '.join(_pairs(start.machine, ' '))}")
             for number, start in enumerate(sessions, start=1)
         ),
     ]
 
 
-def data_sets(run: Run) -> list[Record]:
+def data_sets(run: Run) -> list[SessionData]:
     """Each data set as the last start that loaded it describes it."""
-    return list({item["name"]: item for session in run.sessions for item in session["data"]}.values())
+    return list({item.name: item for session in run.sessions for item in session.data}.values())
 
 
 def language_models(run: Run) -> list[tuple[str, str]]:
     """The name of each model and what it was."""
-    found = {(name, " · ".join(str(value) for value in record["language_model"].values() if value))
-             for (name, _, _), record in run.examples.items() if record.get("language_model")}  # fmt: skip
+    found = {
+        (example.model, " · ".join(value for value in example.language_model.values() if value))
+        for example in run.examples.values()
+    }
     return sorted(found)
 
 
 def errors(run: Run) -> list[tuple[str, int]]:
-    """Each different error of cells and of prompts, with how often it came, the most frequent first."""
-    cells = Counter(f"{_place(cell)}: {cell['error']}" for cell in run.failed)
-    prompts = Counter(
-        f"{model}, {data}, every method: {record.get('error', 'unknown error')}"
-        for (model, data, _), record in run.examples.items()
-        if record.get("status") == "failed"
-    )
-    return (prompts + cells).most_common()
+    """Each different error of cells, with how often it came, the most frequent first."""
+    return Counter(f"{_place(cell)}: {cell.error}" for cell in run.failed).most_common()
 
 
-def chosen_prompts(run: Run, most: int) -> list[list[Record]]:
+def chosen_prompts(run: Run, most: int) -> list[list[FinishedCell]]:
     """The finished cells of each prompt whose explanations get pages, at most `most` in all.
 
     Prompts are taken in turn from each model and data set until the next would be too much.
     """
-    by_prompt: dict[tuple[str, str], dict[str, list[Record]]] = {}
+    by_prompt: dict[tuple[str, str], dict[str, list[FinishedCell]]] = {}
     for cell in run.done:
-        key = cell_key(cell)
-        if run.examples.get((key.model, key.data, key.example), {"status": "failed"}).get("status") != "failed":
+        key = cell.key
+        if key[:3] in run.examples:
             by_prompt.setdefault((key.model, key.data), {}).setdefault(key.example, []).append(cell)
-    taken: list[list[Record]] = []
+    taken: list[list[FinishedCell]] = []
     turns = zip_longest(*(prompts.values() for prompts in by_prompt.values()))
     for turn, prompts in enumerate(turns if most > 0 else ()):
         for cells in filter(None, prompts):
@@ -218,37 +218,43 @@ def chosen_prompts(run: Run, most: int) -> list[list[Record]]:
     return _in_groups(taken, by_prompt)
 
 
-def joined(example: Record, cell: Record) -> Attribution:
-    """The single explanation of a cell, under the evaluation's removal.
-
-    Raises:
-        InputFileError: the records lack something.
-    """
-    key, start, end = cell["key"], *example["output"]["target"]
-    try:
-        record: dict[str, Any] = {name: cell[name] for name in _SAME}
-        change = (cell["log_prob_removed"] - cell["log_prob"]) / (end - start)
-        details = dict(cell.get("details") or {})
-        method = dict(cell["method"])
-        if cell["search_removal"] != cell["removal"]:
-            details["search removal"] = method["search removal"] = cell["search_removal"]
-            record["certificate"] = "none"  # what the search proved holds under its own removal
-        record |= {
-            "schema": 1,
-            "model": example["language_model"],
-            "versions": example["versions"],
-            "prompt": example["prompt"],
-            "output": example["output"],
-            "k": key["k"],
-            "seed": key["seed"],
-            "method": method,
-            "probability_ratio": math.exp(min(change, 700.0)),
-            "trace": [dict(zip(("step", "log_prob", "evaluations", "ffe"), row, strict=True)) for row in cell["trace"]],
-            "details": details or None,
-        }
-    except KeyError as error:
-        raise InputFileError(f"the record of cell {tuple(key.values())} is incomplete: {error}") from error
-    return Attribution.from_dict(record | ({"scores": cell["scores"]} if cell.get("scores") is not None else {}))
+def joined(example: ExampleRecord, cell: FinishedCell) -> Attribution:
+    """The single explanation of a cell, under the evaluation's removal."""
+    prompt, output = example.prompt, example.output
+    change = (cell.log_prob_removed - cell.log_prob) / (output.target[1] - output.target[0])
+    details, method, certificate = dict(cell.details or {}), dict(cell.method), cell.certificate
+    if cell.search_removal != cell.removal:
+        details["search removal"] = method["search removal"] = cell.search_removal
+        certificate = "none"  # what the search proved holds under its own removal
+    return Attribution(
+        model=example.language_model,
+        prompt=prompt.text,
+        input_ids=prompt.ids,
+        units=tuple(Unit(unit.text, unit.start, unit.end, unit.positions) for unit in prompt.units),
+        output=output.text,
+        output_ids=output.ids,
+        target=output.target,
+        removal=cell.removal,
+        k=cell.key.k,
+        removed=cell.removed,
+        log_prob=cell.log_prob,
+        log_prob_removed=cell.log_prob_removed,
+        probability_ratio=math.exp(min(change, 700.0)),
+        individual=cell.individual,
+        synergy=cell.synergy,
+        counterfactual_output=cell.counterfactual_output,
+        method=method,
+        seed=cell.key.seed,
+        evaluations=cell.evaluations,
+        ffe=cell.ffe,
+        seconds=cell.seconds,
+        trace=tuple(TraceStep(*row) for row in cell.trace),
+        stop=cell.stop,
+        certificate=certificate,
+        versions=example.versions,
+        scores=cell.scores,
+        details=details or None,
+    )
 
 
 def _write_table(table: Table, folder: Path) -> list[Path]:
@@ -256,26 +262,26 @@ def _write_table(table: Table, folder: Path) -> list[Path]:
     paths = []
     for ending, form in forms.items():
         paths.append(folder / f"{table.stem}.{ending}")
-        write_whole(paths[-1], form(table))
+        write_text(paths[-1], form(table))
     return paths
 
 
-def _write_prompt(run: Run, cells: Sequence[Record], folder: Path) -> Linked:
+def _write_prompt(run: Run, cells: Sequence[FinishedCell], folder: Path) -> Linked:
     """Write the page of each cell of a prompt."""
-    first = cell_key(cells[0])
-    example = run.examples[first.model, first.data, first.example]
+    first = cells[0].key
+    example = run.examples[first[:3]]
     links: dict[str, list[tuple[str, str]]] = {}
-    several = [len({cell["key"][name] for cell in run.done}) > 1 for name in ("k", "seed")]
+    several = [len(set(values)) > 1 for values in zip(*(cell.key[4:] for cell in run.done), strict=True)]
     order = {label: place for place, label in enumerate(labels(run))}
-    for cell in sorted(cells, key=lambda cell: (order.get(cell["key"]["method"], len(order)), cell_key(cell))):
-        key, attribution = cell_key(cell), joined(example, cell)
-        write_whole(folder / f"{slug(key)}.html", to_html(attribution))
+    for cell in sorted(cells, key=lambda cell: (order.get(cell.key.method, len(order)), cell.key)):
+        key, attribution = cell.key, joined(example, cell)
+        write_text(folder / f"{slug(key)}.html", to_html(attribution))
         where = [
             f"{name} = {value}" for name, value, shown in zip(("k", "seed"), key[4:], several, strict=True) if shown
         ]
         text = f"{attribution.probability_ratio:.3f}" + (f" ({', '.join(where)})" if where else "")
         links.setdefault(key.method, []).append((text, f"explanations/{slug(key)}.html"))
-    return Linked(first.model, first.data, first.example, example["prompt"]["text"], links)
+    return Linked(first.model, first.data, first.example, example.prompt.text, links)
 
 
 def slug(key: Sequence[str | int]) -> str:
@@ -284,16 +290,16 @@ def slug(key: Sequence[str | int]) -> str:
     return f"{plain}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:8]}"
 
 
-def _in_groups(taken: Iterable[list[Record]], order: Iterable[tuple[str, str]]) -> list[list[Record]]:
+def _in_groups(taken: Iterable[list[FinishedCell]], order: Iterable[tuple[str, str]]) -> list[list[FinishedCell]]:
     """Prompts of one model and data set together."""
     places = list(order)
-    return sorted(taken, key=lambda cells: places.index((cells[0]["key"]["model"], cells[0]["key"]["data"])))
+    return sorted(taken, key=lambda cells: places.index(cells[0].key[:2]))
 
 
-def _pairs(record: Record, joint: str = " = ") -> list[str]:
+def _pairs(record: Mapping[str, object], joint: str = " = ") -> list[str]:
     return [f"{name}{joint}{value}" for name, value in record.items() if value is not None]
 
 
-def _place(cell: Record) -> str:
-    key = cell_key(cell)
+def _place(cell: CellRecord) -> str:
+    key = cell.key
     return f"{key.model}, {key.data}, {key.method}, k = {key.k}"

@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from jopa.benchmark.records import Record, cell_key
+from jopa.benchmark.records import CellRecord, FinishedCell
 
 if TYPE_CHECKING:
     import numpy
     from jaxtyping import Float
 
-Measure = Callable[[Record], float | None]
+Measure = Callable[[FinishedCell], float | None]
 """A number of a finished cell; None where the cell has none."""
 
 RESAMPLES = 10_000
@@ -146,11 +146,11 @@ class Group:
 
 
 def groups(
-    cells: Iterable[Record],
+    cells: Iterable[CellRecord],
     measures: Sequence[Measure],
     *,
     prompts: Iterable[tuple[str, str, str]] = (),
-    method_of: Callable[[Record], str] = lambda cell: cell["key"]["method"],
+    method_of: Callable[[CellRecord], str] = lambda cell: cell.key.method,
     order: Sequence[str] = (),
 ) -> list[Group]:
     """Sort cells into groups by model and data set, in the order in which they are first met.
@@ -167,12 +167,12 @@ def groups(
     rows = list(dict.fromkeys(map(method_of, cells)))
     rows.sort(key=lambda row: order.index(row) if row in order else len(order))
     for cell in cells:
-        key, row = cell_key(cell), method_of(cell)
+        key, row = cell.key, method_of(cell)
         examples, values, failed = found.setdefault((key.model, key.data), ({}, {}, {}))
         examples[key.example] = None
         values.setdefault(row, {})
         failed.setdefault(row, set())
-        if cell["status"] == "done":
+        if isinstance(cell, FinishedCell):
             values[row].setdefault(key.example, {})[key.seed] = tuple(measure(cell) for measure in measures)
         else:
             failed[row].add(key.example)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jopa.benchmark.records import Run
+from jopa.benchmark.records import FinishedCell, Run
 from jopa.reports.drawing import Bars, Curve, Panel, draw_bars, draw_lines, style
 from jopa.reports.estimates import Estimate, Group, estimate, trace_value
 from jopa.reports.tables import faithfulness, grouped, ks, labels, metric_groups, search_removals, traced
@@ -62,7 +62,7 @@ def comparisons(run: Run) -> Iterator[Picture]:
     table = faithfulness(run, k) if k is not None else None
     if table is None:
         return
-    baseline = run.experiment["baseline"]
+    baseline = run.experiment.baseline
     for model, data in dict.fromkeys((row.model, row.data) for row in table.rows):
         methods, bars = comparison_bars(table, model, data)
         yield Picture(
@@ -111,7 +111,7 @@ def pr_by_k(run: Run) -> Iterator[Picture]:
             f"{model}: probability ratio against k",
             "Mean PR over the prompts that all compared methods finished at every k, with a band of one standard "
             "error; lower is more faithful, 1 = nothing changed. As Figure 5 of the paper.",
-            draw_lines(found, labels(run), run.experiment["baseline"], columns=min(3, len(found))),
+            draw_lines(found, labels(run), run.experiment.baseline, columns=min(3, len(found))),
         )
 
 
@@ -119,12 +119,12 @@ def convergence(run: Run) -> Iterator[Picture]:
     """log p of the set that each search held, against steps, evaluations and FFE (Figure 6)."""
     k = main_k(run)
     cells = traced(run, k) if k is not None else []
-    traces: dict[tuple, dict[int, list]] = {}
+    traces: dict[tuple, dict[int, Sequence[Sequence[float]]]] = {}
     for cell in cells:
-        if cell["status"] == "done":
-            key = cell["key"]
-            by_seed = traces.setdefault((key["model"], key["data"], key["method"], key["example"]), {})
-            by_seed[key["seed"]] = cell["trace"]
+        if isinstance(cell, FinishedCell):
+            key = cell.key
+            by_seed = traces.setdefault((key.model, key.data, key.method, key.example), {})
+            by_seed[key.seed] = cell.trace
     panels: dict[str, list[Panel]] = {}
     for group in grouped(run, cells, []) if cells else []:
         shared = _shared([group])
@@ -145,7 +145,7 @@ def convergence(run: Run) -> Iterator[Picture]:
             f"{search_removals(run, cells)}), with a band of one standard error over prompts. A line begins where "
             "every prompt's search has a first set, and a search that had ended keeps its last value. As Figure 6 of "
             "the paper.",
-            draw_lines(found, labels(run), run.experiment["baseline"], columns=len(AXES)),
+            draw_lines(found, labels(run), run.experiment.baseline, columns=len(AXES)),
         )
 
 

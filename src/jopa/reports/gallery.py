@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jopa.attribution import Attribution
-from jopa.benchmark.records import Record, Run, cell_key, read_run, write_whole
+from jopa.benchmark.records import ExampleRecord, FinishedCell, Run, read_run
 from jopa.errors import InputFileError, SettingError
 from jopa.reports.attribution_html import Bar, bars, highlighted_pieces, meaning
 from jopa.reports.benchmark_report import joined, run_facts, without_retired
@@ -31,6 +31,7 @@ from jopa.reports.figures import main_k
 from jopa.reports.tables import labels
 from jopa.reports.typesetting import MARKDOWN
 from jopa.reports.wording import NOTHING, Piece, environment, nats, unit_name, visible, word_diff
+from jopa.storage import staged_folder, write_text
 
 LEAVE_ONE_OUT = "ablation"
 _LINE_START = re.compile(r"^(\d*)([-+=.)])(?=\s|=|$)")
@@ -89,18 +90,15 @@ def write_gallery(
             f"the run in '{folder}' has no prompt that both {pair[0]} and {pair[1]} finished at k = {k}"
         )
     out = folder / "gallery" if out is None else out
-    page, text = out / "index.html", out / "gallery.md"
     title = f"{pair[0]} and {pair[1]} on the same prompts, k = {k}"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        template = environment().get_template("gallery.html.j2")
-        notes = [*rule(pair), remark(examples, pair)]
-        made = run_facts(run)
-        write_whole(page, template.render(title=title, notes=notes, examples=examples, facts=made, nothing=NOTHING))
-        write_whole(text, to_markdown(title, notes, examples, made))
-    except OSError as error:
-        raise InputFileError(f"cannot write the gallery to '{out}': {error.strerror}") from error
-    return page, text
+    template = environment().get_template("gallery.html.j2")
+    notes = [*rule(pair), remark(examples, pair)]
+    made = run_facts(run)
+    page = template.render(title=title, notes=notes, examples=examples, facts=made, nothing=NOTHING)
+    with staged_folder(out) as staged:
+        write_text(staged / "index.html", page)
+        write_text(staged / "gallery.md", to_markdown(title, notes, examples, made))
+    return out / "index.html", out / "gallery.md"
 
 
 def rule(pair: tuple[str, str]) -> list[str]:
@@ -125,12 +123,12 @@ def remark(examples: Sequence[GalleryEntry], pair: tuple[str, str]) -> str:
 
 def chosen_examples(run: Run, pair: tuple[str, str], k: int | None) -> list[GalleryEntry]:
     """The examples that the rule picks; each once, also where it is picked for two reasons."""
-    cells: dict[tuple[str, str], dict[str, dict[str, Record]]] = {}
-    singles: dict[tuple[str, str, str], dict[int, Record]] = {}
+    cells: dict[tuple[str, str], dict[str, dict[str, FinishedCell]]] = {}
+    singles: dict[tuple[str, str, str], dict[int, FinishedCell]] = {}
     for cell in run.done:
-        key = cell_key(cell)
+        key = cell.key
         if key.k == 1:
-            singles.setdefault(key[:3], {}).setdefault(cell["removed"][0], cell)
+            singles.setdefault(key[:3], {}).setdefault(cell.removed[0], cell)
         if key.k == k and key.method in pair:  # of several seeds the first on record
             by_method = cells.setdefault(key[:2], {}).setdefault(key.example, {})
             by_method.setdefault(key.method, cell)
@@ -139,13 +137,13 @@ def chosen_examples(run: Run, pair: tuple[str, str], k: int | None) -> list[Gall
         both = {
             name: found for name, found in prompts.items() if len(found) == 2 and (model, data, name) in run.examples
         }
-        leads = {name: _joint(found[pair[0]]) - _joint(found[pair[1]]) for name, found in both.items()}
+        leads = {name: found[pair[0]].joint - found[pair[1]].joint for name, found in both.items()}
         for name, reasons in extremes(leads).items():
             where = (model, data, name)
             record, alone = run.examples[where], singles.get(where, {})
             sides = on_one_scale(*(_side(label, record, both[name][label], alone) for label in pair))
             reason = f"the {' and '.join(reasons)} lead"
-            examples.append(GalleryEntry(*where, reason, leads[name], record["output"]["text"], sides))
+            examples.append(GalleryEntry(*where, reason, leads[name], record.output.text, sides))
     return examples
 
 
@@ -207,9 +205,9 @@ def _pair(run: Run, methods: Sequence[str] | None) -> tuple[str, str]:
     """The labels of the two methods."""
     known = labels(run)
     if methods is None:
-        active = [method for method in run.experiment["methods"] if not method.get("retired")]
-        first = run.experiment["baseline"] or (active[0]["label"] if active else "")
-        alone = [method["label"] for method in active if method["name"] == LEAVE_ONE_OUT and method["label"] != first]
+        active = [method for method in run.experiment.methods if not method.retired]
+        first = run.experiment.baseline or (active[0].label if active else "")
+        alone = [method.label for method in active if method.name == LEAVE_ONE_OUT and method.label != first]
         methods = [first, *alone[:1]]
     if len(set(methods)) != 2 or not set(methods) <= set(known):
         raise SettingError(
@@ -218,19 +216,15 @@ def _pair(run: Run, methods: Sequence[str] | None) -> tuple[str, str]:
     return methods[0], methods[1]
 
 
-def _joint(cell: Record) -> float:
-    return cell["log_prob"] - cell["log_prob_removed"]
-
-
 def _range(attribution: Attribution) -> tuple[float, float]:
     """The least and the most that the bars of an attribution reach, in nats; `bars` draws them across this range."""
     reached = [0.0, *accumulate([*attribution.individual, attribution.synergy]), attribution.joint]
     return min(reached), max(reached)
 
 
-def _side(label: str, example: Record, cell: Record, alone: dict[int, Record]) -> Side:
+def _side(label: str, example: ExampleRecord, cell: FinishedCell, alone: dict[int, FinishedCell]) -> Side:
     """A method's part of an example."""
-    attribution, output = joined(example, cell), example["output"]["text"]
+    attribution, output = joined(example, cell), example.output.text
     return Side(
         label,
         attribution,
@@ -239,7 +233,7 @@ def _side(label: str, example: Record, cell: Record, alone: dict[int, Record]) -
         meaning(attribution),
         word_diff(output, attribution.counterfactual_output)[1],
         [
-            (unit_name(attribution.units[i].text), word_diff(output, alone[i]["counterfactual_output"])[1])
+            (unit_name(attribution.units[i].text), word_diff(output, alone[i].counterfactual_output)[1])
             for i in attribution.removed
             if i in alone
         ],

@@ -16,7 +16,7 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
-from jopa.benchmark.records import Record, Run
+from jopa.benchmark.records import CellRecord, FinishedCell, Run
 from jopa.evaluation.metrics import METRICS
 from jopa.reports.estimates import RESAMPLES, Group, Measure, bootstrap_intervals, groups, trace_value
 from jopa.reports.typesetting import LESS, MORE, PARTIAL, Column, Number, Row, Spread, Table
@@ -34,25 +34,25 @@ def all_tables(run: Run) -> tuple[Table, ...]:
 
 def ks(run: Run) -> tuple[int, ...]:
     """Every k that has a finished cell."""
-    return tuple(sorted({cell["key"]["k"] for cell in run.done}))
+    return tuple(sorted({cell.key.k for cell in run.done}))
 
 
 def labels(run: Run) -> tuple[str, ...]:
     """The methods as tables call them: the experiment's in its order, then any that only cells name."""
-    known = [method["label"] for method in run.experiment["methods"]]
-    return tuple(dict.fromkeys([*known, *(cell["key"]["method"] for cell in run.cells)]))
+    known = [method.label for method in run.experiment.methods]
+    return tuple(dict.fromkeys([*known, *(cell.key.method for cell in run.cells)]))
 
 
 def grouped(
     run: Run,
-    cells: Sequence[Record],
+    cells: Sequence[CellRecord],
     measures: Sequence[Measure],
     *,
-    method_of: Callable[[Record], str] = lambda cell: cell["key"]["method"],
+    method_of: Callable[[CellRecord], str] = lambda cell: cell.key.method,
     order: Sequence[str] | None = None,
 ) -> list[Group]:
     """Cells in groups, in the experiment's order of models, data sets and (unless told otherwise) methods."""
-    models, sets = ([item["name"] for item in run.experiment[kind]] for kind in ("models", "data"))
+    models, sets = ([entry.name for entry in part] for part in (run.experiment.models, run.experiment.data))
     rows = labels(run) if order is None else order
     found = groups(cells, measures, prompts=run.examples, method_of=method_of, order=rows)
     return sorted(found, key=lambda group: (_place(group.model, models), _place(group.data, sets)))
@@ -60,9 +60,9 @@ def grouped(
 
 def metric_groups(run: Run, k: int) -> tuple[list[str], list[Group]]:
     """The names of the metrics that the cells of one k have, and the cells' groups with these as measures."""
-    cells = [cell for cell in run.cells if cell["key"]["k"] == k]
-    done = [cell for cell in cells if cell["status"] == "done"]
-    names = [name for name in METRICS if any(cell["metrics"].get(name) is not None for cell in done)]
+    cells = [cell for cell in run.cells if cell.key.k == k]
+    done = [cell for cell in cells if isinstance(cell, FinishedCell)]
+    names = [name for name in METRICS if any(cell.metrics.get(name) is not None for cell in done)]
     return names, grouped(run, cells, [_metric(name) for name in names]) if done else []
 
 
@@ -78,14 +78,16 @@ def faithfulness(run: Run, k: int) -> Table | None:
         columns,
         [row for group in found for row in _mean_rows(group, columns)],
         "standard_error",
-        [f"Mean ± standard error over prompts; removal '{run.experiment['removal']}'. {_BOLD}", *_left_out(found)],
+        [f"Mean ± standard error over prompts; removal '{run.experiment.removal}'. {_BOLD}", *_left_out(found)],
         k=k,
     )
 
 
 def differences(run: Run, k: int) -> Table | None:
     """Each method minus the baseline on the prompts that both have, with a paired bootstrap interval (Table 1)."""
-    baseline = run.experiment["baseline"]
+    baseline = run.experiment.baseline
+    if baseline is None:
+        return None
     names, found = metric_groups(run, k)
     columns = _metric_columns(names)
     compared = [
@@ -118,16 +120,17 @@ def differences(run: Run, k: int) -> Table | None:
 def cost(run: Run) -> Table | None:
     """Seconds, evaluations and FFE of each search (Table 2); a search that answered several k counts once."""
     names = labels(run)
-    once = {(*(part for name, part in cell["key"].items() if name != "k"), *cell["ks"]): cell for cell in run.done}
-    cells = sorted(once.values(), key=lambda cell: (_place(cell["key"]["method"], names), cell["ks"]))
-    answered = {tuple(cell["ks"]) for cell in cells}
+    once = {(cell.key._replace(k=0), cell.ks): cell for cell in run.done}
+    cells = sorted(once.values(), key=lambda cell: (_place(cell.key.method, names), cell.ks))
+    answered = {cell.ks for cell in cells}
 
-    def row(cell: Record) -> str:
-        label, own = cell["key"]["method"], cell["ks"]
+    def row(cell: CellRecord) -> str:
+        assert isinstance(cell, FinishedCell)
+        label, own = cell.key.method, cell.ks
         return label if len(answered) == 1 else f"{label}, k = {own[0]}" if len(own) == 1 else f"{label}, all k at once"
 
     columns = [Column(name, title) for name, title in COSTS.items()]
-    measures: list[Measure] = [lambda cell, name=name: cell[name] for name in COSTS]
+    measures: list[Measure] = [lambda cell: cell.seconds, lambda cell: cell.evaluations, lambda cell: cell.ffe]
     found = grouped(run, cells, measures, method_of=row, order=list(dict.fromkeys(map(row, cells))))
     if not found:
         return None
@@ -143,21 +146,21 @@ def cost(run: Run) -> Table | None:
     return _table("cost", title, columns, rows, "standard_error", [*notes, *_left_out(found)])
 
 
-def traced(run: Run, k: int) -> list[Record]:
+def traced(run: Run, k: int) -> list[CellRecord]:
     """The cells of one k, done and failed, of methods whose records hold a search of at least one step."""
-    cells = [cell for cell in run.cells if cell["key"]["k"] == k]
-    searching = {cell["key"]["method"] for cell in cells if cell["status"] == "done" and _steps(cell) >= 1}
-    return [cell for cell in cells if cell["key"]["method"] in searching]
+    cells = [cell for cell in run.cells if cell.key.k == k]
+    searching = {cell.key.method for cell in cells if isinstance(cell, FinishedCell) and _steps(cell) >= 1}
+    return [cell for cell in cells if cell.key.method in searching]
 
 
 def iterations(run: Run, k: int) -> Table | None:
     """Mean log p of the set held after so many proposals, in nats (Table 5)."""
     cells = traced(run, k)
-    last = max((_steps(cell) for cell in cells if cell["status"] == "done"), default=0)
+    last = max((_steps(cell) for cell in cells if isinstance(cell, FinishedCell)), default=0)
     columns = [Column(f"iteration_{i}", str(i), "lower") for i in ITERATIONS if i <= last]
     if len(columns) < 2:
         return None
-    measures: list[Measure] = [lambda cell, i=i: trace_value(cell["trace"], i) for i in ITERATIONS if i <= last]
+    measures: list[Measure] = [lambda cell, i=i: trace_value(cell.trace, i) for i in ITERATIONS if i <= last]
     found = grouped(run, cells, measures)
     notes = [
         f"log p(output) in nats with the set removed that the search held after so many steps, under the search's own "
@@ -191,9 +194,9 @@ def seeds(run: Run, k: int) -> Table | None:
     return _table(f"seeds-k{k}", title, columns, rows, "standard_deviation", [note], counted="seeds", k=k)
 
 
-def search_removals(run: Run, cells: Sequence[Record]) -> str:
+def search_removals(run: Run, cells: Sequence[CellRecord]) -> str:
     """How the searches removed units: one word, or one for each method where they differ."""
-    used = {c["key"]["method"]: c["search_removal"] for c in cells if c["status"] == "done"}
+    used = {c.key.method: c.search_removal for c in cells if isinstance(c, FinishedCell)}
     if len(set(used.values())) == 1:
         return f"'{next(iter(used.values()))}'"
     return ", ".join(f"{label} '{used[label]}'" for label in labels(run) if label in used)
@@ -203,16 +206,16 @@ _BOLD = "Bold: the best of its group, to the decimals shown."
 
 
 def _metric(name: str) -> Measure:
-    return lambda cell: cell["metrics"].get(name)
+    return lambda cell: cell.metrics.get(name)
 
 
 def _metric_columns(names: Sequence[str]) -> list[Column]:
     return [Column(name, METRICS[name].title, METRICS[name].better) for name in names]
 
 
-def _steps(cell: Record) -> int:
+def _steps(cell: FinishedCell) -> int:
     """The number of steps of a finished cell's search."""
-    return int(cell["trace"][-1][0]) if cell["trace"] else 0
+    return cell.trace[-1][0] if cell.trace else 0
 
 
 def _place(name: str, names: Sequence[str]) -> int:
@@ -220,7 +223,7 @@ def _place(name: str, names: Sequence[str]) -> int:
 
 
 def _units(run: Run, k: int) -> str:
-    unit = run.experiment["unit"]
+    unit = run.experiment.unit
     return unit if k == 1 else f"{unit}s"
 
 

@@ -1,0 +1,401 @@
+"""Files that are whole or absent, journals of synced lines, and JSON that is checked as it is read.
+
+    write_text       replaces a file in one step
+    staged_folder    fills a folder in one step: all files or none
+    locked           one process at a time in a folder
+    Journal          a JSONL file that only grows; each line is on the disk before the work goes on
+    read_lines       the lines of a journal, a torn last line left out
+    json_lines       the lines of a JSONL file that somebody else wrote
+    parse_json       JSON text → values: finite numbers, limited depth
+    converted        values → a typed structure: types and ranges checked
+
+A process that is killed while it writes a journal leaves at most a torn last line. Readers ignore it, and the next
+`Journal` cuts it off.
+
+The lowest layer: knows files and JSON, nothing of what they hold.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import UnionType
+from typing import IO, Any, NamedTuple, NoReturn, TypeVar
+
+from jopa.errors import InputFileError
+
+Record = dict[str, Any]
+"""An object of JSON."""
+
+MAX_DEPTH = 64
+"""Lists and objects inside one another that JSON may have."""
+
+T = TypeVar("T")
+
+
+class Line(NamedTuple):
+    """A record of a journal and where it stands; the first line has number 1."""
+
+    number: int
+    record: Record
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Replace a file in one step: whole or not at all. Half a surrogate pair is escaped.
+
+    A device or a pipe is written to and never replaced. A new file gets the permissions that the process gives to
+    files; a process killed before the last step leaves a hidden `.NAME.*.partial` beside the file.
+
+    Raises:
+        InputFileError: the file cannot be written, for example because the disk is full.
+    """
+    data = text.encode("utf-8", "backslashreplace")
+    try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(data)
+            return path
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+        partial = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.chmod(0o666 & ~_umask())
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    return path
+
+
+def is_partial(path: Path) -> bool:
+    """Whether a file is what `write_text` left behind when its process was killed."""
+    return path.name.startswith(".") and path.name.endswith(".partial")
+
+
+@contextmanager
+def staged_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder whose files move into `folder` at the end; if anything fails, none does.
+
+    Other files of the folder stay as they are.
+
+    Raises:
+        InputFileError: the files cannot be written, for example because the disk is full.
+    """
+    is_new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        staged = Path(tempfile.mkdtemp(dir=folder, prefix=".", suffix=".partial"))
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    complete = False
+    try:
+        yield staged
+        for path in sorted(staged.rglob("*"), key=lambda path: (not path.is_dir(), path)):
+            place = folder / path.relative_to(staged)
+            if path.is_dir():
+                place.mkdir(exist_ok=True)
+            else:
+                path.replace(place)
+        complete = True
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+        if is_new and not complete:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder alone; the operating system lets go of it when the process ends, however it ends.
+
+    Raises:
+        InputFileError: another process holds it, or nothing can be written there.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / "lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InputFileError(
+            f"another run is at work in '{folder}'; wait for it, or give another folder (--out)"
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        raise InputFileError(f"cannot lock the folder '{folder}': {error}; give another one (--out)") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _cannot_write(path: Path, error: OSError) -> InputFileError:
+    return InputFileError(f"cannot write '{path}': {error.strerror or error}")
+
+
+# Journals -------------------------------------------------------------------------------------------------------------
+
+
+class Journal:
+    """A JSONL file that only grows, one synced line at a time. Use as a context.
+
+    Raises:
+        InputFileError: the file cannot be written, for example because the disk is full, or is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> Journal:
+        _, sound = _scan(self._path)
+        try:
+            self._file = self._path.open("ab")
+            self._file.truncate(sound)
+        except OSError as error:
+            raise _cannot_write(self._path, error) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._file is not None
+        try:
+            self._file.close()
+        except OSError as error:  # what could not be written is written again when a file closes
+            raise _cannot_write(self._path, error) from error
+
+    def append(self, record: Any) -> None:
+        """Write one record, a JSON object or a typed structure, as a line and wait until it is on the disk."""
+        assert self._file is not None
+        line = encoded(record) + b"\n"
+        try:
+            self._file.write(line)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise _cannot_write(self._path, error) from error
+
+
+def encoded(record: Any) -> bytes:
+    """A record as one line of JSON, without the line's end; half a surrogate pair is escaped.
+
+    Raises:
+        ValueError: it holds NaN or infinity, which JSON has not.
+        TypeError: it holds a value of another kind than JSON's.
+    """
+    line = json.dumps(plain(record), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return line.encode("utf-8", "backslashreplace")
+
+
+def plain(record: Any) -> Any:
+    """A typed structure as the lists and objects of JSON; other values as they are."""
+    import msgspec
+
+    return msgspec.to_builtins(record, enc_hook=_builtin) if isinstance(record, msgspec.Struct) else record
+
+
+def _builtin(value: Any) -> Any:
+    """A number of a subclass, as numpy's are, as the number itself."""
+    for kind in (float, int, str):
+        if isinstance(value, kind):
+            return kind(value)
+    raise TypeError(f"a value of type {type(value).__name__} is no JSON")
+
+
+def read_lines(path: Path) -> list[Record]:
+    """The records of a journal, a torn last line left out; none if there is no file.
+
+    Raises:
+        InputFileError: a line other than the last is no JSON object, or holds numbers that are not finite.
+    """
+    return [line.record for line in numbered_lines(path)]
+
+
+def numbered_lines(path: Path) -> list[Line]:
+    """As `read_lines`, each record with the number of its line."""
+    lines, _ = _scan(path)
+    return lines
+
+
+def _scan(path: Path) -> tuple[list[Line], int]:
+    """A journal's records and the number of bytes before a torn last line."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return [], 0
+    except OSError as error:
+        raise InputFileError(f"cannot read '{path}': {error.strerror}") from error
+    found: list[Line] = []
+    sound = 0
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        end = sound + len(line) + 1
+        try:
+            record = parse_json(line)
+            if not isinstance(record, dict) or end > len(data):
+                raise ValueError("no complete JSON object")
+        except NotFiniteError as error:  # no crash leaves such a line
+            raise InputFileError(f"'{path}', line {number}: {error}") from error
+        except ValueError as error:
+            if end >= len(data):
+                break  # the last line, or what is behind its end: torn, or nothing at all
+            raise InputFileError(f"'{path}' is damaged: line {number} cannot be read ({error})") from error
+        found.append(Line(number, record))
+        sound = end
+    return found, sound
+
+
+# JSON -----------------------------------------------------------------------------------------------------------------
+
+
+class NotFiniteError(ValueError):
+    """JSON text that holds NaN, infinity, or a number too large for a float."""
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The number and the bytes of every line of a JSONL file that is not blank; the first has number 1.
+
+    Lines end at a line feed and nowhere else: other separators, such as U+2028, may stand inside a JSON text.
+
+    Raises:
+        InputFileError: the file cannot be read.
+    """
+    if path.is_dir():
+        raise InputFileError(f"cannot read '{path}': it is a folder; give a JSONL file")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputFileError(f"cannot read '{path}': {error.strerror}") from error
+    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        if line.strip():
+            yield number, line
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text, as strict as the standard: no NaN, no infinity, no bottomless nesting.
+
+    Raises:
+        ValueError: the text is not UTF-8 (a `UnicodeDecodeError`), no JSON, nested too deep, or holds a number that
+            is not finite (`NotFiniteError`).
+    """
+    decoded = text.decode("utf-8") if isinstance(text, bytes) else text
+    try:
+        value = json.loads(decoded, parse_constant=_refuse_constant, parse_float=_finite)
+    except RecursionError:
+        raise ValueError(f"nested too deep: more than {MAX_DEPTH} lists and objects inside one another") from None
+    # A text of few brackets cannot be deep; only the others are walked through.
+    if decoded.count("[") + decoded.count("{") > MAX_DEPTH:
+        require_shallow(value)
+    return value
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+        InputFileError: the file cannot be read or is no JSON; the message names it.
+    """
+    try:
+        return parse_json(path.read_bytes())
+    except OSError as error:
+        raise InputFileError(f"cannot read '{path}': {error.strerror}") from error
+    except ValueError as error:
+        raise InputFileError(f"'{path}' is no JSON: {error}") from error
+
+
+def converted(value: Any, kind: type[T] | UnionType, what: str) -> T:
+    """A JSON value as a typed structure, with all types and ranges checked.
+
+    Args:
+        value: lists, objects, texts and numbers, as `parse_json` gives them or `require_plain` lets them pass.
+        kind: a `msgspec.Struct`, dataclass or union of them.
+        what: how a message names the value, such as "'cells.jsonl', line 3".
+
+    Raises:
+        InputFileError: something is missing, of the wrong type, or out of range; the message says where.
+    """
+    import msgspec
+
+    try:
+        return msgspec.convert(value, kind)
+    except (ValueError, OverflowError, RecursionError, msgspec.ValidationError) as error:
+        raise InputFileError(f"{what}: {str(error).replace('`', chr(39))}") from error
+
+
+def require_schema(record: Record, known: int, what: str) -> None:
+    """Refuse a record of a schema that this version of jopa does not read.
+
+    Raises:
+        InputFileError: the schema is missing, no whole number, or another one.
+    """
+    schema = record.get("schema")
+    if type(schema) is not int or schema != known:
+        raise InputFileError(
+            f"{what}: the schema must be {known}, got {schema!r:.40}; read it with the jopa it is from"
+        )
+
+
+def require_shallow(value: Any) -> None:
+    """Refuse lists and objects that are nested deeper than `MAX_DEPTH`.
+
+    Raises:
+        ValueError: they are.
+    """
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, (dict, list, tuple))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list, tuple))
+        ]
+        if not level:
+            return
+    raise ValueError(f"nested too deep: more than {MAX_DEPTH} lists and objects inside one another")
+
+
+def require_plain(value: Any) -> None:
+    """Refuse values that are nested too deep, and numbers that are not finite.
+
+    Raises:
+        ValueError: there is one.
+    """
+    require_shallow(value)
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            waiting += item.values()
+        elif isinstance(item, (list, tuple)):
+            waiting += item
+        elif isinstance(item, float) and not math.isfinite(item):
+            raise NotFiniteError(f"the number {item} is not finite")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise NotFiniteError(f"the number {name} is not finite")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise NotFiniteError(f"the number {text:.40} is not finite")
+    return number
