@@ -12,16 +12,91 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
 
 from jopa.errors import InputFileError
 from jopa.method import TraceStep
 from jopa.prompt.building import Unit
+from jopa.storage import converted, parse_json, require_plain, require_schema
 
 SCHEMA = 1
 
+Count = Annotated[int, Meta(ge=0)]
+Positive = Annotated[int, Meta(ge=1)]
+Cost = Annotated[float, Meta(ge=0)]
+
 _NESTED = {"model", "prompt", "input_ids", "units", "output", "output_ids", "target"}
 _OPTIONAL = {"effects", "scores", "details"}
+
+
+class PromptRecord(Struct, frozen=True):
+    """A prompt as JSON has it: its text, the model's whole input, and the units."""
+
+    text: str
+    ids: tuple[Count, ...]
+    units: tuple[Unit, ...]
+
+    def __post_init__(self) -> None:
+        for i, unit in enumerate(self.units):
+            if not 0 <= unit.start <= unit.end <= len(self.text):
+                raise ValueError(f"unit {i} lies outside the prompt's {len(self.text)} characters")
+            if not all(0 <= position < len(self.ids) for position in unit.positions):
+                raise ValueError(f"unit {i} lies outside the prompt's {len(self.ids)} tokens")
+
+
+class OutputRecord(Struct, frozen=True):
+    """An output as JSON has it: its text, ids, and `[start, end)` of the ids whose probability counts."""
+
+    text: str
+    ids: tuple[Count, ...]
+    target: tuple[Count, Positive]
+
+    def __post_init__(self) -> None:
+        if not self.target[0] < self.target[1] <= len(self.ids):
+            raise ValueError(f"the target {list(self.target)} lies outside the output's {len(self.ids)} tokens")
+
+
+class _AttributionRecord(Struct, frozen=True, kw_only=True):
+    """The JSON form of an `Attribution`, with the types and ranges that are checked when it is read."""
+
+    schema: int
+    model: dict[str, str | None]
+    prompt: PromptRecord
+    output: OutputRecord
+    removal: Literal["delete", "zero", "hide"]
+    k: Positive
+    removed: tuple[Count, ...]
+    log_prob: float
+    log_prob_removed: float
+    probability_ratio: Cost
+    individual: tuple[float, ...]
+    synergy: float
+    counterfactual_output: str
+    method: dict[str, Any]
+    seed: int
+    evaluations: Count
+    ffe: Cost
+    seconds: Cost
+    trace: tuple[TraceStep, ...]
+    stop: str
+    certificate: Literal["none", "one-swap-optimal", "optimal"]
+    versions: dict[str, str]
+    effects: tuple[float, ...] | None = None
+    scores: tuple[float, ...] | None = None
+    details: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        n_units = len(self.prompt.units)
+        if len(set(self.removed)) < len(self.removed) or any(i >= n_units for i in self.removed):
+            raise ValueError(f"'removed' must be different units below {n_units}, got {list(self.removed)}")
+        for name, n in (("individual", len(self.removed)), ("effects", n_units), ("scores", n_units)):
+            values = getattr(self, name)
+            if values is not None and len(values) != n:
+                raise ValueError(f"'{name}' must have {n} numbers, got {len(values)}")
+        if not isinstance(self.method.get("name"), str):
+            raise ValueError("'method' must have a text under 'name'")
 
 
 @dataclass(frozen=True)
@@ -128,28 +203,27 @@ class Attribution:
         """Rebuild an attribution from `to_dict`'s form.
 
         Raises:
-            InputFileError: the record has another schema or lacks something.
+            InputFileError: the record has another schema, lacks something, or holds a value of the wrong type or range.
         """
-        if record.get("schema") != SCHEMA:
-            raise InputFileError(f"this is no attribution of schema {SCHEMA}: schema is {record.get('schema')!r}")
+        require_schema(record, SCHEMA, "this attribution")
         try:
-            prompt, output = record["prompt"], record["output"]
-            values = {
-                **{item.name: record[item.name] for item in fields(cls) if item.name in record},
-                "prompt": prompt["text"],
-                "input_ids": tuple(prompt["ids"]),
-                "units": tuple(Unit(**{**unit, "positions": tuple(unit["positions"])}) for unit in prompt["units"]),
-                "output": output["text"],
-                "output_ids": tuple(output["ids"]),
-                "target": tuple(output["target"]),
-                "removed": tuple(record["removed"]),
-                "individual": tuple(record["individual"]),
-                "trace": tuple(TraceStep(**step) for step in record["trace"]),
-                **{name: tuple(record[name]) for name in ("effects", "scores") if name in record},
-            }
-            return cls(**values)
-        except (KeyError, TypeError) as error:
-            raise InputFileError(f"this attribution is incomplete: {error}") from error
+            require_plain(record)
+        except ValueError as error:
+            raise InputFileError(f"this attribution cannot be read: {error}") from error
+        form = converted(record, _AttributionRecord, "this attribution")
+        prompt, output = form.prompt, form.output
+        plain = {name: getattr(form, name) for name in form.__struct_fields__}
+        for name in ("schema", "prompt", "output"):
+            del plain[name]
+        return cls(
+            prompt=prompt.text,
+            input_ids=prompt.ids,
+            units=prompt.units,
+            output=output.text,
+            output_ids=output.ids,
+            target=output.target,
+            **plain,
+        )
 
     @classmethod
     def from_json(cls, text: str) -> Attribution:
@@ -159,7 +233,7 @@ class Attribution:
             InputFileError: the text is no JSON, or no attribution.
         """
         try:
-            record = json.loads(text)
+            record = parse_json(text)
         except ValueError as error:
             raise InputFileError(f"this is no JSON: {error}") from error
         if not isinstance(record, dict):

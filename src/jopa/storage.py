@@ -70,7 +70,8 @@ def write_text(path: Path, text: str) -> Path:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            partial.chmod(0o666 & ~_umask())
+            os.umask(mask := os.umask(0))
+            partial.chmod(0o666 & ~mask)
             partial.replace(path)
         except BaseException:
             partial.unlink(missing_ok=True)
@@ -140,12 +141,6 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _cannot_write(path: Path, error: OSError) -> InputFileError:
@@ -359,7 +354,7 @@ def require_shallow(value: Any) -> None:
         ValueError: they are.
     """
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         level = [
             inner
             for outer in level

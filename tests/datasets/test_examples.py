@@ -54,11 +54,14 @@ def test_a_plain_file_gives_its_fields_and_no_filter(tmp_path):
 
 MALFORMED = {
     b"{": ("not JSON", "not JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
-    b"[" * 100_000: ("not JSON", "not JSON: maximum recursion depth exceeded"),
+    b"[" * 100_000: ("not JSON", "not JSON: nested too deep"),
     b'["a"]': ("not a JSON object",) * 2,
     b"null": ("not a JSON object",) * 2,
-    b'{"prompt": "Hi"}': ("'id' is missing",) * 2,
-    b'{"id": 7, "prompt": "Hi"}': ("'id' is not text", "'id' is not text but a number"),
+    b'{"id": "n", "prompt": "Hi", "more": NaN}': ("not JSON", "not JSON: the number NaN is not finite"),
+    b'{"id": true, "prompt": "Hi"}': (
+        "'id' is neither text nor a number",
+        "'id' is neither text nor a number but true or false",
+    ),
     b'{"id": " ", "prompt": "Hi"}': ("'id' is empty",) * 2,
     b'{"id": "x"}': ("'prompt' is missing",) * 2,
     b'{"id": "x", "prompt": null}': ("'prompt' is missing",) * 2,
@@ -86,6 +89,15 @@ def test_a_malformed_line_is_counted_and_reported_with_file_and_line(tmp_path, l
     assert dataset.left_out == {reason: 1} and dataset.read == 3
     (problem,) = dataset.problems
     assert problem.startswith(f"data.jsonl:3: {message}")
+
+
+def test_numbers_as_ids_become_text_and_a_line_without_one_gets_its_number(tmp_path):
+    lines = [{"id": 1, "prompt": "a"}, b"", {"prompt": "b"}, {"id": None, "prompt": "c"}, {"id": 2.5, "prompt": "d"}]
+    dataset = load_dataset("mine", path=write(tmp_path, *lines, {"id": 3, "prompt": "the id of line 3"}))
+    assert [(example.id, example.prompt) for example in dataset.examples] == [
+        *(("1", "a"), ("3", "b"), ("4", "c"), ("2.5", "d")),
+    ]
+    assert dataset.problems == ("data.jsonl:6: repeated id '3', first seen at data.jsonl:3",)
 
 
 def test_all_reasons_together_add_up(tmp_path):

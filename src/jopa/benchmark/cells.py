@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import NamedTuple
 
+from jopa.attribution import OutputRecord, PromptRecord
 from jopa.benchmark.experiment import Experiment, MethodSpec, ModelSpec
 from jopa.benchmark.records import (
     SCHEMA,
@@ -28,10 +29,7 @@ from jopa.benchmark.records import (
     FailedCell,
     FinishedCell,
     KeyRecord,
-    OutputRecord,
-    PromptRecord,
     SearchRecord,
-    UnitRecord,
 )
 from jopa.datasets.examples import Example
 from jopa.errors import SettingError
@@ -316,10 +314,9 @@ def _together(
 
 
 def _example_record(task: Task, model: LanguageModel, prompt: Prompt, output: Output) -> ExampleRecord:
-    units = tuple(UnitRecord(unit.text, unit.start, unit.end, unit.positions) for unit in prompt.units)
     return ExampleRecord(
         **task.names._asdict(),
-        prompt=PromptRecord(prompt.text, prompt.ids, units),
+        prompt=PromptRecord(prompt.text, prompt.ids, prompt.units),
         output=OutputRecord(output.text, output.ids, output.target),
         language_model=model.identity,
         versions=versions(),

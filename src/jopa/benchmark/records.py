@@ -22,14 +22,12 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from msgspec import Meta, Struct, field
 
+from jopa.attribution import Cost, Count, OutputRecord, Positive, PromptRecord
 from jopa.errors import InputFileError
 from jopa.storage import Record, converted, numbered_lines, read_json, require_schema
 
 SCHEMA = 1
 
-Count = Annotated[int, Meta(ge=0)]
-Positive = Annotated[int, Meta(ge=1)]
-Cost = Annotated[float, Meta(ge=0)]
 LogProb = Annotated[float, Meta(le=1.0)]
 """In nats; rounding may bring the log-probability of an output that is certain just above zero."""
 Name = Annotated[str, Meta(min_length=1)]
@@ -58,42 +56,6 @@ class KeyRecord(Struct, frozen=True):
     method: str
     k: Positive
     seed: int
-
-
-class UnitRecord(Struct, frozen=True):
-    """A unit of a prompt: its text, its characters, and the positions of its tokens."""
-
-    text: str
-    start: Count
-    end: Count
-    positions: tuple[Count, ...]
-
-
-class PromptRecord(Struct, frozen=True):
-    """A prompt as its model reads it."""
-
-    text: str
-    ids: tuple[Count, ...]
-    units: tuple[UnitRecord, ...]
-
-    def __post_init__(self) -> None:
-        for i, unit in enumerate(self.units):
-            if not unit.start <= unit.end <= len(self.text):
-                raise ValueError(f"unit {i} lies outside the prompt's {len(self.text)} characters")
-            if not all(position < len(self.ids) for position in unit.positions):
-                raise ValueError(f"unit {i} lies outside the prompt's {len(self.ids)} tokens")
-
-
-class OutputRecord(Struct, frozen=True):
-    """An output: its text, ids, and `[start, end)` of the ids whose probability counts."""
-
-    text: str
-    ids: tuple[Count, ...]
-    target: tuple[Count, Positive]
-
-    def __post_init__(self) -> None:
-        if not self.target[0] < self.target[1] <= len(self.ids):
-            raise ValueError(f"the target {list(self.target)} lies outside the output's {len(self.ids)} tokens")
 
 
 class ExampleRecord(Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ Exit codes: 0 done; 1 could not, or not all of it (one line on stderr, a traceba
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -16,6 +16,7 @@ from jopa.cli.explaining import explain
 from jopa.cli.serving import methods, models, serve
 from jopa.cli.showing import fail
 from jopa.errors import JopaError
+from jopa.reports.wording import visible
 
 app = typer.Typer(
     help="Which parts of this prompt, taken together, made the model say this?",
@@ -45,16 +46,27 @@ def _options(
     """Which parts of this prompt, taken together, made the model say this?"""
 
 
+def _refuse_usage(error: Any) -> NoReturn:
+    """Say what is wrong with the words of the command, whatever characters they hold."""
+    error.message = visible(error.message)
+    error.show()
+    sys.exit(error.exit_code)
+
+
 def main() -> None:
     """Run the command line; see the module's exit codes."""
     debug = "--debug" in sys.argv
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except JopaError as error:
         if debug:
             raise
-        fail(" ".join(str(error).split()))
+        fail(str(error))
+    except typer.Abort:
+        fail("stopped")
     except Exception as error:  # a fault of ours: still one line, and how to see the rest
+        if hasattr(error, "format_message"):  # wrong usage, of typer's own class or click's
+            _refuse_usage(error)
         if debug:
             raise
         reason = " ".join(str(error).split())

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jopa.cli.options import Debug
-from jopa.cli.showing import fail
+from jopa.cli.showing import fail, sigterm_as_interrupt, tell
+from jopa.reports.wording import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,7 +84,7 @@ def bench(
     else:
         mapper = serially if prompts == 1 else together(prompts)
     try:
-        with _cell_progress() as on_progress:
+        with sigterm_as_interrupt(), _cell_progress() as on_progress:
             outcome = run_bench(
                 wanted,
                 folder,
@@ -96,10 +97,10 @@ def bench(
             )
     except KeyboardInterrupt:
         fail(f"stopped; what is done is in '{folder}', and the same command goes on from there")
-    typer.echo(f"{outcome.done} cells done, {outcome.failed} failed, {outcome.before} were there already", err=True)
+    tell(f"{outcome.done} cells done, {outcome.failed} failed, {outcome.before} were there already")
     if outcome.left:
-        typer.echo(f"{outcome.left} cells failed at an earlier start; --retry-failed does them again", err=True)
-    typer.echo(f"See them: jopa report {folder}", err=True)
+        tell(f"{outcome.left} cells failed at an earlier start; --retry-failed does them again")
+    tell(f"See them: jopa report {folder}")
 
 
 def report(
@@ -111,9 +112,10 @@ def report(
 ) -> None:
     """Turn the records of a benchmark run into tables, figures and a page; runs no model."""
     from jopa.reports.benchmark_report import write_report
+    from jopa.reports.wording import visible
 
     for path in write_report(folder, out):
-        typer.echo(path)
+        typer.echo(visible(str(path)))
 
 
 def gallery(
@@ -129,17 +131,18 @@ def gallery(
 ) -> None:
     """Show what two methods chose on the same prompts, and the answers without it; runs no model."""
     from jopa.reports.gallery import write_gallery
+    from jopa.reports.wording import visible
 
     chosen = None if methods is None else [label.strip() for label in methods.split(";") if label.strip()]
     for path in write_gallery(folder, out, methods=chosen):
-        typer.echo(path)
+        typer.echo(visible(str(path)))
 
 
 def _tell_data(dataset: Dataset) -> None:
     """What was kept of a data set, what was left out and why, and every malformed record."""
-    typer.echo(dataset.summary, err=True)
+    tell(dataset.summary)
     for problem in dataset.problems:
-        typer.echo(f"  {problem}", err=True)
+        typer.echo(f"  {one_line(problem)}", err=True)
 
 
 def _cell_progress() -> Any:

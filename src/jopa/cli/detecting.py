@@ -11,7 +11,7 @@ import typer
 
 from jopa.cli.options import Debug, Device, Dtype, Model, TrustRemoteCode
 from jopa.cli.reading import read_text
-from jopa.cli.showing import fail, progress_bar, require_writable, write_results
+from jopa.cli.showing import fail, progress_bar, require_writable, sigterm_as_interrupt, tell, write_results
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +67,7 @@ def detect(
     require_distinct(asked)
     config = DetectionConfig(k, budget, max_new_tokens, most_tokens)
     try:
-        with progress_bar() as progress:
+        with sigterm_as_interrupt(), progress_bar() as progress:
             progress("loading the model", 0, None)
             language_model = load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
             done = 0
@@ -130,7 +130,7 @@ def _deliver(records: Sequence[Record], json_path: Path | None, out: Path | None
 
         Console().print(_table(records))
     if out is not None:
-        typer.echo(f"The records are in {out}", err=True)
+        tell(f"The records are in {out}")
     if failed:
         typer.echo(f"{len(failed)} of {len(records)} prompts could not be judged", err=True)
     if len(failed) == len(records):

@@ -12,7 +12,7 @@ import typer
 
 from jopa.cli.options import Debug, Device, Dtype, Model, TrustRemoteCode
 from jopa.cli.reading import band_of, prompt_from, setting, target_from, unit_from
-from jopa.cli.showing import fail, progress_bar, require_writable, write_results
+from jopa.cli.showing import fail, progress_bar, require_writable, tell, write_results
 from jopa.errors import SettingError
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _deliver(found: Sequence[Attribution], compared: bool, json_path: Path | Non
     write_results(record, view, lambda: comparison_html(found) if compared else to_html(found[0]), json_path, html_path)
     for attribution in found:
         if not (attribution.details or {}).get("until_pr", {}).get("reached", True):
-            typer.echo(f"jopa: {attribution.method['name']}: {attribution.stop}", err=True)
+            tell(f"jopa: {attribution.method['name']}: {attribution.stop}")
 
 
 def _tell_cost(names: Sequence[str], profiles: Sequence[Profile], loading: float) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
 from jopa.errors import InputFileError
+from jopa.reports.wording import one_line
+from jopa.storage import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -16,26 +19,51 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
+def tell(text: str) -> None:
+    """Write one line to stderr; what is not printable in it becomes visible."""
+    typer.echo(one_line(text), err=True)
+
+
 def fail(line: str) -> NoReturn:
     """End the command with one line on stderr and exit code 1."""
-    typer.echo(f"jopa: {line}", err=True)
+    tell(f"jopa: {line}")
     sys.exit(1)
+
+
+@contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """End the work on SIGTERM as on Ctrl-C, by a KeyboardInterrupt."""
+    import signal
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except SystemExit as error:  # Ray puts its own handler in place of this one
+        raise KeyboardInterrupt from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def progress_bar() -> Any:
     """A context whose value shows progress on stderr if that is a terminal."""
-    from contextlib import contextmanager
-
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     @contextmanager
     def shown() -> Iterator[Any]:
         console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task("", total=None)
-            yield lambda stage, done, total: bar.update(task, description=stage, completed=done, total=total)
+            yield lambda stage, done, total: bar.update(task, description=one_line(stage), completed=done, total=total)
 
     return shown()
 
@@ -69,33 +97,8 @@ def write_results(
         Console().print(view)
     written = []
     if json_path is not None and str(json_path) != "-":
-        written.append(_write(json_path, record + "\n"))
+        written.append(write_text(json_path, record + "\n"))
     if html_path is not None:
-        written.append(_write(html_path, page()))
+        written.append(write_text(html_path, page()))
     for path in written:
-        typer.echo(f"Wrote {path}", err=True)
-
-
-def _write(path: Path, text: str) -> Path:
-    """Write a whole file or none: under a temporary name first, then renamed."""
-    import os
-    import tempfile
-
-    try:
-        if path.exists() and not path.is_file():
-            path.write_text(text, encoding="utf-8")
-            return path
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-            umask = os.umask(0)
-            os.umask(umask)
-            Path(partial).chmod(0o666 & ~umask)
-            Path(partial).replace(path)
-        except BaseException:
-            Path(partial).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise InputFileError(f"cannot write '{path}': {error.strerror}") from error
-    return path
+        tell(f"Wrote {path}")

@@ -177,7 +177,13 @@ def unpack_gguf(path: Path) -> tuple[Path, str]:
     """
     checksum = _sha256(path)
     folder = cache_folder() / "models" / f"{path.stem}-{checksum[:16]}"
-    if not _intact(folder):
+    for place in (cache_folder(), folder.parent):
+        if not _only_ours(place):
+            raise ModelError(
+                f"the model cache '{place}' belongs to another user or can be written by others, who could replace "
+                "the model; make it yours alone (chmod go-w), or set JOPA_CACHE"
+            )
+    if not _only_ours(folder, *folder.glob("*")) or not _intact(folder):
         if folder.exists():
             shutil.rmtree(folder)
         _unpack(path, folder, checksum)
@@ -189,7 +195,8 @@ def _unpack(path: Path, folder: Path, checksum: str) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        for place in (cache_folder(), folder.parent):
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
     except OSError as error:
         raise ModelError(f"cannot write the model cache '{folder.parent}': {error.strerror}; set JOPA_CACHE") from error
@@ -215,6 +222,19 @@ def _unpack(path: Path, folder: Path, checksum: str) -> None:
         raise ModelError(f"cannot unpack '{path}': {reason:.300}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _only_ours(folder: Path, *files: Path) -> bool:
+    """Whether no other user can change a folder or its files; true of a folder that is not there yet.
+
+    Asks owner and mode; where the system has none, as Windows, nothing is refused.
+    """
+    if not hasattr(os, "getuid") or not folder.exists():
+        return True
+    if folder.stat().st_mode & 0o077 == 0:
+        files = ()  # nobody else gets in
+    found = [path.stat() for path in (folder, *files)]
+    return all(status.st_uid in (os.getuid(), 0) and not status.st_mode & 0o022 for status in found)
 
 
 def _intact(folder: Path) -> bool:

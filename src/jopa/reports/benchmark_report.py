@@ -27,7 +27,6 @@ from jopa.benchmark.records import CellRecord, ExampleRecord, FinishedCell, Run,
 from jopa.errors import InputFileError
 from jopa.evaluation.metrics import METRICS
 from jopa.problem import TraceStep
-from jopa.prompt.building import Unit
 from jopa.reports import typesetting
 from jopa.reports.attribution_html import to_html
 from jopa.reports.drawing import save
@@ -230,7 +229,7 @@ def joined(example: ExampleRecord, cell: FinishedCell) -> Attribution:
         model=example.language_model,
         prompt=prompt.text,
         input_ids=prompt.ids,
-        units=tuple(Unit(unit.text, unit.start, unit.end, unit.positions) for unit in prompt.units),
+        units=prompt.units,
         output=output.text,
         output_ids=output.ids,
         target=output.target,

@@ -192,4 +192,4 @@ def _plain(text: str, width: int = 60) -> str:
     """Text that matplotlib shows as it is: no formula, no name it would hide, and not too long."""
     if len(text) > width:
         text = f"{text[: width - width // 3 - 1]}…{text[len(text) - width // 3 :]}"
-    return (" " if text.startswith("_") else "") + text.replace("$", r"\$").replace("\n", " ")
+    return (" " if text.startswith("_") else "") + one_line(text).replace("$", r"\$")

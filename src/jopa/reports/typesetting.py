@@ -1,7 +1,8 @@
 """A table as Markdown, CSV and LaTeX.
 
 Markdown and LaTeX are for reading: means with their spread or interval, the best in bold. CSV is for programs: one
-number a line with nothing rounded. Names come from strangers: each form escapes them.
+number a line with nothing rounded. Names come from strangers: each form escapes them, shows unseen characters, and
+CSV hands no formula to a spreadsheet.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal, NamedTuple
+
+from jopa.reports.wording import one_line, visible
 
 LESS, MORE = "●", "○"
 """Marks of a difference whose interval leaves out zero: less, and more faithful than the baseline."""
@@ -98,6 +101,8 @@ class Table:
 
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~])")
 """Characters that Markdown reads as markup."""
+_FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]|[\t\r\n]")
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -205,7 +210,7 @@ def csv_text(table: Table) -> str:
     words = {LESS: "less faithful", MORE: "more faithful", "": ""}
     for row in table.rows:
         for number, column in zip(row.numbers, table.columns, strict=True):
-            key = [row.model, row.data, row.method, column.key, column.better]
+            key = [*map(_csv_name, (row.model, row.data, row.method, column.key)), column.better]
             if number is None:
                 writer.writerow([*key, 0, "", *[""] * len(spread)])
                 continue
@@ -221,12 +226,18 @@ def _pipes(cells: Iterable[str]) -> str:
 
 def _markdown(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
-    return MARKDOWN.sub(r"\\\1", " ".join(text.split()))
+    return MARKDOWN.sub(r"\\\1", one_line(text))
+
+
+def _csv_name(text: str) -> str:
+    """A name that a spreadsheet takes for text: an apostrophe stands before what it would run as a formula."""
+    shown = visible(text)
+    return f"'{shown}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else shown
 
 
 def _latex(text: str) -> str:
     """Text that LaTeX shows as it is, on one line."""
-    return "".join(_LATEX.get(char, char) for char in " ".join(text.split()))
+    return "".join(_LATEX.get(char, char) for char in one_line(text))
 
 
 def _latex_entry(item: Entry) -> str:

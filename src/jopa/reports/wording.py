@@ -25,10 +25,11 @@ REMOVAL_WORDS = {
 }
 NOTHING = "(nothing: it stops at once)"
 
-# Unseen characters, but not what joins letters and emoji (U+200C, U+200D, U+FE0F), nor newline and tab.
+# Unseen characters, but not what joins letters and emoji (U+200C, U+200D, U+FE0F), nor newline, tab and spaces.
 _UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
-    "\ud800-\udfff\U000e0000-\U000e01ef]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e"
+    "\u2060-\u206f\u2800\u3164\ud800-\uf8ff\ufdd0-\ufdef\ufe00-\ufe0e\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff"
+    "\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a\U000e0000-\U0010ffff]"
 )
 _BLANKS = {" ": "␣", "\n": "⏎", "\t": "⇥"}
 _WORD = re.compile(r"\s*(?:[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+)|\s+")
@@ -72,6 +73,11 @@ def _merged(pieces: list[Piece]) -> list[Piece]:
 def visible(text: str) -> str:
     """The text with unseen characters as escapes, such as `\\x1b`; newlines and tabs stay."""
     return _UNSEEN.sub(lambda match: match.group().encode("unicode_escape").decode("ascii"), text)
+
+
+def one_line(text: str) -> str:
+    """The text on one line, with unseen characters as escapes: for messages, labels and cells of tables."""
+    return " ".join(part for part in re.split("[ \t\n]+", visible(text.replace("\r\n", "\n"))) if part)
 
 
 def unit_name(text: str, width: int = 32) -> str:
