@@ -90,13 +90,39 @@ def test_the_json_schema_is_the_documented_one(llama):
     [
         ("{", "no JSON"),
         ("[1]", "no object"),
-        ('{"schema": 2}', "schema is 2"),
-        ('{"schema": 1}', "incomplete"),
+        ('{"schema": 2}', "schema must be 1, got 2"),
+        ('{"schema": true}', "schema must be 1, got True"),
+        ('{"schema": 1}', "missing required field 'model'"),
+        ('{"schema": NaN}', "not finite"),
+        ("[" * 100_000, "nested too deep"),
     ],
 )
 def test_a_json_that_is_no_attribution_is_refused(text, message):
     with pytest.raises(jopa.InputFileError, match=message):
         jopa.Attribution.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"removed": [999, 1]}, "'removed' must be different units below 9"),
+        ({"removed": [1, 1]}, "'removed' must be different units"),
+        ({"individual": [1.0]}, "'individual' must have 2 numbers"),
+        ({"scores": [1.0]}, "'scores' must have 9 numbers"),
+        ({"k": "2"}, "k"),
+        ({"seconds": -1}, "seconds"),
+        ({"certificate": "divine"}, "certificate"),
+        ({"log_prob": float("inf")}, "not finite"),
+        ({"output": {"text": "a", "ids": [1], "target": [0, 2]}}, "target"),
+        ({"trace": [{"step": 0}]}, "trace"),
+        ({"method": {}}, "'method' must have a text under 'name'"),
+    ],
+    ids=str,
+)
+def test_an_attribution_of_wrong_values_is_refused(llama, change, message):
+    record = explained(llama).to_dict() | change
+    with pytest.raises(jopa.InputFileError, match=message):
+        jopa.Attribution.from_dict(record)
 
 
 def test_the_same_seed_gives_the_same_json_but_for_times(llama):

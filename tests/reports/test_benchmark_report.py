@@ -1,6 +1,8 @@
 """The report of a run: what it writes, what it links, and that it neither trusts text nor runs a model."""
 
+import errno
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -12,10 +14,11 @@ import pytest
 pytest.importorskip("matplotlib")
 
 import jopa
-from jopa.benchmark.records import cell_key, read_run
+from jopa.benchmark.records import ExampleRecord, FinishedCell, cell_key, read_run
 from jopa.errors import InputFileError
 from jopa.reports import benchmark_report
 from jopa.reports.benchmark_report import chosen_prompts, joined, slug, write_report
+from jopa.storage import converted
 from synthetic_run import HOSTILE, cell, example, experiment, failed, made_up_run, session, write_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -66,10 +69,14 @@ def test_the_page_says_how_it_was_made(written):
     assert "4 kept from made up, 2 left out (shorter than 16 words)" in text
 
 
+def joined_records(example, cell):
+    return joined(converted(example, ExampleRecord, "an example"), converted(cell, FinishedCell, "a cell"))
+
+
 def test_a_joined_record_is_the_attribution_that_its_cell_tells_of():
     steps = [[0, -2.5, 2, 3.0], [1, -3.0, 3, 4.0]]
     record = cell("joint", pr=0.5, seed=4, trace=steps, scores=[0.1] * 9, details={"note": "x"})
-    attribution = joined(example(), record)
+    attribution = joined_records(example(), record)
     assert attribution == jopa.Attribution.from_dict(attribution.to_dict())
     assert attribution.probability_ratio == pytest.approx(0.5)
     assert attribution.joint - sum(attribution.individual) == pytest.approx(attribution.synergy)
@@ -81,18 +88,30 @@ def test_a_joined_record_is_the_attribution_that_its_cell_tells_of():
 
 def test_a_search_under_another_removal_is_told_and_its_certificate_not_passed_on():
     record = cell("joint", search_removal="zero", certificate="optimal")
-    attribution = joined(example(), record)
+    attribution = joined_records(example(), record)
     assert attribution.details == {"search removal": "zero"}
     assert attribution.removal == "delete"
     assert attribution.certificate == "none"
-    assert joined(example(), cell("joint", certificate="optimal")).certificate == "optimal"
+    assert joined_records(example(), cell("joint", certificate="optimal")).certificate == "optimal"
 
 
-def test_an_incomplete_record_is_named():
-    record = cell("joint")
-    del record["synergy"]
-    with pytest.raises(InputFileError, match=r"'p1', 'joint', 3, 0.*synergy"):
-        joined(example(), record)
+def test_a_full_disk_leaves_no_half_of_a_report(tmp_path, monkeypatch):
+    made_up_run(tmp_path, ["a", "b"], n=3)
+    write_report(tmp_path, explanations=0)
+    page = tmp_path / "report" / "index.html"
+    before = page.read_bytes()
+    page.with_name("mine.txt").write_text("of somebody else")
+
+    def full_disk(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    files = sorted(path for path in tmp_path.rglob("*"))
+    monkeypatch.setattr(os, "fsync", full_disk)
+    for out in (None, tmp_path / "other"):
+        with pytest.raises(InputFileError, match=r"cannot write .* No space left on device"):
+            write_report(tmp_path, out)
+    assert page.read_bytes() == before
+    assert sorted(path for path in tmp_path.rglob("*")) == files
 
 
 def test_explanations_are_whole_prompts_in_turn(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from jopa.benchmark.records import read_run
 from jopa.reports import estimates, tables, typesetting
 from jopa.reports.estimates import bootstrap_intervals, estimate, resampled_counts, trace_value
+from jopa.reports.wording import visible
 from synthetic_run import HOSTILE, cell, experiment, failed, write_run
 
 JOPA, RANDOM = (0.2, 0.3, 0.7), (0.5, 0.6, 0.7)
@@ -268,7 +269,25 @@ def test_names_break_no_form(run_of, label):
         assert all(line.endswith(" \\\\") for line in rows)
         assert {line.replace("\\&", "").count("&") for line in rows} == {len(table.columns) + 2}
         read = list(csv.DictReader(io.StringIO(typesetting.csv_text(table))))
-        assert label in {line["method"] for line in read}
+        assert label in {line["method"] for line in read} or visible(label) in {line["method"] for line in read}
+
+
+@pytest.mark.parametrize("label", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", " =1", "＝1"])
+def test_no_name_is_a_formula_in_csv(run_of, label):
+    run = run_of(experiment([label, "-1.5"]), [cell(label), cell("-1.5")])
+    for table in tables.all_tables(run):
+        names = {line["method"] for line in csv.DictReader(io.StringIO(typesetting.csv_text(table)))}
+        assert f"'{visible(label)}" in names
+        assert not {name for name in names if name.lstrip()[:1] in tuple("=+-@＝")} - {"-1.5"}
+
+
+@pytest.mark.parametrize("char", ["\x1b", "\u202e", "\u3164", "\u2800", "\u200b", "\ufe00", "\U000e0041", "\x85"])
+def test_unseen_characters_are_visible_in_every_form(run_of, char):
+    run = run_of(experiment([f"a{char}b"]), [cell(f"a{char}b"), cell(f"a{char}b", "p2")])
+    for form in (typesetting.markdown, typesetting.latex, typesetting.csv_text):
+        for table in tables.all_tables(run):
+            assert char not in form(table)
+            assert char.encode("unicode_escape").decode()[1:] in form(table)
 
 
 def test_latex_escapes_what_it_must():

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from jopa.errors import SettingError
 from jopa.reports.estimates import Estimate
+from jopa.reports.wording import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
