@@ -5,15 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jopa.benchmark.experiment import DataSpec, Experiment, MethodSpec, ModelSpec
-<<<<<<< HEAD
-from jopa.benchmark.records import Record, read_lines
 from jopa.method import Method
 from jopa.methods import make_method
-=======
-from jopa.methods import make_method
-from jopa.problem import Method
 from jopa.storage import Record, read_lines
->>>>>>> 0969c26 (Records are typed and checked as they are read; files and journals are written in one place)
 
 PROMPTS = (
     "write a story about the doctor and his patient in rain",

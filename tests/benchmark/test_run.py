@@ -29,11 +29,7 @@ from jopa.errors import InputFileError, ModelError, SettingError
 from jopa.evaluation.regeneration import Evaluator
 from jopa.method import Method, Ranking, RankingMethod, Selection
 from jopa.methods import make_method
-<<<<<<< HEAD
-=======
-from jopa.problem import Method, Ranking, RankingMethod, Selection
 from jopa.storage import locked, read_lines
->>>>>>> 0969c26 (Records are typed and checked as they are read; files and journals are written in one place)
 from tiny_bench import cells, keys, timeless
 
 JOURNALS = ("examples", "selections", "cells")
