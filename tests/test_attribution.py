@@ -217,6 +217,30 @@ def test_k_is_checked_before_the_output_is_generated(llama, monkeypatch):
         explained(llama, k=10)
 
 
+def test_a_method_refuses_before_the_output_is_generated(llama, monkeypatch):
+    monkeypatch.setattr(jopa.LanguageModel, "generate", None)
+    with pytest.raises(jopa.SettingError, match=r"C\(9, 4\) = 126 sets are more than the limit of 100"):
+        explained(llama, k=4, method=jopa.make_method("exhaustive", limit=100))
+
+
+def test_compare_generates_once_whatever_refuses(llama, monkeypatch):
+    answers, refused = [], []
+    generate_ids = jopa.LanguageModel.generate_ids
+    monkeypatch.setattr(
+        jopa.LanguageModel, "generate_ids", lambda *given, **how: answers.append(1) or generate_ids(*given, **how)
+    )
+    methods = [jopa.make_method("exhaustive", limit=100), jopa.make_method("ablation"), jopa.make_method("random")]
+    found = jopa.compare(
+        TEXT, methods, model=llama, k=4, max_new_tokens=4, on_refusal=lambda method, _: refused.append(method.name)
+    )
+    assert [a.method["name"] for a in found] == ["ablation", "random"]
+    assert refused == ["exhaustive"]
+    assert len(answers) == 1
+    with pytest.raises(jopa.SettingError, match="more than the limit of 100"):
+        jopa.compare(TEXT, methods[:1], model=llama, k=4, on_refusal=lambda *_: None)
+    assert len(answers) == 1
+
+
 def test_progress_tells_each_stage(llama):
     told = []
     explained(llama, progress=lambda stage, done, total: told.append((stage, done, total)))

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jopa.attribution import Attribution
 from jopa.choices import checked_removal
@@ -28,6 +28,8 @@ from jopa.prompt.output import Output
 from jopa.prompt.segmentation import Span
 from jopa.scoring.profile import Profile
 from jopa.scoring.protocols import Model
+
+T = TypeVar("T")
 
 OnRefusal = Callable[[Method, JopaError], None]
 """Called with a method that cannot explain a prompt, and why."""
@@ -97,54 +99,27 @@ def explain(
     Raises:
         JopaError: one of its children, whose message says what is wrong and what to do.
     """
-    chosen = make_method(method) if isinstance(method, str) else method
-    if max_k is not None and until_pr is None:
-        raise SettingError("max_k limits the search for until_pr; give until_pr, too, or k instead")
-    if until_pr is not None and not 0 < until_pr <= 1:
-        raise SettingError(f"until_pr must be above 0 and at most 1, got {until_pr:g}")
-    if max_k is not None and max_k < 1:
-        raise SettingError(f"max_k must be at least 1, got {max_k}")
-    how = checked_removal(removal or chosen.preset_removal)
-    language_model = loaded(model)
-    generation = Generation(max_new_tokens, temperature, seed)
-    began = time.perf_counter()
-    answering = 0.0
-
-    def tell_profile(profile: Profile) -> None:
-        if on_profile:
-            on_profile(replace(profile, seconds=profile.seconds + answering, generating=profile.generating + answering))
-
-    callbacks = Callbacks(progress, on_best, on_text, tell_profile)
-
-    def refuse_early(built: Prompt) -> None:
-        nonlocal began
-        chosen.validate(shape_of(language_model, built, how), k if until_pr is None else 1)
-        began = time.perf_counter()
-
-    preparation = prepare(
-        language_model,
-        prompt,
-        PromptOptions(unit, system, prefix, prefill),
-        output=output,
-        target=target,
-        generation=generation,
-        callbacks=callbacks,
-        check=refuse_early,
-    )
-    answering = time.perf_counter() - began
-    if until_pr is not None:
-        k = min(max_k or MAX_K, len(preparation.prompt.units))
-    return attribute(
-        preparation,
+    settings = _Settings(
         k=k,
         until_pr=until_pr,
-        method=chosen,
-        removal=how,
-        generation=generation,
+        max_k=max_k,
+        unit=unit,
+        system=system,
+        prefix=prefix,
+        prefill=prefill,
+        output=output,
+        target=target,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
         seed=seed,
         all_effects=all_effects,
-        callbacks=callbacks,
+        progress=progress,
+        on_best=on_best,
+        on_text=on_text,
+        on_profile=on_profile,
     )
+    (attribution,) = _explain_each(prompt, [method], model, removal, settings, None)
+    return attribution
 
 
 def compare(
@@ -175,27 +150,112 @@ def compare(
     """
     if not methods:
         raise SettingError("give at least one method to compare")
+    return tuple(_explain_each(prompt, methods, model, removal, _Settings(**settings), on_refusal))
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What `explain` takes beside prompt, method, model and removal; see there."""
+
+    k: int = 3
+    until_pr: float | None = None
+    max_k: int | None = None
+    unit: str | Sequence[Span] = "token"
+    system: str | None = None
+    prefix: str | None = None
+    prefill: str | None = None
+    output: str | Output | None = None
+    target: Span | str | None = None
+    max_new_tokens: int = 100
+    temperature: float = 0.0
+    seed: int = 0
+    all_effects: bool = False
+    progress: OnProgress | None = None
+    on_best: OnBest | None = None
+    on_text: OnText | None = None
+    on_profile: OnProfile | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_k is not None and self.until_pr is None:
+            raise SettingError("max_k limits the search for until_pr; give until_pr, too, or k instead")
+        if self.until_pr is not None and not 0 < self.until_pr <= 1:
+            raise SettingError(f"until_pr must be above 0 and at most 1, got {self.until_pr:g}")
+        if self.max_k is not None and self.max_k < 1:
+            raise SettingError(f"max_k must be at least 1, got {self.max_k}")
+
+
+def _explain_each(
+    prompt: str | Sequence[Message],
+    methods: Sequence[Method | str],
+    model: Model | str | Path | None,
+    removal: str | None,
+    settings: _Settings,
+    on_refusal: OnRefusal | None,
+) -> list[Attribution]:
+    """Explain one output by each method; a method refuses before the output is generated where it can."""
     chosen = [make_method(method) if isinstance(method, str) else method for method in methods]
-    language_model = loaded(model)
+    removals = {method: checked_removal(removal or method.preset_removal) for method in chosen}
+    explained_model = loaded(model)
+    generation = Generation(settings.max_new_tokens, settings.temperature, settings.seed)
+    began, answering = 0.0, 0.0
+
+    def check(built: Prompt) -> None:
+        nonlocal began, chosen
+
+        def validated(method: Method) -> Method:
+            shape = shape_of(explained_model, built, removals[method])
+            method.validate(shape, 1 if settings.until_pr is not None else settings.k)
+            return method
+
+        chosen = run_each(chosen, validated, on_refusal)
+        began = time.perf_counter()
+
+    def tell_profile(profile: Profile) -> None:
+        """The time of the answer belongs to the first method."""
+        nonlocal answering
+        if settings.on_profile:
+            seconds, generating = profile.seconds + answering, profile.generating + answering
+            settings.on_profile(replace(profile, seconds=seconds, generating=generating))
+        answering = 0.0
+
+    callbacks = Callbacks(settings.progress, settings.on_best, settings.on_text, tell_profile)
+    preparation = prepare(
+        explained_model,
+        prompt,
+        PromptOptions(settings.unit, settings.system, settings.prefix, settings.prefill),
+        output=settings.output,
+        target=settings.target,
+        generation=generation,
+        callbacks=callbacks,
+        check=check,
+    )
+    answering = time.perf_counter() - began
+    n_units = len(preparation.prompt.units)
 
     def explain_one(method: Method) -> Attribution:
-        attribution = explain(prompt, model=language_model, method=method, removal=removal, **settings)
-        settings["output"] = Output(attribution.output_ids, attribution.output, attribution.target)
-        return attribution
+        return attribute(
+            preparation,
+            k=settings.k if settings.until_pr is None else min(settings.max_k or MAX_K, n_units),
+            until_pr=settings.until_pr,
+            method=method,
+            removal=removals[method],
+            generation=generation,
+            seed=settings.seed,
+            all_effects=settings.all_effects,
+            callbacks=callbacks,
+        )
 
-    return tuple(run_each(chosen, explain_one, on_refusal))
+    return run_each(chosen, explain_one, on_refusal)
 
 
-def run_each(
-    methods: Sequence[Method], explain_one: Callable[[Method], Attribution], on_refusal: OnRefusal | None
-) -> list[Attribution]:
+def run_each(methods: Sequence[Method], explain_one: Callable[[Method], T], on_refusal: OnRefusal | None) -> list[T]:
     """What `explain_one` gives for each method that does not refuse, in their order.
 
     Raises:
         JopaError: a method's, if `on_refusal` is None; the first, if all refuse.
         StoppedError: somebody ended the work, which is no method's refusal.
     """
-    found: list[Attribution] = []
+    found: list[T] = []
     refused: list[JopaError] = []
     for method in methods:
         try:

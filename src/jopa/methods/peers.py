@@ -26,7 +26,7 @@ from jopa.errors import ModelError, SettingError
 from jopa.method import Ranking, RankingMethod
 from jopa.model.language_model import LanguageModel, evaluating, quiet_transformers
 from jopa.ordering import ranked
-from jopa.problem import Problem
+from jopa.problem import Problem, ProblemShape
 from jopa.prompt.building import Prompt
 from jopa.scoring.protocols import Capability, LocalModelScorer
 
@@ -69,17 +69,17 @@ class Captum(RankingMethod):
     cost: ClassVar[str] = "1 + T"
     requires: ClassVar[Capability] = "model"
 
-    def rank(self, problem: Problem, *, seed: int = 0) -> Ranking:
-        """Captum's attribution of every unit, in nats.
+    def validate(self, shape: ProblemShape, k: int) -> None:
+        """Refuse any removal but "delete", and work without Captum, too; see `Method.validate`."""
+        super().validate(shape, k)
+        if shape.removal != "delete":
+            raise SettingError(f"method 'captum' can only delete units, got removal '{shape.removal}'")
+        _require_captum()
 
-        Raises:
-            SettingError: the removal is not "delete", or Captum is not installed.
-        """
+    def rank(self, problem: Problem, *, seed: int = 0) -> Ranking:
+        """Captum's attribution of every unit, in nats."""
         scorer = problem.scorer
         assert isinstance(scorer, LocalModelScorer)  # `validate` was asked before any work
-        if scorer.removal != "delete":
-            raise SettingError(f"method 'captum' can only delete units, got removal '{scorer.removal}'")
-        _require_captum()
         lengths: list[int] = []
         attributions = self._attribute(problem, scorer, lengths)
         scorer.count(sum(lengths))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, ClassVar
 from jopa.errors import PromptError, SettingError
 from jopa.method import Method, Ranking, RankingMethod, Selection, TraceStep
 from jopa.ordering import first_lowest
-from jopa.problem import Problem
+from jopa.problem import Problem, ProblemShape
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -189,19 +189,20 @@ class Exhaustive(Method):
         if self.limit < 1:
             raise SettingError(f"limit must be at least 1, got {self.limit}")
 
-    def run(self, problem: Problem, k: int, *, seed: int = 0) -> Selection:
-        """Score every set of k units; see `Method.run`.
-
-        Raises:
-            SettingError: there are more sets than the limit.
-        """
-        self.validate(problem.shape, k)
-        n_sets = math.comb(problem.n_units, k)
+    def validate(self, shape: ProblemShape, k: int) -> None:
+        """Refuse more sets than the limit, too; see `Method.validate`."""
+        super().validate(shape, k)
+        n_sets = math.comb(shape.n_units, k)
         if n_sets > self.limit:
             raise SettingError(
-                f"C({problem.n_units}, {k}) = {n_sets:,} sets are more than the limit of {self.limit:,}: lower k, take "
+                f"C({shape.n_units}, {k}) = {n_sets:,} sets are more than the limit of {self.limit:,}: lower k, take "
                 "larger units (words, sentences), raise the limit, or choose a search"
             )
+
+    def run(self, problem: Problem, k: int, *, seed: int = 0) -> Selection:
+        """Score every set of k units; see `Method.run`."""
+        self.validate(problem.shape, k)
+        n_sets = math.comb(problem.n_units, k)
         sets, log_probs = zip(*_scored(problem, combinations(range(problem.n_units), k), n_sets), strict=True)
         return Selection(tuple(sets[first_lowest(log_probs)]), f"all {n_sets:,} sets scored")
 
