@@ -45,7 +45,8 @@ def explain(
     max_k: int | None = None,
     model: LanguageModel | str | Path | None = None,
     method: Method | str = DEFAULT_METHOD,
-    unit: str | Sequence[Span] = "token",
+    unit: str | Sequence[Span] = "auto",
+    language: str | None = None,
     removal: str | None = None,
     system: str | None = None,
     prefix: str | None = None,
@@ -73,7 +74,9 @@ def explain(
         max_k: the most units to remove for `until_pr`; 10 or all units of the prompt, if they are fewer.
         model: a loaded model, or what `load` takes: a hub id, a folder, a `.gguf` file, None for the bundled model.
         method: a method, or its name with its default settings.
-        unit: "token", "word", "sentence", "line", or character spans of the prompt.
+        unit: "token", "word", "sentence", "line", "paragraph", or character spans of the prompt; by default the
+            one that fits the prompt's length, and `details["unit"]` says which.
+        language: the prompt's, such as "de", for words and sentences; guessed by default.
         removal: "delete", "zero" or "hide"; by default the method's own preset.
         system: a system message before the prompt (chat models).
         prefix: a fixed instruction before the prompt in the same turn; not attributable.
@@ -110,7 +113,9 @@ def explain(
     if max_k is not None and max_k < 1:
         raise SettingError(f"max_k must be at least 1, got {max_k}")
     language_model = model if isinstance(model, LanguageModel) else load(model)
-    built = build_prompt(language_model.tokenizer, prompt, unit=unit, system=system, prefix=prefix, prefill=prefill)
+    built = build_prompt(
+        language_model.tokenizer, prompt, unit=unit, language=language, system=system, prefix=prefix, prefill=prefill
+    )
     if until_pr is not None:
         k = min(max_k or MAX_K, len(built.units))
     if not 1 <= k <= len(built.units):
@@ -292,7 +297,7 @@ def attribute(
         versions=versions(),
         effects=tuple(effects) if all_effects else None,
         scores=selection.scores,
-        details=selection.details or None,
+        details={**selection.details, "unit": prompt.unit_kind},
     )
 
 

@@ -61,9 +61,13 @@ def explain(
     unit: Annotated[
         str | None,
         typer.Option(
-            help="token, word, sentence, line, or spans such as 0-10,12-20 (characters).",
-            show_default="token; sentence with --diagnose",
+            help="token, word, sentence, line, paragraph, or spans such as 0-10,12-20 (characters).",
+            show_default="what fits the prompt's length; sentence with --diagnose",
         ),
+    ] = None,
+    language: Annotated[
+        str | None,
+        typer.Option(help="The prompt's language, such as de, for words and sentences.", show_default="guessed"),
     ] = None,
     removal: Annotated[str | None, typer.Option(help="delete, zero or hide.", show_default="the method's own")] = None,
     system: Annotated[str | None, typer.Option(help="A system message.")] = None,
@@ -103,7 +107,7 @@ def explain(
         raise typer.BadParameter("--until-pr finds k: leave out --k, or limit it with --max-k")
     if band is not None and not diagnose:
         raise typer.BadParameter("--band needs --diagnose")
-    spans = unit_from(unit or ("sentence" if diagnose else "token"))
+    spans = unit_from(unit or ("sentence" if diagnose else "auto"))
     part = target_from(target)
 
     from jopa import explanation
@@ -122,6 +126,7 @@ def explain(
         "until_pr": until_pr,
         "max_k": max_k,
         "unit": spans,
+        "language": language,
         "removal": removal,
         "system": system,
         "prefix": prefix,

@@ -235,7 +235,7 @@ def read_prompt(model: LanguageModel, text: str, config: DetectionConfig) -> Pro
     Raises:
         PromptError: it is empty or too long.
     """
-    prompt = build_prompt(model.tokenizer, text)
+    prompt = build_prompt(model.tokenizer, text, unit="token")
     if len(prompt.ids) > config.most_tokens:
         raise PromptError(
             f"the prompt has {len(prompt.ids)} tokens with its template, more than the limit of {config.most_tokens}; "
