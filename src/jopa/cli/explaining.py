@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jopa.cli.options import Debug, Device, Dtype, Model, TrustRemoteCode
-from jopa.cli.reading import band_of, prompt_from, setting, target_from, unit_from
+from jopa.cli.reading import band_of, prompt_from, setting, target_from, unit_from, unit_numbers
 from jopa.cli.showing import fail, progress_bar, require_writable, write_results
 from jopa.errors import SettingError
 
@@ -48,6 +48,10 @@ def explain(
     diagnose: Annotated[
         bool, typer.Option("--diagnose", help="What the answer makes of each request, instead of a search.")
     ] = False,
+    requests: Annotated[
+        str | None,
+        typer.Option(help="Units that are requests, for --diagnose, counted from 1: 2,4.", show_default="guessed"),
+    ] = None,
     band: Annotated[
         str | None, typer.Option(help="PR that --diagnose takes for unchanged, LOW:HIGH.", show_default="0.95:1.05")
     ] = None,
@@ -107,6 +111,8 @@ def explain(
         raise typer.BadParameter("--until-pr finds k: leave out --k, or limit it with --max-k")
     if band is not None and not diagnose:
         raise typer.BadParameter("--band needs --diagnose")
+    if requests is not None and not diagnose:
+        raise typer.BadParameter("--requests needs --diagnose")
     spans = unit_from(unit or ("sentence" if diagnose else "auto"))
     part = target_from(target)
 
@@ -154,6 +160,7 @@ def explain(
             for name in ("k", "until_pr", "max_k", "all_effects"):
                 del options[name]
             options |= {"removal": removal or "delete", "band": band_of(band) if band else diagnosis.BAND}
+            options |= {"requests": unit_numbers(requests) if requests else None}
             diagnosed = diagnosis.diagnose(text, model=language_model, **options)
             deliver = partial(_deliver_diagnosis, diagnosed, json_path, html_path)
         else:
