@@ -30,8 +30,6 @@ import numpy as np
 from jopa.benchmark.records import Journal, Record, locked, read_lines, write_whole
 from jopa.detection.answer_kinds import KINDS
 from jopa.detection.hostility import (
-    BIAS,
-    WEIGHTS,
     Answer,
     DetectionConfig,
     Evidence,
@@ -40,6 +38,7 @@ from jopa.detection.hostility import (
     numbers,
     read_prompt,
 )
+from jopa.detection.scoring import BIAS, WEIGHTS
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 FAMILIES = {
