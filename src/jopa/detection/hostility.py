@@ -42,8 +42,7 @@ from jopa.scoring.forward import TargetForward
 from jopa.scoring.model_scorer import ModelScorer
 
 SCHEMA = 1
-BEGINNING = 120
-"""Characters of the prompt that a record begins with."""
+BEGINNING = 120  # characters of the prompt that a record holds
 WINDOW = 10
 """Tokens of a window of surprisal."""
 MOST_TOKENS = 1024

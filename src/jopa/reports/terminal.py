@@ -111,7 +111,7 @@ def _requests_table(diagnosis: Diagnosis) -> RenderableType:
         number = name in ("nats", "share", "PR")
         table.add_column(name, justify="right" if number else "left", no_wrap=number, ratio=None if number else 1)
     table.columns[0].ratio = None
-    table.add_column("", ratio=None, min_width=10)
+    table.add_column("", ratio=1)
     for number, words, *values in rows:
         table.add_row(number, _text([(" ".join(words.split()), "")]), *(_text([(value, "")]) for value in values))
     return table
