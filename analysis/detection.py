@@ -29,8 +29,6 @@ import numpy as np
 
 from jopa.detection.answer_kinds import KINDS
 from jopa.detection.hostility import (
-    BIAS,
-    WEIGHTS,
     Answer,
     DetectionConfig,
     Evidence,
@@ -39,6 +37,7 @@ from jopa.detection.hostility import (
     numbers,
     read_prompt,
 )
+from jopa.detection.scoring import BIAS, WEIGHTS
 from jopa.storage import Journal, Record, locked, read_lines, write_text
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

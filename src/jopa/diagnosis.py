@@ -1,4 +1,4 @@
-"""What the answer makes of each request of a prompt: which it ignores, and which of its sentences each one drives.
+"""What the answer makes of each request of a prompt: which has no measurable influence, and what each one drives.
 
 Every unit (a request, by default a sentence) is removed alone, and all of them together; one evaluation gives the
 log-probability of every token of the answer, so one evaluation a unit fills its row of the table.
@@ -9,12 +9,14 @@ log-probability of every token of the answer, so one evaluation a unit fills its
                        A share is negative where removal makes the answer likelier. There are no shares where the
                        prompt as a whole does nothing that could be shared: PR(all) not below the band.
     PR of i            exp(−L({i}) / tokens)
-    ignored            PR(i) lies in the band around 1, its ends included
-    ignored together   the PR with all ignored units removed at once. Below the band, some stand in for others:
-                       the answer needs one of them and does not mind which.
+    no influence       PR(i) lies in the band around 1, its ends included: none was measured, on this answer
+    together           L of all units without influence, removed at once, against the sum of their single effects.
+                       Only where the difference by itself leaves the band (`interaction`) do they stand in for one
+                       another (more than the sum) or counteract (less); otherwise small effects add up.
     table[i][j]        the fall of the log-probability of sentence j of the answer when i is removed, in nats, summed
                        over the sentence's target tokens; divided by their number, nats per token
-    i drives j         j has the largest fall per token of the row of i, and its own PR is below the band
+    i drives j         without i, j falls by `DRIVE_NATS` per token or more, and by `DRIVE_SHARE` or more of what it
+                       falls without the unit that it needs most; ranked within each sentence
 
 (Appendix A.4, "Benefit on Model Diagnosis", asks which request an answer overlooks; it gives no procedure.)
 
@@ -28,7 +30,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -37,33 +39,26 @@ from jopa.errors import SettingError
 from jopa.evaluation.metrics import probability_ratio
 from jopa.model.generation import Generation, OnProgress, OnText
 from jopa.model.language_model import versions
-from jopa.ordering import first_highest
+from jopa.ordering import ranked
 from jopa.preparation import Callbacks, loaded, prepare
 from jopa.problem import Problem
+from jopa.prompt.answer_parts import Part, n_common, parts_of
 from jopa.prompt.building import Message, Unit
 from jopa.prompt.options import PromptOptions
 from jopa.prompt.output import Output
-from jopa.prompt.segmentation import Span, sentences
+from jopa.prompt.request_guess import guessed_requests
+from jopa.prompt.segmentation import Span
 from jopa.scoring.protocols import Model
 
-SCHEMA = 1
+SCHEMA = 2
 BAND = (0.95, 1.05)
 """The PR within which a removal counts as having changed nothing, unless told otherwise."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """A sentence of the answer.
-
-    Attributes:
-        text: its characters.
-        start: its first target token in the output.
-        end: one past its last.
-    """
-
-    text: str
-    start: int
-    end: int
+DRIVE_NATS = 0.2
+"""The least fall of a sentence, in nats per token, for a unit to drive it: it is a fifth less likely per token."""
+DRIVE_SHARE = 0.25
+"""The least part of the largest fall of the same sentence for a further unit to drive it, too."""
+ROUNDING = 1e-4
+"""What log-probabilities are exact to, in nats per token."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +79,10 @@ class Diagnosis:
         log_prob: log p(y|x).
         log_prob_removed: log p(y|x without all units).
         table: for each unit the fall of log p of each part when the unit alone is removed, summed over its tokens.
-        ignored_ratio: PR with all ignored units removed together; None unless two or more are ignored.
+        together: L with all units without influence removed at once; None unless there are two or more.
+        requests: the units that are requests.
+        requests_given: whether the caller said which; otherwise they are guessed.
+        cut_off: whether the answer ended at its token limit.
         seed: what the generation's random choices came from.
         evaluations: masks scored.
         ffe: model work in full-forward equivalents.
@@ -105,7 +103,10 @@ class Diagnosis:
     log_prob: float
     log_prob_removed: float
     table: tuple[tuple[float, ...], ...]
-    ignored_ratio: float | None
+    together: float | None
+    requests: tuple[int, ...]
+    requests_given: bool
+    cut_off: bool
     seed: int
     evaluations: int
     ffe: float
@@ -148,9 +149,28 @@ class Diagnosis:
         return tuple(effect / self.joint for effect in self.individual) if self.joint_ratio < self.band[0] else None
 
     @property
-    def ignored(self) -> tuple[int, ...]:
+    def without_influence(self) -> tuple[int, ...]:
         """The units whose removal leaves PR within the band."""
-        return ignored_units(self.table, self.n_tokens, self.band)
+        return units_without_influence(self.table, self.n_tokens, self.band)
+
+    @property
+    def together_ratio(self) -> float | None:
+        """PR with all units without influence removed at once."""
+        return None if self.together is None else _ratio(self.together, self.n_tokens)
+
+    @property
+    def interaction(self) -> int:
+        """1 if these units do more at once than their single effects add up to, −1 if less, 0 if neither is shown.
+
+        The difference must leave the band by itself and be larger than rounding.
+        """
+        if self.together is None:
+            return 0
+        excess = self.together - math.fsum(self.individual[i] for i in self.without_influence)
+        ratio = _ratio(excess, self.n_tokens)
+        if abs(excess) <= ROUNDING * self.n_tokens or self.band[0] <= ratio <= self.band[1]:
+            return 0
+        return 1 if excess > 0 else -1
 
     @property
     def per_token(self) -> tuple[tuple[float, ...], ...]:
@@ -161,16 +181,28 @@ class Diagnosis:
         )
 
     @property
-    def drives(self) -> tuple[int | None, ...]:
-        """The one part that each unit drives, if it drives any: the first of those with the largest fall per token."""
-        found: list[int | None] = []
-        for row in self.per_token:
-            most = first_highest(row)
-            found.append(most if _ratio(row[most], 1) < self.band[0] else None)
-        return tuple(found)
+    def drive_threshold(self) -> tuple[float, float]:
+        """The least fall that drives a sentence, in nats per token, and the least part of its largest fall."""
+        return DRIVE_NATS, DRIVE_SHARE
+
+    @property
+    def drivers(self) -> tuple[tuple[int, ...], ...]:
+        """For each part the units that drive it, the strongest first."""
+        columns = zip(*self.per_token, strict=True)
+        return tuple(
+            tuple(i for i in ranked(column) if column[i] >= max(DRIVE_NATS, DRIVE_SHARE * max(column)))
+            for column in columns
+        )
+
+    @property
+    def drives(self) -> tuple[tuple[int, ...], ...]:
+        """For each unit the parts that it drives, the one that falls most per token first."""
+        return tuple(
+            tuple(part for part in ranked(row) if i in self.drivers[part]) for i, row in enumerate(self.per_token)
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        """The diagnosis as JSON holds it (schema 1); indices are those of `units` and `parts`."""
+        """The diagnosis as JSON holds it (schema 2); indices are those of `units` and `parts`."""
         return {
             "schema": SCHEMA,
             "kind": "diagnosis",
@@ -196,9 +228,18 @@ class Diagnosis:
             "individual": list(self.individual),
             "ratios": list(self.ratios),
             "shares": None if self.shares is None else list(self.shares),
-            "ignored": list(self.ignored),
-            "ignored_ratio": self.ignored_ratio,
-            "drives": list(self.drives),
+            "requests": list(self.requests),
+            "requests_given": self.requests_given,
+            "cut_off": self.cut_off,
+            "without_influence": list(self.without_influence),
+            "together": self.together,
+            "together_ratio": self.together_ratio,
+            "interaction": self.interaction,
+            "drives": [list(parts) for parts in self.drives],
+            "drivers": [
+                [{"unit": i, "nats_per_token": self.per_token[i][part]} for i in units]
+                for part, units in enumerate(self.drivers)
+            ],
             "table": [list(row) for row in self.table],
             "per_token": [list(row) for row in self.per_token],
             "seed": self.seed,
@@ -224,6 +265,8 @@ def diagnose(
     *,
     model: Model | str | Path | None = None,
     unit: str | Sequence[Span] = "sentence",
+    language: str | None = None,
+    requests: Sequence[int] | None = None,
     removal: str = "delete",
     band: tuple[float, float] = BAND,
     system: str | None = None,
@@ -239,12 +282,14 @@ def diagnose(
 ) -> Diagnosis:
     """Find what the model's answer makes of each request of a prompt.
 
-    Scores the whole prompt, each unit removed alone, all units removed, and all ignored units removed.
+    Scores the whole prompt, each unit removed alone, all units removed, and all units without influence removed.
 
     Args:
         prompt: a text, or chat messages whose last user message is diagnosed.
         model: a loaded model, or what `load` takes; None for the bundled one.
-        unit: what a request is: "sentence", "line", "word", "token", or character spans of the prompt.
+        unit: what a request is: "sentence", "line", "paragraph", "word", "token", or character spans of the prompt.
+        language: the prompt's, such as "de"; guessed by default.
+        requests: which units are requests, as indices from 0; guessed from their words by default.
         removal: "delete", "zero" or "hide".
         band: the PR, from and to, within which a removal counts as having changed nothing; 1 lies in it.
         system, prefix, prefill, output, target, max_new_tokens, temperature, seed, progress, on_text: as for `explain`.
@@ -258,12 +303,14 @@ def diagnose(
     prepared = prepare(
         loaded(model),
         prompt,
-        PromptOptions(unit, system, prefix, prefill),
+        PromptOptions(unit, system, prefix, prefill, language=language),
         output=output,
         target=target,
         generation=Generation(max_new_tokens, temperature, seed),
         callbacks=Callbacks(progress, on_text=on_text),
     )
+    marked = _requests(prepared.prompt.units, requests)
+    generated = output is None
     if progress:
         progress("diagnosing", 0, None)
     language_model, built, said = prepared.model, prepared.prompt, prepared.output
@@ -281,7 +328,21 @@ def diagnose(
         removal=removal,
         seed=seed,
         versions=versions(),
+        requests=marked,
+        requests_given=requests is not None,
+        cut_off=generated and len(said.ids) >= max_new_tokens,
     )
+
+
+def _requests(units: Sequence[Unit], requests: Sequence[int] | None) -> tuple[int, ...]:
+    """The units that are requests: those that the caller names, or a guess."""
+    if requests is None:
+        return guessed_requests([unit.text for unit in units])
+    if not requests or not set(requests) <= set(range(len(units))):
+        raise SettingError(
+            f"requests must name some of the prompt's {len(units)} units, counted from 0, got {list(requests)}"
+        )
+    return tuple(sorted(set(requests)))
 
 
 def measured(
@@ -302,8 +363,8 @@ def measured(
     whole, without_all, *alone = problem.token_log_probs([(), range(problem.n_units), *each]).double()
     table = tuple(tuple(float(part.sum()) for part in (whole - row).split(lengths)) for row in alone)
     log_prob = float(whole.sum())
-    ignored = ignored_units(table, n_tokens, band)
-    together = probability_ratio(log_prob, problem.log_prob(ignored), n_tokens) if len(ignored) > 1 else None
+    silent = units_without_influence(table, n_tokens, band)
+    together = log_prob - problem.log_prob(silent) if len(silent) > 1 else None
     return Diagnosis(
         parts=parts,
         target=target,
@@ -311,7 +372,7 @@ def measured(
         log_prob=log_prob,
         log_prob_removed=float(without_all.sum()),
         table=table,
-        ignored_ratio=together,
+        together=together,
         evaluations=problem.evaluations,
         ffe=problem.ffe,
         seconds=time.perf_counter() - started,
@@ -319,7 +380,9 @@ def measured(
     )
 
 
-def ignored_units(table: Sequence[Sequence[float]], n_tokens: int, band: tuple[float, float]) -> tuple[int, ...]:
+def units_without_influence(
+    table: Sequence[Sequence[float]], n_tokens: int, band: tuple[float, float]
+) -> tuple[int, ...]:
     """The units whose removal leaves PR within the band, its ends included."""
     return tuple(i for i, row in enumerate(table) if band[0] <= _ratio(math.fsum(row), n_tokens) <= band[1])
 
@@ -327,36 +390,8 @@ def ignored_units(table: Sequence[Sequence[float]], n_tokens: int, band: tuple[f
 def sentences_of(model: Model, output: Output) -> tuple[Part, ...]:
     """The sentences of an output that hold target tokens; see `parts_of`."""
     text = model.decode(output.ids)
-    shown = (_n_common(text, model.decode(output.ids[: i + 1])) for i in range(len(output.ids)))
+    shown = (n_common(text, model.decode(output.ids[: i + 1])) for i in range(len(output.ids)))
     return parts_of(text, list(accumulate(shown, max)), output.target)
-
-
-def parts_of(text: str, ends: Sequence[int], target: tuple[int, int]) -> tuple[Part, ...]:
-    """The sentences of a text that hold target tokens.
-
-    A token belongs to the sentence that holds its first visible character, so that the blank before a word goes with
-    the word.
-
-    Args:
-        text: the whole output.
-        ends: for each token, how many characters it and the tokens before it show; never falling.
-        target: `[start, end)`, the tokens that count.
-    """
-    spans = sentences(text) or [(0, len(text))]
-    members: dict[int, list[int]] = {}
-    for token, (begin, end) in enumerate(pairwise([0, *ends])):
-        if target[0] <= token < target[1]:
-            shown = text[begin:end]
-            seen = begin + (len(shown) - len(shown.lstrip()) if shown.strip() else 0)
-            sentence = next((i for i, (_, stop) in enumerate(spans) if seen < stop), len(spans) - 1)
-            members.setdefault(sentence, []).append(token)
-    return tuple(Part(text[slice(*spans[i])].strip(), tokens[0], tokens[-1] + 1) for i, tokens in members.items())
-
-
-def _n_common(one: str, other: str) -> int:
-    """How many characters two texts begin with alike."""
-    differing = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-    return next(differing, min(len(one), len(other)))
 
 
 def _ratio(effect: float, n_tokens: int) -> float:

@@ -46,7 +46,8 @@ def explain(
     max_k: int | None = None,
     model: Model | str | Path | None = None,
     method: Method | str = DEFAULT_METHOD,
-    unit: str | Sequence[Span] = "token",
+    unit: str | Sequence[Span] = "auto",
+    language: str | None = None,
     removal: str | None = None,
     system: str | None = None,
     prefix: str | None = None,
@@ -73,7 +74,9 @@ def explain(
         max_k: the most units to remove for `until_pr`; 10 or all units of the prompt, if they are fewer.
         model: a loaded model, or what `load` takes: a hub id, a folder, a `.gguf` file, None for the bundled model.
         method: a method, or its name with its default settings.
-        unit: "token", "word", "sentence", "line", or character spans of the prompt.
+        unit: "token", "word", "sentence", "line", "paragraph", or character spans of the prompt; by default the
+            one that fits the prompt's length, and `details["unit"]` says which.
+        language: the prompt's, such as "de", for words and sentences; guessed by default.
         removal: "delete", "zero" or "hide"; by default the method's own preset.
         system: a system message before the prompt (chat models).
         prefix: a fixed instruction before the prompt in the same turn; not attributable.
@@ -104,6 +107,7 @@ def explain(
         until_pr=until_pr,
         max_k=max_k,
         unit=unit,
+        language=language,
         system=system,
         prefix=prefix,
         prefill=prefill,
@@ -160,7 +164,8 @@ class _Settings:
     k: int = 3
     until_pr: float | None = None
     max_k: int | None = None
-    unit: str | Sequence[Span] = "token"
+    unit: str | Sequence[Span] = "auto"
+    language: str | None = None
     system: str | None = None
     prefix: str | None = None
     prefill: str | None = None
@@ -222,7 +227,7 @@ def _explain_each(
     preparation = prepare(
         explained_model,
         prompt,
-        PromptOptions(settings.unit, settings.system, settings.prefix, settings.prefill),
+        PromptOptions(settings.unit, settings.system, settings.prefix, settings.prefill, language=settings.language),
         output=settings.output,
         target=settings.target,
         generation=generation,
@@ -346,7 +351,7 @@ def attribute(
         versions=versions(),
         effects=tuple(effects) if all_effects else None,
         scores=selection.scores,
-        details=selection.details or None,
+        details={**selection.details, "unit": prompt.unit_kind},
     )
 
 

@@ -32,7 +32,18 @@ def test_one_prompt_is_told_in_words(run):
     code, out, err = run(PROMPT)
     assert code == 0
     assert err == ""
-    for word in ("hostile: 0.", "answer", "without it", "PR", "surprisal", "characters"):
+    for word in (
+        "score: 0.",
+        "optimised suffixes",
+        "fluent",
+        "Uncalibrated",
+        "write a story about",
+        "answer",
+        "without it",
+        "PR",
+        "surprisal",
+        "characters",
+    ):
         assert word in out
 
 
@@ -42,6 +53,9 @@ def test_json_on_stdout_is_pure(run):
     assert code == 0
     assert record["id"] == "prompt 1"
     assert 0 <= record["score"] <= 1
+    assert record["calibrated"] is False
+    assert "optimised suffixes" in record["tuned_for"]
+    assert record["beginning"] == PROMPT
     assert set(record["answer"]) == {"kind", "tokens", "log_prob"}
 
 
@@ -63,6 +77,9 @@ def test_many_prompts_are_a_table_and_records(run, tmp_path):
     code, out, err = run(path, PROMPT, "--out", out_folder)
     assert code == 0
     assert "good" in out
+    flat = " ".join(out.split())
+    assert "hostile" not in flat
+    assert "most surprising text" in flat and "Uncalibrated" in flat and "optimised suffixes" in flat
     assert "[b]bad\\x1b" in out  # never read as markup, and nothing unseen reaches the terminal
     assert "the prompt is empty" in " ".join(out.split())
     assert "1 of 3 prompts could not be judged" in err

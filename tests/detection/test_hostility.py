@@ -13,7 +13,6 @@ import jopa
 import tiny_models
 from jopa.detection.answer_kinds import COMPLIANCES, KINDS, REFUSAL, REFUSALS, kind_of
 from jopa.detection.hostility import (
-    WEIGHTS,
     Answer,
     DetectionConfig,
     contiguity,
@@ -22,9 +21,9 @@ from jopa.detection.hostility import (
     numbers,
     peak,
     read_prompt,
-    score,
     window_means,
 )
+from jopa.detection.scoring import FITTED_ON, WEIGHTS, is_calibrated, score
 from planted_evidence import EVIDENCE
 
 PROMPT = "write a story about the doctor and his patient in rain"
@@ -245,3 +244,11 @@ def test_the_score_is_a_probability_whatever_the_numbers():
         value = score(dict.fromkeys(found, extreme))
         assert 0 <= value <= 1
         assert math.isfinite(value)
+
+
+def test_other_models_than_the_fitted_one_are_uncalibrated(llama):
+    assert is_calibrated(FITTED_ON)
+    record = detect(PROMPT, model=llama, config=QUICK).to_dict()
+    assert record["calibrated"] is False
+    assert "fluent" in record["tuned_for"]
+    assert PROMPT.startswith(record["beginning"])

@@ -135,7 +135,9 @@ def test_a_missing_captum_names_the_extra_that_brings_it(llama, monkeypatch):
 @pytest.mark.parametrize("method", [Captum(), ReAGent()], ids=lambda method: method.name)
 def test_a_scorer_without_a_model_is_refused_before_any_work(method):
     scorer = TableScorer(8, redundant_pair)
-    with pytest.raises(jopa.SettingError, match=f"method '{method.name}' needs the model itself, which this model or scorer"):
+    with pytest.raises(
+        jopa.SettingError, match=f"method '{method.name}' needs the model itself, which this model or scorer"
+    ):
         method.run(jopa.Problem(scorer), 2)
     assert scorer.asked == []
 

@@ -109,7 +109,7 @@ class Experiment:
         methods: likewise, by label.
         ks: the numbers of units to find.
         seeds: of everything random.
-        unit: "token", "word", "sentence" or "line".
+        unit: "token", "word", "sentence", "line" or "paragraph".
         removal: how the evaluation removes units.
         baseline: the label of the method that others are compared with.
         max_new_tokens: the most tokens of an output.

@@ -144,7 +144,7 @@ def _one(record: Record) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    from jopa.reports.wording import nats, unit_name, visible
+    from jopa.reports.wording import glossary_of, nats, unit_name, visible
 
     span, without, answer = record["span"], record["without_span"], record["answer"]
     rows = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
@@ -154,6 +154,7 @@ def _one(record: Record) -> RenderableType:
     together = f"{nats(record['joint'])} (synergy {nats(record['synergy'], signed=True)})"
     surprisal = record["numbers"]["surprisal"]
     for term, text in (
+        ("prompt", unit_name(record["beginning"], 60)),
         ("answer", f"{answer['kind']}; {answer['tokens']} tokens looked at, {nats(answer['log_prob'])} nats"),
         ("caused by", f"{units}; together {together} nats, PR {record['probability_ratio']:.2f}"),
         ("span", f"characters {span['start']} to {span['end']}, the most surprising stretch"),
@@ -162,29 +163,50 @@ def _one(record: Record) -> RenderableType:
     ):
         rows.add_row(term, Text(text))
     quoted = Text(visible(span["text"] if len(span["text"]) <= 400 else f"{span['text'][:400]}…"))
-    verdict = Text.assemble(("hostile: ", "bold"), (f"{record['score']:.2f}", "bold"), "  (0 harmless … 1 hostile)")
-    return Group(verdict, Padding(rows, (1, 0, 1, 2)), Padding(quoted, (0, 0, 0, 2)))
+    verdict = Text.assemble(("score: ", "bold"), (f"{record['score']:.2f}", "bold"), "  from 0 to 1")
+    words = Text("\n".join(f"{term}: {meant}" for term, meant in glossary_of("nats", "PR")), style="italic")
+    return Group(
+        verdict,
+        Text(_meaning(record), style="italic"),
+        Padding(rows, (1, 0, 1, 2)),
+        Padding(quoted, (0, 0, 1, 2)),
+        words,
+    )
+
+
+def _meaning(record: Record) -> str:
+    """What a score was tuned for, and whether that holds for the model."""
+    said = f"The score was tuned for {record['tuned_for']}."
+    if record["calibrated"]:
+        return said
+    return f"{said} Uncalibrated: its weights were not fitted on this model ({record['model']['id']})."
 
 
 def _table(records: Sequence[Record]) -> RenderableType:
-    """Many verdicts, one a row, in the order asked."""
+    """Many verdicts, one a row, in the order asked, each with the beginning of its prompt and its suspicious text."""
     from rich import box
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    from jopa.reports.wording import visible
+    from jopa.reports.wording import glossary_of, unit_name, visible
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
-    table.add_column("hostile", justify="right")
+    table.add_column("score", justify="right")
     table.add_column("prompt", overflow="fold", ratio=2)
-    for name in ("answer", "without span", "span"):
+    table.add_column("most surprising text", overflow="fold", ratio=2)
+    for name in ("answer", "without it"):
         table.add_column(name, overflow="fold")
     for record in records:
-        name = Text(visible(record["id"]))
+        name = visible(record["id"])
         if record["status"] == "failed":
-            table.add_row("–", name, Text(visible(record["error"])), "", "")
+            table.add_row("–", Text(name), Text(visible(record["error"])), "", "")
         else:
             span, without = record["span"], record["without_span"]
             kinds = record["answer"]["kind"], f"{without['kind']}, PR {without['probability_ratio']:.2f}"
-            table.add_row(f"{record['score']:.2f}", name, *kinds, f"{span['start']}–{span['end']}")
-    return table
+            place = f"{unit_name(span['text'], 60)}\n({span['start']}–{span['end']})"
+            begins = unit_name(record["beginning"], 50)
+            table.add_row(f"{record['score']:.2f}", Text(f"{name}: {begins}"), Text(place), *kinds)
+    meanings = dict.fromkeys(_meaning(record) for record in records if record["status"] == "done")
+    notes = [*meanings, *(f"{term}: {meant}" for term, meant in glossary_of("PR"))]
+    return Group(table, Text("\n".join(notes), style="italic"))

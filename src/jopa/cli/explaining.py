@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jopa.cli.options import Debug, Device, Dtype, Model, TrustRemoteCode
-from jopa.cli.reading import band_of, prompt_from, setting, target_from, unit_from
+from jopa.cli.reading import band_of, prompt_from, setting, target_from, unit_from, unit_numbers
 from jopa.cli.showing import fail, progress_bar, require_writable, tell, write_results
 from jopa.errors import SettingError
 
@@ -48,6 +48,10 @@ def explain(
     diagnose: Annotated[
         bool, typer.Option("--diagnose", help="What the answer makes of each request, instead of a search.")
     ] = False,
+    requests: Annotated[
+        str | None,
+        typer.Option(help="Units that are requests, for --diagnose, counted from 1: 2,4.", show_default="guessed"),
+    ] = None,
     band: Annotated[
         str | None, typer.Option(help="PR that --diagnose takes for unchanged, LOW:HIGH.", show_default="0.95:1.05")
     ] = None,
@@ -61,9 +65,13 @@ def explain(
     unit: Annotated[
         str | None,
         typer.Option(
-            help="token, word, sentence, line, or spans such as 0-10,12-20 (characters).",
-            show_default="token; sentence with --diagnose",
+            help="token, word, sentence, line, paragraph, or spans such as 0-10,12-20 (characters).",
+            show_default="what fits the prompt's length; sentence with --diagnose",
         ),
+    ] = None,
+    language: Annotated[
+        str | None,
+        typer.Option(help="The prompt's language, such as de, for words and sentences.", show_default="guessed"),
     ] = None,
     removal: Annotated[str | None, typer.Option(help="delete, zero or hide.", show_default="the method's own")] = None,
     system: Annotated[str | None, typer.Option(help="A system message.")] = None,
@@ -103,7 +111,9 @@ def explain(
         raise typer.BadParameter("--until-pr finds k: leave out --k, or limit it with --max-k")
     if band is not None and not diagnose:
         raise typer.BadParameter("--band needs --diagnose")
-    spans = unit_from(unit or ("sentence" if diagnose else "token"))
+    if requests is not None and not diagnose:
+        raise typer.BadParameter("--requests needs --diagnose")
+    spans = unit_from(unit or ("sentence" if diagnose else "auto"))
     part = target_from(target)
 
     from jopa import explanation
@@ -122,6 +132,7 @@ def explain(
         "until_pr": until_pr,
         "max_k": max_k,
         "unit": spans,
+        "language": language,
         "removal": removal,
         "system": system,
         "prefix": prefix,
@@ -150,6 +161,7 @@ def explain(
             for name in ("k", "until_pr", "max_k", "all_effects"):
                 del options[name]
             options |= {"removal": removal or "delete", "band": band_of(band) if band else diagnosis.BAND}
+            options |= {"requests": unit_numbers(requests) if requests else None}
             diagnosed = diagnosis.diagnose(text, model=language_model, **options)
             deliver = partial(_deliver_diagnosis, diagnosed, json_path, html_path)
         else:

@@ -84,6 +84,17 @@ def band_of(text: str) -> tuple[float, float]:
     return low, high
 
 
+def unit_numbers(text: str) -> list[int]:
+    """The indices of units that are written as numbers from 1, N,N,…"""
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = [0]
+    if min(numbers) < 1:
+        raise SettingError(f"cannot read the units '{text}': write their numbers, counted from 1, as 2,4")
+    return [number - 1 for number in numbers]
+
+
 def setting(assignment: str) -> tuple[str, Any]:
     """NAME=VALUE, the value as JSON where it is JSON (numbers, true, false), else as text."""
     name, equals, value = assignment.partition("=")

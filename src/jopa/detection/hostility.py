@@ -20,13 +20,14 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from jopa.detection.answer_kinds import REFUSAL, Kind, kind_of
+from jopa.detection.scoring import TUNED_FOR, is_calibrated, score
 from jopa.errors import PromptError, ScoringError, SettingError
 from jopa.evaluation.metrics import probability_ratio
 from jopa.methods.joint.search import JointSearch
@@ -40,14 +41,9 @@ from jopa.prompt.output import Output
 from jopa.scoring.forward import TargetForward
 
 SCHEMA = 1
+BEGINNING = 120  # characters of the prompt that a record holds
 WINDOW = 10
 """Tokens of a window of surprisal."""
-BIAS = -6.950
-WEIGHTS = {
-    **{"surprisal": 0.022, "window": 0.671, "span_surprisal": -0.213, "spread": 0.188},
-    **{"confidence": -2.996, "flip": 3.054},
-}
-"""Of the score, for the bundled model; the development half of benchmarks/detection.py gave them."""
 MOST_TOKENS = 1024
 """The longest prompt, in tokens with its template, unless told otherwise: a prompt costs some twelve forwards."""
 
@@ -166,6 +162,11 @@ class Verdict:
         return score(numbers(self.evidence))
 
     @property
+    def calibrated(self) -> bool:
+        """Whether the score's weights were fitted on this model."""
+        return is_calibrated(self.model.get("id"))
+
+    @property
     def span(self) -> tuple[int, int]:
         """The suspicious span as `[start, end)` in characters of the prompt."""
         span, units = self.evidence.span, self.prompt.units
@@ -184,6 +185,9 @@ class Verdict:
             "schema": SCHEMA,
             "kind": "verdict",
             "score": self.score,
+            "calibrated": self.calibrated,
+            "tuned_for": TUNED_FOR,
+            "beginning": self.prompt.text[:BEGINNING],
             "answer": {**asdict(e.answer), "log_prob": e.log_prob},
             "units": [
                 {"text": units[unit].text, "start": units[unit].start, "end": units[unit].end, "effect": effect}
@@ -234,7 +238,7 @@ def read_prompt(model: LanguageModel, text: str, config: DetectionConfig) -> Pro
     Raises:
         PromptError: it is empty or too long.
     """
-    prompt = build_prompt(model.tokenizer, text)
+    prompt = build_prompt(model.tokenizer, text, unit="token")
     if len(prompt.ids) > config.most_tokens:
         raise PromptError(
             f"the prompt has {len(prompt.ids)} tokens with its template, more than the limit of {config.most_tokens}; "
@@ -332,12 +336,6 @@ def numbers(evidence: Evidence) -> dict[str, float]:
         "refusal_without_span": e.span_refusal - e.refusal,
         "flip": float(e.answer.kind != e.span_answer.kind),
     }
-
-
-def score(numbers: Mapping[str, float]) -> float:
-    """The logistic function of a weighted sum, between 0 and 1."""
-    total = BIAS + math.fsum(weight * numbers[name] for name, weight in WEIGHTS.items())
-    return 1 / (1 + math.exp(-total)) if total >= 0 else math.exp(total) / (1 + math.exp(total))
 
 
 def window_means(surprisals: Sequence[float], width: int = WINDOW) -> list[float]:

@@ -25,13 +25,16 @@ from operator import index as whole_number
 from typing import TYPE_CHECKING, Any
 
 from jopa.errors import PromptError, SettingError
+from jopa.prompt.language import is_language_code
 from jopa.prompt.options import PromptOptions
-from jopa.prompt.segmentation import SEGMENTERS, Span
+from jopa.prompt.segmentation import SEGMENTERS, Span, fitting_unit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 UNIT_KINDS = ("token", *SEGMENTERS)
+AUTO = "auto"
+"""In place of a kind of unit: the one that fits the prompt, by `fitting_unit`."""
 _MARKS = ("Mn", "Mc", "Me", "Cf")
 """Unicode categories of characters that belong to the one before."""
 
@@ -63,11 +66,13 @@ class Prompt:
         text: the attributable text, exactly as the caller gave it.
         ids: the whole input of the model, template included.
         units: the removable parts, in reading order; every other position of `ids` is template.
+        unit_kind: what the units are: one of `UNIT_KINDS`, or "spans" where the caller gave them.
     """
 
     text: str
     ids: tuple[int, ...]
     units: tuple[Unit, ...]
+    unit_kind: str = "spans"
 
 
 @dataclass(frozen=True)
@@ -113,8 +118,11 @@ def build_prompt(
             f"the tokenizer {type(tokenizer).__name__} reports no character offsets; jopa needs a fast tokenizer "
             "(a tokenizer.json beside the model)"
         )
-    if isinstance(unit, str) and unit not in UNIT_KINDS:
-        raise SettingError(f"unknown unit '{unit}': choose one of {', '.join(UNIT_KINDS)}, or give character spans")
+    if isinstance(unit, str) and unit not in (*UNIT_KINDS, AUTO):
+        kinds = ", ".join((*UNIT_KINDS, AUTO))
+        raise SettingError(f"unknown unit '{unit}': choose one of {kinds}, or give character spans")
+    if options.language is not None and not is_language_code(options.language):
+        raise SettingError(f"the language must be a code such as 'de' or 'pt-BR', got {options.language!r:.40}")
     messages = _conversation(prompt, options.system, options.prefill)
     index = max(i for i, message in enumerate(messages) if message["role"] == "user")
     if not messages[index]["content"].strip():
@@ -124,7 +132,10 @@ def build_prompt(
 
     tokenise = _chat_tokens if tokenizer.chat_template and not options.plain else _plain_tokens
     tokens = tokenise(tokenizer, messages, index, lead)
-    return Prompt(text=tokens.text, ids=tuple(tokens.ids), units=tuple(_units(tokens, unit)))
+    if unit == AUTO:
+        unit = fitting_unit(tokens.text, options.language)
+    kind = unit if isinstance(unit, str) else "spans"
+    return Prompt(tokens.text, tuple(tokens.ids), tuple(_units(tokens, unit, options.language)), kind)
 
 
 def _conversation(prompt: str | Sequence[Message], system: str | None, prefill: str | None) -> list[dict[str, Any]]:
@@ -254,7 +265,7 @@ def _plain_tokens(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, A
     return _Tokens(list(encoding["input_ids"][:length]), offsets, rendered, text, (0, len(text)), len(lead))
 
 
-def _units(tokens: _Tokens, unit: str | Sequence[Span]) -> list[Unit]:
+def _units(tokens: _Tokens, unit: str | Sequence[Span], language: str | None) -> list[Unit]:
     """The removable parts of the input, in reading order."""
     atoms = _atoms(tokens)
     if not atoms:
@@ -264,7 +275,7 @@ def _units(tokens: _Tokens, unit: str | Sequence[Span]) -> list[Unit]:
     if unit == "token":
         return atoms
     if isinstance(unit, str):
-        return list(_group(atoms, SEGMENTERS[unit](tokens.text)).values())
+        return list(_group(atoms, SEGMENTERS[unit](tokens.text, language)).values())
     spans = _checked_spans(tokens.text, unit)
     grouped = _group(atoms, spans)
     for number, (start, end) in enumerate(spans):

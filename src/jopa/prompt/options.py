@@ -14,8 +14,9 @@ class PromptOptions:
     """How a prompt is put before the model.
 
     Attributes:
-        unit: "token", "word", "sentence" or "line", or character spans `[(start, end), ...]` of the attributable text;
-            text outside the spans is then template. A unit always consists of whole tokens.
+        unit: "token", "word", "sentence", "line" or "paragraph", "auto" for the one that fits the prompt's length, or
+            character spans `[(start, end), ...]` of the attributable text; text outside the spans is then template. A
+            unit always consists of whole tokens.
         system: a system message before a text prompt (chat models).
         prefix: a fixed instruction, not attributable, on a line of its own before the attributable text.
         prefill: the beginning of the answer, put into the assistant's mouth; without a chat template it follows the
@@ -23,6 +24,7 @@ class PromptOptions:
         plain: take the prompt as plain text, also where the tokenizer has a chat template.
         template_args: further arguments of the chat template, as `{"enable_thinking": False}`.
         tools: what the model may call, as the chat template takes it (JSON schemas); None for none.
+        language: the prompt's, such as "de", for words and sentences; guessed by default.
     """
 
     unit: str | Sequence[Span] = "token"
@@ -32,6 +34,7 @@ class PromptOptions:
     plain: bool = False
     template_args: Mapping[str, Any] = field(default_factory=dict)
     tools: Sequence[Mapping[str, Any]] | None = None
+    language: str | None = None
 
     @property
     def rendering(self) -> dict[str, Any]:

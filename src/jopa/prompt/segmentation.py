@@ -1,4 +1,8 @@
-"""Words, lines and sentences of a text, as character spans that tile it.
+"""Words, sentences, lines and paragraphs of a text, as character spans that tile it.
+
+Sentences are found by `sentencex` inside each line, so a line break ends one. Words stand between blanks; where a
+script writes none (Chinese, Japanese, Thai, Lao, Khmer, Burmese), ICU's word breaks by way of `icu4py` part them.
+Lines of code blocks and tables stay whole, and no web address, number or inline code is cut.
 
 Knows text alone: neither tokens nor models.
 """
@@ -6,59 +10,179 @@ Knows text alone: neither tokens nor models.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from itertools import pairwise
+import unicodedata
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from itertools import accumulate, pairwise
+
+from jopa.prompt.language import guessed_language
 
 Span = tuple[int, int]
 """`[start, end)` in characters."""
 
-# Scripts written without blanks (kana, Han); there a word is a character with the punctuation around it.
-_UNSPACED = "\u3040-\u3098\u309b-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_WORD = re.compile(rf"[^\w\s]*[{_UNSPACED}][^\w\s]*|[^\s{_UNSPACED}]+")
-_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
-_SENTENCE_END = re.compile(
-    r"(?<![.!?…؟۔।])[.!?…؟۔।]++[\"'”’»)\]*_]*+(?=\s)\s*"  # needs a blank: not the point in 3.14 or jopa.org
-    r"|[。！？｡]+[”’」』）】]*\s*"
-    r"|[\r\n]\s*"
+TOKEN_BYTES, WORD_BYTES = 200, 800
+"""A prompt of up to so many bytes of UTF-8 is cut into tokens (about a line), into words (a few lines); a longer one
+into sentences. Bytes, because a token of any script stands for about as many."""
+FEWEST_SENTENCES = 5
+"""A long prompt of fewer sentences is cut into words, too: there would be nothing to choose from."""
+
+# Scripts written without blanks: Thai, Lao, Burmese, Khmer, kana, Han.
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
+    "\U00020000-\U0003ffff"
 )
-_TITLE = re.compile(r"\b(?:[A-Za-z]|Mr|Mrs|Ms|Dr|Prof|St|Mt|vs|cf|al)\.$")
-_COUNTED = re.compile(r"\b(?:No|Nos|Fig|Eq|Sec|Ch|Vol|p|pp)\.$")
-_ITEM_NUMBER = re.compile(r"\s*\d{1,3}\.$")
+_IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
+_WORD = re.compile(r"\S+")
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+_FENCE = re.compile(r"[ \t>]*(`{3,}|~{3,})")
+_TABLE_ROW = re.compile(r"\s*\|.*\|\s*|[^|]*\s\|\s[^|]*\s\|\s.*", re.DOTALL)
+_CODE = re.compile(  # a line that ends as code does; a call or an assignment; a field of JSON; or one indented
+    r"[^\r\n]*[;{]\s*\Z"
+    r"|\s*[\w.]+(?: ?= ?[^\r\n]*|\([^\r\n]*)[)\]\"']\s*\Z"
+    r"|\s*\"[^\"\r\n]*\"\s*:"
+    r"|(?:\t| {4})\s*+(?![-*+•]\s|\(?\w{1,3}[.)]\s)[^\r\n]*[=(){}\[\];<>]"
+)
+# A boundary inside one of these is none: inline code, a web or mail address, a number. Each alternative begins where
+# nothing before it could belong to it, so that a long word is read once.
+_WHOLE = re.compile(
+    r"`[^`\n]+`"
+    r"|(?:(?<![a-z0-9+.-])[a-z][a-z0-9+.-]*+://|(?<![a-z0-9])(?:www\.|mailto:))"
+    rf"[^\s<>\"\u3000-\u303f\uff00-\uffef{_UNSPACED}]*[^\s<>\".,;:!?)\]}}'\u3000-\u303f\uff00-\uffef{_UNSPACED}]"
+    r"|(?<![\w.+-])[\w.+-]++@[\w-]++(?:\.[\w-]++)+"
+    r"|(?<!\d)\d++(?:[.,:]\d++)+",
+    re.IGNORECASE,
+)
+_TITLE = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof)\.\s*\Z")
+"""`sentencex` ends a sentence behind one where the name is a common word, too ("Dr. Who")."""
+_CLOSING = re.compile(r"[*_~\"'”’»)\]]+(?:\s+|\Z)")
+_TAIL = 16
+"""Characters at a sentence's end that may be a title."""
+_WINDOW = 4000
+"""Characters of a line that `sentencex` sees at once: its time grows faster than their number."""
+_NUMBER_OF_ITEM = re.compile(r"\s*(?:[-*+•]\s+)?\(?(?:\d{1,3}|[A-Za-z])[.)]\s*")
+"""What stands before an item of a list: no sentence of its own."""
 
 
-def words(text: str) -> list[Span]:
-    """Runs between blanks, each with the blanks before it."""
-    return _tiling(text, [match.end() for match in _WORD.finditer(text)])
+def words(text: str, language: str | None = None) -> list[Span]:
+    """Runs between blanks, each with the blanks before it; scripts without blanks are parted by ICU.
+
+    Args:
+        text: what to part.
+        language: its code; guessed by default, and asked for only where a script writes no blanks.
+    """
+    ends: list[int] = []
+    for match in _WORD.finditer(text):
+        if _IS_UNSPACED.search(match.group()):
+            language = language or guessed_language(text)
+            ends += [match.start() + cut for cut in _cuts_of_run(match.group(), language)]
+        ends.append(match.end())
+    return _tiling(text, ends)
 
 
-def lines(text: str) -> list[Span]:
+def _cuts_of_run(run: str, language: str) -> Iterator[int]:
+    """Where the words of a run without blanks end, its own end left out.
+
+    A sign goes to the word before it, an opening one to the word after. Two neighbours of spaced scripts stay together,
+    as they do between blanks.
+    """
+    from icu4py.breakers import WordBreaker
+
+    whole = [match.span() for match in _WHOLE.finditer(run)]
+    last = ""  # the last segment that is a word
+    opened: int | None = None  # where signs began that open the word to come
+    position = 0
+    for segment in WordBreaker(run, language):
+        if not any(char.isalnum() for char in segment):
+            if opened is None and unicodedata.category(segment[0]) in ("Ps", "Pi"):
+                opened = position
+        else:
+            cut = position if opened is None else opened
+            parted = _IS_UNSPACED.search(last[-1:] + segment[0])
+            if last and parted and not _inside(cut, whole):
+                yield cut
+            last, opened = segment, None
+        position += len(segment)
+
+
+def lines(text: str, language: str | None = None) -> list[Span]:
     """Lines with their line breaks; an empty line is one, too."""
     return [match.span() for match in _LINE.finditer(text)]
 
 
-def sentences(text: str) -> list[Span]:
-    """Split after sentence-ending punctuation and at line breaks; a heuristic, good enough to remove by."""
+def paragraphs(text: str, language: str | None = None) -> list[Span]:
+    """Runs of lines with the empty lines after them; an empty line inside a code block parts nothing."""
+    starts: list[int] = []
+    after_blank = seen = False
+    for (start, end), in_code in _marked_lines(text):
+        empty = not in_code and not text[start:end].strip()
+        if after_blank and seen and not empty:
+            starts.append(start)
+        after_blank, seen = empty, seen or not empty
+    return _tiling(text, starts)
+
+
+def sentences(text: str, language: str | None = None) -> list[Span]:
+    """Sentences with the blanks after them; every line break ends one, and a line of code or a table is one.
+
+    Args:
+        text: what to part.
+        language: its code, which decides what an abbreviation is; guessed by default.
+    """
+    language = language or guessed_language(text)
     ends: list[int] = []
-    start = 0
-    for match in _SENTENCE_END.finditer(text):
-        end = match.end()
-        breaks_line = "\n" in match.group() or "\r" in match.group()
-        if text[start:end].isspace() or (not breaks_line and _goes_on(text, start, match)):
-            continue
-        ends.append(end)
-        start = end
+    for (start, end), in_code in _marked_lines(text):
+        line = text[start:end]
+        if not line.strip():
+            if ends:  # an empty line goes with what stands before it, at the beginning with what comes
+                ends[-1] = end
+        else:
+            if not in_code and not _TABLE_ROW.fullmatch(line) and not _CODE.match(line):
+                ends += [start + cut for cut in _cuts_of_line(line, language)]
+            ends.append(end)
     return _tiling(text, ends)
 
 
-def _goes_on(text: str, start: int, match: re.Match[str]) -> bool:
-    """Whether the sentence from `start` on goes on after a match of `_SENTENCE_END`."""
-    follows = text[match.end() : match.end() + 1]
-    if match.group()[0] in "。！？｡":
-        return False
-    recent = text[max(start, match.start() - 8) : match.start() + 1]  # longer than any abbreviation
-    abbreviated = _TITLE.search(recent) or (follows.isdigit() and _COUNTED.search(recent))
-    numbered = match.start() - start < 8 and _ITEM_NUMBER.fullmatch(recent)
-    return follows.islower() or bool(abbreviated or numbered)
+def _cuts_of_line(line: str, language: str) -> Iterator[int]:
+    """Where the sentences of a line end, its own end left out."""
+    from sentencex import segment
+
+    whole = [match.span() for match in _WHOLE.finditer(line)]
+    begun = start = 0  # of the sentence, of the window
+    while start < len(line):
+        window = line[start : start + _WINDOW]
+        parts = segment(language, window)
+        if "".join(parts) != window:
+            return  # it left out characters, so its places mean nothing: the rest of the line stays whole
+        cuts = [start + end for end in accumulate(map(len, parts))]
+        start = cuts[-2] if len(cuts) > 1 and cuts[-1] < len(line) else cuts[-1]  # the last may go on behind the window
+        for cut in cuts[:-1]:
+            if not line[cut - 1].isspace() and (closing := _CLOSING.match(line, cut)):
+                cut = closing.end()
+            said = line[begun:cut]
+            unfinished = _NUMBER_OF_ITEM.fullmatch(said) or _TITLE.search(said, max(0, len(said) - _TAIL))
+            if said.strip() and line[cut:].strip() and not unfinished and not _inside(cut, whole):
+                yield cut
+                begun = cut
+
+
+def _marked_lines(text: str) -> Iterator[tuple[Span, bool]]:
+    """Each line, and whether it belongs to a fenced code block (its fences do)."""
+    fence = ""
+    for start, end in lines(text):
+        mark = _FENCE.match(text, start, end)
+        opens = bool(mark and not fence)
+        closes = bool(mark and fence and mark[1].startswith(fence) and not text[mark.end() : end].strip())
+        yield (start, end), bool(fence) or opens
+        if mark and opens:
+            fence = mark[1]
+        elif closes:
+            fence = ""
+
+
+def _inside(position: int, spans: list[Span]) -> bool:
+    """Whether a position lies inside one of some spans in reading order, not at its ends."""
+    index = bisect_right(spans, (position, -1)) - 1
+    return index >= 0 and spans[index][0] < position < spans[index][1]
 
 
 def _tiling(text: str, ends: list[int]) -> list[Span]:
@@ -68,5 +192,17 @@ def _tiling(text: str, ends: list[int]) -> list[Span]:
     return list(pairwise([0, *ends[:-1], len(text)]))
 
 
-SEGMENTERS: dict[str, Callable[[str], list[Span]]] = {"word": words, "sentence": sentences, "line": lines}
-"""What cuts a text into units larger than tokens, by the kind of unit."""
+SEGMENTERS: dict[str, Callable[[str, str | None], list[Span]]] = {
+    **{"word": words, "sentence": sentences, "line": lines, "paragraph": paragraphs}
+}
+"""What cuts a text (of a language) into units larger than tokens, by the kind of unit."""
+
+
+def fitting_unit(text: str, language: str | None = None) -> str:
+    """The kind of unit that fits a text: "token" for a line, "word" for a few lines, "sentence" for a page."""
+    size = len(text.strip().encode("utf-8", "replace"))
+    if size <= TOKEN_BYTES:
+        return "token"
+    if size <= WORD_BYTES or len(sentences(text, language)) < FEWEST_SENTENCES:
+        return "word"
+    return "sentence"

@@ -236,12 +236,18 @@ def attribution_facts(attribution: Attribution) -> list[tuple[str, str]]:
         ("Removal", f"{a.removal}: {REMOVAL_WORDS.get(a.removal, '')}"),
         ("Certificate", f"{a.certificate}: {certificate}"),
         ("Method", a.method["name"] + (f" ({settings})" if settings else "")),
-        ("Asked for", f"k = {a.k} of {n_units} units, seed {a.seed}"),
+        ("Asked for", f"k = {a.k} of {n_units} {_units_word(a)}, seed {a.seed}"),
         *sufficient_facts(a),
         ("Stopped", a.stop),
         ("Cost", f"{a.evaluations:,} evaluations, {a.ffe:,.1f} FFE, {a.seconds:,.1f} seconds"),
         *made_with(a.model, a.versions),
     ]
+
+
+def _units_word(attribution: Attribution) -> str:
+    """What the units are, as a plural; "units" where the record does not tell or the caller gave spans."""
+    kind = (attribution.details or {}).get("unit", "spans")
+    return "units" if kind == "spans" else f"units ({kind}s)"
 
 
 def sufficient_facts(attribution: Attribution) -> list[tuple[str, str]]:

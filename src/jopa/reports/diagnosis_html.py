@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from jopa.reports.wording import REMOVAL_WORDS, Piece, environment, made_with, nats, ratio_text, unit_name
+from jopa.reports.wording import (
+    REMOVAL_WORDS,
+    Piece,
+    environment,
+    glossary_of,
+    made_with,
+    nats,
+    ratio_text,
+    unit_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,12 +21,22 @@ if TYPE_CHECKING:
     from jopa.diagnosis import Diagnosis
 
 
+_NAMED = 4
+"""So many units or sentences are named in a list of the verdict."""
+_WIDTH = 24
+"""Characters of a text that stand beside its code."""
+NO_INFLUENCE = "no measurable influence on this answer"
+
+
 class Heat(NamedTuple):
-    """A cell of a heat map: its value, its strength as a fraction of the largest, and whether the request drives it."""
+    """A cell of a heat map.
+
+    Its value, its strength as a fraction of the largest, and the unit's rank among those that drive the sentence, or 0.
+    """
 
     value: float
     strength: float
-    peak: bool
+    rank: int
 
 
 def diagnosis_html(diagnosis: Diagnosis, *, standalone: bool = True) -> str:
@@ -33,37 +52,69 @@ def diagnosis_html(diagnosis: Diagnosis, *, standalone: bool = True) -> str:
             d=diagnosis,
             requests=requests(diagnosis),
             heat=heat(diagnosis),
+            labels=[label(diagnosis, i) for i in range(len(diagnosis.units))],
             facts=diagnosis_facts(diagnosis),
         )
     )
 
 
-def diagnosis_verdict(diagnosis: Diagnosis) -> list[Piece]:
-    """What the answer makes of the requests, in a sentence or two; names of requests and sentences have mark 1.
+def label(diagnosis: Diagnosis, unit: int) -> str:
+    """The code of a unit: R for a request, U for any other; the numbers count all units."""
+    return f"{'R' if unit in diagnosis.requests else 'U'}{unit + 1}"
 
-    A request that is ignored as a whole may drive a sentence all the same; that is said apart.
+
+def unit_title(diagnosis: Diagnosis, unit: int) -> str:
+    """The code of a unit with the beginning of its text."""
+    return f"{label(diagnosis, unit)} “{unit_name(diagnosis.units[unit].text, _WIDTH)}”"
+
+
+def part_title(diagnosis: Diagnosis, part: int) -> str:
+    """The code of a sentence of the answer with the beginning of its text."""
+    return f"S{part + 1} “{unit_name(diagnosis.parts[part].text, _WIDTH)}”"
+
+
+def diagnosis_verdict(diagnosis: Diagnosis) -> list[Piece]:
+    """What was measured of the requests, in a few sentences; names of units and sentences have mark 1.
+
+    A request may have no measurable influence on the whole answer and drive a sentence of it all the same.
     """
-    d, together = diagnosis, diagnosis.ignored_ratio
-    ignored = [f"R{i + 1}" for i in d.ignored]
+    d = diagnosis
+    silent = [i for i in d.without_influence if i in d.requests]
+    guess = "" if d.requests_given else " (guessed)"
     pieces: list[Piece] = []
-    if not ignored:
-        pieces.append(Piece(f"The answer ignores none of the {len(d.units)} requests."))
-    elif together is not None and together < d.band[0]:
-        pieces += [Piece("Without any one of "), *_listed(ignored), Piece(" the answer stays as likely; without all ")]
-        pieces.append(Piece(f"of them it is less so (PR {ratio_text(together)}): some stand in for others."))
+    if not silent:
+        every = "The only request" if len(d.requests) == 1 else f"Each of the {len(d.requests)} requests"
+        pieces.append(Piece(f"{every}{guess} has a measurable influence on this answer."))
     else:
-        pieces += [Piece("The answer ignores "), *_listed(ignored), Piece(f" of {len(d.units)} requests.")]
-    driving = [(i in d.ignored, f"R{i + 1} drives S{part + 1}") for i, part in enumerate(d.drives) if part is not None]
-    for lead, among_ignored in ((" ", False), (" Yet ", True)):
-        words = [pair for is_ignored, pair in driving if is_ignored == among_ignored]
-        pieces += [Piece(lead), *_listed(words), Piece(".")] if words else []
-    return pieces if driving else [*pieces, Piece(" None drives a sentence.")]
+        names = [unit_title(d, i) for i in silent]
+        pieces += [*_listed(names), Piece(f" {'has' if len(names) == 1 else 'have'} {NO_INFLUENCE}")]
+        pieces.append(Piece(f" ({len(names)} of {len(d.requests)} requests{', guessed' if guess else ''})."))
+    if d.cut_off:
+        pieces.append(Piece(f" The answer was cut off at its limit of {len(d.output_ids)} tokens: what it had not"))
+        pieces.append(Piece(" reached yet cannot be seen in it."))
+    if d.interaction:
+        ratio = ratio_text(d.together_ratio or 0.0)
+        words = "some stand in for others" if d.interaction > 0 else "they counteract one another"
+        pieces.append(
+            Piece(f" All {len(d.without_influence)} units without influence removed at once give PR {ratio},")
+        )
+        more = "less" if d.interaction > 0 else "more"
+        pieces.append(Piece(f" {more} than their single effects add up to: {words}."))
+    driving = [
+        f"{unit_title(d, units[0])} drives {part_title(d, part)}" for part, units in enumerate(d.drivers) if units
+    ]
+    return (
+        [*pieces, Piece(" "), *_listed(driving), Piece(".")]
+        if driving
+        else [*pieces, Piece(" No unit drives a sentence.")]
+    )
 
 
 def _listed(names: Sequence[str]) -> list[Piece]:
-    """Names as a list in a sentence."""
-    gaps = ["", *[", "] * (len(names) - 2), " and "][: len(names)]
-    parts = (part for gap, name in zip(gaps, names, strict=True) for part in (Piece(gap), Piece(name, 1)))
+    """Names as a list in a sentence; of many, the first."""
+    shown = names if len(names) <= _NAMED else [*names[: _NAMED - 1], f"{len(names) - _NAMED + 1} more"]
+    gaps = ["", *[", "] * (len(shown) - 2), " and "][: len(shown)]
+    parts = (part for gap, name in zip(gaps, shown, strict=True) for part in (Piece(gap), Piece(name, 1)))
     return [part for part in parts if part.text]
 
 
@@ -73,12 +124,12 @@ def requests(diagnosis: Diagnosis) -> tuple[list[str], list[list[str]]]:
     shares: Sequence[float | None] = d.shares or [None] * len(d.units)
     rows = [
         [
-            f"R{i + 1}",
+            label(d, i),
             unit.text.strip() or unit_name(unit.text),
             nats(d.individual[i], signed=True),
             _percent(shares[i]),
             ratio_text(d.ratios[i]),
-            ", but ".join([*(["ignored"] if i in d.ignored else []), *_driven(d.drives[i])]) or "–",
+            "; ".join([*([NO_INFLUENCE] if i in d.without_influence else []), *_driven(d, i)]) or "–",
         ]
         for i, unit in enumerate(d.units)
     ]
@@ -87,11 +138,17 @@ def requests(diagnosis: Diagnosis) -> tuple[list[str], list[list[str]]]:
     whole = 1.0 if d.shares else None
     together = nats(d.joint, signed=True), _percent(whole), ratio_text(d.joint_ratio)
     rows.append(["", "all removed together", *together, ""])
-    return ["#", "request", "nats", "share", "PR", "verdict"], rows
+    return ["#", "request", "nats", "share", "PR", "what was measured"], rows
 
 
-def _driven(part: int | None) -> list[str]:
-    return [] if part is None else [f"drives S{part + 1}"]
+def _driven(diagnosis: Diagnosis, unit: int) -> list[str]:
+    """The sentences that a unit drives, with how much each falls per token."""
+    row = diagnosis.per_token[unit]
+    named = [
+        f"{part_title(diagnosis, part)} ({nats(row[part], signed=True)})" for part in diagnosis.drives[unit][:_NAMED]
+    ]
+    more = len(diagnosis.drives[unit]) - len(named)
+    return [f"drives {', '.join(named)}" + (f" and {more} more" if more else "")] if named else []
 
 
 def _percent(share: float | None) -> str:
@@ -103,7 +160,12 @@ def heat(diagnosis: Diagnosis) -> list[list[Heat]]:
     """One row a sentence of the answer, one column a request: nats per token."""
     columns, most = diagnosis.per_token, max(abs(value) for row in diagnosis.per_token for value in row) or 1.0
     return [
-        [Heat(column[part], abs(column[part]) / most, diagnosis.drives[i] == part) for i, column in enumerate(columns)]
+        [
+            Heat(column[part], abs(column[part]) / most, [*diagnosis.drivers[part], i].index(i) + 1)
+            if i in diagnosis.drivers[part]
+            else Heat(column[part], abs(column[part]) / most, 0)
+            for i, column in enumerate(columns)
+        ]
         for part in range(len(diagnosis.parts))
     ]
 
@@ -111,23 +173,46 @@ def heat(diagnosis: Diagnosis) -> list[list[Heat]]:
 def diagnosis_facts(diagnosis: Diagnosis) -> list[tuple[str, str]]:
     """How the diagnosis was made, as terms and plain words."""
     d, (low, high) = diagnosis, diagnosis.band
-    together = d.ignored_ratio
+    single = sum(d.individual[i] for i in d.without_influence)
+    marked = ", ".join(label(d, i) for i in d.requests)
+    together = (
+        "fewer than two units have none"
+        if d.together is None
+        else f"{nats(d.together, signed=True)} nats, PR {ratio_text(d.together_ratio or 0.0)}; "
+        f"their single effects add up to {nats(single, signed=True)} nats"
+    )
     return [
         (
             "log p(output)",
-            f"{nats(d.log_prob)} nats with the whole prompt, {nats(d.log_prob_removed)} without requests",
+            f"{nats(d.log_prob)} nats with the whole prompt, {nats(d.log_prob_removed)} without all units",
+        ),
+        (
+            "Answer",
+            f"cut off at its limit of {len(d.output_ids)} tokens"
+            if d.cut_off
+            else f"{len(d.output_ids)} tokens, not cut off by a limit of this run",
         ),
         ("Target", f"tokens {d.target[0]}:{d.target[1]} of the output's {len(d.output_ids)}"),
-        ("Ignored", f"PR from {low:g} to {high:g} when the request is removed alone"),
-        ("Ignored together", "fewer than two are ignored" if together is None else f"PR {ratio_text(together)}"),
+        (
+            "Requests",
+            f"{len(d.requests)} of {len(d.units)} units ({marked}), "
+            + ("as given" if d.requests_given else "guessed from their words; --requests says which"),
+        ),
+        ("No influence", f"PR from {low:g} to {high:g} when the unit is removed alone; of this answer only"),
+        ("These at once", together),
         (
             "Share",
-            "of the joint effect of all requests; with the synergy, shares make 100 %"
+            "of the joint effect of all units; with the synergy, shares make 100 %"
             if d.shares
-            else "none: removing all requests does not bring PR below the band",
+            else "none: removing all units does not bring PR below the band",
         ),
-        ("Drives", f"the sentence that falls most per token without the request, by more than PR {low:g}"),
+        (
+            "Drives",
+            f"sentences that fall by {d.drive_threshold[0]:g} nats a token or more without the unit, "
+            f"and by {d.drive_threshold[1]:.0%} of their largest fall; ranked within each sentence",
+        ),
         ("Removal", f"{d.removal}: {REMOVAL_WORDS.get(d.removal, '')}"),
         ("Cost", f"{d.evaluations:,} evaluations, {d.ffe:,.1f} FFE, {d.seconds:,.1f} seconds"),
         *made_with(d.model, d.versions),
+        *glossary_of("nats", "PR", "synergy", "FFE"),
     ]

@@ -16,8 +16,8 @@ from jopa.reports.attribution_html import (
     target_span,
     verdict,
 )
-from jopa.reports.diagnosis_html import diagnosis_facts, diagnosis_verdict, heat, requests
-from jopa.reports.wording import NOTHING, Piece, nats, unit_name, visible, word_diff
+from jopa.reports.diagnosis_html import diagnosis_facts, diagnosis_verdict, heat, label, requests
+from jopa.reports.wording import GLOSSARY, NOTHING, Piece, glossary_of, nats, unit_name, visible, word_diff
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from jopa.diagnosis import Diagnosis
 
 _BAR = 34  # terminal cells
-_COLUMNS = 6
+_COLUMNS = 4
 """Requests beside one another in the heat map."""
 _SUBSCRIPT = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
@@ -53,6 +53,7 @@ def to_terminal(attribution: Attribution) -> RenderableType:
         strip = "  ".join(f"{unit_name(unit.text)} {nats(effect)}" for unit, effect in each)
         sections.append(("Every unit alone", "in nats", _text([(strip, "")])))
     sections.append(("How this was found", "", _terms(attribution_facts(a))))
+    sections.append(("Words", "", _terms(GLOSSARY.items())))
     parts: list[RenderableType] = [Panel(_text((run, "bold" if mark else "") for run, mark in verdict(a)))]
     for title, note, body in sections:
         parts += [_text([(title, "bold underline"), (f"  {note}", "italic")]), Padding(body, (0, 0, 1, 2))]
@@ -76,7 +77,8 @@ def comparison_table(attributions: Sequence[Attribution]) -> RenderableType:
         table.add_row(cell, *(_text([(value, style)]) for value in values))
     first = attributions[0]
     note = f"★ largest joint effect, in nats. Removal: {first.removal}. Output: {' '.join(first.output.split())}"
-    return Group(table, _text([(note, "italic")]))
+    words = "\n".join(f"{term}: {meant}" for term, meant in glossary_of("nats", "PR", "FFE"))
+    return Group(table, _text([(note, "italic")]), _text([(words, "italic")]))
 
 
 def diagnosis_view(diagnosis: Diagnosis) -> RenderableType:
@@ -86,9 +88,9 @@ def diagnosis_view(diagnosis: Diagnosis) -> RenderableType:
     from rich.panel import Panel
 
     d = diagnosis
-    note = "nats per token that a sentence loses without R; ▲ what R drives"
+    note = "nats per token that a sentence loses without a unit; ▲1 drives it most"
     sections: list[tuple[str, str, Sequence[RenderableType]]] = [
-        ("Requests", "each removed alone", [_requests_table(d)]),
+        ("Units", "R request, U other; each removed alone", [_requests_table(d)]),
         ("Answer", note, [_heat_table(d, first) for first in range(0, len(d.units), _COLUMNS)]),
         ("How this was found", "", [_terms(diagnosis_facts(d))]),
     ]
@@ -109,7 +111,7 @@ def _requests_table(diagnosis: Diagnosis) -> RenderableType:
         number = name in ("nats", "share", "PR")
         table.add_column(name, justify="right" if number else "left", no_wrap=number, ratio=None if number else 1)
     table.columns[0].ratio = None
-    table.add_column("", ratio=None, min_width=10)
+    table.add_column("", ratio=1)
     for number, words, *values in rows:
         table.add_row(number, _text([(" ".join(words.split()), "")]), *(_text([(value, "")]) for value in values))
     return table
@@ -125,11 +127,18 @@ def _heat_table(diagnosis: Diagnosis, first: int) -> RenderableType:
     table.add_column("")
     table.add_column("sentence", ratio=1)
     for i in shown:
-        table.add_column(f"R{i + 1}", justify="right", no_wrap=True)
+        table.add_column(
+            f"{label(diagnosis, i)}\n{unit_name(diagnosis.units[i].text, 8)}", justify="right", no_wrap=True
+        )
     for number, (part, row) in enumerate(zip(diagnosis.parts, heat(diagnosis), strict=True), start=1):
         cells = (
             _text(
-                [(nats(row[i].value, signed=True) + ("▲" if row[i].peak else " "), "bold red" if row[i].peak else "")]
+                [
+                    (
+                        nats(row[i].value, signed=True) + (f"▲{row[i].rank}" if row[i].rank else "  "),
+                        "bold red" if row[i].rank else "",
+                    )
+                ]
             )
             for i in shown
         )

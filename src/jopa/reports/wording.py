@@ -23,6 +23,16 @@ REMOVAL_WORDS = {
     "zero": "the input embeddings of removed units are multiplied by zero; every position stays where it was",
     "hide": "no other token attends to removed units; every position stays where it was",
 }
+GLOSSARY = {
+    "nats": "natural-log units of probability; a fall of 0.69 nats = half as likely",
+    "individual effect": "how far log p(output) falls when one unit is removed alone",
+    "joint effect": "how far it falls when all are removed together",
+    "synergy": "the joint effect beyond the sum of the individual effects",
+    "PR": "probability ratio: geometric mean over the tokens of p without / p with the units; 1 = nothing changed",
+    "FFE": "full-forward equivalents: model work, in forward passes over prompt and output",
+    "certificate": "what the scored sets prove: optimal (no set of this size does more), one-swap-optimal, or none",
+}
+"""The words of a report, a line each; every view takes them from here."""
 NOTHING = "(nothing: it stops at once)"
 
 # Unseen characters, but not what joins letters and emoji (U+200C, U+200D, U+FE0F), nor newline, tab and spaces.
@@ -110,6 +120,11 @@ def made_with(model: Mapping[str, str | None], versions: Mapping[str, str]) -> l
     ]
 
 
+def glossary_of(*terms: str) -> list[tuple[str, str]]:
+    """Some terms of the glossary with their words."""
+    return [(term, GLOSSARY[term]) for term in terms]
+
+
 @cache
 def environment() -> Environment:
     """Templates that escape every value, after its unseen characters became visible."""
@@ -123,5 +138,6 @@ def environment() -> Environment:
         lstrip_blocks=True,
         finalize=lambda value: visible(value) if type(value) is str else value,
     )
+    environment.globals["glossary"] = GLOSSARY
     environment.filters |= {"nats": nats, "ratio": ratio_text, "unit_name": unit_name}
     return environment

@@ -14,7 +14,7 @@ from jopa.errors import PromptError, SettingError
 from jopa.method import Method, Selection
 from jopa.methods import DEFAULT_METHOD, make_method
 from jopa.problem import Problem
-from jopa.prompt.building import UNIT_KINDS
+from jopa.prompt.building import AUTO, UNIT_KINDS
 from jopa.prompt.segmentation import Span
 
 
@@ -73,7 +73,7 @@ class ExplainRequest:
         prompt: the text to explain.
         methods: one, or two to compare.
         k: how many units to find.
-        unit: "token", "word", "sentence" or "line".
+        unit: "token", "word", "sentence", "line", "paragraph", or "auto" for what fits the prompt.
         removal: "delete", "zero" or "hide"; None for the method's own preset.
         max_new_tokens: the most tokens of an answer.
         output_ids: the answer that was given before, None to generate one.
@@ -126,7 +126,7 @@ def read_request(record: Any, limits: RequestLimits, vocabulary: int) -> Explain
         prompt=prompt,
         methods=methods,
         k=k,
-        unit=_one_of(record, "unit", UNIT_KINDS, "token"),
+        unit=_one_of(record, "unit", (AUTO, *UNIT_KINDS), AUTO),
         removal=_one_of(record, "removal", REMOVALS, None),
         max_new_tokens=_within(record, "max_new_tokens", 60, limits.max_new_tokens),
         output_ids=ids,

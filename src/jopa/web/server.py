@@ -20,7 +20,7 @@ from jopa.choices import REMOVALS
 from jopa.errors import SettingError
 from jopa.method import Method
 from jopa.methods import DEFAULT_METHOD, METHODS
-from jopa.prompt.building import UNIT_KINDS
+from jopa.prompt.building import AUTO, UNIT_KINDS
 from jopa.reports.attribution_html import page_html
 from jopa.reports.wording import REMOVAL_WORDS
 from jopa.web.access import AccessMiddleware
@@ -38,7 +38,10 @@ EXAMPLES = (
     "What is the capital of France, and which river runs through it?",
     "I have eggs, rice and an old banana. What can I cook tonight?",
 )
-UNIT_WORDS = {"token": "tokens (word pieces)", "word": "words", "sentence": "sentences", "line": "lines"}
+UNIT_WORDS = {
+    **{"auto": "what fits the prompt", "token": "tokens (word pieces)", "word": "words", "sentence": "sentences"},
+    **{"line": "lines", "paragraph": "paragraphs"},
+}
 STATIC = {
     "page.css": "text/css",
     "page.js": "text/javascript",
@@ -168,7 +171,7 @@ def setup(model: LanguageModel, limits: RequestLimits, functions: dict[str, int]
             "seconds": limits.seconds,
         },
         "examples": EXAMPLES,
-        "units": [{"name": name, "words": UNIT_WORDS[name]} for name in UNIT_KINDS],
+        "units": [{"name": name, "words": UNIT_WORDS[name]} for name in (AUTO, *UNIT_KINDS)],
         "removals": [{"name": name, "words": REMOVAL_WORDS[name]} for name in REMOVALS],
         "method": DEFAULT_METHOD.name,
         "methods": [_method(name, method) for name, method in METHODS.items()],

@@ -29,7 +29,7 @@ function options(select, entries, chosen) {
 }
 
 function fill() {
-  options($("unit"), setup.units.map(({ name, words }) => [name, words]), "word");
+  options($("unit"), setup.units.map(({ name, words }) => [name, words]), "auto");
   options($("method"), setup.methods.map(({ name }) => [name, name]), setup.method);
   options($("other"), [["", "nothing"], ...setup.methods.map(({ name }) => [name, name])], "");
   options($("removal"), [["", "the method's own"], ...setup.removals.map(({ name }) => [name, name])], "");
