@@ -566,7 +566,9 @@ class TestRefusals:
             (["hi"], "message 1 is not of the form"),
             ([user("hi"), {"role": "user"}], "message 2 is not of the form"),
             ([{"role": 3, "content": "hi"}], "message 1 is not of the form"),
-            ([{"role": "user", "content": [{"type": "text", "text": "hi"}]}], "message 1 is not of the form"),
+            ([{"role": "user", "content": [{"type": "text", "text": 5}]}], "part of message 1 is not of the form"),
+            ([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}], "a part of type 'image_url'"),
+            ([user("hi"), {"role": "assistant", "content": None}], "message 2 is not of the form"),
             ([{"content": "line\nbreak" * 50}], "message 1 is not of the form"),
             ("half \ud83d emoji", "half a surrogate pair"),
         ],
@@ -584,7 +586,7 @@ class TestRefusals:
             ({"unit": ""}, "unknown unit ''"),
             ({"system": 5}, "the system message must be a text, got int"),
             ({"prefix": 5}, "the prefix must be a text, got int"),
-            ({"prefill": ["a"]}, "the assistant message must be a text, got list"),
+            ({"prefill": ["a"]}, "the prefill must be a text, got list"),
         ],
     )
     def test_settings(self, options: dict, message: str) -> None:

@@ -130,11 +130,14 @@ def _adapter(folder: str, where: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _with_adapter(model: Any, folder: str, where: Mapping[str, Any]) -> Any:
-    """A model with a PEFT adapter put into it."""
+    """The model itself, with the weights of a PEFT adapter put into it."""
     from peft import PeftModel
 
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*missing adapter keys.*")
-        return PeftModel.from_pretrained(
+        adapted = PeftModel.from_pretrained(
             model, folder, revision=where.get("revision"), local_files_only=where.get("local_files_only", False)
         )
+    if adapted.active_peft_config.is_prompt_learning:
+        raise ModelError(f"'{folder}' is an adapter of learned prompt tokens; jopa takes adapters of weights, as LoRA")
+    return adapted.get_base_model()
