@@ -6,7 +6,7 @@ prompt → ids and units → output (generated or given) → method → effects 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,9 @@ def explain(
     system: str | None = None,
     prefix: str | None = None,
     prefill: str | None = None,
+    plain: bool = False,
+    template_args: Mapping[str, Any] | None = None,
+    tools: Sequence[Mapping[str, Any]] | None = None,
     output: str | Output | None = None,
     target: Span | str | None = None,
     max_new_tokens: int = 100,
@@ -76,6 +79,10 @@ def explain(
         system: a system message before the prompt (chat models).
         prefix: a fixed instruction before the prompt in the same turn; not attributable.
         prefill: the beginning of the answer, put into the assistant's mouth.
+        plain: take the prompt as plain text, also where the tokenizer has a chat template.
+        template_args: further arguments of the chat template, as `{"enable_thinking": False}`; recorded with `plain`
+            and `tools` in `details["rendering"]`.
+        tools: what the model may call, as the chat template takes it.
         output: the text to explain, or an output with its token ids; by default what the model generates.
         target: the part of the output to explain: `(start, end)` in output tokens, or a text that occurs in it once.
         max_new_tokens: the most tokens to generate.
@@ -106,6 +113,7 @@ def explain(
         raise SettingError(f"max_k must be at least 1, got {max_k}")
     how = checked_removal(removal or chosen.preset_removal)
     language_model = loaded(model)
+    prompt_options = PromptOptions(unit, system, prefix, prefill, plain, template_args or {}, tools)
     generation = Generation(max_new_tokens, temperature, seed)
     began = time.perf_counter()
     answering = 0.0
@@ -124,7 +132,7 @@ def explain(
     preparation = prepare(
         language_model,
         prompt,
-        PromptOptions(unit, system, prefix, prefill),
+        prompt_options,
         output=output,
         target=target,
         generation=generation,
@@ -145,6 +153,9 @@ def explain(
         all_effects=all_effects,
         callbacks=callbacks,
     )
+    if not prompt_options.rendering:
+        return attribution
+    return replace(attribution, details={**(attribution.details or {}), "rendering": prompt_options.rendering})
 
 
 def compare(
