@@ -142,7 +142,7 @@ def explain(
     answering = time.perf_counter() - began
     if until_pr is not None:
         k = min(max_k or MAX_K, len(preparation.prompt.units))
-    return attribute(
+    attribution = attribute(
         preparation,
         k=k,
         until_pr=until_pr,
