@@ -28,7 +28,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -272,6 +272,9 @@ def diagnose(
     system: str | None = None,
     prefix: str | None = None,
     prefill: str | None = None,
+    plain: bool = False,
+    template_args: Mapping[str, Any] | None = None,
+    tools: Sequence[Mapping[str, Any]] | None = None,
     output: str | Output | None = None,
     target: Span | str | None = None,
     max_new_tokens: int = 100,
@@ -292,7 +295,8 @@ def diagnose(
         requests: which units are requests, as indices from 0; guessed from their words by default.
         removal: "delete", "zero" or "hide".
         band: the PR, from and to, within which a removal counts as having changed nothing; 1 lies in it.
-        system, prefix, prefill, output, target, max_new_tokens, temperature, seed, progress, on_text: as for `explain`.
+        system, prefix, prefill, plain, template_args, tools, output, target, max_new_tokens, temperature, seed,
+            progress, on_text: as for `explain`.
 
     Raises:
         JopaError: one of its children, whose message says what is wrong and what to do.
@@ -303,7 +307,7 @@ def diagnose(
     prepared = prepare(
         loaded(model),
         prompt,
-        PromptOptions(unit, system, prefix, prefill, language=language),
+        PromptOptions(unit, system, prefix, prefill, plain, template_args or {}, tools, language),
         output=output,
         target=target,
         generation=Generation(max_new_tokens, temperature, seed),

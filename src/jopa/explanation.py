@@ -6,8 +6,8 @@ prompt → ids and units → output (generated or given) → method → effects 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,6 +52,9 @@ def explain(
     system: str | None = None,
     prefix: str | None = None,
     prefill: str | None = None,
+    plain: bool = False,
+    template_args: Mapping[str, Any] | None = None,
+    tools: Sequence[Mapping[str, Any]] | None = None,
     output: str | Output | None = None,
     target: Span | str | None = None,
     max_new_tokens: int = 100,
@@ -81,6 +84,10 @@ def explain(
         system: a system message before the prompt (chat models).
         prefix: a fixed instruction before the prompt in the same turn; not attributable.
         prefill: the beginning of the answer, put into the assistant's mouth.
+        plain: take the prompt as plain text, also where the tokenizer has a chat template.
+        template_args: further arguments of the chat template, as `{"enable_thinking": False}`; recorded with `plain`
+            and `tools` in `details["rendering"]`.
+        tools: what the model may call, as the chat template takes it.
         output: the text to explain, or an output with its token ids; by default what the model generates.
         target: the part of the output to explain: `(start, end)` in output tokens, or a text that occurs in it once.
         max_new_tokens: the most tokens to generate.
@@ -111,6 +118,9 @@ def explain(
         system=system,
         prefix=prefix,
         prefill=prefill,
+        plain=plain,
+        template_args=template_args or {},
+        tools=tools,
         output=output,
         target=target,
         max_new_tokens=max_new_tokens,
@@ -169,6 +179,9 @@ class _Settings:
     system: str | None = None
     prefix: str | None = None
     prefill: str | None = None
+    plain: bool = False
+    template_args: Mapping[str, Any] = field(default_factory=dict)
+    tools: Sequence[Mapping[str, Any]] | None = None
     output: str | Output | None = None
     target: Span | str | None = None
     max_new_tokens: int = 100
@@ -179,6 +192,20 @@ class _Settings:
     on_best: OnBest | None = None
     on_text: OnText | None = None
     on_profile: OnProfile | None = None
+
+    @property
+    def options(self) -> PromptOptions:
+        """How the prompt is put before the model."""
+        return PromptOptions(
+            self.unit,
+            self.system,
+            self.prefix,
+            self.prefill,
+            self.plain,
+            self.template_args,
+            self.tools,
+            self.language,
+        )
 
     def __post_init__(self) -> None:
         if self.max_k is not None and self.until_pr is None:
@@ -227,7 +254,7 @@ def _explain_each(
     preparation = prepare(
         explained_model,
         prompt,
-        PromptOptions(settings.unit, settings.system, settings.prefix, settings.prefill, language=settings.language),
+        settings.options,
         output=settings.output,
         target=settings.target,
         generation=generation,
@@ -250,7 +277,11 @@ def _explain_each(
             callbacks=callbacks,
         )
 
-    return run_each(chosen, explain_one, on_refusal)
+    rendering = settings.options.rendering
+    found = run_each(chosen, explain_one, on_refusal)
+    if not rendering:
+        return found
+    return [replace(each, details={**(each.details or {}), "rendering": rendering}) for each in found]
 
 
 def run_each(methods: Sequence[Method], explain_one: Callable[[Method], T], on_refusal: OnRefusal | None) -> list[T]:

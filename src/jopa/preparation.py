@@ -20,6 +20,7 @@ from jopa.errors import PromptError, SettingError
 from jopa.model.generation import Generation, OnProgress, OnText
 from jopa.problem import OnBest, OnStep, Problem, ProblemShape
 from jopa.prompt.building import Message, Prompt, build_prompt
+from jopa.prompt.continuation import tokens_of
 from jopa.prompt.options import PromptOptions
 from jopa.prompt.output import Output
 from jopa.prompt.segmentation import Span
@@ -233,7 +234,7 @@ def _target(model: Model, ids: Sequence[int], text: str, target: Span | str | No
             "or a range of output tokens such as 0:10"
         )
     first = text.index(target)
-    last = first + len(target)
-    ends = [len(model.decode(ids[: i + 1])) for i in range(len(ids))]
-    inside = [i for i, end in enumerate(ends) if end > first and (ends[i - 1] if i else 0) < last]
+    inside = tokens_of(model.decode, ids, text, first, first + len(target))
+    if not inside:
+        raise SettingError(f"no token of the output shows the target {target!r}; give a range of output tokens as 0:10")
     return inside[0], inside[-1] + 1

@@ -48,7 +48,7 @@ def test_dtype_is_as_asked(saved):
     [
         ("nowhere/at-all", "cannot load the model 'nowhere/at-all': it is no folder or .gguf file here"),
         ("missing.gguf", "there is no file 'missing.gguf'"),
-        (Path(__file__), "is a file but no .gguf"),
+        (Path(__file__), "is a file but no GGUF"),
         (Path(__file__).parent, "holds no config.json"),
     ],
 )
@@ -242,9 +242,9 @@ def test_two_unpackings_at_once_both_end_with_the_finished_folder(tmp_path, monk
 
     class Slow:
         @staticmethod
-        def from_pretrained(*_, **__):
+        def from_pretrained(*_, output_loading_info=False, **__):
             barrier.wait(timeout=10)
-            return Slow()
+            return (Slow(), {}) if output_loading_info else Slow()
 
         def save_pretrained(self, folder):
             (Path(folder) / "weights").write_text("the same")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 import sys
 import time
+import types
 import unicodedata
 from functools import cache
 from itertools import pairwise, product
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -65,20 +67,28 @@ AFTER = {
 """What the template writes after a last message of the user."""
 
 
-def unchecked_module():
-    """`jopa.prompt.building` as callers run it.
+def unchecked_modules() -> types.ModuleType:
+    """`jopa.prompt.building`, with what it is made of, as callers run it.
 
-    The imported one checks the types of every call while the tests run; that takes five times as long, and it refuses
+    The imported ones check the types of every call while the tests run; that takes five times as long, and it refuses
     a wrong type before jopa can say what to do.
     """
-    spec = importlib.util.spec_from_file_location("unchecked_prompt", checked.__file__)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    modules = {}
+    for name in ("options", "messages", "rendering", "building"):
+        spec = importlib.util.spec_from_file_location(
+            f"unchecked_{name}", Path(checked.__file__).with_name(f"{name}.py")
+        )
+        modules[name] = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(modules[name])
+    building = modules["building"]
+    building.PromptOptions = modules["options"].PromptOptions
+    building.conversation = modules["messages"].conversation
+    for name in ("RenderedPrompt", "render_chat", "render_plain"):
+        setattr(building, name, getattr(modules["rendering"], name))
+    return building
 
 
-build_prompt = unchecked_module().build_prompt
+build_prompt = unchecked_modules().build_prompt
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 every_template = pytest.mark.parametrize("template", TEMPLATES)
@@ -556,7 +566,9 @@ class TestRefusals:
             (["hi"], "message 1 is not of the form"),
             ([user("hi"), {"role": "user"}], "message 2 is not of the form"),
             ([{"role": 3, "content": "hi"}], "message 1 is not of the form"),
-            ([{"role": "user", "content": [{"type": "text", "text": "hi"}]}], "message 1 is not of the form"),
+            ([{"role": "user", "content": [{"type": "text", "text": 5}]}], "part of message 1 is not of the form"),
+            ([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}], "a part of type 'image_url'"),
+            ([user("hi"), {"role": "assistant", "content": None}], "message 2 is not of the form"),
             ([{"content": "line\nbreak" * 50}], "message 1 is not of the form"),
             ("half \ud83d emoji", "half a surrogate pair"),
         ],
@@ -574,7 +586,7 @@ class TestRefusals:
             ({"unit": ""}, "unknown unit ''"),
             ({"system": 5}, "the system message must be a text, got int"),
             ({"prefix": 5}, "the prefix must be a text, got int"),
-            ({"prefill": ["a"]}, "the assistant message must be a text, got list"),
+            ({"prefill": ["a"]}, "the prefill must be a text, got list"),
         ],
     )
     def test_settings(self, options: dict, message: str) -> None:
@@ -636,7 +648,7 @@ class TestRefusals:
 
     def test_prefill_that_the_template_leaves_out(self) -> None:
         template = "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}{% endfor %}"
-        with pytest.raises(PromptError, match="chat template refuses these messages") as caught:
+        with pytest.raises(PromptError, match="leaves the beginning of the answer out; give no prefill") as caught:
             build_prompt(small_tokenizer("byte-level", template), "hi", prefill="Sure")
         assert "\n" not in str(caught.value)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jopa.cli.options import Debug, Device, Dtype, Model, TrustRemoteCode
+from jopa.cli.options import Debug, Device, Dtype, Model, Plain, TemplateArg, TrustRemoteCode
 from jopa.cli.reading import band_of, prompt_from, setting, target_from, unit_from, unit_numbers
 from jopa.cli.showing import fail, progress_bar, require_writable, tell, write_results
 from jopa.errors import SettingError
@@ -77,6 +77,8 @@ def explain(
     system: Annotated[str | None, typer.Option(help="A system message.")] = None,
     prefix: Annotated[str | None, typer.Option(help="A fixed instruction before the prompt.")] = None,
     prefill: Annotated[str | None, typer.Option(help="The beginning of the answer.")] = None,
+    plain: Plain = False,
+    template_arg: TemplateArg = None,
     output: Annotated[
         str | None, typer.Option(help="The text to explain.", show_default="what the model generates")
     ] = None,
@@ -137,6 +139,8 @@ def explain(
         "system": system,
         "prefix": prefix,
         "prefill": prefill,
+        "plain": plain,
+        "template_args": dict(map(setting, template_arg or [])),
         "output": output,
         "target": part,
         "max_new_tokens": max_new_tokens,

@@ -12,4 +12,11 @@ Dtype = Annotated[
     str | None, typer.Option(help="float32, bfloat16 or float16.", show_default="bfloat16 on CUDA, else float32")
 ]
 TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")]
+Plain = Annotated[bool, typer.Option("--plain", help="Plain text, without the model's chat template.")]
+TemplateArg = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--template-arg", help="An argument of the chat template, NAME=VALUE; repeatable.", show_default=False
+    ),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from jopa.cli.options import Debug, Device, Dtype, Model
+from jopa.cli.options import Debug, Device, Dtype, Model, TrustRemoteCode
 
 
 def serve(
@@ -15,6 +15,7 @@ def serve(
     model: Model = None,
     device: Device = None,
     dtype: Dtype = None,
+    trust_remote_code: TrustRemoteCode = False,
     share_password: Annotated[
         str | None, typer.Option(help="What visitors must know; any user name.", show_default=False)
     ] = None,
@@ -26,7 +27,7 @@ def serve(
     from jopa.web import server as page
 
     page.serve(
-        lambda: load(model, device=device, dtype=dtype),
+        lambda: load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code),
         host=host,
         port=port,
         password=share_password,

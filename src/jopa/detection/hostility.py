@@ -245,6 +245,7 @@ def read_prompt(model: LanguageModel, text: str, config: DetectionConfig) -> Pro
             "shorten it or raise the limit"
         )
     require_room(model, len(prompt.ids), config.max_new_tokens)
+    model.require_ids(prompt.ids)
     return prompt
 
 

@@ -100,20 +100,21 @@ class Captum(RankingMethod):
         targets = scorer.output.ids[: scorer.output.target[1]]
         inputs = unit_input(problem, scorer)
         attribution = llm_attribution(FeatureAblation(model), targets, inputs)
-        # Captum calls `model.forward` directly, which runs no hooks of the model itself.
-        hook = model.get_input_embeddings().register_forward_hook(
-            lambda _module, _arguments, embeddings: lengths.append(embeddings.shape[0] * embeddings.shape[1])
-        )
-        try:
-            with evaluating(model):
-                result = attribution.attribute(
-                    inputs,
-                    target=torch.tensor(targets),
-                    use_cached_outputs=False,
-                    forward_in_tokens=self.token_by_token,
-                )
-        finally:
-            hook.remove()
+        with scorer.model.lock:
+            # Captum calls `model.forward` directly, which runs no hooks of the model itself.
+            hook = model.get_input_embeddings().register_forward_hook(
+                lambda _module, _arguments, embeddings: lengths.append(embeddings.shape[0] * embeddings.shape[1])
+            )
+            try:
+                with evaluating(model):
+                    result = attribution.attribute(
+                        inputs,
+                        target=torch.tensor(targets),
+                        use_cached_outputs=False,
+                        forward_in_tokens=self.token_by_token,
+                    )
+            finally:
+                hook.remove()
         assert result.token_attr is not None
         return result.token_attr.cpu()
 

@@ -8,6 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from jopa.errors import SettingError
+
+_LEAST_TEMPERATURE = 1e-6
+"""Divided by less, logits overflow float32."""
+
 OnProgress = Callable[[str, int, int | None], None]
 """Called with what is being done, the steps done and, if known, the steps in all."""
 
@@ -28,3 +33,18 @@ class Generation:
     max_new_tokens: int = 100
     temperature: float = 0.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_sampling(self.max_new_tokens, self.temperature)
+
+
+def require_sampling(max_new_tokens: int, temperature: float) -> None:
+    """Refuse settings that no answer can be generated with.
+
+    Raises:
+        SettingError: a setting is out of range.
+    """
+    if max_new_tokens < 1:
+        raise SettingError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+    if temperature != 0 and not _LEAST_TEMPERATURE <= temperature < float("inf"):
+        raise SettingError(f"temperature must be 0 (greedy) or at least {_LEAST_TEMPERATURE:g}, got {temperature}")

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import inspect
 import platform
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from jopa.errors import ModelError, PromptError, SettingError
+from jopa.model.generation import require_sampling
 from jopa.model.packing import PackedWeights
+from jopa.model.requirements import context_length, input_device, require_causal
+from jopa.model.state import evaluating, model_lock, quiet_transformers
+from jopa.prompt.continuation import continuation_ids, decoded, end_of_turn_id
 
 if TYPE_CHECKING:
     import torch
@@ -26,14 +31,20 @@ if TYPE_CHECKING:
     from jopa.scoring.protocols import Capability, PromptScorer
 
 
+_SAMPLING = threading.RLock()
+"""Held while torch's random state, which all threads share, is seeded and put back."""
+
+
 @dataclass(frozen=True)
 class LanguageModel:
     """A causal language model with its tokenizer; wrap your own with `LanguageModel(model, tokenizer)`.
 
-    The model leaves as it came: evaluation mode, hooks and generation settings are put back after every use.
+    The model leaves as it came: evaluation mode, hooks and generation settings are put back after every use. Several
+    threads may use one model: each forward, with the hooks it needs, and each generation waits for `lock`.
 
     Attributes:
-        model: a transformers model whose every token depends only on those before it.
+        model: a transformers model whose every token depends only on those before it. Of a PEFT model, the model that
+            its adapters were put into.
         tokenizer: its tokenizer, a fast one.
         id: the name under which results are recorded.
         revision: the hub commit, or the checksum of the GGUF file, if known.
@@ -51,12 +62,19 @@ class LanguageModel:
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:
             raise SettingError(f"batch_size must be at least 1, got {self.batch_size}")
-        _require_causal(self.model, self.id)
+        object.__setattr__(self, "model", _without_peft(self.model, self.id))
+        with self.lock:
+            require_causal(self.model, self.id)
+
+    @property
+    def lock(self) -> Any:
+        """Held while the model runs or its state is changed; one for all that wrap the same model."""
+        return model_lock(self.model)
 
     @property
     def device(self) -> torch.device:
         """Where token ids enter the model."""
-        return next(self.model.get_input_embeddings().parameters()).device
+        return input_device(self.model)
 
     @property
     def dtype(self) -> str:
@@ -71,7 +89,12 @@ class LanguageModel:
     @property
     def context_length(self) -> int | None:
         """The most tokens the model was made for, or None where its configuration does not say."""
-        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return context_length(self.model.config.get_text_config())
+
+    @property
+    def vocabulary_size(self) -> int:
+        """How many token ids the model has an embedding for."""
+        return next(self.model.get_input_embeddings().parameters()).shape[0]
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -84,16 +107,35 @@ class LanguageModel:
         return "position_ids" in inspect.signature(self.model.forward).parameters
 
     @cached_property
+    def takes_attention_mask(self) -> bool:
+        """Whether its forward can be told which tokens count."""
+        return "attention_mask" in inspect.signature(self.model.forward).parameters
+
+    @cached_property
     def packed(self) -> PackedWeights:
         """Copies of its weights that a processor multiplies by faster; made at the first use."""
         return PackedWeights(self.model)
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:
-        """Token ids that end an answer."""
+        """Token ids that end an answer: those that model and tokenizer declare, and the chat template's end of turn."""
         declared = self.model.generation_config.eos_token_id if self.model.generation_config else None
         ids = declared if isinstance(declared, list) else [declared]
-        return frozenset(i for i in [*ids, self.tokenizer.eos_token_id] if i is not None)
+        known = [*ids, self.tokenizer.eos_token_id, end_of_turn_id(self.tokenizer)]
+        return frozenset(i for i in known if i is not None)
+
+    def require_ids(self, ids: Iterable[int]) -> None:
+        """Refuse token ids that the model has no embedding for.
+
+        Raises:
+            PromptError: there is one; a tokenizer with added tokens whose model was not resized gives such ids.
+        """
+        size = self.vocabulary_size
+        if (unknown := next((i for i in ids if not 0 <= i < size), None)) is not None:
+            raise PromptError(
+                f"token {unknown} ({self.decode([unknown])!r:.60}) is unknown to the model, whose vocabulary has "
+                f"{size} tokens; leave it out, or resize the model's embeddings to its tokenizer and train them"
+            )
 
     def generate(
         self,
@@ -111,7 +153,8 @@ class LanguageModel:
         `generation_config` may ask for are left out, since they are no part of p(y|x).
 
         Args:
-            inputs: keyword arguments of the model's forward, `Int[1, tokens]` each (or `inputs_embeds`).
+            inputs: keyword arguments of the model's forward, `Int[1, tokens]` each (or `inputs_embeds`). Without an
+                attention mask every token counts, and without positions they are 0, 1, ….
             max_new_tokens: the most tokens to generate.
             temperature: 0 for greedy; otherwise the softmax temperature to sample with.
             seed: of the sampling.
@@ -123,6 +166,7 @@ class LanguageModel:
 
         Raises:
             SettingError: a setting is out of range.
+            PromptError: the model has no embedding for an id.
         """
 
         def tell(ids: Sequence[int]) -> None:
@@ -131,7 +175,9 @@ class LanguageModel:
             if on_ids:
                 on_ids(self._until_stop(ids))
 
-        (ids,) = self._continue(inputs, max_new_tokens, temperature, seed, tell if on_token or on_ids else None)
+        (ids,) = self._continue(
+            self._complete(inputs), max_new_tokens, temperature, seed, tell if on_token or on_ids else None
+        )
         return ids
 
     def generate_ids(
@@ -185,11 +231,30 @@ class LanguageModel:
         """
         if not inputs:
             return []
-        if "position_ids" not in inputs[0]:  # padding would move the tokens of a model that takes no positions
+        inputs = [self._complete(row) for row in inputs]
+        if (
+            not {"position_ids", "attention_mask"} <= inputs[0].keys()
+        ):  # padding would move the tokens of a model that takes no positions
             return [self.generate(row, max_new_tokens=max_new_tokens) for row in inputs]
         width = max(row["position_ids"].shape[1] for row in inputs)
         batch = {name: _left_padded([row[name] for row in inputs], width) for name in inputs[0]}
         return self._continue(batch, max_new_tokens, 0.0, 0, None)
+
+    def _complete(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """An input with its mask and positions given; else `generate` guesses a mask that hides the padding's id."""
+        import torch
+
+        given = inputs.get("input_ids", inputs.get("inputs_embeds"))
+        assert given is not None
+        if "input_ids" in inputs:
+            self.require_ids(given.flatten().tolist())
+        n_rows, n_tokens = given.shape[:2]
+        complete = dict(inputs)
+        if self.takes_attention_mask and "attention_mask" not in inputs:
+            complete["attention_mask"] = torch.ones(n_rows, n_tokens, dtype=torch.long, device=given.device)
+        if self.takes_positions and "position_ids" not in inputs:
+            complete["position_ids"] = torch.arange(n_tokens, device=given.device).expand(n_rows, -1)
+        return complete
 
     def _continue(
         self,
@@ -203,13 +268,10 @@ class LanguageModel:
         import torch
         from transformers import GenerationConfig
 
-        if max_new_tokens < 1:
-            raise SettingError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
-        if not 0.0 <= temperature < float("inf"):
-            raise SettingError(f"temperature must be 0 (greedy) or positive, got {temperature}")
+        require_sampling(max_new_tokens, temperature)
         settings: dict[str, Any] = {"do_sample": temperature > 0}
         if temperature > 0:
-            settings |= {"temperature": temperature, "top_k": 0, "top_p": 1.0}
+            settings |= {"temperature": float(temperature), "top_k": 0, "top_p": 1.0}
         plain = GenerationConfig(
             max_new_tokens=max_new_tokens,
             eos_token_id=sorted(self.stop_ids) or None,
@@ -220,8 +282,17 @@ class LanguageModel:
         streamer: Any = _Listener(on_new) if on_new else None
         devices = [self.device] if self.device.type == "cuda" else []
         undisturbed = torch.random.fork_rng(devices)
-        with quiet_transformers(), evaluating(self.model), undisturbed, torch.no_grad(), self.packed.active():
-            torch.manual_seed(seed)
+        with (
+            self.lock,
+            _SAMPLING if temperature > 0 else nullcontext(),
+            quiet_transformers(),
+            evaluating(self.model),
+            undisturbed if temperature > 0 else nullcontext(),
+            torch.no_grad(),
+            self.packed.active(),
+        ):
+            if temperature > 0:
+                torch.manual_seed(seed)
             try:
                 self.model.generation_config = plain
                 # PreTrainedModel is not typed as the GenerationMixin that causal models are.
@@ -238,7 +309,7 @@ class LanguageModel:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens shown."""
-        return str(self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+        return decoded(self.tokenizer, ids)
 
     def encode_continuation(self, text: str) -> tuple[int, ...]:
         """Token ids of a text that follows other text: no BOS, and no blank that the tokenizer adds by itself.
@@ -246,19 +317,10 @@ class LanguageModel:
         Raises:
             PromptError: the text is empty or the tokenizer cannot represent it.
         """
-        # SentencePiece tokenizers put a blank before the first word; after a line break that is already there they
-        # do not, so tokens are taken from behind one.
-        ids = self._encode(text)
-        behind = self._encode("\n" + text)
-        lead = self._encode("\n")
-        if behind[: len(lead)] == lead and self.decode(behind[len(lead) :]) == text != self.decode(ids):
-            ids = behind[len(lead) :]
+        ids = continuation_ids(self.tokenizer, text)
         if not ids:
             raise PromptError("the output to explain is empty; give a text of at least one token")
         return tuple(ids)
-
-    def _encode(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False)
 
 
 class _Listener:
@@ -279,33 +341,21 @@ class _Listener:
         """Nothing is left to flush."""
 
 
-def _require_causal(model: PreTrainedModel, name: str) -> None:
-    """Refuse a model whose first token sees the second, as those of encoder-only models do."""
-    import torch
+def _without_peft(model: Any, name: str) -> Any:
+    """The model that adapters of a PEFT model were put into; any other model as it is.
 
-    if model.get_output_embeddings() is None:
-        raise ModelError(f"'{name}' has no language-model head; jopa explains causal language models")
-    embeddings = next(model.get_input_embeddings().parameters())
-    pairs = torch.tensor([[3, 5], [3, 6]], device=embeddings.device) % len(embeddings)
-    with quiet_transformers(), evaluating(model), torch.no_grad():
-        first = model(input_ids=pairs).logits[:, 0].float()
-    if (first[0] - first[1]).abs().max() > 1e-3 * first.abs().max():
+    Raises:
+        ModelError: the PEFT model adds tokens of its own, which its base knows nothing of.
+    """
+    config = getattr(model, "active_peft_config", None) if hasattr(model, "get_base_model") else None
+    if config is None:
+        return model
+    if getattr(config, "is_prompt_learning", False):
         raise ModelError(
-            f"'{name}' reads its input in both directions (an encoder-only model); jopa explains causal language models"
+            f"'{name}' is a PEFT model with learned prompt tokens ({config.peft_type}), which no text stands for; jopa "
+            "takes adapters of weights, such as LoRA"
         )
-
-
-@contextmanager
-def evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Evaluation mode (no dropout) for the time of a block; each module's own mode comes back."""
-    training = [module for module in model.modules() if module.training]
-    if training:
-        model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
+    return model.get_base_model()
 
 
 def _left_padded(rows: Sequence[torch.Tensor], width: int) -> torch.Tensor:
@@ -313,26 +363,6 @@ def _left_padded(rows: Sequence[torch.Tensor], width: int) -> torch.Tensor:
     import torch
 
     return torch.cat([torch.cat([row.new_zeros(1, width - row.shape[1], *row.shape[2:]), row], dim=1) for row in rows])
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """No warnings and loading bars from transformers and the hub's client for the time of a block."""
-    from huggingface_hub.utils import logging as hub_logging
-    from transformers.utils import logging
-
-    verbosity, hub_verbosity = logging.get_verbosity(), hub_logging.get_verbosity()
-    bars = logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    hub_logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        hub_logging.set_verbosity(hub_verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def versions() -> dict[str, str]:

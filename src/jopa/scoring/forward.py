@@ -69,7 +69,8 @@ class TargetForward:
         self.model = model
         self.crops_caches = can_crop_cache(model.model)
         """Whether the cache of a row can serve as the beginning of others."""
-        self.scales_attention = supports_attention_scaling(model.model)
+        with model.lock:  # another thread may have its own attention implementation in the model for a moment
+            self.scales_attention = supports_attention_scaling(model.model)
         """Whether attention to single tokens can be made weaker."""
         self.work = Work()
         self._ids = prefix
@@ -94,6 +95,7 @@ class TargetForward:
             last = torch.tensor([length - 1])
             with (
                 self.timed("prefix"),
+                self.model.lock,
                 torch.no_grad(),  # and not inference mode: gradients begin here, too
                 evaluating(self.model.model),
                 logits_only_at(self.model, [last]),

@@ -89,6 +89,7 @@ class MaskedForward:
         checked_removal(removal)
         if batch_size is not None and batch_size < 1:
             raise SettingError(f"batch_size must be at least 1, got {batch_size}")
+        model.require_ids([*prompt.ids, *output])
         start, end = target
         # The last target token predicts nothing that is asked for, so it never enters the model.
         self.ids = torch.tensor([*prompt.ids, *output[: end - 1]])

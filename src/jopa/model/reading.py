@@ -1,0 +1,143 @@
+"""Models out of files, with every weight in its place.
+
+transformers fills weights that a file does not hold with random numbers and goes on; here that is an error.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jopa.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+ADAPTER_CONFIG = "adapter_config.json"
+"""The file that says that a folder holds a PEFT adapter."""
+_GGUF_MAGIC = b"GGUF"
+_PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf\Z")
+_SPLIT_COUNT = "split.count"
+
+
+def read_model(
+    name: str, folder: str, *, device_map: str, dtype: torch.dtype, **where: Any
+) -> tuple[Any, PreTrainedTokenizerBase]:
+    """A causal language model and its tokenizer; an adapter with its base.
+
+    Args:
+        name: the model's name in messages.
+        folder: a folder or a hub id.
+        device_map: where the weights go.
+        dtype: their format.
+        where: what else transformers is told about where files are.
+
+    Raises:
+        ModelError: it is no causal language model, weights are missing, or an adapter's package is.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    adapter = _adapter(folder, where)
+    base = folder
+    if adapter is not None:
+        base = str(adapter.get("base_model_name_or_path"))
+        if importlib.util.find_spec("peft") is None:
+            raise ModelError(
+                f"'{name}' is a PEFT adapter of '{base}', and the package peft is not installed: pip install peft"
+            )
+    of_base = {**where, "revision": None} if adapter is not None else where
+    if AutoConfig.from_pretrained(base, **of_base).is_encoder_decoder:
+        raise ModelError(f"'{name}' is an encoder-decoder model; jopa explains causal (decoder-only) ones")
+    own_tokenizer = adapter is None or (Path(folder) / "tokenizer_config.json").is_file()
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder if own_tokenizer else base, **(where if own_tokenizer else of_base)
+    )
+    model, info = AutoModelForCausalLM.from_pretrained(
+        base, use_safetensors=True, device_map=device_map, dtype=dtype, output_loading_info=True, **of_base
+    )
+    require_all_weights(name, info)
+    return (model if adapter is None else _with_adapter(model, folder, where)), tokenizer
+
+
+def require_all_weights(name: str, info: Mapping[str, Any]) -> None:
+    """Refuse a model some of whose weights were in no file, or of another shape; tied ones may be missing.
+
+    Args:
+        name: the model's name in messages.
+        info: what transformers says of the loading.
+    """
+    missing = sorted({*info.get("missing_keys", ()), *(str(key[0]) for key in info.get("mismatched_keys", ()))})
+    if missing:
+        some = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise ModelError(
+            f"cannot load the model '{name}': its files lack the weights {some}; it may be a damaged copy, or no "
+            "causal language model"
+        )
+
+
+def require_gguf(path: Path) -> None:
+    """Refuse a file that is no GGUF file, or one part of a model that was split.
+
+    Raises:
+        ModelError: it is one of these, or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(1 << 16)
+    except OSError as error:
+        raise ModelError(f"cannot read '{path}': {error.strerror}") from error
+    if not start.startswith(_GGUF_MAGIC):
+        raise ModelError(f"'{path}' is a file but no GGUF file; give a GGUF file, a model's folder or a hub id")
+    part = _PART.search(path.name)
+    count = int(part[2]) if part else _split_count(start)
+    if count > 1:
+        first = path.name.replace(part[0], f"-00001-of-{part[2]}.gguf") if part else path.name
+        raise ModelError(
+            f"cannot load the model '{path}': it is one of {count} parts of a split GGUF file; merge them first: "
+            f"llama-gguf-split --merge {first} merged.gguf"
+        )
+
+
+def _split_count(start: bytes) -> int:
+    """The number of parts that the first bytes of a GGUF file speak of; 1 if they speak of none."""
+    key = len(_SPLIT_COUNT).to_bytes(8, "little") + _SPLIT_COUNT.encode() + (2).to_bytes(4, "little")  # 2: uint16
+    at = start.find(key)
+    return int.from_bytes(start[at + len(key) : at + len(key) + 2], "little") if at >= 0 else 1
+
+
+def _adapter(folder: str, where: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The configuration of a PEFT adapter, if that is what the folder or hub id holds."""
+    from transformers.utils import cached_file
+
+    path: str | Path | None = Path(folder) / ADAPTER_CONFIG
+    if not Path(folder).is_dir():
+        path = cached_file(
+            folder,
+            ADAPTER_CONFIG,
+            revision=where.get("revision"),
+            local_files_only=where.get("local_files_only", False),
+            _raise_exceptions_for_gated_repo=False,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+    return json.loads(Path(path).read_text("utf-8")) if path is not None and Path(path).is_file() else None
+
+
+def _with_adapter(model: Any, folder: str, where: Mapping[str, Any]) -> Any:
+    """The model itself, with the weights of a PEFT adapter put into it."""
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*missing adapter keys.*")
+        adapted = PeftModel.from_pretrained(
+            model, folder, revision=where.get("revision"), local_files_only=where.get("local_files_only", False)
+        )
+    if adapted.active_peft_config.is_prompt_learning:
+        raise ModelError(f"'{folder}' is an adapter of learned prompt tokens; jopa takes adapters of weights, as LoRA")
+    return adapted.get_base_model()

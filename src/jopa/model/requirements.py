@@ -1,0 +1,84 @@
+"""What a model must be so that its numbers can be trusted, and what its configuration says of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jopa.errors import ModelError
+from jopa.model.state import evaluating, quiet_transformers
+
+if TYPE_CHECKING:
+    import torch
+
+_LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "max_target_positions")
+"""Fields of configurations that say how many tokens a model takes."""
+_LENGTHENING = ("linear", "dynamic", "yarn")
+"""Kinds of scaled rotary positions whose factor may not be counted in the configuration's length."""
+
+
+def require_causal(model: Any, name: str) -> None:
+    """Refuse a model that is not loaded, or whose first token sees the second, as encoder-only models' do.
+
+    Raises:
+        ModelError: it is no causal language model, or its weights are not there.
+    """
+    import torch
+
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        raise ModelError(f"'{name}' is an encoder-decoder model; jopa explains causal (decoder-only) ones")
+    try:
+        headless = model.get_output_embeddings() is None
+    except (AttributeError, NotImplementedError):
+        headless = True
+    if headless:
+        raise ModelError(f"'{name}' has no language-model head; jopa explains causal language models")
+    device = input_device(model)
+    if device.type == "meta":
+        raise ModelError(
+            f"'{name}' is on the meta device, so it has no weights; load them (model.to_empty is not enough)"
+        )
+    size = next(model.get_input_embeddings().parameters()).shape[0]
+    pairs = torch.tensor([[3, 5], [3, 6]], device=device) % size
+    try:
+        with quiet_transformers(), evaluating(model), torch.no_grad():
+            first = model(input_ids=pairs).logits[:, 0].float()
+    except Exception as error:  # code of many makers
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ModelError(f"'{name}' cannot read two tokens, as a causal language model does: {reason:.200}") from error
+    if (first[0] - first[1]).abs().max() > 1e-3 * first.abs().max():
+        raise ModelError(
+            f"'{name}' reads its input in both directions (an encoder-only model); jopa explains causal language models"
+        )
+
+
+def input_device(model: Any) -> torch.device:
+    """Where token ids enter a model: the device of its input embeddings, or where those are brought when they are used.
+
+    accelerate keeps the weights of an offloaded layer elsewhere, and the layer's hook knows where it runs.
+    """
+    import torch
+
+    embeddings = model.get_input_embeddings()
+    device = next(embeddings.parameters()).device
+    hook = getattr(embeddings, "_hf_hook", None)
+    for part in getattr(hook, "hooks", [hook]):
+        place = getattr(part, "execution_device", None)
+        if device.type == "meta" and place is not None:
+            return torch.device(place)
+    return device
+
+
+def context_length(config: Any) -> int | None:
+    """The most tokens that a text configuration allows, scaled rotary positions counted in; None if it does not say."""
+    found = [getattr(config, name, None) for name in _LENGTHS]
+    lengths = [length for length in found if isinstance(length, int) and length > 0]
+    if not lengths:
+        return None
+    length = min(lengths)
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    kinds = [rope, *(part for part in rope.values() if isinstance(part, dict))]  # some have one for each kind of layer
+    for kind in kinds:
+        factor = kind.get("factor")
+        if kind.get("rope_type", kind.get("type")) in _LENGTHENING and isinstance(factor, int | float):
+            length = max(length, int((kind.get("original_max_position_embeddings") or min(lengths)) * factor))
+    return length

@@ -1,0 +1,67 @@
+"""The state of a model, and of what runs it, that is changed for the time of a block and put back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_LOCKS: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+_LOCKS_GUARD = threading.Lock()
+# The blocks that want quiet at the moment, and what was set before the first of them.
+_QUIET: list[None] = []
+_QUIET_BEFORE: list[tuple[int, int, bool]] = []
+_QUIET_GUARD = threading.Lock()
+
+
+def model_lock(model: object) -> Any:
+    """The re-entrant lock of a model: held while it runs, and while its hooks, mode or settings are changed."""
+    with _LOCKS_GUARD:
+        return _LOCKS.setdefault(model, threading.RLock())
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode (no dropout) for the time of a block; each module's own mode comes back."""
+    training = [module for module in model.modules() if module.training]
+    if training:
+        model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No warnings and loading bars from transformers and the hub's client for the time of a block."""
+    from huggingface_hub.utils import logging as hub_logging
+    from transformers.utils import logging
+
+    def levels() -> tuple[int, int, bool]:
+        return logging.get_verbosity(), hub_logging.get_verbosity(), logging.is_progress_bar_enabled()
+
+    with _QUIET_GUARD:
+        if not _QUIET:
+            _QUIET_BEFORE[:] = [levels()]
+            logging.set_verbosity_error()
+            hub_logging.set_verbosity_error()
+            logging.disable_progress_bar()
+        _QUIET.append(None)
+    try:
+        yield
+    finally:
+        with _QUIET_GUARD:
+            _QUIET.pop()
+            if not _QUIET:
+                verbosity, hub_verbosity, bars = _QUIET_BEFORE[0]
+                logging.set_verbosity(verbosity)
+                hub_logging.set_verbosity(hub_verbosity)
+                if bars:
+                    logging.enable_progress_bar()

@@ -1,0 +1,109 @@
+"""Chat messages as their writer gave them, checked and brought to one form.
+
+A message's content is a text, parts of text (`[{"type": "text", "text": ...}, ...]`, joined), or, where the assistant
+calls tools, nothing. Every other field is handed to the chat template as it is. Knows no tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jopa.errors import PromptError, SettingError
+from jopa.prompt.options import PromptOptions
+
+Message = Mapping[str, Any]
+
+
+def conversation(prompt: str | Sequence[Message], options: PromptOptions) -> tuple[list[dict[str, Any]], int, str]:
+    """The chat messages in full, checked.
+
+    Returns:
+        The messages, a system message first where one is asked for, without a prefilled answer at the end; the index
+        of the message that is explained; and the prefilled answer, empty for none.
+
+    Raises:
+        PromptError: the prompt is empty or has the wrong shape.
+        SettingError: two settings do not fit.
+    """
+    if isinstance(prompt, str):
+        messages: list[dict[str, Any]] = [{"role": "user", "content": prompt}]
+        if options.system is not None:
+            messages.insert(0, {"role": "system", "content": options.system})
+    elif options.system is not None:
+        raise SettingError("give the system text as a message of role 'system', not as a setting beside messages")
+    else:
+        messages = _checked(prompt)
+    for name, text in (("prefix", options.prefix), ("prefill", options.prefill)):
+        require_text(name, text or "")
+    for message in messages:
+        if message.get("content") is not None:
+            require_text(f"{message['role']} message", message["content"])
+    prefill = options.prefill or ""
+    prefill = prefill if prefill.strip() else ""
+    last = messages[-1]
+    if last["role"] == "assistant":
+        if last.get("content") is None:
+            raise PromptError("the last message is the assistant's and has no text; end with a message of another role")
+        if prefill:
+            raise SettingError("the last message is the assistant's and a prefill is given too: give one of them")
+        prefill = messages.pop()["content"]
+        prefill = prefill if prefill.strip() else ""
+    index = max(i for i, message in enumerate(messages) if message["role"] == "user")
+    if not (messages[index].get("content") or "").strip():
+        raise PromptError("the prompt is empty; give a text with something in it besides blanks")
+    return messages, index, prefill
+
+
+def require_text(name: str, value: object) -> None:
+    """Refuse what no tokenizer can read."""
+    if not isinstance(value, str):
+        raise SettingError(f"the {name} must be a text, got {type(value).__name__}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise PromptError(
+            f"the {name} holds half a surrogate pair (character {error.start}), which is no text; remove it"
+        ) from error
+
+
+def _checked(prompt: object) -> list[dict[str, Any]]:
+    """Copies of chat messages whose shape is right, at least one of them the user's; parts of text joined."""
+    if not isinstance(prompt, Sequence) or isinstance(prompt, bytes):
+        raise PromptError(f"a prompt is a text or a list of chat messages, got {type(prompt).__name__}")
+    messages = []
+    for number, message in enumerate(prompt, start=1):
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            raise _misshapen(number, message)
+        content = message.get("content")
+        if isinstance(content, Sequence) and not isinstance(content, str | bytes):
+            content = "".join(_text_of(part, number) for part in content)
+        calls = message["role"] == "assistant" and (message.get("tool_calls") or message.get("function_call"))
+        if not isinstance(content, str) and not (content is None and calls):
+            raise _misshapen(number, message)
+        messages.append({**message, "content": content})
+    if not any(message["role"] == "user" for message in messages):
+        raise PromptError("nothing attributable: no message is of role 'user'; add one")
+    return messages
+
+
+def _text_of(part: object, number: int) -> str:
+    """The text of one part of a message.
+
+    Raises:
+        PromptError: it is of another type, such as an image.
+    """
+    if isinstance(part, str):
+        return part
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if isinstance(part, Mapping) and kind == "text" and isinstance(part.get("text"), str):
+        return part["text"]
+    if isinstance(kind, str) and kind != "text":
+        raise PromptError(f"message {number} has a part of type '{kind}'; jopa explains text only, so leave it out")
+    raise PromptError(
+        f'part of message {number} is not of the form {{"type": "text", "text": "text"}}: {part!r:.80}; write it so'
+    )
+
+
+def _misshapen(number: int, message: object) -> PromptError:
+    return PromptError(f'message {number} is not of the form {{"role": "user", "content": "text"}}: {message!r:.80}')

@@ -1,0 +1,106 @@
+"""Messages, prefills and template arguments as people bring them."""
+
+import pytest
+
+from jopa.errors import PromptError, SettingError
+from jopa.prompt.building import build_prompt
+from jopa.prompt.options import PromptOptions
+from small_tokenizers import small_tokenizer
+
+THINKING = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
+    "{% if m['role'] == 'assistant' and loop.last %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    "{{ m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
+    "{% if enable_thinking is defined and not enable_thinking %}{{ '<think>\n\n</think>\n\n' }}{% endif %}{% endif %}"
+)
+TOOLS = (
+    "{% for t in tools or [] %}{{ 'tool ' + t['function']['name'] + '\n' }}{% endfor %}{% for m in messages %}"
+    "{{ m['role'] + ': ' + (m['content'] or '') }}{% for c in m['tool_calls'] or [] %}"
+    "{{ ' calls ' + c['function']['name'] }}{% endfor %}{{ '\n' }}{% endfor %}"
+)
+PARTS = (
+    "{% for m in messages %}{{ m['role'] + ': ' }}{% for part in m['content'] %}{{ part['text'] }}{% endfor %}"
+    "{{ '\n' }}{% endfor %}"
+)
+CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}
+
+
+def text_of(tokenizer, prompt) -> str:
+    return tokenizer.decode(prompt.ids)
+
+
+def test_calls_of_tools_and_their_results_are_handed_on():
+    tokenizer = small_tokenizer("byte-level", TOOLS)
+    messages = [
+        {"role": "user", "content": "is it cold"},
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "content": "4 degrees"},
+        {"role": "user", "content": "a coat then"},
+    ]
+    prompt = build_prompt(tokenizer, messages, tools=[CALL])
+    assert text_of(tokenizer, prompt) == (
+        "tool weather\nuser: is it cold\nassistant:  calls weather\ntool: 4 degrees\nuser: a coat then\n"
+    )
+    assert "".join(unit.text for unit in prompt.units) == "a coat then"
+    last = build_prompt(tokenizer, messages[:3])
+    assert last.text == "is it cold"
+
+
+def test_no_content_is_an_empty_one_where_a_template_needs_a_text():
+    tokenizer = small_tokenizer("byte-level", "chatml")
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": None, "tool_calls": [CALL]}]
+    prompt = build_prompt(tokenizer, [*messages, {"role": "user", "content": "and"}])
+    assert "<|im_start|>assistant\n<|im_end|>" in text_of(tokenizer, prompt)
+
+
+@pytest.mark.parametrize("template", ["chatml", PARTS])
+def test_parts_of_text_are_one_text(template):
+    tokenizer = small_tokenizer("byte-level", template)
+    parts = [{"type": "text", "text": "hello"}, {"type": "text", "text": " world"}]
+    prompt = build_prompt(tokenizer, [{"role": "user", "content": parts}])
+    assert prompt.ids == build_prompt(tokenizer, "hello world").ids
+    assert prompt.text == "hello world"
+
+
+def test_a_part_that_is_no_text_is_refused_by_name():
+    with pytest.raises(PromptError, match="message 1 has a part of type 'image_url'; jopa explains text only"):
+        build_prompt(
+            small_tokenizer("byte-level", "chatml"), [{"role": "user", "content": [{"type": "image_url", "url": "x"}]}]
+        )
+
+
+def test_arguments_of_the_template_and_what_is_recorded():
+    tokenizer = small_tokenizer("byte-level", THINKING)
+    options = PromptOptions(template_args={"enable_thinking": False})
+    assert text_of(tokenizer, build_prompt(tokenizer, "hi", options)).endswith("<think>\n\n</think>\n\n")
+    assert text_of(tokenizer, build_prompt(tokenizer, "hi")).endswith("assistant\n")
+    assert options.rendering == {"template_args": {"enable_thinking": False}}
+    with pytest.raises(SettingError, match="'tokenize' is no argument of a chat template"):
+        build_prompt(tokenizer, "hi", template_args={"tokenize": True})
+    with pytest.raises(SettingError, match="cannot take template_args"):
+        build_prompt(tokenizer, "hi", options, plain=True)
+
+
+def test_a_prefill_that_opens_the_thoughts_is_not_doubled():
+    tokenizer = small_tokenizer("byte-level", THINKING)
+    prompt = build_prompt(tokenizer, "hi", prefill="<think>\nLet me")
+    assert text_of(tokenizer, prompt).endswith("<|im_start|>assistant\n<think>\nLet me")
+    usual = build_prompt(tokenizer, "hi", prefill="Sure")
+    assert text_of(tokenizer, usual).endswith("assistant\n<think>\n\n</think>\n\nSure")
+
+
+@pytest.mark.parametrize("template", ["chatml", "llama-3", "gemma", None])
+def test_prefills_keep_their_blanks_and_blank_ones_are_none(template):
+    tokenizer = small_tokenizer("byte-level", template)
+    for prefill in ("Sure ", " Sure", "Sure\n\n"):
+        assert text_of(tokenizer, build_prompt(tokenizer, "hi", prefill=prefill)).endswith(prefill)
+    assert build_prompt(tokenizer, "hi", prefill=" \n").ids == build_prompt(tokenizer, "hi").ids
+
+
+def test_plain_text_for_a_base_model_with_a_chat_template():
+    tokenizer = small_tokenizer("byte-level", "chatml")
+    assert (
+        build_prompt(tokenizer, "hi there", plain=True).ids
+        == build_prompt(small_tokenizer("byte-level"), "hi there").ids
+    )
