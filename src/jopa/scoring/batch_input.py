@@ -143,8 +143,8 @@ def forward(model: LanguageModel, parts: Sequence[BatchInput]) -> list[BatchOutp
 
     Args:
         model: the language model; it must take positions if the bases of two parts differ in length.
-        parts: the rows of each prompt, all with the same options. All have ids, or all have embeddings; either all have bases of some length that
-            can be cut, or none has. Only a single part may have factors of attention.
+        parts: the rows of each prompt, all with the same options. All have ids, or all have embeddings; either all
+            have bases of some length that can be cut, or none has. Only a single part may have factors of attention.
 
     Raises:
         ModelError: the model has no language-model head.

@@ -91,8 +91,8 @@ class MaskedForward:
         if batch_size is not None and batch_size < 1:
             raise SettingError(f"batch_size must be at least 1, got {batch_size}")
         start, end = target
-        # The last target token predicts nothing that is asked for, so it never enters the model; unless the factors that
-        # the model uses for all tokens depend on it.
+        # The last target token predicts nothing that is asked for, so it never enters the model; unless the factors
+        # that the model uses for all tokens depend on the length.
         alone = model.changes_with_length(len(prompt.ids) + len(output))
         n_read = len(output) if alone else end - 1
         self.ids = torch.tensor([*prompt.ids, *output[:n_read]])
