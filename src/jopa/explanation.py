@@ -27,7 +27,7 @@ from jopa.prompt.options import PromptOptions
 from jopa.prompt.output import Output
 from jopa.prompt.segmentation import Span
 from jopa.scoring.profile import Profile
-from jopa.scoring.protocols import Model
+from jopa.scoring.protocols import Model, PromptScorer
 
 T = TypeVar("T")
 
@@ -352,7 +352,9 @@ def attribute(
     counterfactual = answer_without(model, scorer, problem.keep_mask(removed), generation, callbacks)
     if callbacks.on_profile:
         now = time.perf_counter()
-        callbacks.on_profile(Profile(scorer.work, problem.ffe, repeats, now - started, generating=now - began))
+        spent, slow = now - started, _slow_paths(scorer)
+        profile = Profile(scorer.work, problem.ffe, repeats, spent, generating=now - began, slow_paths=slow)
+        callbacks.on_profile(profile)
     start, end = output.target
     return Attribution(
         model=model.identity,
@@ -382,8 +384,18 @@ def attribute(
         versions=versions(),
         effects=tuple(effects) if all_effects else None,
         scores=selection.scores,
-        details={**selection.details, "unit": prompt.unit_kind},
+        details=_with_slow_paths({**selection.details, "unit": prompt.unit_kind}, _slow_paths(scorer)),
     )
+
+
+def _slow_paths(scorer: PromptScorer) -> tuple[str, ...]:
+    """One line for each fast path that a scorer could not take; a scorer that has none need not know of them."""
+    return getattr(scorer, "slow_paths", ())
+
+
+def _with_slow_paths(details: dict[str, Any], slow_paths: Sequence[str]) -> dict[str, Any]:
+    """A method's details, and which fast paths this model could not take."""
+    return {**details, "slow_paths": list(slow_paths)} if slow_paths else details
 
 
 def smallest_sufficient(problem: Problem, method: Method, until_pr: float, max_k: int, *, seed: int = 0) -> Selection:

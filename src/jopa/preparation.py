@@ -94,8 +94,11 @@ def shape_of(model: Model, prompt: Prompt, removal: str) -> ProblemShape:
     """What a method can be asked about before there is an output.
 
     Raises:
-        SettingError: the removal is unknown.
+        SettingError: the removal is unknown, or the model cannot do it.
     """
+    require_removal = getattr(model, "require_removal", None)  # only a model in this process is tried
+    if require_removal is not None:
+        require_removal(removal)
     return ProblemShape(len(prompt.units), model.capabilities, checked_removal(removal))
 
 

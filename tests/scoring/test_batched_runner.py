@@ -14,7 +14,7 @@ from jopa.errors import ScoringError, SettingError
 from jopa.methods import make_method
 from jopa.scoring import batched_runner as company_module
 from jopa.scoring.batched_runner import BatchedRunner
-from jopa.scoring.prefix_cache import can_crop_cache
+from jopa.scoring.probe import probe_of
 from jopa.storage import read_lines
 from slow_reference import keep_masks, reference
 
@@ -84,7 +84,7 @@ def test_scores_and_work_are_those_of_each_alone(tiny, removal, chat, parts):
             assert getattr(mine, count) == getattr(theirs, count), count
     assert max(len(rows) for rows in parts) == 3
     begins = [{rows.begin for rows in group} for group in parts]
-    assert max(map(len, begins)) > 1 or not can_crop_cache(model.model), (
+    assert max(map(len, begins)) > 1 or not probe_of(model).crops_caches, (
         "no forward had beginnings of different lengths"
     )
 

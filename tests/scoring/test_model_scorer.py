@@ -12,6 +12,7 @@ from jopa.choices import REMOVALS
 from jopa.scoring import batch_input as rows
 from jopa.scoring import forward, model_scorer
 from jopa.scoring import prefix_cache as prefixes
+from jopa.scoring.probe import probe_of
 from slow_reference import keep_masks, reference
 
 TEXT = "write a story about the doctor and his patient"
@@ -208,7 +209,7 @@ def test_attention_that_takes_no_factors_and_too_much_of_it_are_one_line(llama, 
     monkeypatch.setitem(model_scorer._MAX_ATTENTION_WEIGHTS, "cpu", 1000)
     with pytest.raises(jopa.ScoringError, match="too many"):
         jopa.ModelScorer(llama, prompt, output, "delete").attention_gradient(torch.ones(9))
-    monkeypatch.setattr("jopa.scoring.forward.supports_attention_scaling", lambda _model: False)
+    monkeypatch.setitem(vars(probe_of(llama)), "scales_attention", False)
     with pytest.raises(jopa.ScoringError, match="cannot be made weaker"):
         jopa.ModelScorer(llama, prompt, output, "delete").attention_gradient(torch.ones(9))
 
@@ -295,7 +296,7 @@ def test_rows_that_begin_with_the_caches_of_other_rows_score_the_same(tiny, remo
         n_rows = sum(map(len, calls))
         assert scorer.work.tokens < plain.work.tokens - (n_rows - 1) * max(0, template - 1) - 30
         assert scorer.work.reused > n_rows * max(0, template - 1)
-    elif prefixes.can_crop_cache(model.model):
+    elif probe_of(model).crops_caches:
         assert max(different) > 1, "no forward had rows of different bases"
 
 
@@ -402,7 +403,7 @@ def test_the_prefix_is_computed_once(llama, monkeypatch):
 
 
 def test_a_model_whose_cache_cannot_be_cut_is_copied_whole(tiny, monkeypatch, launch):
-    monkeypatch.setattr(forward, "can_crop_cache", lambda _model: False)
+    monkeypatch.setitem(vars(probe_of(tiny)), "crops_caches", False)
     prompt, output = case(tiny, system="please tell me what you think of green birds in the rain")
     for removal in REMOVALS:
         check_against_reference(tiny, prompt, output, removal, [(), (0,), (3, 4), (0, 8), (0, 7), (3, 5)])

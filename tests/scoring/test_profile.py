@@ -56,6 +56,14 @@ def test_the_table_says_all_of_it():
     assert all(len(line) <= 80 for line in profile_table(PROFILE).splitlines())
 
 
+def test_fast_paths_that_were_not_taken_stand_at_the_end():
+    profile = Profile(WORK, 1.0, 0, 1.0, slow_paths=("no cached beginning is reused: " + "it is wrong " * 8, "second"))
+    lines = profile_table(profile).splitlines()
+    assert lines[-1] == "slow path: second"
+    assert lines[-3].startswith("slow path: no cached beginning is reused")
+    assert all(len(line) <= 80 for line in lines)
+
+
 def test_nothing_done_is_no_division_by_zero():
     table = profile_table(Profile(Work(), ffe=0.0, repeats=0, seconds=0.0))
     assert "nan" not in table

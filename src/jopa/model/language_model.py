@@ -16,7 +16,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from jopa.errors import ModelError, PromptError, SettingError
+from jopa.model.agreement import agree, probe_ids
 from jopa.model.generation import require_sampling
+from jopa.model.length_dependence import LengthDependence
 from jopa.model.packing import PackedWeights
 from jopa.model.requirements import context_length, input_device, require_causal
 from jopa.model.state import evaluating, model_lock, quiet_transformers
@@ -98,8 +100,21 @@ class LanguageModel:
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """What its scorers can be asked: everything."""
-        return frozenset({"scores", "gradient", "attention", "model"})
+        """What its scorers can be asked: everything, but gradients only where a probe found that it has them."""
+        from jopa.scoring.probe import probe_of  # upwards, as its scorers are
+
+        everything: frozenset[Capability] = frozenset({"scores", "gradient", "attention", "model"})
+        return everything if probe_of(self).gradients else everything - {"gradient"}
+
+    def require_removal(self, removal: str) -> None:
+        """Refuse a removal that it cannot do.
+
+        Raises:
+            SettingError: it takes no embeddings in place of ids ("zero"), or its mask hides no tokens ("hide").
+        """
+        from jopa.scoring.masking import require_removal
+
+        require_removal(self, removal)
 
     @cached_property
     def takes_positions(self) -> bool:
@@ -110,6 +125,41 @@ class LanguageModel:
     def takes_attention_mask(self) -> bool:
         """Whether its forward can be told which tokens count."""
         return "attention_mask" in inspect.signature(self.model.forward).parameters
+
+    @cached_property
+    def length_dependence(self) -> LengthDependence:
+        """Whether long rows change its first tokens, as some rotary embeddings do."""
+        return LengthDependence(self.model, self.tokenizer)
+
+    @cached_property
+    def generates_with_cache(self) -> bool:
+        """Whether a few tokens generated with a cache score as in a plain forward; without, generation is slow."""
+        import torch
+        from transformers import GenerationConfig
+
+        ids = torch.tensor([probe_ids(self.model, self.tokenizer, 8)], device=self.device)
+        settings = GenerationConfig(
+            max_new_tokens=3, do_sample=False, pad_token_id=0, output_logits=True, return_dict_in_generate=True
+        )
+        declared = self.model.generation_config
+        self.length_dependence.restore()
+        try:
+            with quiet_transformers(), evaluating(self.model), torch.no_grad():
+                self.model.generation_config = settings
+                found: Any = self.model.generate(  # type: ignore[operator]
+                    input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings
+                )
+                plain = self.model(input_ids=found.sequences, use_cache=False).logits
+            return agree(torch.stack(found.logits, dim=1), plain[:, ids.shape[1] - 1 : -1])
+        except Exception:  # a model may fail in any way at what it cannot do
+            return False
+        finally:
+            self.model.generation_config = declared
+
+    def changes_with_length(self, n_tokens: int) -> bool:
+        """Whether rows of so many tokens must be alone and without a cache; see `length_dependence`."""
+        with quiet_transformers(), evaluating(self.model):
+            return self.length_dependence.changes_at(n_tokens)
 
     @cached_property
     def packed(self) -> PackedWeights:
@@ -232,11 +282,11 @@ class LanguageModel:
         if not inputs:
             return []
         inputs = [self._complete(row) for row in inputs]
-        if (
-            not {"position_ids", "attention_mask"} <= inputs[0].keys()
-        ):  # padding would move the tokens of a model that takes no positions
+        width = max(next(iter(row.values())).shape[1] for row in inputs)
+        # Padding would move the tokens of a model that takes no positions, or change its rotary factors.
+        told = {"position_ids", "attention_mask"} <= inputs[0].keys()
+        if not told or self.changes_with_length(width + max_new_tokens):
             return [self.generate(row, max_new_tokens=max_new_tokens) for row in inputs]
-        width = max(row["position_ids"].shape[1] for row in inputs)
         batch = {name: _left_padded([row[name] for row in inputs], width) for name in inputs[0]}
         return self._continue(batch, max_new_tokens, 0.0, 0, None)
 
@@ -269,7 +319,12 @@ class LanguageModel:
         from transformers import GenerationConfig
 
         require_sampling(max_new_tokens, temperature)
+        width = next(iter(inputs.values())).shape[1]
         settings: dict[str, Any] = {"do_sample": temperature > 0}
+        alone = self.changes_with_length(width + max_new_tokens)
+        if alone or not self.generates_with_cache:
+            settings["use_cache"] = False
+        self.length_dependence.restore()
         if temperature > 0:
             settings |= {"temperature": float(temperature), "top_k": 0, "top_p": 1.0}
         plain = GenerationConfig(

@@ -11,20 +11,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jopa.scoring.prefix_cache import can_crop_cache
-
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
     from transformers import Cache, PreTrainedModel
-
-# The implementations of attention that add a mask of numbers to their logits.
-_ADDING = ("sdpa", "eager")
-
-
-def supports_attention_scaling(model: PreTrainedModel) -> bool:
-    """Whether all that a token learns of others comes by attention, and attention takes masks of numbers."""
-    return can_crop_cache(model) and model.config._attn_implementation in _ADDING
 
 
 def scaled_attention_masks(
@@ -36,16 +26,15 @@ def scaled_attention_masks(
     """What to hand to the model as `attention_mask`: its own masks, plus log a; one for each kind of layer.
 
     Args:
-        model: one that `supports_attention_scaling`.
+        model: one whose attention takes masks of numbers, as `probe` finds.
         embeddings: the input of one row.
         cache: what stands before it.
         log_factors: log a of each token, the cache included; masks are differentiable by it.
     """
     from transformers.masking_utils import create_masks_for_generate
 
-    masks: Any = create_masks_for_generate(
-        config=model.config, inputs_embeds=embeddings, attention_mask=None, past_key_values=cache
-    )
+    # By place: releases of transformers name the cache differently.
+    masks: Any = create_masks_for_generate(model.config, embeddings, None, cache)
     if isinstance(masks, dict):
         return {kind: _added(mask, log_factors, embeddings) for kind, mask in masks.items()}
     return _added(masks, log_factors, embeddings)

@@ -12,7 +12,7 @@ Knows ids and positions, nothing of units and masks.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -32,6 +32,26 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class CallOptions:
+    """How a model is called; `probe` finds which of these agree with the model's plain forward.
+
+    Attributes:
+        positions: tell the model where each token stands.
+        target_logits: let the language-model head see the target positions only.
+        packed: multiply by packed weights.
+        cache_argument: the name under which the forward takes a cache.
+        restore: called before each forward of a model whose rows must be alone, because its rotary factors depend on
+            the longest row; gives it the factors that it starts with.
+    """
+
+    positions: bool = True
+    target_logits: bool = True
+    packed: bool = True
+    cache_argument: str = "past_key_values"
+    restore: Callable[[], None] | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class BatchInput:
     """Rows of one prompt that enter a forward together.
@@ -43,6 +63,7 @@ class BatchInput:
         attention_mask: 0 where no token may attend, base included; without it every token counts.
         keep: keep the cache of so many tokens of each row, base included; by default none.
         log_factors: of the attention paid to each token of a single row of `inputs_embeds`, base included.
+        options: how the model is called; the same for all that enter a forward together.
     """
 
     inputs: Mapping[str, Tensor]
@@ -51,6 +72,7 @@ class BatchInput:
     attention_mask: Int[Tensor, "rows all"] | None = None
     keep: Sequence[int] = ()
     log_factors: Float[Tensor, "all"] | None = None
+    options: CallOptions = CallOptions()
 
     @property
     def width(self) -> int:
@@ -122,8 +144,8 @@ def forward(model: LanguageModel, parts: Sequence[BatchInput]) -> list[BatchOutp
 
     Args:
         model: the language model; it must take positions if the bases of two parts differ in length.
-        parts: the rows of each prompt. All have ids, or all have embeddings; either all have bases of some length that
-            can be cut, or none has. Only a single part may have factors of attention.
+        parts: the rows of each prompt, all with the same options. All have ids, or all have embeddings; either all
+            have bases of some length that can be cut, or none has. Only a single part may have factors of attention.
 
     Raises:
         ModelError: the model has no language-model head.
@@ -136,28 +158,35 @@ def forward(model: LanguageModel, parts: Sequence[BatchInput]) -> list[BatchOutp
     arguments: dict[str, Any] = {
         name: torch.cat([_padded(part.inputs[name], width) for part in parts]) for name in parts[0].inputs
     }
-    if model.takes_positions:
+    options = parts[0].options
+    if options.positions:
         begins = torch.tensor([base.length for base in prefix_caches])[:, None]
-        arguments["position_ids"] = (begins + torch.arange(width)).to(model.device)
+        positions = torch.arange(width)[None]
+        if len(prefix_caches) > 1:  # padding stands where the last token does: further on, a table might end
+            positions = positions.minimum(torch.cat([part.target_positions[:, -1:] for part in parts]))
+        arguments["position_ids"] = (begins + positions).to(model.device)
     if any(missing) or any(part.attention_mask is not None for part in parts):
         arguments["attention_mask"] = _attention_mask(parts, begin, width).to(model.device)
     keep = [length for part in parts for length in part.keep or [0] * len(part.prefix_caches)]
     cache = cache_after(prefix_caches, any(keep)) if begin else new_cache() if any(keep) else None
     if cache is not None:
-        arguments["past_key_values"] = cache
+        arguments[options.cache_argument] = cache
     if parts[0].log_factors is not None:
         assert len(parts) == 1 and "attention_mask" not in arguments
         damped = scaled_attention_masks(model.model, arguments["inputs_embeds"], cache, parts[0].log_factors)
         arguments["attention_mask"] = damped
-    packed = nullcontext() if torch.is_grad_enabled() else model.packed.active()
-    with (
-        model.lock,
-        evaluating(model.model),
-        packed,
-        logits_only_at(model, [row for part in parts for row in part.target_positions]),
-    ):
+    targets = [row for part in parts for row in part.target_positions]
+    packed = model.packed.active() if options.packed and not torch.is_grad_enabled() else nullcontext()
+    selected = logits_only_at(model, targets) if options.target_logits else nullcontext()
+    with model.lock, evaluating(model.model), packed, selected:
+        if options.restore is not None:
+            options.restore()
         start = time.perf_counter()
-        logits = model.model(**arguments, use_cache=cache is not None).logits[0]
+        logits = model.model(**arguments, use_cache=cache is not None).logits
+        if options.target_logits:
+            logits = logits[0]
+        else:
+            logits = torch.cat([of_row[own.to(logits.device)] for of_row, own in zip(logits, targets, strict=True)])
         seconds = time.perf_counter() - start
     prefixes = iter(extract_prefix_caches(cache, keep, missing) if cache is not None and any(keep) else ())
     share = seconds / sum(part.tokens for part in parts)

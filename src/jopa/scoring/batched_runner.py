@@ -24,6 +24,7 @@ from jopa.errors import SettingError
 from jopa.model.language_model import LanguageModel
 from jopa.scoring.batch_input import BatchInput, BatchOutput, Runner, forward, out_of_memory, without_gradients
 from jopa.scoring.batch_planning import BatchLimits
+from jopa.scoring.probe import probe_of
 
 T = TypeVar("T")
 
@@ -220,6 +221,9 @@ def _fits(group: list[_ForwardRequest], wish: _ForwardRequest) -> bool:
     """Whether a wish can join others of its kind that are no wider."""
     if _kind(group[0]) != _kind(wish) or any(base.whole is not None for base in wish.rows.prefix_caches):
         return False
+    probe = probe_of(wish.model)
+    if wish.rows.options.restore is not None or not probe.batches:
+        return False
     everything = [*group, wish]
     n_rows = sum(len(it.rows.prefix_caches) for it in everything)
     size = n_rows * wish.rows.width
@@ -233,6 +237,7 @@ def _fits(group: list[_ForwardRequest], wish: _ForwardRequest) -> bool:
 
 def _kind(wish: _ForwardRequest) -> tuple[int, list[str], int]:
     """What all rows of a forward must have in common: the model, the kind of input, and whether anything is cached; for
-    a model that takes no positions, how much."""
+    a model that cannot mix cached beginnings of different lengths, how much."""
     begin = wish.rows.begin
-    return id(wish.model.model), sorted(wish.rows.inputs), begin if not wish.model.takes_positions else min(begin, 1)
+    mixes = begin == 0 or probe_of(wish.model).mixes_prefixes
+    return id(wish.model.model), sorted(wish.rows.inputs), min(begin, 1) if mixes else begin

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from jopa.errors import ScoringError
 from jopa.model.language_model import LanguageModel, evaluating
-from jopa.scoring.attention_scaling import supports_attention_scaling
 from jopa.scoring.batch_input import (
     BatchInput,
     BatchOutput,
@@ -28,7 +27,8 @@ from jopa.scoring.batch_input import (
     without_gradients,
 )
 from jopa.scoring.batch_planning import BatchLimits
-from jopa.scoring.prefix_cache import PrefixCache, can_crop_cache, extract_prefix_caches, new_cache
+from jopa.scoring.prefix_cache import PrefixCache, new_cache
+from jopa.scoring.probe import probe_of
 from jopa.scoring.protocols import Work
 
 if TYPE_CHECKING:
@@ -44,6 +44,10 @@ LAUNCH_TOKENS = {"cpu": 32, "cuda": 256}
 # Rows whose caches are kept hold at most this many tokens together.
 _KEPT_TOKENS = {"cpu": 8192, "cuda": 16384}
 
+_ALONE = "each row has a forward of its own, nothing is cached: row lengths change the model's rotary factors"
+# The mark that transformers leaves on a model with its recording hooks.
+_HOOKED = "_output_capturing_hooks_installed"
+
 
 class TargetForward:
     """Runs a model on variants of one input that share a prefix and an output.
@@ -53,8 +57,13 @@ class TargetForward:
         prefix: the ids that every variant begins with; their key-value cache is computed once.
         targets: the target's ids.
         read: how far before its end each row predicts the first target token (1: at its last position).
+        longest: tokens of the longest row, prefix included.
         batch_size: rows in one forward; by default as many as pay.
         runner: runs the forwards that score rows.
+
+    Attributes:
+        probe: what the model can do; nothing else is asked of it.
+        alone: each row needs a forward of its own, without a cache: its length changes the model's rotary factors.
     """
 
     def __init__(
@@ -63,15 +72,19 @@ class TargetForward:
         prefix: Int[Tensor, "prefix"],
         targets: Int[Tensor, "out"],
         read: int,
+        longest: int,
         batch_size: int | None = None,
         runner: Runner | None = None,
     ) -> None:
         self.model = model
-        self.crops_caches = can_crop_cache(model.model)
-        """Whether the cache of a row can serve as the beginning of others."""
         with model.lock:  # another thread may have its own attention implementation in the model for a moment
-            self.scales_attention = supports_attention_scaling(model.model)
-        """Whether attention to single tokens can be made weaker."""
+            self.probe = probe_of(model)
+            self.alone = model.changes_with_length(longest)
+            self.options = self.probe.options if self.alone else self.probe.cached_options
+        if self.alone:
+            self.options = replace(self.options, restore=model.length_dependence.restore)
+        if self.alone or not self.probe.batches:
+            batch_size = 1
         self.work = Work()
         self._ids = prefix
         self._targets = targets
@@ -79,6 +92,21 @@ class TargetForward:
         self._batch_size = batch_size
         self._runner = runner or Runner()
         self._prefix: PrefixCache | None = None
+
+    @property
+    def crops_caches(self) -> bool:
+        """Whether the cache of a row can serve as the beginning of others."""
+        return not self.alone and self.probe.crops_caches
+
+    @property
+    def scales_attention(self) -> bool:
+        """Whether attention to single tokens can be made weaker."""
+        return not self.alone and self.probe.scales_attention
+
+    @property
+    def slow_paths(self) -> tuple[str, ...]:
+        """One line for each fast path that was wanted and is not taken."""
+        return (*((_ALONE,) if self.alone else ()), *self.probe.slow_paths)
 
     def prefix(self) -> PrefixCache:
         """What rows need not carry, since its key-value cache is there; of no length for a model without caches."""
@@ -88,27 +116,27 @@ class TargetForward:
             return self._prefix
         self._prefix = PrefixCache(0)
         length = len(self._ids)
-        if length:
-            inputs: dict[str, Any] = {"input_ids": self._ids[None].to(self.model.device)}
-            if self.crops_caches:
-                inputs["past_key_values"] = new_cache()
-            last = torch.tensor([length - 1])
-            with (
-                self.timed("prefix"),
-                self.model.lock,
-                torch.no_grad(),  # and not inference mode: gradients begin here, too
-                evaluating(self.model.model),
-                logits_only_at(self.model, [last]),
-                self.in_model(),
-            ):
-                cache = self.model.model(**inputs, use_cache=True).past_key_values
-            self._count(forwards=1, tokens=length)
-            if cache is not None:
-                self._prefix = (
-                    extract_prefix_caches(cache, [length], [0])[0]
-                    if self.crops_caches
-                    else PrefixCache(length, whole=cache)
-                )
+        if not length or self.alone:
+            return self._prefix
+        if self.crops_caches:
+            rows = BatchInput(
+                {"input_ids": self._ids[None].to(self.model.device)},
+                torch.tensor([[length - 1]]),
+                [PrefixCache(0)],
+                keep=[length],
+                options=self.options,
+            )
+            # Without inference mode: gradients begin here, too.
+            with self.timed("prefix"), torch.no_grad(), self.in_model():
+                (self._prefix,) = forward(self.model, [rows])[0].prefixes
+        elif self.probe.repeats_caches:
+            with self.model.lock, self.timed("prefix"), self.in_model():
+                prefix = self.probe.whole_cache(self._ids.tolist())
+                if prefix.length and self.probe.verify_prefix(prefix, self._ids):
+                    self._prefix = prefix
+        else:
+            return self._prefix
+        self._count(forwards=1, tokens=length)
         return self._prefix
 
     def __call__(
@@ -126,9 +154,9 @@ class TargetForward:
         Returns:
             float32, in nats, on the model's device.
         """
-        rows = BatchInput(
-            inputs, self._target_positions(lengths), [self.prefix()] * len(lengths), log_factors=log_factors
-        )
+        prefix_caches = [self.prefix()] * len(lengths)
+        positions = self._target_positions(lengths)
+        rows = BatchInput(inputs, positions, prefix_caches, log_factors=log_factors, options=self.options)
         return self.log_probs(self._counted(rows, lengths, forward(self.model, [rows])[0]))
 
     def logits(
@@ -152,7 +180,8 @@ class TargetForward:
             Logits in the model's dtype, on its device; and the caches that were to be kept.
         """
         assert not keep or self.crops_caches
-        rows = BatchInput(inputs, self._target_positions(lengths), prefix_caches, attention_mask, keep)
+        positions = self._target_positions(lengths)
+        rows = BatchInput(inputs, positions, prefix_caches, attention_mask, keep, options=self.options)
         result = self._runner.read(self.model, rows, self.limits(rows.begin + rows.width))
         return self._counted(rows, lengths, result), result.prefixes
 
@@ -219,9 +248,6 @@ class TargetForward:
         Where the model's caches allow it, what stands before these positions runs by itself and gives no weights: those
         from every token to every other do not fit into memory on a long prompt.
 
-        transformers puts recording hooks of its own on a model that is asked for attentions the first time; they
-        stay, and do nothing until asked again.
-
         Raises:
             ScoringError: the model does not give its attention weights.
         """
@@ -232,9 +258,11 @@ class TargetForward:
         before, own = (ids[:start], ids[start:]) if self.crops_caches else (ids[:0], ids)
         target_positions = start - len(before) + torch.arange(len(self._targets))
         arguments: dict[str, Any] = {"use_cache": False}
-        with without_gradients(model), evaluating(model), self.in_model():
+        if self.options.restore is not None:
+            self.options.restore()
+        with without_gradients(model), evaluating(model), _hooks_kept(model), self.in_model():
             if len(before):
-                arguments = {"use_cache": True, "past_key_values": new_cache()}
+                arguments = {"use_cache": True, self.probe.cached_options.cache_argument: new_cache()}
                 with logits_only_at(self.model, [torch.tensor([len(before) - 1])]):
                     model(input_ids=before[None].to(device), **arguments)
                 self._count(forwards=1, tokens=len(before))
@@ -294,6 +322,21 @@ class TargetForward:
     def kind(self) -> str:
         """What limits go by: "cuda", or "cpu" for all else."""
         return "cuda" if self.model.device.type == "cuda" else "cpu"
+
+
+@contextmanager
+def _hooks_kept(model: PreTrainedModel) -> Iterator[None]:
+    """Take off the recording hooks that transformers leaves on a model that was asked for attentions."""
+    before = {module: set(module._forward_hooks) for module in model.modules()}
+    marked = [module for module in before if _HOOKED in vars(module)]
+    try:
+        yield
+    finally:
+        for module, hooks in before.items():
+            for number in set(module._forward_hooks) - hooks:
+                del module._forward_hooks[number]
+            if module not in marked:
+                vars(module).pop(_HOOKED, None)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from jopa.scoring.batch_input import Runner
 from jopa.scoring.batch_planning import Batch, plan
 from jopa.scoring.forward import TargetForward
 from jopa.scoring.prefix_cache import PrefixCache
+from jopa.scoring.probe import probe_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,13 +92,18 @@ class MaskedForward:
             raise SettingError(f"batch_size must be at least 1, got {batch_size}")
         model.require_ids([*prompt.ids, *output])
         start, end = target
-        # The last target token predicts nothing that is asked for, so it never enters the model.
-        self.ids = torch.tensor([*prompt.ids, *output[: end - 1]])
+        # The last target token predicts nothing that is asked for, so it never enters the model; unless the factors
+        # that the model uses for all tokens depend on the length.
+        alone = model.changes_with_length(len(prompt.ids) + len(output))
+        n_read = len(output) if alone else end - 1
+        self.ids = torch.tensor([*prompt.ids, *output[:n_read]])
         self.unit_of = torch.full((len(self.ids),), -1)
         for number, unit in enumerate(prompt.units):
             self.unit_of[list(unit.positions)] = number
         self.n_prompt = len(prompt.ids)
         self._removal = removal
+        require_removal(model, removal)
+        reuse = reuse and _reuses(model, removal)
         self._reuse = reuse
         self._bases: list[_Base] = []
         # The position that predicts y_1 must be computed with every mask, even when all units before it are deleted.
@@ -105,11 +111,9 @@ class MaskedForward:
         tail = self.n_prompt - 1 > max(prompt.units[-1].positions)
         n_prefix = max(0, first_unit if tail else first_unit - 1) if reuse else 0
         targets = torch.tensor(output[start:end])
-        self.forward = TargetForward(model, self.ids[:n_prefix], targets, end - start, batch_size, runner)
-        if removal == "hide" and not model.takes_positions:
-            raise SettingError(
-                f"'{model.id}' takes no position_ids, so removal 'hide' cannot leave positions unchanged"
-            )
+        self.forward = TargetForward(
+            model, self.ids[:n_prefix], targets, n_read - start + 1, len(self.ids), batch_size, runner
+        )
 
     def under_masks(
         self, keep: Bool[Tensor, "masks units"], read: Callable[[Tensor], Tensor], shape: tuple[int, ...]
@@ -210,7 +214,7 @@ class MaskedForward:
             inputs |= self.forward.embedded(inputs.pop("input_ids"), visible.float()[None])
         elif self._removal == "hide":
             inputs["attention_mask"] = visible.long()[None].to(device)
-        if self.forward.model.takes_positions:
+        if self.forward.options.positions:
             inputs["position_ids"] = torch.arange(len(ids), device=device)[None]
         return inputs
 
@@ -235,6 +239,35 @@ class MaskedForward:
             inputs = self.forward.embedded(ids, visible[:, begin:].float())
         hidden = visible.long() if self._removal == "hide" else None
         return self.forward.logits(inputs, [len(row) for row in rows], prefix_caches, hidden, keep)
+
+
+def require_removal(model: LanguageModel, removal: str) -> None:
+    """Refuse a removal that a model cannot do.
+
+    Raises:
+        SettingError: it takes no embeddings in place of ids (removal "zero"), or its mask hides no tokens ("hide").
+    """
+    probe = probe_of(model)
+    if removal == "zero" and not (probe.takes_embeddings and probe.generates_from_embeddings):
+        raise SettingError(
+            f"'{model.id}' takes no embeddings in place of the ids they stand for, so removal 'zero' cannot be done; "
+            "use removal 'delete'"
+        )
+    if removal == "hide" and not probe.hides:
+        raise SettingError(
+            f"'{model.id}' cannot hide tokens and leave positions unchanged, so removal 'hide' cannot be done; "
+            "use removal 'delete'"
+        )
+
+
+def _reuses(model: LanguageModel, removal: str) -> bool:
+    """Whether rows under this removal can stand behind a cached beginning."""
+    probe = probe_of(model)
+    if not probe.crops_caches and not probe.repeats_caches:
+        return False
+    if removal == "delete":
+        return True
+    return probe.continues_embedded if removal == "zero" else probe.hides_behind_prefix
 
 
 def _nothing_left(keep: Bool[Tensor, "units"]) -> PromptError:

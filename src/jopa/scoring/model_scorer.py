@@ -79,6 +79,18 @@ class ModelScorer:
         """What has been done so far: evaluations, forwards, tokens, padding and seconds by phase."""
         return self._forward.work
 
+    @property
+    def slow_paths(self) -> tuple[str, ...]:
+        """One line for each fast path that was wanted and that this model cannot take."""
+        return self._forward.slow_paths
+
+    def _require_gradients(self) -> None:
+        if not self._forward.probe.gradients:
+            raise ScoringError(
+                f"scores of '{self.model.id}' cannot be differentiated by its input embeddings; choose a method that "
+                "needs scores alone"
+            )
+
     def count(self, tokens: int) -> None:
         """Add model work that a method did past this scorer, in tokens processed (a backward counts 2)."""
         self._forward.count(tokens=tokens)
@@ -157,6 +169,7 @@ class ModelScorer:
         """
         import torch
 
+        self._require_gradients()
         start = self._forward.prefix().length
         ids, units = self._masked.ids[start:], self._masked.unit_of[start:]
 
@@ -258,6 +271,7 @@ class ModelScorer:
         Raises:
             ScoringError: a gradient is not finite, or memory does not suffice for one row.
         """
+        self._require_gradients()
         length = _GRADIENT_ROW_COST * (len(self._masked.ids) - self._forward.prefix().length)
         width = (1 + self.n_units,)
         both = self._batched("gradients", range(len(factors)), length, lambda i: self._differentiate(factors[i]), width)

@@ -16,7 +16,6 @@ Knows caches, nothing of ids or masks.
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -25,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
-    from transformers import Cache, PreTrainedModel
+    from transformers import Cache
+    from transformers.utils import ModelOutput
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,8 @@ def cache_after(prefixes: Sequence[PrefixCache], keep: bool = False) -> Cache:
     whole = prefixes[0].whole
     if whole is not None:
         own = copy.deepcopy(whole)
-        own.batch_repeat_interleave(len(prefixes))
+        if len(prefixes) > 1:
+            own.batch_repeat_interleave(len(prefixes))
         return own
     from transformers import Cache
 
@@ -67,20 +68,6 @@ def cache_after(prefixes: Sequence[PrefixCache], keep: bool = False) -> Cache:
     return Cache(
         layers=[_prefix_layer_class()(layer, keep) for layer in zip(*(p.layers for p in prefixes), strict=True)]
     )
-
-
-def can_crop_cache(model: PreTrainedModel) -> bool:
-    """Whether all that the model remembers of a row is keys and values, one pair a layer and token."""
-    from transformers import DynamicCache
-    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
-
-    config: Any = model.config.get_text_config()
-    if "past_key_values" not in inspect.signature(model.forward).parameters:
-        return False
-    if getattr(config, "num_kv_shared_layers", 0):
-        return False
-    kinds = {type(layer) for layer in DynamicCache(config=config).layers}
-    return bool(kinds) and kinds <= {DynamicLayer, DynamicSlidingWindowLayer}
 
 
 def new_cache() -> Cache:
@@ -110,6 +97,16 @@ def extract_prefix_caches(cache: Cache, lengths: Sequence[int], missing: Sequenc
             layers = [(keys.clone(), values.clone()) for keys, values in layers]
         prefixes.append(PrefixCache(length, tuple(layers)))
     return prefixes
+
+
+CACHE_NAMES = ("cache", "past_key_values", "cache_params")
+"""What releases and models call a cache, in arguments and outputs."""
+
+
+def output_cache(output: ModelOutput) -> Cache | None:
+    """The cache in what a forward returned, under whichever name."""
+    found = dict(output.items())
+    return next((found[name] for name in CACHE_NAMES if found.get(name) is not None), None)
 
 
 @cache

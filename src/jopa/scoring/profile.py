@@ -6,6 +6,7 @@ counters and seconds; runs nothing.
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ class Profile:
         seconds: wall-clock time of everything, loading and generation included.
         loading: of them, for the model to be loaded.
         generating: of them, for the answers, with and without the removed units; no part of `work`.
+        slow_paths: one line for each fast path that this model could not take.
     """
 
     work: Work
@@ -35,6 +37,7 @@ class Profile:
     seconds: float
     loading: float = 0.0
     generating: float = 0.0
+    slow_paths: tuple[str, ...] = ()
 
     @property
     def phases(self) -> dict[str, float]:
@@ -77,7 +80,10 @@ def profile_table(profile: Profile) -> str:
     ]
     inside = f"{profile.in_model:.1%} of search and evidence inside the model"
     times.append(("all", f"{profile.seconds:,.2f} s", inside))
-    return "\n".join(f"{name:<16}  {number:>12}  {remark}" for name, number, remark in counts + times)
+    lines = [f"{name:<16}  {number:>12}  {remark}" for name, number, remark in counts + times]
+    for line in profile.slow_paths:
+        lines += textwrap.wrap(f"slow path: {line}", 80, subsequent_indent="    ")
+    return "\n".join(lines)
 
 
 def _share(part: int | float, whole: int | float) -> float:

@@ -191,7 +191,10 @@ class _Search:
         if self.open and self.affordable():
             self._words = repeated_words(self._problem)
             if self._affords_gradient():
-                self.weights = unit_weights(self._problem.gradient_norms().double(), self._words)
+                try:
+                    self.weights = unit_weights(self._problem.gradient_norms().double(), self._words)
+                except ScoringError as error:
+                    self._go_on_without_gradients(error)
 
     def start(self) -> None:
         """Remove each unit once, alone or, where that is too much, with its neighbours; and each word that the answer
@@ -215,6 +218,11 @@ class _Search:
         if self.weights.min() == 1:
             effects = {stretch: self._changes.get(stretch, 0.0) for stretch in self._stretches}
             self.weights = unit_weights(stretch_strengths(effects, n_units), self._words)
+
+    def _go_on_without_gradients(self, error: ScoringError) -> None:
+        """Scores can still be had: search as for a black box, and say so."""
+        self._looks_inside = False
+        self._details = {"without_gradients": str(error)}
 
     def _affords_gradient(self) -> bool:
         return self._looks_inside and self.affordable() * self._budget.mask_ffe > 2 * _GRADIENT_COST
@@ -250,9 +258,8 @@ class _Search:
         factors[list(best)] = _INSIDE
         try:
             gradient = self._problem.attention_gradient(factors).double()
-        except ScoringError as error:  # scores can still be had: the search goes on as for a black box, and says so
-            self._looks_inside = False
-            self._details = {"without_gradients": str(error)}
+        except ScoringError as error:
+            self._go_on_without_gradients(error)
             return
         self._rounds_since_look = 0
         self._looked_at[k].append(best)

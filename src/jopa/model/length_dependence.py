@@ -1,0 +1,148 @@
+"""Models whose first tokens change when a row becomes longer: rotary factors that depend on the longest row.
+
+Some rotary embeddings (longrope, dynamic NTK) choose their factors by the largest position of a forward, and some keep
+the factors of the longest forward so far. Then a row must be alone in its forward, without a cached beginning, and with
+the factors that the model starts with.
+
+Knows modules and positions, nothing of text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jopa.model.agreement import agree, probe_ids
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_N_TOKENS = 4
+_BY_LENGTH = ("dynamic", "longrope")
+
+
+class LengthDependence:
+    """Finds whether short rows and long rows share their factors, and restores the factors of short rows.
+
+    Args:
+        model: the model.
+        tokenizer: its special tokens are left out of what is tried.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._independent = _N_TOKENS
+        """The longest row that was tried and has the factors of short ones."""
+        self._dependent: int | None = None
+        """The shortest row that was tried and has other factors."""
+        self._kept: list[_KeptState] = []
+        self._near: torch.Tensor | None = None
+
+    def changes_at(self, length: int) -> bool:
+        """Whether a row of so many tokens gives its first tokens other factors than a short row does."""
+        if length <= self._independent:
+            return False
+        if self._dependent is None or length < self._dependent:
+            if self._agrees(length):
+                self._independent = length
+            else:
+                self._dependent = length
+        return self._dependent is not None and length >= self._dependent
+
+    def restore(self) -> None:
+        """Give rotary modules the state that they have after a short row; nothing to do for most models."""
+        for kept in self._kept:
+            kept.restore()
+
+    def _agrees(self, length: int) -> bool:
+        import torch
+
+        if any(length > limit for limit in _declared_limits(self._model)):
+            if self._near is None:
+                self._remember()
+            return False
+        near = self._near if self._near is not None else self._remember()
+        ids = torch.tensor([probe_ids(self._model, self._tokenizer, _N_TOKENS)], device=_device(self._model))
+        positions = torch.arange(_N_TOKENS, device=ids.device)[None]
+        far = positions.clone()
+        far[0, -1] = length - 1
+        with torch.inference_mode(False), torch.no_grad():  # what it keeps must be able to take part in gradients
+            try:
+                if agree(self._model(input_ids=ids, position_ids=far, use_cache=False).logits[:, :-1], near):
+                    return True
+                # Perhaps it is not the far position that changes its scores, but to be told positions at all.
+                told = self._model(input_ids=ids, position_ids=positions, use_cache=False).logits[:, :-1]
+                return not agree(told, near)
+            except Exception:  # it takes no positions, or none so large
+                return True
+            finally:
+                self.restore()
+
+    def _remember(self) -> torch.Tensor:
+        """Logits of a short row, without its last token; and what rotary modules hold after it."""
+        import torch
+
+        ids = torch.tensor([probe_ids(self._model, self._tokenizer, _N_TOKENS)], device=_device(self._model))
+        with torch.inference_mode(False), torch.no_grad():
+            self._near = self._model(input_ids=ids, use_cache=False).logits[:, :-1]
+        self._kept = [_KeptState.of(module) for module in self._model.modules() if _has_factors(module)]
+        return self._near
+
+
+@dataclass(frozen=True, eq=False)
+class _KeptState:
+    """What a rotary module holds beside its parameters."""
+
+    module: torch.nn.Module
+    buffers: dict[str, Any]
+    attributes: dict[str, Any]
+
+    @classmethod
+    def of(cls, module: torch.nn.Module) -> _KeptState:
+        import torch
+
+        def copied(values: dict[str, Any]) -> dict[str, Any]:
+            return {name: v.clone() if isinstance(v, torch.Tensor) else v for name, v in values.items()}
+
+        plain = {k: v for k, v in vars(module).items() if isinstance(v, (torch.Tensor, int, float)) and k != "training"}
+        return cls(module, copied(module._buffers), copied(plain))
+
+    def restore(self) -> None:
+        import torch
+
+        for values, place in ((self.buffers, self.module._buffers), (self.attributes, vars(self.module))):
+            for name, value in values.items():
+                device = getattr(place.get(name), "device", None)
+                place[name] = value.clone().to(device or value.device) if isinstance(value, torch.Tensor) else value
+
+
+def _has_factors(module: torch.nn.Module) -> bool:
+    return any("inv_freq" in name for name in [*module._buffers, *vars(module)])
+
+
+def _device(model: PreTrainedModel) -> torch.device:
+    return next(model.get_input_embeddings().parameters()).device
+
+
+def _declared_limits(model: PreTrainedModel) -> list[int]:
+    """Lengths above which a configuration says that rotary factors change."""
+    config: Any = model.config.get_text_config()
+    found: list[int] = []
+
+    def visit(value: Any) -> None:
+        if not isinstance(value, dict):
+            return
+        kind = value.get("rope_type", value.get("type"))
+        if isinstance(kind, str) and kind in _BY_LENGTH:
+            default = getattr(config, "original_max_position_embeddings", None) or getattr(
+                config, "max_position_embeddings", 0
+            )
+            found.append(value.get("original_max_position_embeddings") or default)
+        for inner in value.values():
+            visit(inner)
+
+    visit(getattr(config, "rope_parameters", None))
+    visit(getattr(config, "rope_scaling", None))
+    return found

@@ -1,0 +1,421 @@
+"""What a loaded model can do beside its plain forward, found by trying it on a few tokens.
+
+The plain forward is one row of ids: no batch, no cache, no mask, no positions. Everything that is faster, or looks
+inside, is tried once for each loaded model, when it is first wanted, and is used only if its logits agree with those of
+the plain forward to rounding. What disagrees or fails is switched off, and `slow_paths` says so.
+
+Knows ids, caches and logits, nothing of units.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from jopa.errors import ModelError
+from jopa.model.agreement import agree, probe_ids
+from jopa.model.language_model import LanguageModel, evaluating, quiet_transformers
+from jopa.scoring.batch_input import BatchInput, CallOptions, forward, without_gradients
+from jopa.scoring.prefix_cache import CACHE_NAMES, PrefixCache, output_cache
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_LENGTHS = (12, 9)
+"""Tokens of the two rows that are tried."""
+_PREFIXES = (1, 3, 6)
+"""Tokens of the cached beginnings that are tried."""
+_SHARED = 5
+_HIDDEN = 4
+"""The token that is hidden, behind a beginning of three."""
+_TINY_LOG_FACTOR = -30.0
+
+
+def probe_of(model: LanguageModel) -> ModelProbe:
+    """The probe of a model; the same at every call, so that nothing is tried twice."""
+    kept: dict[str, Any] = vars(model)
+    if "_probe" not in kept:
+        kept["_probe"] = ModelProbe(model)
+    return kept["_probe"]
+
+
+class ModelProbe:
+    """Finds what a model can do; each property is tried at its first use and then known.
+
+    Args:
+        model: the language model.
+    """
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._model = model
+        self._refused: dict[str, str] = {}
+        self._row_cache: PrefixCache | None = None
+        context = model.context_length or _LENGTHS[0]
+        self._rows = [probe_ids(model.model, model.tokenizer, min(n, context), seed) for seed, n in enumerate(_LENGTHS)]
+
+    @property
+    def slow_paths(self) -> tuple[str, ...]:
+        """One line for each fast path that was wanted and is switched off."""
+        return tuple(self._refused.values())
+
+    @cached_property
+    def options(self) -> CallOptions:
+        """How to call the model with a row alone.
+
+        Raises:
+            ModelError: the model gives other scores at every call.
+        """
+        assert self._expected
+        off = {"target_logits": False, "packed": False, "positions": False}
+        fast = CallOptions(positions=self._model.takes_positions)
+        for changes in ({}, *({name: False} for name in off), off):
+            options = replace(fast, **changes)
+            if self._tried(lambda options=options: self._agrees([self._rows[0]], options=options)):
+                for name in changes:
+                    if getattr(fast, name):
+                        self._refused[name] = _LINES[name]
+                return options
+        raise ModelError(f"'{self._model.id}' gives other scores when it is called again; nothing can be compared")
+
+    @cached_property
+    def batches(self) -> bool:
+        """Whether rows of different length can share a forward, padded at the right."""
+        return self._found("batches", lambda: self._agrees(self._rows))
+
+    @cached_property
+    def _cache(self) -> tuple[str | None, bool]:
+        """The name under which the model takes a cache that it continues several tokens from, and whether such a cache
+        can be cut."""
+        declared = inspect.signature(self._model.model.forward).parameters
+        for name in sorted(CACHE_NAMES, key=lambda name: name not in declared):  # the likeliest is tried first
+            options = replace(self.options, cache_argument=name)
+            if self._tried(lambda options=options: self._continues_cropped(options)):
+                return name, True
+            if self._tried(lambda options=options: self._continues_whole(options)):
+                return name, False
+        return None, False
+
+    @cached_property
+    def cached_options(self) -> CallOptions:
+        """`options`, with the name that the model has for a cache."""
+        return replace(self.options, cache_argument=self._cache[0] or CallOptions().cache_argument)
+
+    @cached_property
+    def crops_caches(self) -> bool:
+        """Whether the cache of a row can be cut and serve as the beginning of other rows."""
+        name, cut = self._cache
+        if not cut:
+            self._refused["crops"] = _LINES["no cache" if name is None else "whole"]
+        return cut
+
+    @cached_property
+    def repeats_caches(self) -> bool:
+        """Whether rows can begin with copies of a cache that is never cut."""
+        name, cut = self._cache
+        return name is not None and not cut
+
+    @cached_property
+    def mixes_prefixes(self) -> bool:
+        """Whether rows of one forward can begin with caches of different lengths, padded at the left."""
+        return self._found("mixes", lambda: self.options.positions and self.crops_caches and self._mixes())
+
+    @cached_property
+    def takes_embeddings(self) -> bool:
+        """Whether input embeddings stand for ids."""
+        rows = self._rows if self.batches else self._rows[:1]
+        return self._found("embeddings", lambda: self._agrees(rows, embedded=True))
+
+    @cached_property
+    def generates_from_embeddings(self) -> bool:
+        """Whether an answer can be generated from input embeddings."""
+        return self._found("generation", lambda: self.takes_embeddings and self._generates())
+
+    @cached_property
+    def continues_embedded(self) -> bool:
+        """Whether embeddings can stand behind a cached beginning."""
+        return self._found("embedded prefix", lambda: self.takes_embeddings and self._continues(embedded=True))
+
+    @cached_property
+    def gradients(self) -> bool:
+        """Whether log-probabilities can be differentiated by every token's input embedding."""
+        return self._found("gradients", self._differentiates)
+
+    @cached_property
+    def hides(self) -> bool:
+        """Whether a mask hides a token from all others and moves none."""
+        return self._found("hide", self._hides)
+
+    @cached_property
+    def hides_behind_prefix(self) -> bool:
+        """Whether it does so behind a cached beginning, and in it."""
+        return self._found("hidden prefix", lambda: self.hides and self._hides_behind_prefix())
+
+    @cached_property
+    def scales_attention(self) -> bool:
+        """Whether attention to single tokens can be made weaker, and scores be differentiated by how much."""
+        return self._found("scaled attention", lambda: self.hides and self._scales())
+
+    def verify_prefix(self, prefix: PrefixCache, ids: Tensor) -> bool:
+        """Whether a few tokens behind this very cache, which cannot be cut, score as in a plain forward.
+
+        Args:
+            prefix: the cache.
+            ids: what it holds, `Int[length]`.
+        """
+        own = self._rows[1][:_SHARED]
+        row = [*ids.tolist(), *own]
+        agreed = self._tried(
+            lambda: agree(self._run([own], [prefix], self.cached_options)[0], self._plain(row)[len(ids) :])
+        )
+        if not agreed:
+            self._refused["crops"] = _LINES["no cache"]
+        return agreed
+
+    def _found(self, name: str, attempt: Callable[[], bool]) -> bool:
+        found = self._tried(attempt)
+        if not found:
+            self._refused[name] = _LINES[name]
+        return found
+
+    def _tried(self, attempt: Callable[[], bool]) -> bool:
+        """Whether an attempt succeeded; whatever it raises counts as no."""
+        try:
+            self._model.length_dependence.restore()
+            with quiet_transformers():
+                return bool(attempt())
+        except ModelError:
+            raise
+        except Exception:  # a model may fail in any way at what it cannot do
+            return False
+
+    def _plain(self, row: Sequence[int], **arguments: Any) -> Tensor:
+        """Logits `[tokens, vocab]` of the model's own forward of one row."""
+        import torch
+
+        model = self._model.model
+        ids = torch.tensor([row], device=self._model.device)
+        with without_gradients(model), evaluating(model):
+            return model(input_ids=ids, use_cache=False, **arguments).logits[0].clone()
+
+    @cached_property
+    def _expected(self) -> list[Tensor]:
+        return [self._plain(row) for row in self._rows]
+
+    def _run(
+        self,
+        rows: Sequence[Sequence[int]],
+        prefixes: Sequence[PrefixCache] | None = None,
+        options: CallOptions | None = None,
+        *,
+        embedded: bool = False,
+        hidden: Sequence[int] | None = None,
+    ) -> list[Tensor]:
+        """Logits `[tokens, vocab]` of each row behind its beginning, by the forward that scores rows."""
+        part = self._part(rows, prefixes, options, embedded=embedded, hidden=hidden)
+        with without_gradients(self._model.model):
+            logits = forward(self._model, [part])[0].logits
+        return [own[: len(row)].clone() for own, row in zip(logits, rows, strict=True)]
+
+    def _part(
+        self,
+        rows: Sequence[Sequence[int]],
+        prefixes: Sequence[PrefixCache] | None = None,
+        options: CallOptions | None = None,
+        *,
+        embedded: bool = False,
+        hidden: Sequence[int] | None = None,
+        keep: Sequence[int] = (),
+    ) -> BatchInput:
+        """Rows behind their beginnings, read at all their positions; of row i, token `hidden[i]` is masked (-1: none;
+        beginnings counted)."""
+        import torch
+
+        width = max(map(len, rows))
+        prefixes = prefixes or [PrefixCache(0)] * len(rows)
+        ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=self._model.device)
+        positions = torch.stack([torch.arange(width).clamp(max=len(row) - 1) for row in rows])
+        mask = None
+        if hidden is not None:
+            mask = torch.ones(len(rows), prefixes[0].length + width, dtype=torch.long)
+            for number, token in enumerate(hidden):
+                if token >= 0:
+                    mask[number, token] = 0
+        inputs = {"inputs_embeds": self._model.model.get_input_embeddings()(ids)} if embedded else {"input_ids": ids}
+        return BatchInput(inputs, positions, prefixes, mask, keep, options=options or self.options)
+
+    def _agrees(
+        self, rows: Sequence[Sequence[int]], *, options: CallOptions | None = None, embedded: bool = False
+    ) -> bool:
+        logits = self._run(rows, options=options, embedded=embedded)
+        return all(agree(own, expected) for own, expected in zip(logits, self._expected, strict=False))
+
+    def _caches(self, rows: Sequence[Sequence[int]], options: CallOptions) -> list[PrefixCache]:
+        """The caches of rows that ran in one forward."""
+        with without_gradients(self._model.model):
+            return forward(self._model, [self._part(rows, options=options, keep=[len(row) for row in rows])])[
+                0
+            ].prefixes
+
+    def _continues_cropped(self, options: CallOptions) -> bool:
+        """Rows behind one shared cache, and behind caches of their own, all of them cut."""
+        if self.batches:
+            caches = self._caches(self._rows, options)
+        else:
+            caches = [self._caches([row], options)[0] for row in self._rows]
+        self._row_cache = caches[0]
+        cut = [cache.first(_SHARED) for cache in caches]
+        own = [row[_SHARED:] for row in self._rows]
+        if self.batches:
+            logits = self._run([own[0], own[0][:-1]], [cut[0], cut[0]], options) + self._run(own, cut, options)
+            expected = [self._expected[0], self._expected[0][:-1], *self._expected]
+        else:
+            logits = [self._run([row], [cache], options)[0] for row, cache in zip(own, cut, strict=True)]
+            expected = self._expected
+        return all(agree(one, other[_SHARED:]) for one, other in zip(logits, expected, strict=True))
+
+    def whole_cache(self, ids: Sequence[int]) -> PrefixCache:
+        """A beginning as the model's own cache; of no length if it gives none."""
+        import torch
+
+        model = self._model.model
+        given = torch.tensor([list(ids)], device=self._model.device)
+        with torch.no_grad(), evaluating(model):
+            cache = output_cache(model(input_ids=given, use_cache=True))
+        return PrefixCache(0) if cache is None else PrefixCache(len(given[0]), whole=cache)
+
+    def _continues_whole(self, options: CallOptions) -> bool:
+        """Rows behind copies of a whole cache, for beginnings of several lengths."""
+        row, expected = self._rows[0], self._expected[0]
+        for length in _PREFIXES:
+            prefix = self.whole_cache(row[:length])
+            if not prefix.length:
+                return False
+            rows = [row[length:], row[length:-1]] if self.batches else [row[length:]]
+            logits = self._run(rows, [prefix] * len(rows), options)
+            if not all(agree(own, expected[length : length + len(own)]) for own in logits):
+                return False
+        return True
+
+    def _prefix(self, length: int) -> PrefixCache:
+        """The first tokens of the first row, as rows of this model begin with them; perhaps of no length."""
+        if self.crops_caches:
+            assert self._row_cache is not None
+            return self._row_cache.first(length)
+        return self.whole_cache(self._rows[0][:length]) if self.repeats_caches else PrefixCache(0)
+
+    def _continues(self, *, embedded: bool) -> bool:
+        prefix = self._prefix(_PREFIXES[1])
+        rows = [self._rows[0][prefix.length :]]
+        logits = self._run(rows, [prefix], self.cached_options, embedded=embedded)[0]
+        return agree(logits, self._expected[0][prefix.length :])
+
+    def _generates(self) -> bool:
+        import torch
+
+        inputs = dict(self._part(self._rows[:1], embedded=True).inputs)
+        inputs["attention_mask"] = torch.ones(1, len(self._rows[0]), dtype=torch.long, device=self._model.device)
+        self._model.generate(inputs, max_new_tokens=1)  # raises if it cannot
+        return True
+
+    def _mixes(self) -> bool:
+        caches = self._caches(self._rows, self.cached_options)
+        parts = [
+            self._part([row[length:]], [cache.first(length)], self.cached_options)
+            for row, cache, length in zip(self._rows, caches, (_SHARED, _SHARED - 2), strict=True)
+        ]
+        with without_gradients(self._model.model):
+            outputs = forward(self._model, parts)
+        return all(
+            agree(output.logits[0], expected[part.begin :])
+            for output, part, expected in zip(outputs, parts, self._expected, strict=True)
+        )
+
+    def _differentiates(self) -> bool:
+        import torch
+
+        prefix = self._prefix(_PREFIXES[1])
+        part = self._part([self._rows[0][prefix.length :]], [prefix], self.cached_options, embedded=True)
+        embeddings = part.inputs["inputs_embeds"].detach().requires_grad_()
+        with torch.inference_mode(False), torch.enable_grad():
+            logits = forward(self._model, [replace(part, inputs={"inputs_embeds": embeddings})])[0].logits[0]
+            total = logits[-1].float().log_softmax(-1)[self._rows[1][0]]
+            (gradient,) = torch.autograd.grad(total, embeddings)
+        found = bool(gradient.isfinite().all() and (gradient[0].abs().sum(dim=1) > 0).all())
+        return found and agree(logits.detach(), self._expected[0][prefix.length :])
+
+    @cached_property
+    def _hidden_logits(self) -> list[Tensor]:
+        """The first row with a token hidden, and with none; both under a mask."""
+        row = self._rows[0]
+        if self.batches:
+            return self._run([row, row], hidden=[_HIDDEN, -1])
+        return [self._run([row], hidden=[token])[0] for token in (_HIDDEN, -1)]
+
+    def _hides(self) -> bool:
+        row = self._rows[0]
+        with_mask, with_ones = self._hidden_logits
+        if not agree(with_ones, self._expected[0]) or agree(with_mask, self._expected[0]):
+            return False
+        others = [i for i in range(len(row)) if i != _HIDDEN]
+        changed = [*row]
+        changed[_HIDDEN] = self._rows[1][0] if self._rows[1][0] != row[_HIDDEN] else self._rows[1][1]
+        if not agree(self._run([changed], hidden=[_HIDDEN])[0][others], with_mask[others]):
+            return False
+        # Where it only looks as if the token had been cut out, the positions of later tokens have moved.
+        return not agree(with_mask[others], self._plain([row[i] for i in others]))
+
+    def _hides_behind_prefix(self) -> bool:
+        import torch
+
+        row, expected = self._rows[0], self._hidden_logits[0]
+        prefix = self._prefix(_PREFIXES[1])
+        logits = self._run([row[prefix.length :]], [prefix], self.cached_options, hidden=[_HIDDEN])[0]
+        others = torch.tensor([i for i in range(prefix.length, len(row)) if i != _HIDDEN])
+        if not agree(logits[others - prefix.length], expected[others]):
+            return False
+        if not self.crops_caches:
+            return True
+        part = self._part([row], options=self.cached_options, hidden=[_HIDDEN], keep=[len(row)])
+        with without_gradients(self._model.model):
+            (cache,) = forward(self._model, [part])[0].prefixes
+        begin = _HIDDEN + 2
+        logits = self._run([row[begin:]], [cache.first(begin)], self.cached_options, hidden=[_HIDDEN])[0]
+        return agree(logits, expected[begin:])
+
+    def _scales(self) -> bool:
+        """Next to no attention to a token gives the logits with the token hidden."""
+        import torch
+
+        prefix = self._prefix(_PREFIXES[1])
+        row = self._rows[0]
+        part = self._part([row[prefix.length :]], [prefix], self.cached_options, embedded=True)
+        others = torch.tensor([i for i in range(prefix.length, len(row)) if i != _HIDDEN])
+        log_factors = torch.zeros(len(row))
+        log_factors[_HIDDEN] = _TINY_LOG_FACTOR
+        with torch.inference_mode(False), torch.enable_grad():
+            log_factors = log_factors.clone().requires_grad_()
+            logits = forward(self._model, [replace(part, log_factors=log_factors)])[0].logits[0]
+            (gradient,) = torch.autograd.grad(logits[-1].float().log_softmax(-1)[row[0]], log_factors)
+        expected = self._hidden_logits[0][others]
+        return bool(gradient.isfinite().all()) and agree(logits.detach()[others - prefix.length], expected)
+
+
+_LINES = {
+    "target_logits": "logits are made for all positions: the model's head cannot be given some of them",
+    "packed": "weights are not packed: packed products disagree with the model's own",
+    "positions": "positions are left to the model: given ones change its scores",
+    "batches": "each row has a forward of its own: rows of different length disagree in one batch",
+    "whole": "only the tokens before the first unit are reused: the model's cache cannot be cut",
+    "no cache": "no cached beginning is reused: tokens behind it would score differently",
+    "mixes": "cached beginnings of different prompts do not share a forward: they disagree in one batch",
+    "embeddings": "embeddings are not used: they score differently from the ids they stand for",
+    "generation": "no answer is generated from embeddings: the model takes ids alone",
+    "embedded prefix": "embeddings do not follow a cached beginning: they would score differently",
+    "gradients": "no gradients: the model's scores cannot be differentiated by its input embeddings",
+    "hide": "no token can be hidden: the model's mask does not hide it, or moves later tokens",
+    "hidden prefix": "no cached beginning is reused with hidden tokens: they would score differently",
+    "scaled attention": "attention to single tokens is not made weaker: the model's attention takes no factors",
+}
