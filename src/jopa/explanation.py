@@ -256,7 +256,11 @@ def attribute(
     counterfactual = answer_without(model, scorer, problem.keep_mask(removed), generation, callbacks)
     if callbacks.on_profile:
         now = time.perf_counter()
-        callbacks.on_profile(Profile(scorer.work, problem.ffe, repeats, now - started, generating=now - began))
+        packed = getattr(model, "packed", None)  # a model behind a server has no weights here
+        products = packed.description if packed else ""
+        callbacks.on_profile(
+            Profile(scorer.work, problem.ffe, repeats, now - started, generating=now - began, products=products)
+        )
     start, end = output.target
     return Attribution(
         model=model.identity,

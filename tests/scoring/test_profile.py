@@ -1,5 +1,7 @@
 """The table of costs: hand-made counters, no model; and the engine's own counters, on a tiny one."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -54,6 +56,11 @@ def test_the_table_says_all_of_it():
         "all                    16.00 s  80.0% of search and evidence inside the model",
     ]
     assert all(len(line) <= 80 for line in profile_table(PROFILE).splitlines())
+
+
+def test_the_table_says_what_computed_the_linear_layers():
+    profile = replace(PROFILE, products="plain (1), onednn-packed (16, 100, 400)")
+    assert profile_table(profile).splitlines()[-1] == "linear layers by  plain (1), onednn-packed (16, 100, 400)"
 
 
 def test_nothing_done_is_no_division_by_zero():

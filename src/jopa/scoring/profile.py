@@ -27,6 +27,7 @@ class Profile:
         seconds: wall-clock time of everything, loading and generation included.
         loading: of them, for the model to be loaded.
         generating: of them, for the answers, with and without the removed units; no part of `work`.
+        products: what the model's linear layers were computed by, if it is known.
     """
 
     work: Work
@@ -35,6 +36,7 @@ class Profile:
     seconds: float
     loading: float = 0.0
     generating: float = 0.0
+    products: str = ""
 
     @property
     def phases(self) -> dict[str, float]:
@@ -77,7 +79,10 @@ def profile_table(profile: Profile) -> str:
     ]
     inside = f"{profile.in_model:.1%} of search and evidence inside the model"
     times.append(("all", f"{profile.seconds:,.2f} s", inside))
-    return "\n".join(f"{name:<16}  {number:>12}  {remark}" for name, number, remark in counts + times)
+    lines = [f"{name:<16}  {number:>12}  {remark}" for name, number, remark in counts + times]
+    if profile.products:
+        lines.append(f"{'linear layers by':<16}  {profile.products}")
+    return "\n".join(lines)
 
 
 def _share(part: int | float, whole: int | float) -> float:
