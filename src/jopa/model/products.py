@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 ROWS = (1, 16, 100, 400)
 """Numbers of rows that are timed; any other number is treated like the one nearest to it, as a ratio."""
-_MOST_ROWS = (*(math.isqrt(first * second) for first, second in pairwise(ROWS)), math.inf)
+_MOST_ROWS = (*(float(math.isqrt(first * second)) for first, second in pairwise(ROWS)), math.inf)
 """The largest number of rows that is treated like each of them."""
 _MOST_WEIGHTS = 2**20
 """Larger weights are timed by some of their output features, so many numbers at most,"""
