@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -107,21 +108,15 @@ def machine() -> str:
     """Processor, threads, accelerator, versions, date and command, in one paragraph."""
     import torch
 
+    from jopa.model.products import processor_name
+
     names = ("torch", "transformers", "captum", "scikit-learn")
     versions = ", ".join(f"{name} {found}" for name in names if (found := _version(name)))
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return (
-        f"{_processor()}, {torch.get_num_threads()} threads, {device}; Python {platform.python_version()}, {versions}; "
-        f"{datetime.datetime.now(datetime.UTC).date()}; `python {' '.join(sys.argv)}`"
+        f"{processor_name()}, {torch.get_num_threads()} threads, {device}; Python {platform.python_version()}, "
+        f"{versions}; {datetime.datetime.now(datetime.UTC).date()}; `python {' '.join(sys.argv)}`"
     )
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _version(name: str) -> str | None:
@@ -138,7 +133,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def matrix_rate(n: int = 0) -> float:
-    """Floating-point operations a second of a plain matrix product in the model's kind of shape, the best of several.
+    """Floating-point operations a second of a square matrix product, the best of several.
+
+    On a CPU that is the fastest of the products that this machine has in float32, weights packed beforehand.
 
     Args:
         n: side of the square matrices; by default 1024 on a CPU and 8192 (bfloat16) on a GPU.
@@ -148,14 +145,38 @@ def matrix_rate(n: int = 0) -> float:
     cuda = torch.cuda.is_available()
     n = n or (8192 if cuda else 1024)
     a = torch.randn(n, n, device="cuda" if cuda else "cpu", dtype=torch.bfloat16 if cuda else torch.float32)
+    if cuda:
+        tasks = [lambda: torch.mm(a, a)]
+    else:
+        from jopa.model.products import available
+
+        tasks = [
+            partial(product.multiply, a, product.pack(a) if product.pack else None, a, None)
+            for product in available(a.dtype)
+        ]
     best = float("inf")
-    for _ in range(10):
-        start = time.perf_counter()
-        for _ in range(5):
-            torch.mm(a, a)
-        _synchronize()
-        best = min(best, (time.perf_counter() - start) / 5)
+    with torch.no_grad():
+        for _ in range(10):
+            for task in tasks:
+                start = time.perf_counter()
+                for _ in range(5):
+                    task()
+                _synchronize()
+                best = min(best, (time.perf_counter() - start) / 5)
     return 2 * n**3 / best
+
+
+def memory_rate() -> float:
+    """Bytes a second that all threads read from memory, the best of several passes over 512 MiB."""
+    import torch
+
+    numbers = torch.ones(2**27)
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        numbers.sum()
+        best = min(best, time.perf_counter() - start)
+    return numbers.nbytes / best
 
 
 def model_flops(model: Any, tokens: float, reads: float) -> float:

@@ -5,8 +5,9 @@
 
 Prompts are random ids: time does not depend on what they say. Leave-one-out is what is timed against T, output length
 and batch size, and `jopa` against k. Then the engine's floating-point operations a second (two a weight and token,
-attention itself left out) stand beside those of a plain matrix product on the same machine; on a CPU also what kinds
-of operation its time goes into, and one forward with weights as they are beside one with packed weights.
+attention itself left out) stand beside those of the fastest square matrix product on the same machine; on a CPU also
+what kinds of operation its time goes into, one forward by plain products beside one by those that were chosen, and the
+share of the memory's rate at which a forward of one token reads the weights.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from measuring import machine, matrix_rate, model_flops, table, timed
+from measuring import machine, matrix_rate, memory_rate, model_flops, table, timed
 
 import jopa
 
@@ -198,15 +199,16 @@ def operations(model: jopa.LanguageModel, options: argparse.Namespace) -> None:
 
 def kind(operation: str) -> str:
     """The kind of a torch operation."""
-    if operation in {"aten::mm", "aten::addmm", "mkl::_mkl_linear"}:
+    if operation in {"aten::mm", "aten::addmm", "mkl::_mkl_linear", "mkldnn::_linear_pointwise"}:
         return "matrix products"
     return "attention" if "scaled_dot_product" in operation else "all else"
 
 
 def packed_weights(model: jopa.LanguageModel, options: argparse.Namespace) -> None:
-    """A forward with weights as they are, and packed for the processor, in turns."""
+    """A forward by plain products and one by those that were chosen, in turns; then one token behind a cache."""
     import torch
 
+    print(f"Products, by rows: {model.packed.description}.\n")
     rows = []
     for n_rows, n_tokens in ((1, 25), (1, 50), (2, 50), (4, 50), (8, 50), (4, 125)):
         ids = torch.randint(1000, (n_rows, n_tokens))
@@ -219,10 +221,26 @@ def packed_weights(model: jopa.LanguageModel, options: argparse.Namespace) -> No
             with torch.inference_mode(), model.packed.active():
                 model.model.base_model(input_ids=ids, use_cache=False)
 
-        done = timed({"as it is": forward, "packed": forward_packed}, options.repeats + 1, options.seconds)
+        done = timed({"plain": forward, "chosen": forward_packed}, options.repeats + 1, options.seconds)
         first, second = (1e3 * timing.median for timing in done.values())
         rows.append((f"{n_rows} × {n_tokens}", f"{first:.0f}", f"{second:.0f}", f"{first / second:.2f}×"))
-    print(table(("rows × tokens", "weights as they are, ms a forward", "packed", "gain"), rows) + "\n")
+    print(table(("rows × tokens", "plain products, ms a forward", "chosen", "gain"), rows) + "\n")
+
+    head = model.model.get_output_embeddings().weight
+    n_weights = model_flops(model.model, 1, 1) / 2  # each is read once a token
+
+    def one_token() -> float:
+        with torch.inference_mode(), model.packed.active():
+            cache = model.model(input_ids=torch.randint(1000, (1, 50)), use_cache=True).past_key_values
+            start = time.perf_counter()
+            for _ in range(8):
+                model.model(input_ids=torch.zeros(1, 1, dtype=torch.long), past_key_values=cache, use_cache=True)
+            return (time.perf_counter() - start) / 8
+
+    pairs = [(memory_rate(), n_weights * head.element_size() / one_token()) for _ in range(options.repeats)]
+    memory, weights = (statistics.median(values) for values in zip(*pairs, strict=True))
+    share = statistics.median(reading / rate for rate, reading in pairs)
+    print(f"One token: weights are read at {weights / 1e9:.1f} GB/s: {100 * share:.0f} % of {memory / 1e9:.1f}.\n")
 
 
 def exponent(points: Sequence[tuple[float, float]]) -> float:

@@ -352,8 +352,16 @@ def attribute(
     counterfactual = answer_without(model, scorer, problem.keep_mask(removed), generation, callbacks)
     if callbacks.on_profile:
         now = time.perf_counter()
-        spent, slow = now - started, _slow_paths(scorer)
-        profile = Profile(scorer.work, problem.ffe, repeats, spent, generating=now - began, slow_paths=slow)
+        packed = getattr(model, "packed", None)  # a model behind a server has no weights here
+        profile = Profile(
+            scorer.work,
+            problem.ffe,
+            repeats,
+            now - started,
+            generating=now - began,
+            products=packed.description if packed else "",
+            slow_paths=_slow_paths(scorer),
+        )
         callbacks.on_profile(profile)
     start, end = output.target
     return Attribution(

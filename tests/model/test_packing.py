@@ -1,4 +1,4 @@
-"""Packed weights: the same products, and a model that is left as it came."""
+"""Packed weights: the same scores with every product, and a model that is left as it came."""
 
 import copy
 from types import SimpleNamespace
@@ -8,9 +8,24 @@ import torch
 from torch import nn
 
 import jopa
-from jopa.model.packing import PackedWeights, _PackedLinear, has_packed_product
+from jopa.model import packing
+from jopa.model.packing import PackedWeights
+from jopa.model.products import ROWS, available
 
-pytestmark = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="this torch has no MKL")
+PACKED = [product.name for product in available(torch.float32) if product.pack]
+FASTER = [product.name for product in available(torch.float32) if product.name != "plain"]
+pytestmark = pytest.mark.skipif(not PACKED, reason="this torch has no packed product")
+
+
+def with_product(model: nn.Module, name: str = PACKED[0] if PACKED else "plain") -> PackedWeights:
+    """As if this product were the fastest wherever there is one, and the unpacked one of oneDNN the next."""
+
+    def measure(shapes, dtype):
+        there = {product.name for product in available(dtype)}
+        order = {name: 1.0, "plain": 3.0} if name in there else {"plain": 3.0}
+        return {shape: {product: (seconds,) * len(ROWS) for product, seconds in order.items()} for shape in shapes}
+
+    return PackedWeights(model, measure)
 
 
 def packed_layers(weights: PackedWeights, model: nn.Module) -> int:
@@ -25,20 +40,13 @@ def threads():
     torch.set_num_threads(before)
 
 
-def test_a_torch_with_mkl_has_packed_products_also_if_first_asked_in_inference_mode():
-    has_packed_product.cache_clear()
-    random = torch.random.get_rng_state()
-    with torch.inference_mode():
-        assert has_packed_product()
-    assert torch.equal(torch.random.get_rng_state(), random)
-
-
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize(("n_in", "n_out"), [(1, 1), (7, 5), (64, 50), (576, 192), (130, 1000)])
-def test_products_are_right_for_any_number_of_rows_and_of_threads(n_in, n_out, bias, threads):
+@pytest.mark.parametrize(("n_in", "n_out"), [(1, 1), (7, 5), (576, 192), (130, 1000)])
+@pytest.mark.parametrize("product", FASTER)
+def test_products_are_right_for_any_number_of_rows_and_of_threads(n_in, n_out, bias, product, threads):
     torch.manual_seed(0)
     layer = nn.Linear(n_in, n_out, bias=bias)
-    weights = PackedWeights(layer)
+    weights = with_product(layer, product)
     threads(2)
     assert packed_layers(weights, layer) == 1
     exact = copy.deepcopy(layer).double()
@@ -52,18 +60,20 @@ def test_products_are_right_for_any_number_of_rows_and_of_threads(n_in, n_out, b
             assert torch.allclose(outputs.double(), exact(inputs.double()), atol=1e-5, rtol=1e-5)
 
 
-def test_inputs_need_not_lie_in_one_piece():
+@pytest.mark.parametrize("product", FASTER)
+def test_inputs_need_not_lie_in_one_piece(product):
     layer = nn.Linear(12, 9)
     inputs = torch.randn(12, 6).t()
-    with torch.inference_mode(), PackedWeights(layer).active():
+    with torch.inference_mode(), with_product(layer, product).active():
         outputs = layer(inputs)
     assert torch.allclose(outputs, layer(inputs), atol=1e-5)
 
 
-def test_a_weight_changed_in_place_or_replaced_is_packed_again():
+@pytest.mark.parametrize("product", FASTER)
+def test_a_weight_changed_in_place_or_replaced_is_packed_again(product):
     first, second = nn.Linear(8, 8), nn.Linear(8, 8)
     model = nn.Sequential(first, second)
-    weights, inputs = PackedWeights(model), torch.randn(3, 8)
+    weights, inputs = with_product(model, product), torch.randn(3, 8)
 
     def agree() -> bool:
         with torch.inference_mode(), weights.active():
@@ -88,7 +98,7 @@ def test_a_weight_changed_in_place_or_replaced_is_packed_again():
 
 def test_a_packed_weight_replaced_by_an_inference_tensor_is_no_longer_packed():
     layer = nn.Linear(8, 8)
-    weights = PackedWeights(layer)
+    weights = with_product(layer)
     assert packed_layers(weights, layer) == 1
     with torch.inference_mode():
         layer.weight = nn.Parameter(torch.randn(8, 8), requires_grad=False)
@@ -97,23 +107,23 @@ def test_a_packed_weight_replaced_by_an_inference_tensor_is_no_longer_packed():
 
 def test_layers_are_their_own_again_after_the_block_whatever_happens_in_it():
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
-    weights = PackedWeights(model)
+    weights = with_product(model)
     assert packed_layers(weights, model) == 2
     with pytest.raises(ZeroDivisionError), weights.active():
         raise ZeroDivisionError
     assert not any("forward" in vars(module) for module in model.modules())
 
 
-def test_what_is_no_plain_float32_layer_is_left_alone():
+def test_what_is_no_plain_layer_or_has_no_faster_product_is_left_alone():
     class Doubled(nn.Linear):
         def forward(self, input: torch.Tensor) -> torch.Tensor:
             return 2 * super().forward(input)
 
     own = nn.Linear(3, 3)
     vars(own)["forward"] = lambda inputs: inputs
-    model = nn.ModuleList([Doubled(3, 3), nn.Linear(3, 3).half(), nn.Linear(3, 3).double()])
-    assert packed_layers(PackedWeights(model), model) == 0
-    weights = PackedWeights(own)
+    model = nn.ModuleList([Doubled(3, 3), nn.Linear(3, 3).double()])
+    assert packed_layers(with_product(model), model) == 0
+    weights = with_product(own)
     with torch.inference_mode(), weights.active():
         assert torch.equal(own(torch.ones(3)), torch.ones(3))
     assert "forward" in vars(own)
@@ -130,12 +140,12 @@ def test_nothing_is_packed_where_memory_is_short(short, limit, n_packed, monkeyp
     if limit is not None:
         (tmp_path / "memory.max").write_text(limit if limit == "max" else f"{int(limit) * enough // 4}\n")
         (tmp_path / "memory.current").write_text(f"{enough // 4}\n")
-    assert packed_layers(PackedWeights(layer), layer) == n_packed
+    assert packed_layers(with_product(layer), layer) == n_packed
 
 
 def test_a_copy_packs_for_itself():
     layer = nn.Linear(5, 4)
-    weights = PackedWeights(layer)
+    weights = with_product(layer)
     packed_layers(weights, layer)
     other_layer, other = copy.deepcopy((layer, weights))
     with torch.no_grad():
@@ -145,28 +155,56 @@ def test_a_copy_packs_for_itself():
     assert torch.allclose(outputs, other_layer(torch.ones(5)), atol=1e-6)
 
 
+def test_without_memory_for_packed_weights_an_unpacked_product_may_still_be_taken(monkeypatch):
+    layer = nn.Linear(64, 64)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=0))
+    seconds = {"plain": (4.0,) * len(ROWS), PACKED[0]: (1.0,) * len(ROWS), "onednn": (2.0,) * len(ROWS)}
+    assert PackedWeights(layer, lambda shapes, _dtype: dict.fromkeys(shapes, seconds)).description == "onednn"
+
+
+def test_each_number_of_rows_takes_its_own_product(monkeypatch):
+    layer = nn.Linear(6, 5)
+    seconds = {"plain": (1.0, 1.0, 9.0, 9.0), PACKED[0]: (2.0, 2.0, 2.0, 2.0)}
+    weights = PackedWeights(layer, lambda shapes, _dtype: dict.fromkeys(shapes, seconds))
+    assert weights.description == f"plain (1, 16), {PACKED[0]} (100, 400)"
+    plain, calls = torch.nn.functional.linear, []
+    with torch.inference_mode(), weights.active():
+        product = vars(layer)["forward"]
+        product._limits = [
+            (most, lambda *a, f=multiply, most=most: calls.append(most) or f(*a), packed)
+            for most, multiply, packed in product._limits
+        ]
+        for n_rows in (1, 40, 41, 5000):
+            inputs = torch.randn(n_rows, 6)
+            assert torch.allclose(layer(inputs), plain(inputs, layer.weight, layer.bias), atol=1e-5)
+    assert calls == [40, 40, float("inf"), float("inf")]
+
+
+@pytest.mark.parametrize("product", FASTER)
 @pytest.mark.parametrize("removal", ["delete", "zero", "hide"])
-def test_scores_are_those_of_plain_products_and_gradients_have_no_part_in_it(tiny, removal, monkeypatch):
+def test_scores_are_those_of_plain_products_and_gradients_have_no_part_in_it(tiny, removal, product):
     prompt = jopa.build_prompt(tiny.tokenizer, "write a story about the doctor and his patient")
     output = jopa.Output((7, 8, 9, 10), "", (0, 4))
     keep = ~torch.eye(9, dtype=torch.bool)
-    model = jopa.LanguageModel(copy.deepcopy(tiny.model), tiny.tokenizer)
+    model, plain_model = (jopa.LanguageModel(copy.deepcopy(tiny.model), tiny.tokenizer) for _ in range(2))
+    vars(model)["packed"] = with_product(model.model, product)
+    vars(plain_model)["packed"] = with_product(plain_model.model, "plain")
     n_linear = sum(type(module) is nn.Linear for module in model.model.modules())
     assert packed_layers(model.packed, model.model) == n_linear > 0
+    assert packed_layers(plain_model.packed, plain_model.model) == 0
     scorer = jopa.ModelScorer(model, prompt, output, removal)
     scores, gradient = scorer.log_probs(keep), scorer.mask_gradient(keep[0])
-    monkeypatch.setattr("jopa.model.packing.has_packed_product", lambda: False)
-    plain_model = jopa.LanguageModel(copy.deepcopy(tiny.model), tiny.tokenizer)
     plain = jopa.ModelScorer(plain_model, prompt, output, removal)
-    assert packed_layers(plain_model.packed, plain_model.model) == 0
     assert torch.allclose(scores, plain.log_probs(keep), atol=1e-4, rtol=0)
     assert torch.allclose(gradient, plain.mask_gradient(keep[0]), atol=1e-4, rtol=1e-4)
 
 
-def test_scores_and_answers_go_through_packed_products_and_gradients_do_not(llama, monkeypatch):
-    multiply, calls = _PackedLinear.__call__, []
-    monkeypatch.setattr(_PackedLinear, "__call__", lambda layer, inputs: calls.append(1) or multiply(layer, inputs))
+@pytest.mark.parametrize("product", FASTER)
+def test_scores_and_answers_go_through_the_product_and_gradients_do_not(llama, product, monkeypatch):
+    multiply, calls = packing._LayerProduct.__call__, []
+    monkeypatch.setattr(packing._LayerProduct, "__call__", lambda layer, x: calls.append(1) or multiply(layer, x))
     model = jopa.LanguageModel(copy.deepcopy(llama.model), llama.tokenizer)
+    vars(model)["packed"] = with_product(model.model, product)
     prompt = jopa.build_prompt(model.tokenizer, "write a story about the doctor")
     scorer = jopa.ModelScorer(model, prompt, jopa.Output((7, 8), "", (0, 2)), "delete")
     scorer.gradient_norms()

@@ -1,5 +1,7 @@
 """The table of costs: hand-made counters, no model; and the engine's own counters, on a tiny one."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -62,6 +64,11 @@ def test_fast_paths_that_were_not_taken_stand_at_the_end():
     assert lines[-1] == "slow path: second"
     assert lines[-3].startswith("slow path: no cached beginning is reused")
     assert all(len(line) <= 80 for line in lines)
+
+
+def test_the_table_says_what_computed_the_linear_layers():
+    profile = replace(PROFILE, products="plain (1), onednn-packed (16, 100, 400)")
+    assert profile_table(profile).splitlines()[-1] == "linear layers by  plain (1), onednn-packed (16, 100, 400)"
 
 
 def test_nothing_done_is_no_division_by_zero():

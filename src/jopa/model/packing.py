@@ -1,29 +1,27 @@
-"""Weights packed once for the processor's matrix product, which otherwise packs them anew in every call.
+"""The linear layers of a model on the CPU by the fastest product there is, some of them with packed weights.
 
-Intel's MKL, which torch brings along on x86, copies the factors of a product into blocks that fit its kernels before
-it multiplies. The copy of a linear layer's weight is always the same, and where the input has few rows it takes a good
-part of the time. MKL can keep it, and torch has the operators, for what its compiler makes. The same numbers are
-multiplied in the same precision.
-
-Source: oneMKL's reference, `cblas_?gemm_pack` and `cblas_?gemm_compute`.
+A library copies the weight of a linear layer into blocks that fit its kernels before it multiplies. The copy is always
+the same, and where the input has few rows it takes a good part of the time. So it is kept. `products` says which
+product is the fastest for how many rows. The same numbers are multiplied in the same precision.
 
 Knows modules, nothing of language.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jopa.model.products import ROWS, Choice, Seconds, Shape, available, choose, measured
+
 if TYPE_CHECKING:
+    import torch
     from jaxtyping import Float
     from torch import Tensor, nn
 
-_ROWS = 256
-"""Rows of input that MKL is told to expect; any number may come."""
 _MEMORY_SHARE = 0.25
 """The most of the memory now free that packed weights may take."""
 _CONTAINER = Path("/sys/fs/cgroup")
@@ -31,33 +29,66 @@ _CONTAINER = Path("/sys/fs/cgroup")
 
 
 class PackedWeights:
-    """Packed copies of the float32 weights of a model's linear layers on the CPU.
+    """The products of a model's linear layers on the CPU, with packed copies of their weights where these are faster.
 
-    They are made when first needed, and made again of a weight that was replaced or changed in place. Where torch has
-    no packed products, or memory is short, there are none, and the layers compute as they always do.
+    Copies are made when first needed, and made again of a weight that was replaced or changed in place. Where memory is
+    short there are none; where no product is faster than the plain one, the layers compute as they always do.
 
     Args:
         model: any module.
+        measure: gives the seconds of each product with weights of some shapes.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        measure: Callable[[Collection[Shape], torch.dtype], Mapping[Shape, Seconds]] = measured,
+    ) -> None:
         import torch
 
         layers = [module for module in model.modules() if type(module) is torch.nn.Linear and _can_pack(module)]
-        self._layers = layers if has_packed_product() and _fit(layers) else []
-        self._products: dict[nn.Linear, _PackedLinear | None] = {}
+        shapes: dict[torch.dtype, set[Shape]] = {}
+        for layer in layers:
+            shapes.setdefault(layer.weight.dtype, set()).add(_shape(layer))
+        seconds = {
+            (dtype, shape): found
+            for dtype, of_dtype in shapes.items()
+            for shape, found in measure(sorted(of_dtype), dtype).items()
+        }
+
+        def choices(may_pack: bool) -> dict[nn.Linear, Choice]:
+            found = {layer: choose(seconds[layer.weight.dtype, _shape(layer)], may_pack) for layer in layers}
+            return {layer: choice for layer, choice in found.items() if not choice.is_plain}
+
+        self._choices = choices(True)
+        if not _fit([layer for layer, choice in self._choices.items() if choice.packed]):
+            self._choices = choices(False)
+        self._n_plain = len(layers) - len(self._choices)
+        self._products: dict[nn.Linear, _LayerProduct | None] = {}
 
     def __getstate__(self) -> dict[str, object]:
         """A copy packs for itself: what is packed must stay at its address."""
         return {**vars(self), "_products": {}}
 
+    @property
+    def description(self) -> str:
+        """The product that most layers take, for each number of rows that was timed: `plain (1), onednn (16, 100)`."""
+        rows: dict[str, list[str]] = {}
+        for i, n_rows in enumerate(ROWS):
+            names = Counter({"plain": self._n_plain})
+            names.update(choice.products[i].name for choice in self._choices.values())
+            rows.setdefault(names.most_common(1)[0][0], []).append(str(n_rows))
+        if len(rows) == 1:
+            return next(iter(rows))
+        return ", ".join(f"{name} ({', '.join(numbers)})" for name, numbers in rows.items())
+
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Let the layers multiply by packed weights for the time of a block, which must be without gradients."""
+        """Let the layers compute by these products for the time of a block, which must be without gradients."""
         changed = []
         try:
             # By the instances' own dictionaries: the way round by `nn.Module` would take milliseconds a forward.
-            for layer in self._layers:
+            for layer in self._choices:
                 if "forward" not in vars(layer) and (product := self._product(layer)):
                     vars(layer)["forward"] = product
                     changed.append(layer)
@@ -66,36 +97,44 @@ class PackedWeights:
             for layer in changed:
                 del vars(layer)["forward"]
 
-    def _product(self, layer: nn.Linear) -> _PackedLinear | None:
+    def _product(self, layer: nn.Linear) -> _LayerProduct | None:
         """What stands in for the layer's forward, if its weight can be packed as it is now."""
         product = self._products.get(layer)
         if product is None or product.made_of != _contents(layer):
-            product = self._products[layer] = _PackedLinear(layer) if _can_pack(layer) else None
+            choice, weight = self._choices[layer], layer.weight
+            usable = _can_pack(layer) and {p.name for p in choice.products} <= {p.name for p in available(weight.dtype)}
+            product = self._products[layer] = _LayerProduct(layer, choice) if usable else None
         return product
 
 
-class _PackedLinear:
-    """What a linear layer computes, from a packed copy of its weight."""
+class _LayerProduct:
+    """What a linear layer computes, by the product that was chosen for the number of rows."""
 
-    def __init__(self, layer: nn.Linear) -> None:
+    def __init__(self, layer: nn.Linear, choice: Choice) -> None:
         import torch
 
         self.made_of = _contents(layer)
         self._layer, self._weight = layer, layer.weight  # a weight that is kept lends its address to no other
-        with torch.inference_mode():
-            self._packed = torch.ops.mkl._mkl_reorder_linear_weight(layer.weight.detach(), _ROWS)
-        self._multiply = torch.ops.mkl._mkl_linear.default
+        packed = None
+        if choice.packed and choice.packed.pack:
+            with torch.inference_mode():
+                packed = choice.packed.pack(layer.weight.detach())
+        self._limits = [(most, product.multiply, packed if product.pack else None) for most, product in choice.limits()]
 
     def __call__(self, inputs: Float[Tensor, "*rows in"]) -> Float[Tensor, "*rows out"]:
         n_rows = inputs.numel() // inputs.shape[-1]
-        return self._multiply(inputs, self._packed, self._layer.weight, self._layer.bias, n_rows)
+        multiply, packed = next((multiply, packed) for most, multiply, packed in self._limits if n_rows <= most)
+        return multiply(inputs, packed, self._layer.weight, self._layer.bias)
 
 
 def _can_pack(layer: nn.Linear) -> bool:
-    import torch
-
     weight = layer.weight
-    return weight.dtype == torch.float32 and weight.device.type == "cpu" and not weight.is_inference()
+    return weight.is_floating_point() and weight.device.type == "cpu" and not weight.is_inference()
+
+
+def _shape(layer: nn.Linear) -> Shape:
+    n_out, n_in = layer.weight.shape
+    return n_out, n_in
 
 
 def _contents(layer: nn.Linear) -> tuple[int, int, int]:
@@ -120,23 +159,3 @@ def _free_memory() -> int:
         return min(free, int(limit) - int(used))
     except (OSError, ValueError):  # there is no container, or none with a limit ("max")
         return free
-
-
-@cache
-def has_packed_product() -> bool:
-    """Whether this torch has packed products, and they are right for other numbers of rows than was announced.
-
-    The operators are no part of torch's public interface, so they are tried once before they are relied on.
-    """
-    import torch
-
-    try:
-        with torch.random.fork_rng([]), torch.inference_mode(False), torch.no_grad():
-            layer = torch.nn.Linear(96, 72)
-            packed = _PackedLinear(layer)
-            return all(
-                torch.allclose(packed(inputs), layer(inputs), atol=1e-4, rtol=0)
-                for inputs in (torch.randn(n_rows, 96) for n_rows in (1, 33, _ROWS, 700))
-            )
-    except (AttributeError, RuntimeError, TypeError):
-        return False

@@ -28,6 +28,7 @@ class Profile:
         seconds: wall-clock time of everything, loading and generation included.
         loading: of them, for the model to be loaded.
         generating: of them, for the answers, with and without the removed units; no part of `work`.
+        products: what the model's linear layers were computed by, if it is known.
         slow_paths: one line for each fast path that this model could not take.
     """
 
@@ -37,6 +38,7 @@ class Profile:
     seconds: float
     loading: float = 0.0
     generating: float = 0.0
+    products: str = ""
     slow_paths: tuple[str, ...] = ()
 
     @property
@@ -81,6 +83,8 @@ def profile_table(profile: Profile) -> str:
     inside = f"{profile.in_model:.1%} of search and evidence inside the model"
     times.append(("all", f"{profile.seconds:,.2f} s", inside))
     lines = [f"{name:<16}  {number:>12}  {remark}" for name, number, remark in counts + times]
+    if profile.products:
+        lines.append(f"{'linear layers by':<16}  {profile.products}")
     for line in profile.slow_paths:
         lines += textwrap.wrap(f"slow path: {line}", 80, subsequent_indent="    ")
     return "\n".join(lines)
