@@ -49,7 +49,7 @@ HEAVY = {
     *("torch", "transformers", "accelerate", "gguf", "huggingface_hub"),
     *("numpy", "scipy", "sklearn", "captum", "rich", "jinja2", "platformdirs", "psutil"),
     *("sacrebleu", "rouge_score", "sentence_transformers", "regex", "datasets", "ray", "matplotlib", "filelock"),
-    *("gradio", "fastapi", "starlette", "uvicorn"),
+    *("starlette", "uvicorn"),
 }
 FILES = [path for path in sorted(SOURCE.rglob("*.py")) if path != SOURCE / "__init__.py"]
 SCRIPTS = [path for name in ("benchmarks", "analysis") for path in sorted((SOURCE.parents[1] / name).glob("*.py"))]
