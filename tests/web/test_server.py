@@ -1,359 +1,386 @@
-"""Watching and ending the work; what the page's server takes, does and refuses, without a browser."""
+"""The running page: its addresses, who is let in, and requests that are meant to harm it."""
 
 import base64
 import json
 import socket
 import sys
-import threading
 import time
-from itertools import combinations
+from contextlib import suppress
+from urllib.parse import urlsplit
 
 import pytest
-import torch
+from page_client import LOCAL, call, connected, events, serving, submit, submitted
 
 import jopa
-from jopa.errors import StoppedError
-from jopa.methods import METHODS
-from jopa.problem import Best
-from jopa.reports.attribution_html import parts_html, to_html
+from jopa.web import body, connections, jobs
 from jopa.web import server as app
-from jopa.web.requests import ByHand, RequestLimits, read_request
-from jopa.web.service import ExplanationService, stoppable, token_texts
-from table_scorer import TableScorer, redundant_pair
+from jopa.web.access import public_origin, visitor_of
+from jopa.web.requests import RequestLimits
 
 PROMPT = "write a story about the doctor and his patient"
-LIMITS = RequestLimits(prompt_characters=300, max_new_tokens=12, k=4, budget=30, seconds=60)
-
-
-# --- watching and ending the work -----------------------------------------------------------------------------------
-
-
-def test_the_whole_prompt_is_told_first_then_every_better_set_of_the_asked_size():
-    scorer = TableScorer(6, redundant_pair)
-    problem, told = jopa.Problem(scorer), []
-    problem.watch(2, told.append)
-    problem.log_probs([(3,), (0, 1, 2)])  # other sizes are not told
-    problem.log_probs([(3, 4), (0, 1), (0, 3)])  # the best of several
-    problem.log_probs([(0, 1), (1, 3)])  # no better one
-    problem.log_probs([(5, 2)])
-    assert [(best.units, best.evaluations) for best in told] == [((), 1), ((0, 1), 6), ((2, 5), 8)]
-    assert [best.log_prob for best in told] == pytest.approx([-1.0, -1.5, -6.1])
-    assert [best.ffe for best in told] == [1.0, 6.0, 8.0]
-
-
-@pytest.mark.parametrize("name", sorted(set(METHODS) - {"captum", "reagent"}))
-def test_every_method_can_be_watched(llama, name):
-    told = []
-    a = jopa.explain(PROMPT, k=2, model=llama, method=name, max_new_tokens=6, on_best=told.append)
-    assert (told[0].units, told[0].log_prob, told[0].evaluations) == ((), a.log_prob, 1)
-    assert all(len(best.units) == 2 for best in told[1:])
-    scores = [best.log_prob for best in told[1:]]
-    assert scores == sorted(scores, reverse=True)
-    assert scores[-1] <= a.log_prob_removed + 1e-6
-
-
-def test_what_a_watcher_raises_ends_the_search():
-    scorer = TableScorer(12, redundant_pair)
-    problem = jopa.Problem(scorer)
-
-    def stop_at_a_pair(best: Best) -> None:
-        if best.units:
-            raise StoppedError("stopped")
-
-    problem.watch(2, stop_at_a_pair)
-    with pytest.raises(StoppedError):
-        jopa.make_method("greedy").run(problem, 2)
-    assert len(scorer.asked) < 1 + 12 + 11 + 1
-
-
-def test_text_is_told_as_it_is_written(llama):
-    told = []
-    a = jopa.explain(PROMPT, k=2, model=llama, max_new_tokens=6, on_text=lambda *news: told.append(news))
-    said = [text for stage, text in told if stage == "answering"]
-    without = [text for stage, text in told if stage == "answering without them"]
-    assert said == [llama.decode(a.output_ids[: i + 1]) for i in range(len(a.output_ids))]
-    assert without[-1] == a.counterfactual_output
-
-
-def hooks_of(model):
-    return [[*module._forward_pre_hooks, *module._forward_hooks] for module in model.model.modules()]
-
-
-@pytest.mark.parametrize("callback", ["progress", "on_best", "on_text"])
-def test_ending_the_work_leaves_the_model_as_it_came(llama, callback):
-    def stop(*_):
-        raise StoppedError("stopped")
-
-    before = jopa.explain(PROMPT, k=2, model=llama, max_new_tokens=6)
-    hooks = hooks_of(llama)
-    declared = llama.model.generation_config
-    with pytest.raises(StoppedError):
-        jopa.explain(PROMPT, k=2, model=llama, max_new_tokens=6, **{callback: stop})
-    assert llama.model.generation_config is declared
-    assert hooks_of(llama) == hooks
-    after = jopa.explain(PROMPT, k=2, model=llama, max_new_tokens=6)
-    assert (after.removed, after.output_ids) == (before.removed, before.output_ids)
-
-
-def test_the_next_forward_ends_the_work(llama):
-    stop = threading.Event()
-    with pytest.raises(StoppedError, match=r"^stopped$"), stoppable(llama, stop, 60):
-        llama.model(input_ids=torch.tensor([[3, 4]]))
-        stop.set()
-        llama.model(input_ids=torch.tensor([[3, 4]]))
-    with (
-        pytest.raises(StoppedError, match=r"after 0 seconds, this page's limit"),
-        stoppable(llama, threading.Event(), 0),
-    ):
-        llama.model(input_ids=torch.tensor([[3, 4]]))
-    assert not llama.model._forward_pre_hooks
-
-
-# --- what may be asked ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"prompt": "  \n "}, "the prompt is empty"),
-        ({"prompt": None}, "the prompt is empty"),
-        ({"prompt": "x" * 20_000}, r"20,000 characters and this page takes at most 300"),
-        ({"k": 0}, "k must be a whole number from 1 to 4"),
-        ({"k": 2.0}, "k must be a whole number from 1 to 4"),
-        ({"k": True}, "k must be a whole number from 1 to 4"),
-        ({"max_new_tokens": 13}, "max_new_tokens must be a whole number from 1 to 12"),
-        ({"budget": 31}, "budget must be a whole number from 1 to 30"),
-        ({"unit": "../../etc/passwd"}, "unit must be one of token"),
-        ({"removal": ["delete"]}, "removal must be one of delete"),
-        ({"methods": ["no-such"]}, "unknown method 'no-such'"),
-        ({"methods": ["greedy", "greedy"]}, "two different ones"),
-        ({"methods": "greedy"}, "list of names"),
-        ({"output_ids": [3, 38, 39]}, "token ids below 39"),
-        ({"output_ids": []}, "1 to 12 token ids"),
-        ({"output_ids": [-1]}, "list of whole numbers"),
-        ({"target": [3, 3]}, "must begin before it ends"),
-        ({"units": []}, "no unit is taken out"),
-        ({"units": ["1"]}, "list of whole numbers"),
-    ],
-)
-def test_a_request_out_of_range_is_refused_with_its_value_or_its_range(change, message):
-    with pytest.raises(jopa.JopaError, match=message):
-        read_request({"prompt": "a b", **change}, LIMITS, vocabulary=39)
-
-
-def test_what_is_left_out_has_a_default():
-    asked = read_request({"prompt": "a b"}, RequestLimits(), vocabulary=39)
-    assert (asked.k, asked.unit, asked.removal, asked.output_ids, asked.target) == (3, "token", None, None, None)
-    assert asked.methods[0].name == "joint"
-    budgeted = read_request({"prompt": "a", "methods": ["jopa", "ablation"], "budget": 7}, LIMITS, 39)
-    assert budgeted.methods[0] == METHODS["jopa"]().with_budget(7)
-    assert budgeted.methods[1] == METHODS["ablation"]()  # its cost is fixed, so the budget is the other's
-
-
-# --- the work -------------------------------------------------------------------------------------------------------
-
-
-def events(service: ExplanationService, **request):
-    found = []
-    for batch in service.events({"prompt": PROMPT, "unit": "word", "max_new_tokens": 8, "k": 2, **request}):
-        assert batch["first"] == len(found)
-        found += batch["events"]
-    return json.loads(json.dumps(found))
-
-
-def test_a_request_is_told_from_the_prompt_to_the_result(llama):
-    told = events(ExplanationService(llama, LIMITS), methods=["jopa"])
-    kinds = [event["kind"] for event in told]
-    assert kinds[0] == "prompt"
-    assert kinds[-1] == "result"
-    assert {"answer", "text", "best", "progress"} <= set(kinds)
-    a = jopa.explain(PROMPT, k=2, model=llama, unit="word", max_new_tokens=8, method="jopa")
-    result = told[-1]
-    assert tuple(result["results"][0]["removed"]) == a.removed
-    assert "".join(piece["text"] for piece in told[0]["pieces"]) == PROMPT
-    answered = next(event for event in told if event["kind"] == "answer")
-    assert (tuple(answered["ids"]), "".join(answered["tokens"])) == (a.output_ids, a.output)
-    back = jopa.attribution.Attribution.from_json(result["json"])
-    assert (back.removed, back.output_ids) == (a.removed, a.output_ids)
-    assert result["results"][0]["parts"] == parts_html(back)
-    assert result["html"] == to_html(back)
-
-
-def test_units_taken_out_by_hand_are_scored_like_any_answer(llama):
-    service = ExplanationService(llama, LIMITS)
-    whole = events(service)
-    ids = next(event for event in whole if event["kind"] == "answer")["ids"]
-    told = events(service, units=[5, 1], output_ids=ids, target=[2, 6])
-    assert told[-1]["kind"] == "result", told[-1]
-    assert "answering" not in {event.get("stage") for event in told}
-    a = jopa.Attribution.from_json(told[-1]["json"])
-    assert (set(a.removed), a.target, a.method["name"]) == ({1, 5}, (2, 6), "by-hand")
-    output = jopa.Output(tuple(ids), llama.decode(ids), (2, 6))
-    prompt = jopa.build_prompt(llama.tokenizer, PROMPT, unit="word")
-    problem = jopa.Problem(jopa.ModelScorer(llama, prompt, output, "delete"))
-    assert a.log_prob_removed == pytest.approx(problem.log_prob([1, 5]), abs=1e-4)
-
-
-def test_two_methods_are_compared_on_the_same_output(llama):
-    told = events(ExplanationService(llama, LIMITS), methods=["greedy", "ablation"])
-    assert [result["method"] for result in told[-1]["results"]] == ["greedy", "ablation"]
-    assert "★" in told[-1]["table"]
-    record = json.loads(told[-1]["json"])["comparison"]
-    assert record[0]["output"] == record[1]["output"]
-    assert {event["method"] for event in told if event["kind"] == "best"} == {0, 1}
-
-
-def test_of_two_methods_one_may_refuse(llama):
-    long = {"prompt": "one two three four five six seven eight nine ten " * 4, "k": 4}
-    told = events(ExplanationService(llama, LIMITS), methods=["exhaustive", "ablation"], **long)
-    assert [result["method"] for result in told[-1]["results"]] == ["ablation"]
-    (line,) = told[-1]["refused"]
-    assert line.startswith("exhaustive: C(40, 4) = 91,390 sets are more than the limit")
-    assert jopa.Attribution.from_json(told[-1]["json"]).method["name"] == "ablation"
-    assert {event["method"] for event in told if event["kind"] == "best" and event["units"]} == {1}
-    alone = events(ExplanationService(llama, LIMITS), methods=["exhaustive"], **long)[-1]
-    assert (alone["kind"], alone["message"]) == ("error", line.removeprefix("exhaustive: "))
-
-
-@pytest.mark.parametrize(
-    ("request_", "message"),
-    [
-        ({"k": 4, "prompt": "a b"}, "between 1 and the prompt's 2 units"),
-        ({"units": [99]}, "the prompt has the units 0 to 8"),
-        ({"target": [7, 30]}, "the target must lie within the output's 8 tokens"),
-        ({"prompt": "a \ud800"}, "half a surrogate pair"),
-        ({"prompt": "a " * 140}, "more than the model's context"),
-    ],
-)
-def test_an_error_leaves_the_desk_well(llama, request_, message):
-    service = ExplanationService(llama, LIMITS)
-    failed = events(service, **request_)[-1]
-    assert failed["kind"] == "error"
-    assert message in failed["message"]
-    assert events(service)[-1]["kind"] == "result"
-
-
-def test_a_fault_of_ours_is_one_line_for_the_visitor(llama, monkeypatch, capsys):
-    def broken(*_, **__):
-        raise ZeroDivisionError("secret details")
-
-    monkeypatch.setattr("jopa.web.service.prepare", broken)
-    last = events(ExplanationService(llama, LIMITS))[-1]
-    assert last == {"kind": "error", "message": "unexpected ZeroDivisionError; the server's log says more"}
-    assert "secret details" in capsys.readouterr().err
-
-
-def test_who_goes_away_stops_the_model(llama):
-    forwards = []
-
-    def slow(*_):
-        forwards.append(time.monotonic())
-        time.sleep(0.02)
-
-    hook = llama.model.register_forward_pre_hook(slow)
-    try:
-        service = ExplanationService(llama, LIMITS)
-        told = service.events({"prompt": PROMPT, "methods": ["shapley"], "max_new_tokens": 12, "k": 2})
-        next(told)
-        told.close()
-        with service._model_in_use:  # free once the worker has stopped
-            left = time.monotonic()
-        time.sleep(0.1)
-        assert max(forwards) <= left
-        assert len(forwards) < 40
-    finally:
-        hook.remove()
-    assert not llama.model._forward_pre_hooks
-    assert events(service)[-1]["kind"] == "result"
-
-
-def test_tokens_of_one_character_show_it_once():
-    class Bytes:
-        def decode(self, ids):
-            return bytes(ids).decode("utf-8", errors="replace")
-
-    text = "é→😀a"
-    ids = tuple(text.encode())
-    texts = token_texts(Bytes(), jopa.Output(ids, text, (0, len(ids))))
-    assert "".join(texts) == text
-    assert [part for part in texts if part] == ["é", "→", "😀", "a"]
-
-
-def test_by_hand_refuses_what_is_no_unit():
-    problem = jopa.Problem(TableScorer(6, redundant_pair))
-    with pytest.raises(jopa.SettingError, match="units 0 to 5"):
-        ByHand((6,)).run(problem, 1)
-    assert ByHand((2, 5)).run(problem, 2).removed == (2, 5)
-
-
-# --- who is let in --------------------------------------------------------------------------------------------------
-
-
-def client(model, **settings):
-    from starlette.testclient import TestClient
-
-    return TestClient(app.build_app(model, limits=LIMITS, **settings), base_url="http://127.0.0.1:7860")
+LIMITS = RequestLimits(prompt_characters=300, max_new_tokens=12, k=4, budget=30, seconds=60, waiting=6, per_visitor=3)
+REQUEST = {"prompt": PROMPT, "unit": "word", "max_new_tokens": 8, "k": 2}
+SECONDS = 20
+"""After so long a test fails; none needs a tenth of it."""
 
 
 @pytest.fixture(scope="module")
-def visitor(llama):
-    return client(llama)
+def url(llama):
+    return serving(llama, limits=LIMITS)
+
+
+@pytest.fixture(scope="module")
+def guarded(llama):
+    return serving(llama, limits=LIMITS, password="geheim: ä")
+
+
+@pytest.fixture
+def slow(llama):
+    """Every forward takes a moment, so that a job is under way for longer than its test."""
+    hook = llama.model.register_forward_pre_hook(lambda *_: time.sleep(0.03))
+    yield {**REQUEST, "methods": ["shapley"], "k": 2, "max_new_tokens": 12}
+    hook.remove()
+
+
+@pytest.fixture(autouse=True)
+def all_jobs_end(llama):
+    """No job of a test is under way when the next begins."""
+    yield
+    while submitted:
+        url, job = submitted.pop()
+        call(url, f"/jobs/{job}", "DELETE")
+    until(lambda: not llama.model._forward_pre_hooks)
+
+
+def until(condition):
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_idle(url):
+    """Whether a job of another visitor starts at once."""
+    found = events(url, submit(url, source="127.0.0.9", **REQUEST))
+    first = next(found)
+    found.close()
+    return first["kind"] == "started"
+
+
+def raw(url, data, seconds=SECONDS):
+    """All bytes that the page answers to these bytes until it closes the connection."""
+    answer = b""
+    with socket.create_connection((LOCAL, urlsplit(url).port), timeout=seconds) as connection:
+        connection.sendall(data)
+        try:
+            while piece := connection.recv(65536):
+                answer += piece
+        except ConnectionResetError:
+            pass
+    return answer
+
+
+# --- the addresses --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "path",
     [
-        *("/queue/", "/queue/config", "/queue/gradio_api/info", "/queue/gradio_api/file=/etc/passwd", "/docs"),
-        *("/queue/gradio_api/upload", "/openapi.json", "/app.py", "/../app.py", "/..%2fapp.py", "/page.js/"),
-        *("/queue/gradio_api/proxy=http://example.org", "/queue/monitoring", "/queue/theme.css", "/login"),
+        *("/queue/", "/queue/gradio_api/queue/join", "/queue/gradio_api/file=/etc/passwd", "/docs", "/openapi.json"),
+        *(
+            "/app.py",
+            "/../app.py",
+            "/..%2fapp.py",
+            "/page.js/",
+            "/jobs/",
+            "/jobs/x/",
+            "/jobs/../page.js",
+            "//",
+            "/login",
+        ),
     ],
 )
-def test_nothing_but_the_page_and_its_queue_is_reached(visitor, path):
-    assert visitor.get(path, follow_redirects=False).status_code == 404
-    assert visitor.post(path, json={}).status_code == 404
+def test_nothing_but_the_page_and_its_jobs_is_reached(url, path):
+    assert call(url, path) == (404, "there is nothing here\n")
+    assert call(url, path, "POST", {})[0] == 404
 
 
-def test_the_page_and_its_parts_load_nothing_from_elsewhere(visitor):
-    page = visitor.get("/")
-    assert page.status_code == 200
-    assert "default-src 'none'" in page.headers["content-security-policy"]
+def test_another_method_is_refused(url):
+    line = "this address takes another HTTP method\n"
+    for method, path in [("POST", "/"), ("GET", "/jobs"), ("PUT", "/page.js"), ("POST", "/jobs/x/events")]:
+        assert call(url, path, method) == (405, line)
+
+
+def test_the_page_and_its_parts_load_nothing_from_elsewhere(url):
+    with connected(url) as connection:
+        connection.request("GET", "/")
+        response = connection.getresponse()
+        assert response.status == 200
+        assert "default-src 'none'" in response.headers["content-security-policy"]
     for name in app.STATIC:
-        part = visitor.get(f"/{name}")
-        assert part.status_code == 200
-        assert "http" not in part.text.replace("http://www.w3.org/2000/svg", "").replace("HTTPS", ""), name
+        status, text = call(url, f"/{name}")
+        assert status == 200
+        assert "http" not in text.replace("http://www.w3.org/2000/svg", "").replace("HTTPS", ""), name
 
 
-def test_other_sites_and_other_names_are_refused(visitor):
-    assert visitor.get("/", headers={"host": "evil.example"}).status_code == 403
-    assert visitor.get("/", headers={"host": "localhost:7860"}).status_code == 200
-    assert visitor.get("/", headers={"origin": "http://evil.example"}).status_code == 403
-    assert visitor.get("/", headers={"origin": "null"}).status_code == 403
-    assert visitor.get("/", headers={"origin": "http://127.0.0.1:7860"}).status_code == 200
+def test_a_request_is_submitted_and_its_events_are_read_once(url):
+    job = submit(url, **REQUEST)
+    found = events(url, job)
+    first = next(found)
+    assert call(url, f"/jobs/{job}/events")[0] == 409
+    kinds = [first["kind"], *(event["kind"] for event in found)]
+    assert set(kinds[: kinds.index("started")]) <= {"waiting"}
+    assert kinds[kinds.index("started") + 1] == "prompt"
+    assert kinds[-1] == "result"
+    status, text = call(url, f"/jobs/{job}/events")
+    assert (status, text.startswith("there is no such request: it has ended")) == (404, True)
+    assert call(url, f"/jobs/{job}", "DELETE")[0] == 404
 
 
-def test_a_long_request_is_refused_unread(visitor):
-    join = "/queue/gradio_api/queue/join"
-    assert visitor.post(join, content=b"x" * 200_001).status_code == 413
-    assert visitor.post(join, content=iter([b"x"])).status_code == 411
+def test_a_job_is_ended_by_delete_and_by_closing_the_stream(url, slow):
+    job = submit(url, **slow)
+    found = events(url, job)
+    next(found)
+    assert call(url, f"/jobs/{job}", "DELETE") == (204, "")
+    assert "result" not in {event["kind"] for event in found}
+    until(lambda: is_idle(url))
+    found = events(url, submit(url, **slow))
+    next(found)
+    found.close()
+    until(lambda: is_idle(url))
 
 
-def test_a_password_guards_everything(llama):
-    guarded = client(llama, password="geheim: ä", host_names=None)
+# --- who is let in --------------------------------------------------------------------------------------------------
 
+
+def test_other_sites_and_other_names_are_refused(url):
+    host = urlsplit(url).netloc
+    assert call(url, headers={"host": "evil.example"})[0] == 403
+    assert call(url, headers={"host": "LOCALHOST:7860"})[0] == 200
+    assert call(url, headers={"origin": "http://evil.example"})[0] == 403
+    assert call(url, headers={"origin": "null"})[0] == 403
+    assert call(url, headers={"origin": f"http://{host}"})[0] == 200
+
+
+def test_a_proxy_gives_the_page_a_public_name(llama):
+    url = serving(llama, public_url="https://jopa.example.org/")
+    public = {"origin": "https://jopa.example.org"}
+    assert call(url, headers=public)[0] == 200
+    assert call(url, headers={**public, "host": "jopa.example.org"})[0] == 200
+    assert call(url, headers={"origin": "https://jopa.example.org.evil.example"})[0] == 403
+    assert call(url, headers={"origin": "http://jopa.example.org"})[0] == 403
+    assert call(url, headers={"host": "evil.example"})[0] == 403
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://jopa.example.org", "https://jopa.example.org"),
+        ("HTTPS://Jopa.Example.org:443/page/", "https://jopa.example.org"),
+        ("http://[2001:db8::1]:8080", "http://[2001:db8::1]:8080"),
+        ("https://bücher.example", "https://xn--bcher-kva.example"),
+    ],
+)
+def test_the_origin_of_a_public_address(url, origin):
+    assert public_origin(url) == origin
+
+
+@pytest.mark.parametrize("url", ["jopa.example.org", "ftp://a.b", "https://", "https://a:x", "https://me@a.b", ""])
+def test_what_is_no_public_address_is_refused_before_anything_is_loaded(url):
+    with pytest.raises(jopa.SettingError, match=r"must be an address such as https://jopa\.example\.org, got '"):
+        app.serve(lambda: pytest.fail("loaded"), public_url=url)
+
+
+def test_a_password_guards_everything(guarded):
     def status(password: str) -> int:
         value = base64.b64encode(f"anybody:{password}".encode()).decode()
-        return guarded.get("/", headers={"authorization": f"Basic {value}"}).status_code
+        return call(guarded, headers={"authorization": f"Basic {value}"})[0]
 
-    assert guarded.get("/").status_code == 401
-    assert guarded.get("/page.js").status_code == 401
-    assert guarded.post("/queue/gradio_api/queue/join", json={}).status_code == 401
-    assert guarded.get("/", headers={"authorization": "Basic %%%"}).status_code == 401
+    assert call(guarded)[0] == 401
+    assert call(guarded, "/page.js")[0] == 401
+    assert call(guarded, "/jobs", "POST", REQUEST)[0] == 401
     assert (status("geheim: ä"), status("geheim"), status("")) == (200, 401, 401)
+
+
+@pytest.mark.parametrize("value", [b"Basic %%%", b"Basic \xc3\xa9", b"Basic", b"\xff", b"Basic " + b"A" * 9000])
+def test_a_strange_authorization_is_no_password(guarded, url, value):
+    with_password, without = (
+        raw(one, b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: " + value + b"\r\n\r\n")
+        for one in (guarded, url)
+    )
+    assert with_password.startswith(b"HTTP/1.1 401 ")
+    assert without.startswith(b"HTTP/1.1 200 ")
+
+
+# --- requests that are meant to harm ---------------------------------------------------------------------------------
+
+FILE = {"path": "/etc/shadow", "meta": {"_type": "gradio.FileData"}}
+DEEP = b'{"prompt":' + b"[" * 50_000 + b"]" * 50_000 + b"}"
+
+
+@pytest.mark.parametrize(
+    ("sent", "message"),
+    [
+        ({**REQUEST, "x": FILE}, "a request has no field 'x'; its fields are prompt, methods"),
+        ({**REQUEST, "k": FILE}, "k must be a whole number from 1 to 4, this page's limit, got {'path'"),
+        ({**REQUEST, "prompt": FILE}, "the prompt is empty"),
+        ({"data": [REQUEST], "fn_index": 7, "session_hash": "a"}, "a request has no field 'data', 'fn_index'"),
+        ([], "a request is a JSON object, got list"),
+        (b"", "a request is JSON: Expecting value at character 0"),
+        (b"\xff\xfe", "a request is JSON in UTF-8"),
+        (DEEP, "the JSON of a request may be 8 lists and objects deep"),
+        (b"[" * 100_000, "the JSON of a request may be 8 lists and objects deep"),
+        (b'{"prompt":"' + b"[" * 300 + b'","k":' + b"9" * 4000 + b"}", "a number in a request may have 25 digits"),
+        (b'{"prompt":"a","k":1e' + b"9" * 4000 + b"}", "a number in a request may have 25 digits"),
+        (b'{"prompt":"a","k":NaN}', "NaN is no number of JSON"),
+        (b'{"prompt":"a","prompt":"b"}', "a request names a field twice"),
+        ({**REQUEST, "k": -1}, "k must be a whole number from 1 to 4"),
+    ],
+)
+def test_a_request_that_is_not_acceptable_is_one_line(url, capfd, sent, message):
+    status, text = call(url, "/jobs", "POST", sent)
+    assert status == 400
+    assert text.startswith(message)
+    assert text.count("\n") == 1
+    assert capfd.readouterr().err == ""
+
+
+def test_a_file_that_a_request_names_is_not_opened(url):
+    opened = []
+    is_over = False
+
+    def hook(event, args):
+        if event == "open" and not is_over and "secret" in str(args[0]):
+            opened.append(args)
+
+    sys.addaudithook(hook)  # it cannot be removed
+    secret = {"path": "/dev/secret", "meta": {"_type": "gradio.FileData"}}
+    for sent in ({**REQUEST, "x": secret}, {**REQUEST, "k": secret}, {"data": [{**REQUEST, "x": secret}]}, [secret]):
+        assert call(url, "/jobs", "POST", sent)[0] == 400
+    is_over = True
+    assert opened == []
+
+
+def post_chunked(chunk, count, extra=b""):
+    """The bytes of a request whose body comes in pieces."""
+    head = b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n" + extra + b"\r\n"
+    return head + (b"%x\r\n" % len(chunk) + chunk + b"\r\n") * count + b"0\r\n\r\n"
+
+
+def test_bytes_are_counted_however_they_come(url):
+    status, text = call(url, "/jobs", "POST", b"x" * 200_001)
+    assert (status, text) == (413, "a request may have 200,000 bytes\n")
+    assert raw(url, post_chunked(b" " * 1000, 201)).startswith(b"HTTP/1.1 413 ")
+    answer = raw(url, post_chunked(b" " * 1000, 201, b"Content-Length: 2\r\n"))
+    assert answer.startswith((b"HTTP/1.1 413 ", b"HTTP/1.1 400 "))
+    small = raw(url, post_chunked(json.dumps(REQUEST).encode(), 1, b"Connection: close\r\n"))
+    assert small.startswith(b"HTTP/1.1 201 ")
+    job = json.loads(small.partition(b"\r\n\r\n")[2])["id"]
+    assert call(url, f"/jobs/{job}", "DELETE")[0] == 204
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "200001"])
+def test_an_announced_length_beyond_the_limit_is_refused_unread(url, length):
+    answer = raw(url, f"POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n".encode(), 15)
+    assert answer.startswith((b"HTTP/1.1 413 ", b"HTTP/1.1 400 "))
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nX: "])
+def test_half_a_head_is_closed(url, monkeypatch, sent):
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
+    began = time.monotonic()
+    raw(url, sent)
+    assert time.monotonic() - began < SECONDS / 2
+
+
+def test_half_a_second_head_is_closed(url, monkeypatch):
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
+    with socket.create_connection((LOCAL, urlsplit(url).port), timeout=SECONDS) as connection:
+        connection.sendall(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(b"G")
+        with suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+
+
+def test_half_a_body_is_closed(url, monkeypatch, capfd):
+    monkeypatch.setattr(body, "BODY_SECONDS", 0.3)
+    answer = raw(url, b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n\r\n{")
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    with socket.create_connection((LOCAL, urlsplit(url).port)) as connection:
+        connection.sendall(b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n\r\n{")
+    assert call(url)[0] == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_jobs_that_nobody_reads_do_not_hold_the_model(url, slow, monkeypatch):
+    unread = [submit(url, **slow) for _ in range(3)]
+    status, text = call(url, "/jobs", "POST", slow)
+    assert (status, "at most 3: wait for one" in text) == (429, True)
+    monkeypatch.setattr(jobs, "READ_SECONDS", 1.0)
+    assert list(events(url, submit(url, source="127.0.0.2", **REQUEST)))[-1]["kind"] == "result"
+    until(lambda: call(url, f"/jobs/{unread[-1]}", "DELETE")[0] == 404)
+    until(lambda: is_idle(url))
+
+
+def test_a_full_queue_says_so(url, slow):
+    job = submit(url, **slow)
+    found = events(url, job)
+    while next(found)["kind"] != "started":
+        pass
+    for i in range(LIMITS.waiting):
+        submit(url, source=f"127.0.1.{i + 1}", **slow)
+    assert call(url, "/jobs", "POST", REQUEST, source="127.0.2.1")[0] == 503
+    found.close()
+
+
+def test_an_answer_that_nobody_takes_is_dropped(url, monkeypatch):
+    monkeypatch.setattr(connections, "WRITE_SECONDS", 0.3)
+    page = b"GET /page.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(SECONDS)
+        connection.connect((LOCAL, urlsplit(url).port))
+        connection.sendall(page * 2000)
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            for _ in range(50 * SECONDS):
+                connection.sendall(b" ")
+                time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("address", "visitor"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("", ""),
+    ],
+)
+def test_an_ipv6_network_is_one_visitor(address, visitor):
+    assert visitor_of(address) == visitor
+
+
+def test_an_address_that_anybody_could_write_is_not_believed(url, slow):
+    for _ in range(3):
+        submit(url, **slow)
+    assert call(url, "/jobs", "POST", slow, {"X-Forwarded-For": "192.0.2.1"})[0] == 429
+
+
+def test_behind_a_proxy_the_visitor_is_whom_the_proxy_names(llama, slow):
+    url = serving(llama, limits=LIMITS, public_url="https://jopa.example.org")
+    visitors = ["192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2"]
+    found = [call(url, "/jobs", "POST", slow, {"X-Forwarded-For": f"192.0.2.9, {name}"}) for name in visitors]
+    assert [status for status, _ in found] == [201, 201, 201, 429, 201]
+    submitted.extend((url, json.loads(text)["id"]) for status, text in found if status == 201)
+
+
+# --- starting -------------------------------------------------------------------------------------------------------
 
 
 def test_setup_cannot_leave_its_place_in_the_page(llama):
     strange = jopa.LanguageModel(llama.model, llama.tokenizer, "</script><img src=x onerror=alert(1)>")
-    page = client(strange).get("/").text
+    page = call(serving(strange))[1]
     assert "<img" not in page
     inside = page.partition('id="setup">')[2].partition("</script>")[0]
     assert json.loads(inside)["model"]["id"] == strange.id
@@ -374,16 +401,7 @@ def test_a_taken_port_is_one_line_before_anything_is_loaded():
             app.serve(lambda: pytest.fail("loaded"), port=port)
 
 
-def test_a_missing_gradio_says_what_brings_it(llama, monkeypatch):
-    monkeypatch.setitem(sys.modules, "gradio", None)
+def test_a_missing_starlette_says_what_brings_it(llama, monkeypatch):
+    monkeypatch.setitem(sys.modules, "starlette.applications", None)
     with pytest.raises(jopa.SettingError, match=r'pip install "jopa\[web\]"'):
         app.build_app(llama)
-
-
-def test_the_best_that_is_told_is_the_best_there_is():
-    told = []
-    problem = jopa.Problem(TableScorer(6, redundant_pair))
-    problem.watch(2, told.append)
-    for pair in combinations(range(6), 2):
-        problem.log_prob(pair)
-    assert told[-1].units == (2, 5)

@@ -20,6 +20,12 @@ def serve(
         str | None, typer.Option(help="What visitors must know; any user name.", show_default=False)
     ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Let other machines in without a password.")] = False,
+    public_url: Annotated[
+        str | None,
+        typer.Option(
+            help="The address under which a proxy offers the page, as https://jopa.example.org.", show_default=False
+        ),
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Open the web page: type a prompt, watch the search, take units out and put them back."""
@@ -32,6 +38,7 @@ def serve(
         port=port,
         password=share_password,
         insecure=insecure,
+        public_url=public_url,
         on_ready=lambda url: typer.echo(f"{url}  (Ctrl-C ends it)"),
     )
 

@@ -1,1 +1,2 @@
-"""What stands behind the web page: what may be asked (`asking`), the work (`work`) and who is let in (`gate`)."""
+"""The web page: who is let in (`access`), what may be requested (`requests`, `body`), the jobs that wait for the model
+(`jobs`), the work and its events (`service`), and the server that joins them (`server`, `connections`)."""

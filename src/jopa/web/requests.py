@@ -17,6 +17,11 @@ from jopa.problem import Problem
 from jopa.prompt.building import AUTO, UNIT_KINDS
 from jopa.prompt.segmentation import Span
 
+FIELDS = (
+    *("prompt", "methods", "k", "unit", "removal", "budget"),
+    *("max_new_tokens", "output_ids", "target", "units"),
+)
+
 
 @dataclass(frozen=True)
 class RequestLimits:
@@ -28,7 +33,8 @@ class RequestLimits:
         k: units to find.
         budget: of a search, in its own measure.
         seconds: of work for one request, waiting left out.
-        waiting: requests in the queue.
+        waiting: requests in the queue, of all visitors.
+        per_visitor: unfinished requests of one visitor, waiting and at work.
     """
 
     prompt_characters: int = 4000
@@ -37,6 +43,7 @@ class RequestLimits:
     budget: int = 500
     seconds: float = 300.0
     waiting: int = 40
+    per_visitor: int = 10
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,11 @@ def read_request(record: Any, limits: RequestLimits, vocabulary: int) -> Explain
     """
     if not isinstance(record, dict):
         raise SettingError(f"a request is a JSON object, got {type(record).__name__}")
+    if unknown := record.keys() - FIELDS:
+        raise SettingError(
+            f"a request has no field {', '.join(repr(name)[:40] for name in sorted(unknown)[:3])}; its fields are "
+            f"{', '.join(FIELDS)}"
+        )
     prompt = record.get("prompt")
     if not isinstance(prompt, str) or not prompt.strip():
         raise PromptError("the prompt is empty: type one, or pick an example")

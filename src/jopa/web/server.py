@@ -1,18 +1,18 @@
 """The web page: `jopa serve`.
 
-Gradio queues the requests, says to each visitor where in the queue they are, and streams what happens; the page itself
-is one HTML file, one style sheet and a few scripts from this package, so that it works without a network and loads
-nothing from elsewhere. What may be asked is in `web.asking`, the work in `web.work`, who is let in in `web.gate`.
+The page is one HTML file, one style sheet and a few scripts from this package, so that it works without a network and
+loads nothing from elsewhere. What is answered at each address stands in `web.endpoints`, what may be requested in
+`web.requests`, the work in `web.service`, who is let in in `web.access`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import os
 import socket
-from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
-from functools import cache
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +23,12 @@ from jopa.methods import DEFAULT_METHOD, METHODS
 from jopa.prompt.building import AUTO, UNIT_KINDS
 from jopa.reports.attribution_html import page_html
 from jopa.reports.wording import REMOVAL_WORDS
-from jopa.web.access import AccessMiddleware
+from jopa.web.access import AccessMiddleware, public_origin, without_port
 from jopa.web.requests import RequestLimits, takes_budget
 from jopa.web.service import ExplanationService
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from starlette.applications import Starlette
 
     from jopa.model.language_model import LanguageModel
 
@@ -48,18 +48,6 @@ STATIC = {
     "view.js": "text/javascript",
     "queue.js": "text/javascript",
 }
-QUEUE = "/queue/gradio_api"
-"""Where Gradio's routes begin."""
-HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; img-src data:; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
-}
-OPEN_PATHS = ("GET /", *(f"GET /{name}" for name in STATIC), f"POST {QUEUE}/queue/join", f"GET {QUEUE}/queue/data")
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
@@ -69,7 +57,8 @@ def build_app(
     limits: RequestLimits | None = None,
     password: str | None = None,
     host_names: Collection[str] | None = LOOPBACK_NAMES,
-) -> FastAPI:
+    public_url: str | None = None,
+) -> Starlette:
     """The page and what answers it, as an ASGI application.
 
     Args:
@@ -77,39 +66,39 @@ def build_app(
         limits: the most that one request may ask for.
         password: what visitors must know; None lets everybody in.
         host_names: the names under which the server may be called; None for any.
+        public_url: the address under which a proxy offers the page, such as "https://jopa.example.org".
 
     Raises:
-        SettingError: Gradio is not installed.
+        SettingError: Starlette is not installed, or the public address is none.
     """
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
     try:
-        import gradio
-        from gradio.events import api
+        from starlette.applications import Starlette
+        from starlette.middleware import Middleware
     except ImportError as error:
-        raise SettingError(f'the page needs gradio: pip install "jopa[web]" ({error})') from error
-    from fastapi import FastAPI, Response
+        raise SettingError(f'the page needs starlette and uvicorn: pip install "jopa[web]" ({error})') from error
+    from jopa.web.endpoints import on_http_error, routes
 
     limits = limits or RequestLimits()
+    origins: set[str] = set()
+    if public_url is not None:
+        origins = {public_origin(public_url)}
+        host_names = host_names and {*host_names, *(without_port(origin.partition("://")[2]) for origin in origins)}
     service = ExplanationService(model, limits)
-    with gradio.Blocks(analytics_enabled=False, mode="server") as blocks:
-        for name in ("explain", "compare", "remove"):  # the waiting time of each is foretold by itself
-            api(_at(service), api_name=name, concurrency_id="model", concurrency_limit=1)
-    blocks.queue(max_size=limits.waiting, default_concurrency_limit=1)
-    functions = {str(function.api_name): number for number, function in blocks.fns.items()}
-    page = page_html(setup(model, limits, functions))
+    page = page_html(setup(model, limits))
+    static = {name: (_static(name), media_type) for name, media_type in STATIC.items()}
 
-    app = FastAPI(openapi_url=None)
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(service.jobs.close)
 
-    @app.get("/")
-    def whole_page() -> Response:
-        return Response(page, media_type="text/html", headers=HEADERS)
-
-    @app.get("/{name}")
-    def part(name: str) -> Response:  # the gate lets no other names than STATIC's pass
-        return Response(_static(name), media_type=STATIC[name], headers=HEADERS)
-
-    gradio.mount_gradio_app(app, blocks, path="/queue", ssr_mode=False, run_history=False, show_error=False)
-    app.add_middleware(AccessMiddleware, open_paths=OPEN_PATHS, password=password, host_names=host_names)
+    app = Starlette(
+        routes=routes(service, page, static),
+        middleware=[Middleware(AccessMiddleware, password=password, host_names=host_names, origins=origins)],
+        exception_handlers={404: on_http_error, 405: on_http_error},
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False
     return app
 
 
@@ -120,6 +109,8 @@ def serve(
     port: int = 7860,
     password: str | None = None,
     insecure: bool = False,
+    public_url: str | None = None,
+    limits: RequestLimits | None = None,
     on_ready: Callable[[str], None] = print,
 ) -> None:
     """Serve the page until interrupted.
@@ -130,10 +121,14 @@ def serve(
         port: its port; 0 for any free one.
         password: what visitors must know; needed where others than this machine can reach the page.
         insecure: allow such an address without a password.
+        public_url: the address under which a proxy offers the page. The proxy says whose request it is with
+            X-Forwarded-For, which is believed from this machine only.
+        limits: the most that one request may ask for.
         on_ready: called with the page's URL.
 
     Raises:
-        SettingError: the address is taken or not this machine's, or open to others without a password.
+        SettingError: the address is taken or not this machine's, or open to others without a password; or the public
+            address is none.
     """
     local = _is_loopback(host)
     if not local and password is None and not insecure:
@@ -143,26 +138,44 @@ def serve(
         )
     if password is not None and not password:
         raise SettingError("the password is empty: give --share-password a text")
+    if public_url is not None:
+        public_origin(public_url)  # refused before the model is loaded
     listener = _listen(host, port)
     try:
-        app = build_app(load(), password=password, host_names={*LOOPBACK_NAMES, host} if local else None)
+        app = build_app(
+            load(),
+            limits=limits,
+            password=password,
+            host_names={*LOOPBACK_NAMES, host} if local else None,
+            public_url=public_url,
+        )
         import uvicorn
+
+        from jopa.web.connections import MAX_CONNECTIONS, MAX_HEAD_BYTES, TimedProtocol
 
         shown = f"[{host}]" if ":" in host else host
         on_ready(f"http://{shown}:{listener.getsockname()[1]}/")
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2, ws="none", server_header=False)
+        config = uvicorn.Config(
+            app,
+            http=TimedProtocol,
+            ws="none",
+            log_level="error",
+            proxy_headers=public_url is not None,
+            server_header=False,
+            limit_concurrency=MAX_CONNECTIONS,
+            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+            timeout_graceful_shutdown=2,
+        )
         with suppress(KeyboardInterrupt):  # uvicorn raises it again once it has shut down
             uvicorn.Server(config).run(sockets=[listener])
     finally:
         listener.close()
 
 
-def setup(model: LanguageModel, limits: RequestLimits, functions: dict[str, int]) -> dict[str, Any]:
-    """What the page knows from the start: choices, limits, examples, and the numbers of the queue's functions."""
+def setup(model: LanguageModel, limits: RequestLimits) -> dict[str, Any]:
+    """What the page knows from the start: choices, limits and examples."""
     return {
         "model": {"id": model.id, "device": str(model.device), "dtype": model.dtype},
-        "queue": QUEUE,
-        "functions": functions,
         "limits": {
             "prompt_characters": limits.prompt_characters,
             "max_new_tokens": limits.max_new_tokens,
@@ -182,16 +195,6 @@ def _method(name: str, method: type[Method]) -> dict[str, Any]:
     return {"name": name, "words": method.summary, "cost": method.cost, "budget": takes_budget(method)}
 
 
-def _at(service: ExplanationService) -> Callable[[dict[str, Any]], Iterator[dict[str, Any]]]:
-    """A function of its own for Gradio, which reads these annotations."""
-
-    def work(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        yield from service.events(request)
-
-    return work
-
-
-@cache
 def _static(name: str) -> bytes:
     return (files("jopa") / "web" / "static" / name).read_bytes()
 

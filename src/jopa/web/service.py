@@ -1,9 +1,9 @@
-"""The work of one request, told as events while it goes on.
+"""The work of one request, and the events that say how it goes on.
 
-A worker thread explains; what it finds goes through a queue to the generator that Gradio reads. When the generator is
-closed, because the visitor pressed Stop or went away, the model's next forward raises `StoppedError`: between two
-batches, or between two tokens. One request uses the model at a time. Nothing is kept afterwards: whatever a later
-request needs, its sender brings along, so that visitors cannot see each other's results.
+A worker thread explains one request at a time, so that one request uses the model at a time. When a job is ended,
+because the visitor pressed Stop or went away, the model's next forward raises `StoppedError`: between two batches, or
+between two tokens. Nothing is kept afterwards: whatever a later request needs, its sender brings along, so that
+visitors cannot see each other's results.
 
 Events are JSON objects with a `kind`:
 
@@ -16,19 +16,23 @@ Events are JSON objects with a `kind`:
                 comparison), json, html, refused (lines that say which method could not explain this, and why)
     error       message
     stopped     message
+
+The server adds two that come before these, `waiting` and `started`; see `web.server`.
 """
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from queue import Empty, SimpleQueue
-from threading import Event, Lock, Thread
 from typing import Any
+
+import torch
 
 from jopa.attribution import Attribution, comparison_json
 from jopa.errors import JopaError, StoppedError
@@ -43,15 +47,10 @@ from jopa.prompt.options import PromptOptions
 from jopa.prompt.output import Output
 from jopa.reports.attribution_html import comparison_html, comparison_table_html, parts_html, to_html
 from jopa.reports.wording import unit_name, visible
-from jopa.web.requests import ExplainRequest, RequestLimits, read_request
+from jopa.web.jobs import Job, JobEvent, JobQueue
+from jopa.web.requests import ByHand, ExplainRequest, RequestLimits, read_request
 
-Emit = Callable[[dict[str, Any]], None]
-
-_PAUSE = 0.1
-"""Seconds between two batches of events: ten a second look smooth."""
-_PATIENCE = 1.0
-"""Seconds after which an empty batch is sent, so that a visitor who went away is noticed."""
-_LAST = {"result", "error", "stopped"}
+Emit = Callable[[JobEvent], None]
 
 
 class ExplanationService:
@@ -65,44 +64,70 @@ class ExplanationService:
     def __init__(self, model: LanguageModel, limits: RequestLimits) -> None:
         self.model = model
         self.limits = limits
-        self._model_in_use = Lock()
+        self.jobs: JobQueue[ExplainRequest] = JobQueue(
+            self._explain, max_waiting=limits.waiting, max_per_visitor=limits.per_visitor
+        )
 
-    def events(self, record: Any) -> Iterator[dict[str, Any]]:
-        """Batches of events, `{"first": number of its first event, "events": [...]}`; closing it ends the work."""
-        told: SimpleQueue[dict[str, Any]] = SimpleQueue()
-        stop = Event()
-        Thread(target=self._work, args=(record, told.put, stop), daemon=True).start()
-        first, events = 0, []
-        try:
-            while not events or events[-1]["kind"] not in _LAST:
-                events = _next_batch(told)
-                yield {"first": first, "events": events}
-                first += len(events)
-        finally:
-            stop.set()
+    def submit(self, record: Any, visitor: str) -> Job[ExplainRequest]:
+        """Check a request and let it wait for its turn.
 
-    def _work(self, record: Any, emit: Emit, stop: Event) -> None:
-        """Do what is asked and tell how it ends; no error leaves it."""
+        Args:
+            record: what came as JSON.
+            visitor: whose request it is; a visitor may have few at a time.
+
+        Raises:
+            JopaError: the request is not acceptable; or the queue is full, for this visitor or for all (`BusyError`).
+        """
+        request = read_request(record, self.limits, self.model.model.config.get_text_config().vocab_size)
+        return self.jobs.submit(request, kind=_kind(request), visitor=visitor)
+
+    def _explain(self, job: Job[ExplainRequest]) -> None:
+        """Do one job and say how it ends; no error leaves it."""
+        assert job.request is not None, "the queue gives out jobs that were not done"
         try:
-            asked = read_request(record, self.limits, self.model.model.config.get_text_config().vocab_size)
-            with self._model_in_use, stoppable(self.model, stop, self.limits.seconds):
-                run_request(self.model, asked, emit)
+            with stoppable(self.model, lambda: not job.is_wanted(), self.limits.seconds):
+                run_request(self.model, job.request, job.emit)
         except StoppedError as error:
-            emit({"kind": "stopped", "message": str(error)})
+            job.emit({"kind": "stopped", "message": str(error)})
         except JopaError as error:
-            emit({"kind": "error", "message": str(error)})
-        except Exception as error:  # a fault of ours: told to the visitor in a line, and in full where the server runs
+            job.emit({"kind": "error", "message": str(error)})
+        except Exception as error:  # a fault of ours: a line for the visitor, and all of it where the server runs
             traceback.print_exc(file=sys.stderr)
-            emit({"kind": "error", "message": f"unexpected {type(error).__name__}; the server's log says more"})
+            job.emit({"kind": "error", "message": f"unexpected {type(error).__name__}; the server's log says more"})
+        release_memory()
+
+
+def release_memory() -> None:
+    """Give the memory that a job has used back to the system; its allocators keep it otherwise."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, musl does not
+        if trim is not None:
+            trim(0)
+
+
+def _kind(request: ExplainRequest) -> str:
+    """Requests of one kind take about equally long."""
+    if isinstance(request.methods[0], ByHand):
+        return "remove"
+    return "explain" if len(request.methods) == 1 else "compare"
 
 
 @contextmanager
-def stoppable(model: LanguageModel, stop: Event, seconds: float) -> Iterator[None]:
-    """For the time of a block, the model's next forward raises `StoppedError` once `stop` is set or time is up."""
+def stoppable(model: LanguageModel, is_stopped: Callable[[], bool], seconds: float) -> Iterator[None]:
+    """For the time of a block, the model's next forward raises `StoppedError` if it is stopped or time is up.
+
+    Args:
+        model: the model.
+        is_stopped: asked before each forward.
+        seconds: the longest that the block may take.
+    """
     end = time.monotonic() + seconds
 
     def check(*_: object) -> None:
-        if stop.is_set():
+        if is_stopped():
             raise StoppedError("stopped")
         if time.monotonic() > end:
             raise StoppedError(
@@ -117,36 +142,36 @@ def stoppable(model: LanguageModel, stop: Event, seconds: float) -> Iterator[Non
         hook.remove()
 
 
-def run_request(model: LanguageModel, asked: ExplainRequest, emit: Emit) -> None:
-    """Explain what is asked, telling every step.
+def run_request(model: LanguageModel, request: ExplainRequest, emit: Emit) -> None:
+    """Explain what is requested, and emit an event at every step.
 
     Raises:
-        JopaError: it cannot be explained as asked.
+        JopaError: it cannot be explained as request.
     """
-    generation = Generation(asked.max_new_tokens)
-    at_work = 0
+    generation = Generation(request.max_new_tokens)
+    method_number = 0
 
     def check(prompt: Prompt) -> None:
-        require_room(model, len(prompt.ids), max(asked.max_new_tokens, len(asked.output_ids or ())))
+        require_room(model, len(prompt.ids), max(request.max_new_tokens, len(request.output_ids or ())))
         emit({"kind": "prompt", "pieces": unit_pieces(prompt)})
 
     def on_text(stage: str, text: str) -> None:
         emit({"kind": "text", "stage": stage, "text": visible(text)})
 
     def on_progress(stage: str, done: int, total: int | None) -> None:
-        emit({"kind": "progress", "stage": stage, "done": done, "total": total, "method": at_work})
+        emit({"kind": "progress", "stage": stage, "done": done, "total": total, "method": method_number})
 
     def on_best(best: Best) -> None:
-        emit({"kind": "best", **asdict(best), "method": at_work})
+        emit({"kind": "best", **asdict(best), "method": method_number})
 
     callbacks = Callbacks(on_progress, on_best, on_text)
-    ids = asked.output_ids
+    ids = request.output_ids
     preparation = prepare(
         model,
-        asked.prompt,
-        PromptOptions(unit=asked.unit),
-        output=None if ids is None else Output(ids, model.decode(ids), asked.target or (0, len(ids))),
-        target=asked.target,
+        request.prompt,
+        PromptOptions(unit=request.unit),
+        output=None if ids is None else Output(ids, model.decode(ids), request.target or (0, len(ids))),
+        target=request.target,
         generation=generation,
         callbacks=callbacks,
         check=check,
@@ -157,18 +182,18 @@ def run_request(model: LanguageModel, asked: ExplainRequest, emit: Emit) -> None
     refused: list[str] = []
 
     def explain_one(method: Method) -> Attribution:
-        nonlocal at_work
-        at_work = asked.methods.index(method)
+        nonlocal method_number
+        method_number = request.methods.index(method)
         return attribute(
             preparation,
-            k=asked.k,
+            k=request.k,
             method=method,
-            removal=asked.removal or (method.preset_removal if len(asked.methods) == 1 else "delete"),
+            removal=request.removal or (method.preset_removal if len(request.methods) == 1 else "delete"),
             generation=generation,
             callbacks=callbacks,
         )
 
-    found = run_each(asked.methods, explain_one, lambda method, error: refused.append(f"{method.name}: {error}"))
+    found = run_each(request.methods, explain_one, lambda method, error: refused.append(f"{method.name}: {error}"))
     emit({**result(found), "refused": refused})
 
 
@@ -218,17 +243,3 @@ def token_texts(model: LanguageModel, output: Output) -> list[str]:
         texts.append(output.text[done:end])
         done = end
     return texts
-
-
-def _next_batch(told: SimpleQueue[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What was told since the last time, without what later news of the same kind has made stale."""
-    try:
-        events = [told.get(timeout=_PATIENCE)]
-    except Empty:
-        return []
-    if events[-1]["kind"] not in _LAST:
-        time.sleep(_PAUSE)
-    while not told.empty():
-        events.append(told.get())
-    latest = {(event["kind"], event.get("stage")): event for event in events}
-    return [e for e in events if e["kind"] not in {"text", "progress"} or e is latest[e["kind"], e["stage"]]]

@@ -1,7 +1,7 @@
 // The page: what the visitor asks, what is under way, and what is shown of it. The server keeps nothing between
 // requests, so each request brings along what it builds on.
 
-import { ask } from "./queue.js";
+import { submit } from "./queue.js";
 import { $, Curve, UnitBoard, download, element, selectedTokens, showAnswers, showPart } from "./view.js";
 
 const setup = JSON.parse($("setup").textContent);
@@ -123,7 +123,7 @@ function about(seconds) {
   return seconds > 90 ? `about ${Math.round(seconds / 60)} minutes` : `about ${Math.max(1, Math.round(seconds))} s`;
 }
 
-function start(name, request) {
+function start(request) {
   cancel();
   clearTimeout(timer);
   texts = { said: request.output_ids ? answer.tokens.join("") : "", without: "" };
@@ -141,7 +141,7 @@ function start(name, request) {
     failed: (message) => finish(`This did not work: ${message}.`, true),
     event: (event) => react(event, request, began),
   };
-  underway = { cancel: ask(setup, name, request, on), request };
+  underway = { cancel: submit(request, on), request };
 }
 
 function cancel() {
@@ -269,7 +269,7 @@ function toggle(unit) {
   finish(out.size ? "…" : "Nothing is taken out: the answer is the original one.");
   if (!out.size) return;
   timer = setTimeout(() => {
-    start("remove", {
+    start({
       prompt: asked.prompt, unit: asked.unit, units: [...out], output_ids: answer.ids, target: answer.target,
       removal: found.results[shown].removal, max_new_tokens: asked.max_new_tokens,
     });
@@ -295,7 +295,7 @@ function explainPart(span) {
 function explain() {
   const request = readForm();
   history.replaceState(null, "", link());
-  start(request.methods.length > 1 ? "compare" : "explain", request);
+  start(request);
 }
 
 // --- everything that is pressed -------------------------------------------------------------------------------------

@@ -1,11 +1,5 @@
-// One request through Gradio's queue: join it, hear how long it takes, then read the events as they come.
-// Closing the stream is how a request is cancelled: the server notices and stops the model.
-
-function secret() {
-  // Whoever knows it can listen to this request's events.
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
+// One request to the server: submit it, then read its events as they come.
+// Closing the stream of events is how a request is cancelled: the server notices and stops the model.
 
 async function* messages(reader) {
   const decoder = new TextDecoder();
@@ -20,69 +14,46 @@ async function* messages(reader) {
   }
 }
 
+async function checked(response) {
+  if (!response.ok) throw new Error((await response.text()).trim().slice(0, 400) || `the server says ${response.status}`);
+  return response;
+}
+
 /**
- * Ask the server for something.
+ * Send a request to the server.
  *
- * @param setup what the page knows from the start.
- * @param name the kind of work: "explain", "compare" or "remove".
  * @param request its JSON object.
  * @param on what to call: waiting(before, seconds), started(), event(event), failed(message).
  * @returns a function that cancels it; nothing is called afterwards.
  */
-export function ask(setup, name, request, on) {
-  let reader = null;
-  let cancelled = false;
+export function submit(request, on) {
+  const abort = new AbortController();
+  const { signal } = abort;
   let ended = false;
-  let next = 0;
 
-  function deliver(batch) {
-    if (!batch) return;
-    batch.events.forEach((event, i) => {
-      if (batch.first + i < next) return; // Gradio says the last batch twice
-      next = batch.first + i + 1;
-      ended ||= ["result", "error", "stopped"].includes(event.kind);
-      on.event(event);
-    });
+  function deliver(event) {
+    if (event.kind === "waiting") return on.waiting(event.before, event.seconds);
+    if (event.kind === "started") return on.started();
+    ended = ["result", "error", "stopped"].includes(event.kind);
+    on.event(event);
   }
 
-  function hear(message) {
-    if (message.msg === "estimation") on.waiting(message.rank, message.rank_eta);
-    else if (message.msg === "process_starts") on.started();
-    else if (message.msg === "unexpected_error") throw new Error(message.message || "the server stopped");
-    else if (message.msg === "process_generating" || message.msg === "process_completed") {
-      if (!message.success) throw new Error(message.output?.error || "the server could not do this");
-      deliver(message.output?.data?.[0]);
+  async function run() {
+    const headers = { "Content-Type": "application/json" };
+    const body = JSON.stringify(request);
+    const { id } = await (await checked(await fetch("jobs", { method: "POST", headers, body, signal }))).json();
+    const stream = await checked(await fetch(`jobs/${id}/events`, { signal }));
+    for await (const event of messages(stream.body.getReader())) {
+      if (signal.aborted) return;
+      deliver(event);
     }
-    return message.msg !== "close_stream";
+    if (!ended) throw new Error("the connection broke before the answer was there");
   }
 
-  async function talk() {
-    const session = secret();
-    const joined = await fetch(`${setup.queue}/queue/join`, {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({
-        data: [request], fn_index: setup.functions[name], session_hash: session, simple_format: true,
-      }),
-    });
-    if (joined.status === 503) throw new Error("too many people are waiting; try again in a minute");
-    if (!joined.ok) throw new Error(`the server refused: ${(await joined.text()).slice(0, 200)}`);
-    const stream = await fetch(`${setup.queue}/queue/data?session_hash=${session}`);
-    reader = stream.body.getReader();
-    if (cancelled) return void reader.cancel();
-    for await (const message of messages(reader)) if (cancelled || !hear(message)) break;
-    if (!ended && !cancelled) throw new Error("the connection broke before the answer was there");
-  }
-
-  talk().catch((error) => {
-    if (!cancelled && !ended) {
-      ended = true;
-      reader?.cancel();
-      on.failed(error instanceof TypeError ? "the server cannot be reached" : error.message);
-    }
+  run().catch((error) => {
+    if (signal.aborted || ended) return;
+    abort.abort();
+    on.failed(error instanceof TypeError ? "the server cannot be reached" : error.message);
   });
-  return () => {
-    cancelled = true;
-    reader?.cancel();
-  };
+  return () => abort.abort();
 }

@@ -1,0 +1,96 @@
+"""The body of a request: bytes counted as they come, and JSON that is neither deep nor full of endless numbers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn
+
+from jopa.errors import JopaError
+
+MAX_BYTES = 200_000
+"""Of a body; far more than any request needs that keeps within the limits."""
+BODY_SECONDS = 10.0
+"""Seconds within which a body must have come."""
+MAX_DEPTH = 8
+"""Lists and objects within each other; a request has two."""
+MAX_DIGITS = 25
+"""Characters of a number."""
+_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
+
+
+class BodyError(JopaError):
+    """A body cannot be taken.
+
+    Attributes:
+        status: the HTTP status that says so.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+async def read_body(chunks: AsyncIterator[bytes]) -> bytes:
+    """The whole body, however it is transferred.
+
+    Raises:
+        BodyError: it is longer than `MAX_BYTES` or takes longer than `BODY_SECONDS`.
+    """
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in chunks:
+                body += chunk
+                if len(body) > MAX_BYTES:
+                    raise BodyError(413, f"a request may have {MAX_BYTES:,} bytes")
+    except TimeoutError:
+        raise BodyError(408, f"the request did not arrive within {BODY_SECONDS:g} seconds") from None
+    return bytes(body)
+
+
+def parse_json(body: bytes) -> Any:
+    """What a body says.
+
+    Raises:
+        BodyError: it is not JSON in UTF-8, names a key twice, or goes deeper or has longer numbers than allowed.
+    """
+    depth = 0
+    for token in _STRING_OR_BRACKET.finditer(body):
+        if (first := token.group()[:1]) in b"[{":
+            depth += 1
+        elif first in b"]}":
+            depth -= 1
+        if depth > MAX_DEPTH:
+            raise BodyError(400, f"the JSON of a request may be {MAX_DEPTH} lists and objects deep")
+    try:
+        return json.loads(
+            body.decode(),
+            parse_int=lambda digits: int(_short(digits)),
+            parse_float=lambda digits: float(_short(digits)),
+            parse_constant=_no_number,
+            object_pairs_hook=_distinct,
+        )
+    except UnicodeDecodeError:
+        raise BodyError(400, "a request is JSON in UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise BodyError(400, f"a request is JSON: {error.msg} at character {error.pos}") from None
+
+
+def _short(digits: str) -> str:
+    if len(digits) > MAX_DIGITS:
+        raise BodyError(400, f"a number in a request may have {MAX_DIGITS} digits")
+    return digits
+
+
+def _no_number(name: str) -> NoReturn:
+    raise BodyError(400, f"{name} is no number of JSON")
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        raise BodyError(400, "a request names a field twice")
+    return record
