@@ -23,7 +23,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from jopa.benchmark.records import Record, Run, cell_key, read_run
+from jopa.attribution import PromptRecord
+from jopa.benchmark.records import ExampleRecord, ExperimentRecord, FinishedCell, Run, read_run
 from jopa.evaluation.regeneration import Evaluation, Evaluator
 from jopa.model.language_model import LanguageModel
 from jopa.model.loading import load
@@ -47,8 +48,8 @@ class Case(NamedTuple):
     data: str
     name: str
     reason: str
-    example: Record
-    cells: Mapping[str, Record]
+    example: ExampleRecord
+    cells: Mapping[str, FinishedCell]
 
 
 def main() -> None:
@@ -58,18 +59,18 @@ def main() -> None:
     run = read_run(parser.parse_args().run)
     data = by_data(run)
     print("\n".join(summary(data)), end="\n\n")
-    spec = run.experiment["models"][0]
+    spec = run.plan["models"][0]
     model = load(spec["id"], revision=spec["revision"], device=spec["device"], dtype=spec["dtype"])
     for number, case in enumerate(picked(run, data), start=1):
         print(f"{number}. {case.data}, {case.name}", file=sys.stderr, flush=True)
         print("\n\n".join(section(number, case, redone(model, run.experiment, case))), end="\n\n")
 
 
-def by_data(run: Run) -> dict[str, dict[str, dict[str, Record]]]:
+def by_data(run: Run) -> dict[str, dict[str, dict[str, FinishedCell]]]:
     """The cells of each prompt that jopa and leave-one-out finished, by data set, prompt and method."""
-    found: dict[str, dict[str, dict[str, Record]]] = {}
+    found: dict[str, dict[str, dict[str, FinishedCell]]] = {}
     for cell in run.done:
-        key = cell_key(cell)
+        key = cell.key
         found.setdefault(key.data, {}).setdefault(key.example, {})[key.method] = cell
     return {
         data: {name: cells for name, cells in prompts.items() if {JOINT, ALONE} <= cells.keys()}
@@ -77,15 +78,15 @@ def by_data(run: Run) -> dict[str, dict[str, dict[str, Record]]]:
     }
 
 
-def picked(run: Run, data: Mapping[str, Mapping[str, Mapping[str, Record]]]) -> Iterator[Case]:
+def picked(run: Run, data: Mapping[str, Mapping[str, Mapping[str, FinishedCell]]]) -> Iterator[Case]:
     """What the rule picks; a prompt that it picks twice comes once, with both reasons."""
-    model = run.experiment["models"][0]["name"]
+    model = run.experiment.models[0].name
     for name_of_data, prompts in data.items():
         reasons = {
             name: [f"{what} synergy" for what in found]
-            for name, found in extremes({name: cells[JOINT]["synergy"] for name, cells in prompts.items()}).items()
+            for name, found in extremes({name: cells[JOINT].synergy for name, cells in prompts.items()}).items()
         }
-        no_better = [name for name, cells in prompts.items() if joint(cells[ALONE]) >= joint(cells[JOINT])]
+        no_better = [name for name, cells in prompts.items() if cells[ALONE].joint >= cells[JOINT].joint]
         for name in no_better[:1]:
             reasons.setdefault(name, []).append("first on which leave-one-out's set does at least as much")
         for name, found in reasons.items():
@@ -99,39 +100,34 @@ def redone(model: LanguageModel, experiment: Record, case: Case) -> dict[tuple[i
     Raises:
         SystemExit: a joint effect is not the one on record.
     """
-    recorded = case.example["output"]
-    built = build_prompt(model.tokenizer, case.example["prompt"]["text"], unit=experiment["unit"])
-    output = Output(tuple(recorded["ids"]), recorded["text"], tuple(recorded["target"]))
-    length = experiment["generation"]["max_new_tokens"]
-    evaluator = Evaluator(model, built, output, experiment["removal"], max_new_tokens=length, similarity=None)
+    recorded = case.example.output
+    built = build_prompt(model.tokenizer, case.example.prompt.text, unit=experiment.unit)
+    output = Output(recorded.ids, recorded.text, recorded.target)
+    length = experiment.generation["max_new_tokens"]
+    evaluator = Evaluator(model, built, output, experiment.removal, max_new_tokens=length, similarity=None)
     chosen = {label: units_of(cell) for label, cell in case.cells.items()}
     singles = [(unit,) for label in (JOINT, ALONE) for unit in chosen[label]]
     sets = list(dict.fromkeys([*chosen.values(), *singles]))
     found = dict(zip(sets, evaluator.evaluate(sets), strict=True))
     for label, cell in case.cells.items():
         again = found[chosen[label]]
-        if abs(again.log_prob - again.log_prob_removed - joint(cell)) > ROUNDING:
+        if abs(again.log_prob - again.log_prob_removed - cell.joint) > ROUNDING:
             sys.exit(f"{case.name}: the joint effect of {label} is not the one on record")
     return found
 
 
-def units_of(cell: Record) -> tuple[int, ...]:
+def units_of(cell: FinishedCell) -> tuple[int, ...]:
     """The units that a cell removed, in rising order."""
-    return tuple(sorted(cell["removed"]))
+    return tuple(sorted(cell.removed))
 
 
-def joint(cell: Record) -> float:
-    """How far log p(answer) falls without the cell's units, in nats."""
-    return cell["log_prob"] - cell["log_prob_removed"]
-
-
-def summary(data: Mapping[str, Mapping[str, Mapping[str, Record]]]) -> Iterator[str]:
+def summary(data: Mapping[str, Mapping[str, Mapping[str, FinishedCell]]]) -> Iterator[str]:
     """How often jopa's set does more than another's, and what each method's sets do on average, as two tables."""
     yield "| data | prompts | jopa's set against | does more | as much | less | median lead, nats |"
     yield "|---|--:|---|--:|--:|--:|--:|"
     for name, prompts in data.items():
         for other in (ALONE, PAPER):
-            leads = [joint(cells[JOINT]) - joint(cells[other]) for cells in prompts.values() if other in cells]
+            leads = [cells[JOINT].joint - cells[other].joint for cells in prompts.values() if other in cells]
             if leads:
                 more, same, less = signs(leads)
                 lead = nats(statistics.median(leads), signed=True)
@@ -142,12 +138,12 @@ def summary(data: Mapping[str, Mapping[str, Mapping[str, Record]]]) -> Iterator[
     for name, prompts in data.items():
         for label, title in NAMES.items():
             if cells := [cells[label] for cells in prompts.values() if label in cells]:
-                synergies = sorted(cell["synergy"] for cell in cells)
+                synergies = sorted(cell.synergy for cell in cells)
                 shown = (synergies[0], statistics.median(synergies), synergies[-1])
-                ratio, text = (statistics.mean(c["metrics"][key] for c in cells) for key in ("pr", "rouge_l_f1"))
+                ratio, text = (statistics.mean(c.metrics[key] for c in cells) for key in ("pr", "rouge_l_f1"))
                 spread = ", ".join(nats(value, signed=True) for value in shown)
                 above, _, _ = signs(synergies)
-                weak = sum(min(cell["individual"]) < WEAK * joint(cell) for cell in cells)
+                weak = sum(min(cell.individual) < WEAK * cell.joint for cell in cells)
                 yield f"| {name} | {title} | {len(cells)} | {ratio:.2f} | {text:.2f} | {spread} | {above} | {weak} |"
 
 
@@ -163,22 +159,22 @@ def section(number: int, case: Case, found: Mapping[tuple[int, ...], Evaluation]
     blocks = [f"## {number}. {case.data}, {case.name}", f"Picked as: {escaped(case.reason)}."]
     for label in [JOINT] if same else [JOINT, ALONE]:
         who = f"{NAMES[JOINT]} and {NAMES[ALONE]} take" if same else f"{NAMES[label]} takes"
-        blocks += [f"**{who}**", marked_prompt(case.example["prompt"], case.cells[label])]
+        blocks += [f"**{who}**", marked_prompt(case.example.prompt, case.cells[label])]
     blocks += ["\n".join(table(case, found, same=same)), about_synergy(first, NAMES[JOINT])]
     if same:
-        blocks.append(f"{NAMES[ALONE]} found it with {second['ffe']:.0f} FFE.")
+        blocks.append(f"{NAMES[ALONE]} found it with {second.ffe:.0f} FFE.")
     else:
         blocks.append(about_synergy(second, NAMES[ALONE]))
     return [*blocks, about_paper(case)] if PAPER in case.cells else blocks
 
 
-def marked_prompt(prompt: Record, cell: Record) -> str:
+def marked_prompt(prompt: Record, cell: FinishedCell) -> str:
     """The prompt as a quotation, the chosen units bold and in brackets."""
-    text, parts, done = prompt["text"], [], 0
+    text, parts, done = prompt.text, [], 0
     for index in units_of(cell):
-        unit = prompt["units"][index]
-        core = unit["text"].strip()
-        start = unit["start"] + unit["text"].index(core)
+        unit = prompt.units[index]
+        core = unit.text.strip()
+        start = unit.start + unit.text.index(core)
         parts += [escaped(text[done:start]), f"**\\[{escaped(core)}\\]**"]
         done = start + len(core)
     return quote("".join([*parts, escaped(text[done:])]))
@@ -186,28 +182,28 @@ def marked_prompt(prompt: Record, cell: Record) -> str:
 
 def table(case: Case, found: Mapping[tuple[int, ...], Evaluation], *, same: bool) -> Iterator[str]:
     """The answer with everything, without single units, and without each method's set."""
-    prompt, output = case.example["prompt"], case.example["output"]
+    prompt, output = case.example.prompt, case.example.output
     first, second = case.cells[JOINT], case.cells[ALONE]
     yield "| without | nats | PR | ROUGE-L | what the model says |"
     yield "|---|--:|--:|--:|---|"
-    yield f"| nothing | 0 | 1 | 1 | {in_a_cell(output['text'], '')} |"
+    yield f"| nothing | 0 | 1 | 1 | {in_a_cell(output.text, '')} |"
 
     def row(label: str, units: tuple[int, ...]) -> str:
         e = found[units]
         effect = e.log_prob - e.log_prob_removed
-        ratio = math.exp(-effect / len(output["ids"]))
-        said = in_a_cell(e.counterfactual_output, output["text"])
+        ratio = math.exp(-effect / len(output.ids))
+        said = in_a_cell(e.counterfactual_output, output.text)
         return f"| {label} | {nats(effect, signed=True)} | {ratio:.2f} | {e.metrics['rouge_l_f1']:.2f} | {said} |"
 
     def single(index: int) -> str:
-        return row(f"“{escaped(unit_name(prompt['units'][index]['text']))}” alone", (index,))
+        return row(f"“{escaped(unit_name(prompt.units[index].text))}” alone", (index,))
 
-    yield from (single(index) for index in first["removed"])
+    yield from (single(index) for index in first.removed)
     both = f"{NAMES[JOINT]} and {NAMES[ALONE]}" if same else NAMES[JOINT]
-    yield row(f"**all {len(first['removed'])}: {both}**", units_of(first))
+    yield row(f"**all {len(first.removed)}: {both}**", units_of(first))
     if not same:
-        yield from (single(index) for index in second["removed"] if index not in first["removed"])
-        yield row(f"**all {len(second['removed'])}: {NAMES[ALONE]}**", units_of(second))
+        yield from (single(index) for index in second.removed if index not in first.removed)
+        yield row(f"**all {len(second.removed)}: {NAMES[ALONE]}**", units_of(second))
 
 
 def in_a_cell(text: str, original: str) -> str:
@@ -220,9 +216,9 @@ def in_a_cell(text: str, original: str) -> str:
 def about_synergy(cell: Record, name: str) -> str:
     """The joint effect of a set beside the sum of its single effects, and what the search cost and proved."""
     return (
-        f"{name}: {nats(math.fsum(cell['individual']), signed=True)} nats as the sum of each alone, "
-        f"{nats(joint(cell), signed=True)} together; synergy {nats(cell['synergy'], signed=True)}. "
-        f"Found with {cell['ffe']:.0f} FFE; proved: {cell['certificate']}."
+        f"{name}: {nats(math.fsum(cell.individual), signed=True)} nats as the sum of each alone, "
+        f"{nats(cell.joint, signed=True)} together; synergy {nats(cell.synergy, signed=True)}. "
+        f"Found with {cell.ffe:.0f} FFE; proved: {cell.certificate}."
     )
 
 
@@ -232,9 +228,9 @@ def about_paper(case: Case) -> str:
     for label in (JOINT, ALONE):
         if units_of(cell) == units_of(case.cells[label]):
             return f"{NAMES[PAPER]} chose the same three as {NAMES[label]}."
-    units = case.example["prompt"]["units"]
-    names = ", ".join(f"“{escaped(unit_name(units[index]['text']))}”" for index in cell["removed"])
-    return f"{NAMES[PAPER]} chose {names}: {nats(joint(cell), signed=True)} nats together."
+    units = case.example.prompt.units
+    names = ", ".join(f"“{escaped(unit_name(units[index].text))}”" for index in cell.removed)
+    return f"{NAMES[PAPER]} chose {names}: {nats(cell.joint, signed=True)} nats together."
 
 
 if __name__ == "__main__":

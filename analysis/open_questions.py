@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jopa.benchmark.records import Record, read_run
+from jopa.benchmark.records import FinishedCell, read_run
 
 PAPER = "jopa"
 STEPS = (0, 1, 5, 10, 20, 50, 100, 200)
@@ -34,10 +34,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, help="folders of `jopa bench`")
     cells = [cell for folder in parser.parse_args().runs for cell in read_run(folder).done]
-    paper = [cell for cell in cells if cell["method"]["name"] == PAPER]
+    paper = [cell for cell in cells if cell.method["name"] == PAPER]
     for section in (
         cost_against_length(one_run_each(cell for cell in paper if is_default(cell))),
-        proposals_needed(one_run_each(cell for cell in paper if is_default(cell) and len(cell["trace"]) > STEPS[-1])),
+        proposals_needed(one_run_each(cell for cell in paper if is_default(cell) and len(cell.trace) > STEPS[-1])),
         variants(paper),
         removals(cells),
         synergies(cells),
@@ -47,26 +47,26 @@ def main() -> None:
         print("\n".join(section), end="\n\n")
 
 
-def is_default(cell: Record) -> bool:
+def is_default(cell: FinishedCell) -> bool:
     """Whether a search was the paper's own, as long as the authors' code lets it run."""
-    method = cell["method"]
+    method = cell.method
     return (method["initial"], method["sampling"], method["gradients"], method["steps"]) == (
         *("abs", "gradient", "once"),
         200,
     )
 
 
-def one_run_each(cells: Iterable[Record]) -> list[Record]:
+def one_run_each(cells: Iterable[FinishedCell]) -> list[FinishedCell]:
     """One cell for each prompt and k: the first seed met."""
-    found = {(cell["key"]["data"], cell["key"]["example"], cell["key"]["k"]): cell for cell in reversed(list(cells))}
+    found = {(cell.key.data, cell.key.example, cell.key.k): cell for cell in reversed(list(cells))}
     return list(found.values())
 
 
-def cost_against_length(cells: Sequence[Record]) -> list[str]:
+def cost_against_length(cells: Sequence[FinishedCell]) -> list[str]:
     """Question 1: the exponents of T and k in the masks that N = 200 proposals score, and the shortfall they leave."""
     lines = ["### Cost of Algorithm 1 (N = 200) against T and k", ""]
-    masks = np.log([cell["evaluations"] for cell in cells])
-    length, k = np.log([cell["units"] for cell in cells]), np.log([cell["key"]["k"] for cell in cells])
+    masks = np.log([cell.evaluations for cell in cells])
+    length, k = np.log([cell.units for cell in cells]), np.log([cell.key.k for cell in cells])
     columns = {"T": length} | ({"k": k} if len(set(k.tolist())) > 1 else {})
     design = np.stack([np.ones(len(cells)), *columns.values()], axis=1)
 
@@ -79,18 +79,18 @@ def cost_against_length(cells: Sequence[Record]) -> list[str]:
     for name, value, low, high in zip(columns, best, *spread, strict=True):
         lines.append(f"- different masks grow as {name}^{value:.2f} (95 % interval {low:.2f} to {high:.2f})")
     lines += ["", "| T | prompts and k | masks of 201 | FFE |", "|---|---|---|---|"]
-    ordered = sorted(cells, key=lambda cell: cell["units"])
+    ordered = sorted(cells, key=lambda cell: cell.units)
     for third in range(3):
         part = ordered[third * len(ordered) // 3 : (third + 1) * len(ordered) // 3]
         low, high = part[0]["units"], part[-1]["units"]
         lines.append(
-            f"| {low}–{high} | {len(part)} | {mean(c['evaluations'] for c in part):.0f} | "
-            f"{mean(c['ffe'] for c in part):.0f} |"
+            f"| {low}–{high} | {len(part)} | {mean(c.evaluations for c in part):.0f} | "
+            f"{mean(c.ffe for c in part):.0f} |"
         )
     return lines
 
 
-def proposals_needed(cells: Sequence[Record]) -> list[str]:
+def proposals_needed(cells: Sequence[FinishedCell]) -> list[str]:
     """Question 2: the share of the whole run's fall of log p that is reached after N proposals."""
     lines = [
         "### Proposals needed",
@@ -101,7 +101,7 @@ def proposals_needed(cells: Sequence[Record]) -> list[str]:
         "| N | " + " | ".join(map(str, STEPS)) + " |",
         "|---|" + "---|" * len(STEPS),
     ]
-    falls = [(cell["trace"], cell["trace"][0][1] - cell["trace"][200][1]) for cell in cells]
+    falls = [(cell.trace, cell.trace[0][1] - cell.trace[200][1]) for cell in cells]
     share = [mean((t[0][1] - t[n][1]) / fall for t, fall in falls if fall > 0) for n in STEPS]
     there = [mean(float(t[n][1] == t[200][1]) for t, _ in falls) for n in STEPS]
     lines.append("| share of the fall | " + " | ".join(f"{100 * value:.0f} %" for value in share) + " |")
@@ -109,7 +109,7 @@ def proposals_needed(cells: Sequence[Record]) -> list[str]:
     return [*lines, "", f"{len(cells)} searches."]
 
 
-def variants(cells: Sequence[Record]) -> list[str]:
+def variants(cells: Sequence[FinishedCell]) -> list[str]:
     """Question 3: log p under the search's removal, each variant minus the paper's, on the same prompt, k and seed."""
     lines = [
         "### Start, sampling, gradients",
@@ -119,37 +119,37 @@ def variants(cells: Sequence[Record]) -> list[str]:
         "| variant | prompts | difference | better / same / worse | FFE |",
         "|---|---|---|---|---|",
     ]
-    by_label: dict[str, dict[tuple, Record]] = defaultdict(dict)
+    by_label: dict[str, dict[tuple, FinishedCell]] = defaultdict(dict)
     for cell in cells:
-        key = cell["key"]
-        if cell["method"]["steps"] == 200 and cell["search_removal"] == "zero":
-            by_label[key["method"]][key["data"], key["example"], key["k"], key["seed"]] = cell
+        key = cell.key
+        if cell.method["steps"] == 200 and cell.search_removal == "zero":
+            by_label[key.method][key.data, key.example, key.k, key.seed] = cell
     for label, found in by_label.items():
         both = [(cell, by_label[PAPER][key]) for key, cell in found.items() if key in by_label[PAPER]]
-        differences = [own["search_log_prob_removed"] - base["search_log_prob_removed"] for own, base in both]
+        differences = [own.search_log_prob_removed - base.search_log_prob_removed for own, base in both]
         if label == PAPER or not both:
             continue
         better, worse = sum(d < -1e-3 for d in differences), sum(d > 1e-3 for d in differences)
         lines.append(
             f"| {label} | {len(both)} | {with_error(differences)} | "
-            f"{better} / {len(both) - better - worse} / {worse} | {mean(own['ffe'] for own, _ in both):.0f} |"
+            f"{better} / {len(both) - better - worse} / {worse} | {mean(own.ffe for own, _ in both):.0f} |"
         )
     return lines
 
 
-def removals(cells: Sequence[Record]) -> list[str]:
+def removals(cells: Sequence[FinishedCell]) -> list[str]:
     """Question 4: what sets that were found under `zero` do under `zero` and when they are cut out."""
     lines = ["### Found under one removal, judged under another", ""]
     lines += ["| data | method | cells | joint effect under `zero`, nats | under `delete` |", "|---|---|---|---|---|"]
-    crossed = [c for c in cells if (c["search_removal"], c["removal"], c["key"]["k"]) == ("zero", "delete", 3)]
-    for (data, label), part in grouped(crossed, lambda c: (c["key"]["data"], c["key"]["method"])).items():
-        searched = [cell["log_prob"] - cell["search_log_prob_removed"] for cell in part]
-        deleted = [cell["log_prob"] - cell["log_prob_removed"] for cell in part]
+    crossed = [c for c in cells if (c.search_removal, c.removal, c.key.k) == ("zero", "delete", 3)]
+    for (data, label), part in grouped(crossed, lambda c: (c.key.data, c.key.method)).items():
+        searched = [cell.log_prob - cell.search_log_prob_removed for cell in part]
+        deleted = [cell.joint for cell in part]
         lines.append(f"| {data} | {label} | {len(part)} | {with_error(searched)} | {with_error(deleted)} |")
     return lines
 
 
-def synergies(cells: Sequence[Record]) -> list[str]:
+def synergies(cells: Sequence[FinishedCell]) -> list[str]:
     """Question 5: the share of the joint effect that is synergy, by method and data set."""
     lines = [
         "### Synergy",
@@ -157,16 +157,16 @@ def synergies(cells: Sequence[Record]) -> list[str]:
         "| data | method | cells | joint effect, nats | of it synergy |",
         "|---|---|---|---|---|",
     ]
-    for (data, label), part in grouped(cells, lambda c: (c["key"]["data"], c["key"]["method"])).items():
-        part = [cell for cell in part if cell["key"]["k"] == 3 and cell["removal"] == "delete"]
-        joint = [cell["log_prob"] - cell["log_prob_removed"] for cell in part]
+    for (data, label), part in grouped(cells, lambda c: (c.key.data, c.key.method)).items():
+        part = [cell for cell in part if cell.key.k == 3 and cell.removal == "delete"]
+        joint = [cell.joint for cell in part]
         if part and sum(joint) > 0:
-            share = sum(cell["synergy"] for cell in part) / sum(joint)
+            share = sum(cell.synergy for cell in part) / sum(joint)
             lines.append(f"| {data} | {label} | {len(part)} | {with_error(joint)} | {100 * share:.0f} % |")
     return lines
 
 
-def text_against_probability(cells: Sequence[Record]) -> list[str]:
+def text_against_probability(cells: Sequence[FinishedCell]) -> list[str]:
     """Question 6: rank correlations of PR with text metrics, and how soon a new greedy answer leaves the old one."""
     lines = [
         "### Text against probability",
@@ -176,23 +176,23 @@ def text_against_probability(cells: Sequence[Record]) -> list[str]:
         "| data | cells | PR and BLEU | PR and SentenceBert | leaves within 3 words | PR of those |",
         "|---|---|---|---|---|---|",
     ]
-    wanted = [cell for cell in cells if cell["key"]["k"] == 3 and cell["metrics"]["sentence_bert"] is not None]
-    for (data,), part in grouped(wanted, lambda c: (c["key"]["data"],)).items():
-        pr = [cell["metrics"]["pr"] for cell in part]
-        bleu, bert = ([cell["metrics"][name] for cell in part] for name in ("bleu", "sentence_bert"))
-        early = [c for c in part if c["output"].split()[:3] != c["counterfactual_output"].split()[:3]]
+    wanted = [cell for cell in cells if cell.key.k == 3 and cell.metrics["sentence_bert"] is not None]
+    for (data,), part in grouped(wanted, lambda c: (c.key.data,)).items():
+        pr = [cell.metrics["pr"] for cell in part]
+        bleu, bert = ([cell.metrics[name] for cell in part] for name in ("bleu", "sentence_bert"))
+        early = [c for c in part if c.output.split()[:3] != c.counterfactual_output.split()[:3]]
         lines.append(
             f"| {data} | {len(part)} | {rank_correlation(pr, bleu):.2f} | {rank_correlation(pr, bert):.2f} | "
-            f"{100 * len(early) / len(part):.0f} % | {with_error([c['metrics']['pr'] for c in early])} |"
+            f"{100 * len(early) / len(part):.0f} % | {with_error([c.metrics['pr'] for c in early])} |"
         )
     return lines
 
 
-def favourites(cells: Sequence[Record]) -> list[str]:
+def favourites(cells: Sequence[FinishedCell]) -> list[str]:
     """Question 7: the units that each method chooses most often, over all data sets."""
     lines = ["### What methods choose", "", "| method | units chosen | most often (times) |", "|---|---|---|"]
-    for (label,), part in grouped((c for c in cells if c["key"]["k"] == 3), lambda c: (c["key"]["method"],)).items():
-        texts = Counter(text.strip().lower() for cell in part for text in cell["removed_texts"])
+    for (label,), part in grouped((c for c in cells if c.key.k == 3), lambda c: (c.key.method,)).items():
+        texts = Counter(text.strip().lower() for cell in part for text in cell.removed_texts)
         often = " · ".join(f"{text or 'line break'} ({count})" for text, count in texts.most_common(6))
         lines.append(f"| {label} | {texts.total()} | {often} |".replace("\n", " "))
     return lines
@@ -208,9 +208,9 @@ def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
     return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
 
 
-def grouped(cells: Iterable[Record], key: Callable[[Record], tuple]) -> dict[tuple, list[Record]]:
+def grouped(cells: Iterable[FinishedCell], key: Callable[[FinishedCell], tuple]) -> dict[tuple, list[FinishedCell]]:
     """Cells by key, in the order of first appearance."""
-    found: dict[tuple, list[Record]] = defaultdict(list)
+    found: dict[tuple, list[FinishedCell]] = defaultdict(list)
     for cell in cells:
         found[key(cell)].append(cell)
     return found

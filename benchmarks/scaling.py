@@ -226,8 +226,7 @@ def packed_weights(model: jopa.LanguageModel, options: argparse.Namespace) -> No
         rows.append((f"{n_rows} × {n_tokens}", f"{first:.0f}", f"{second:.0f}", f"{first / second:.2f}×"))
     print(table(("rows × tokens", "plain products, ms a forward", "chosen", "gain"), rows) + "\n")
 
-    head = model.model.get_output_embeddings().weight
-    n_weights = model_flops(model.model, 1, 1) / 2  # each is read once a token
+    n_bytes = model_flops(model.model, 1, 1) / 2 * model.model.dtype.itemsize  # each weight is read once a token
 
     def one_token() -> float:
         with torch.inference_mode(), model.packed.active():
@@ -237,7 +236,7 @@ def packed_weights(model: jopa.LanguageModel, options: argparse.Namespace) -> No
                 model.model(input_ids=torch.zeros(1, 1, dtype=torch.long), past_key_values=cache, use_cache=True)
             return (time.perf_counter() - start) / 8
 
-    pairs = [(memory_rate(), n_weights * head.element_size() / one_token()) for _ in range(options.repeats)]
+    pairs = [(memory_rate(), n_bytes / one_token()) for _ in range(options.repeats)]
     memory, weights = (statistics.median(values) for values in zip(*pairs, strict=True))
     share = statistics.median(reading / rate for rate, reading in pairs)
     print(f"One token: weights are read at {weights / 1e9:.1f} GB/s: {100 * share:.0f} % of {memory / 1e9:.1f}.\n")

@@ -38,6 +38,7 @@ SYSTEM = "please tell me what you think of green birds today"
 WORDS = f"{TEXT} {SYSTEM} once upon time there was".split()
 VOCABULARY = {word: i for i, word in enumerate(dict.fromkeys(["<unk>", "<s>", "</s>", "<u>", "<a>", *WORDS]))}
 ANSWER = tuple(VOCABULARY[word] for word in ["once", "upon", "time", "there", "was"])
+SETTINGS: tuple[dict[str, Any], ...] = ({}, {"batch_size": 1}, {"reuse_prefix": False})
 SETS = [(), (0,), (12,), (2, 5), (2, 6), (1, 2, 3, 9)]
 
 
@@ -149,7 +150,7 @@ def check(model: jopa.LanguageModel, refused: dict[str, None]) -> None:
         keep[row, list(removed)] = False
     for removal in REMOVALS:
         try:
-            for settings in ({}, {"batch_size": 1}, {"reuse_prefix": False}):
+            for settings in SETTINGS:
                 scorer = jopa.ModelScorer(model, prompt, output, removal, **settings)
                 compare(f"{removal} {settings}", scorer.log_probs(keep), model, prompt, output, removal)
                 for row in range(len(SETS)):

@@ -375,7 +375,7 @@ def _read(model: LanguageModel, prompt: Prompt) -> tuple[tuple[float, ...], floa
     ids = torch.tensor([*prompt.ids, *refusal])
     first = max(1, min(min(unit.positions) for unit in prompt.units))
     targets = ids[first:]
-    forward = TargetForward(model, ids[: first - 1], targets, len(targets), batch_size=1)
+    forward = TargetForward(model, ids[: first - 1], targets, len(targets), longest=len(ids), batch_size=1)
     row = ids[None, forward.prefix().length : -1].to(model.device)
     with torch.no_grad():
         log_probs = forward({"input_ids": row}, [row.shape[1]])[0].double().cpu()

@@ -86,9 +86,10 @@ class LengthDependence:
 
         ids = torch.tensor([probe_ids(self._model, self._tokenizer, _N_TOKENS)], device=_device(self._model))
         with torch.inference_mode(False), torch.no_grad():
-            self._near = self._model(input_ids=ids, use_cache=False).logits[:, :-1]
+            near = self._model(input_ids=ids, use_cache=False).logits[:, :-1]
+        self._near = near
         self._kept = [_KeptState.of(module) for module in self._model.modules() if _has_factors(module)]
-        return self._near
+        return near
 
 
 @dataclass(frozen=True, eq=False)

@@ -199,12 +199,13 @@ def _unpack(path: Path, folder: Path, checksum: str) -> None:
         ):
             (Path(alone) / "model.gguf").symlink_to(path.absolute())
             source = {"pretrained_model_name_or_path": alone, "gguf_file": "model.gguf"}
-            model, info = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 **source,
                 quantization_config=GgufConfig(dequantize=True),
                 dtype=torch.float32,
                 output_loading_info=True,
             )
+            model, info = loaded
             require_all_weights(str(path), info)
             model.save_pretrained(partial)
             AutoTokenizer.from_pretrained(**source).save_pretrained(partial)

@@ -58,9 +58,10 @@ def read_model(
     tokenizer = AutoTokenizer.from_pretrained(
         folder if own_tokenizer else base, **(where if own_tokenizer else of_base)
     )
-    model, info = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         base, use_safetensors=True, device_map=device_map, dtype=dtype, output_loading_info=True, **of_base
     )
+    model, info = loaded
     require_all_weights(name, info)
     return (model if adapter is None else _with_adapter(model, folder, where)), tokenizer
 
@@ -113,7 +114,7 @@ def _split_count(start: bytes) -> int:
 
 def _adapter(folder: str, where: Mapping[str, Any]) -> dict[str, Any] | None:
     """The configuration of a PEFT adapter, if that is what the folder or hub id holds."""
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     path: str | Path | None = Path(folder) / ADAPTER_CONFIG
     if not Path(folder).is_dir():
@@ -131,7 +132,7 @@ def _adapter(folder: str, where: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _with_adapter(model: Any, folder: str, where: Mapping[str, Any]) -> Any:
     """The model itself, with the weights of a PEFT adapter put into it."""
-    from peft import PeftModel
+    from peft import PeftModel  # type: ignore[import-not-found]  # installed by those who load adapters
 
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*missing adapter keys.*")

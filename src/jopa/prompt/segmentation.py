@@ -144,7 +144,7 @@ def sentences(text: str, language: str | None = None) -> list[Span]:
 
 def _cuts_of_line(line: str, language: str) -> Iterator[int]:
     """Where the sentences of a line end, its own end left out."""
-    from sentencex import segment
+    from sentencex import segment  # type: ignore[attr-defined]  # a compiled module without type stubs
 
     whole = [match.span() for match in _WHOLE.finditer(line)]
     begun = start = 0  # of the sentence, of the window

@@ -26,7 +26,7 @@ from jopa.attribution import Attribution
 from jopa.benchmark.records import CellRecord, ExampleRecord, FinishedCell, Run, SessionData, read_run
 from jopa.errors import InputFileError
 from jopa.evaluation.metrics import METRICS
-from jopa.problem import TraceStep
+from jopa.method import TraceStep
 from jopa.reports import typesetting
 from jopa.reports.attribution_html import to_html
 from jopa.reports.drawing import save

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
     from transformers import Cache
-    from transformers.utils import ModelOutput
+    from transformers.utils.generic import ModelOutput
 
 
 @dataclass(frozen=True, eq=False)
