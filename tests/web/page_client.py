@@ -25,7 +25,7 @@ def serving(model, **settings) -> str:
 @contextmanager
 def connected(url, source=LOCAL):
     """A connection to the page from one of this machine's loopback addresses."""
-    connection = http.client.HTTPConnection(LOCAL, urlsplit(url).port, timeout=20, source_address=(source, 0))
+    connection = http.client.HTTPConnection(LOCAL, urlsplit(url).port, timeout=60, source_address=(source, 0))
     try:
         yield connection
     finally:

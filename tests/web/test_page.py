@@ -10,6 +10,7 @@ import pytest
 from page_client import serving
 
 import jopa
+from jopa import preparation
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")

@@ -20,7 +20,7 @@ from jopa.web.requests import RequestLimits
 PROMPT = "write a story about the doctor and his patient"
 LIMITS = RequestLimits(prompt_characters=300, max_new_tokens=12, k=4, budget=30, seconds=60, waiting=6, per_visitor=3)
 REQUEST = {"prompt": PROMPT, "unit": "word", "max_new_tokens": 8, "k": 2}
-SECONDS = 20
+SECONDS = 60
 """After so long a test fails; none needs a tenth of it."""
 
 
@@ -290,7 +290,7 @@ def test_half_a_head_is_closed(url, monkeypatch, sent):
     monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
     began = time.monotonic()
     raw(url, sent)
-    assert time.monotonic() - began < SECONDS / 2
+    assert time.monotonic() - began < 8
 
 
 def test_half_a_second_head_is_closed(url, monkeypatch):

@@ -32,8 +32,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-import torch
-
 from jopa.attribution import Attribution, comparison_json
 from jopa.errors import JopaError, StoppedError
 from jopa.explanation import attribute, run_each
@@ -99,6 +97,8 @@ class ExplanationService:
 
 def release_memory() -> None:
     """Give the memory that a job has used back to the system; its allocators keep it otherwise."""
+    import torch
+
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
