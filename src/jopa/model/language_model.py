@@ -14,8 +14,9 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from jopa.errors import ModelError, PromptError, SettingError
+from jopa.errors import ModelError, SettingError
 from jopa.model.packing import PackedWeights
+from jopa.prompt.output import decode, encode_continuation
 
 if TYPE_CHECKING:
     import torch
@@ -238,27 +239,11 @@ class LanguageModel:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens shown."""
-        return str(self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+        return decode(self.tokenizer, ids)
 
     def encode_continuation(self, text: str) -> tuple[int, ...]:
-        """Token ids of a text that follows other text: no BOS, and no blank that the tokenizer adds by itself.
-
-        Raises:
-            PromptError: the text is empty or the tokenizer cannot represent it.
-        """
-        # SentencePiece tokenizers put a blank before the first word; after a line break that is already there they
-        # do not, so tokens are taken from behind one.
-        ids = self._encode(text)
-        behind = self._encode("\n" + text)
-        lead = self._encode("\n")
-        if behind[: len(lead)] == lead and self.decode(behind[len(lead) :]) == text != self.decode(ids):
-            ids = behind[len(lead) :]
-        if not ids:
-            raise PromptError("the output to explain is empty; give a text of at least one token")
-        return tuple(ids)
-
-    def _encode(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False)
+        """Token ids of a text that follows other text; see `jopa.prompt.output.encode_continuation`."""
+        return encode_continuation(self.tokenizer, text)
 
 
 class _Listener:
