@@ -1,5 +1,6 @@
 # make demo    explain a real prompt with the bundled real model, and write a page that shows it
 # make test    all tests
+# make test-servers  a real vLLM server against the same model here (downloads 2 GB)
 # make lint    formatting, linting, types
 # make install the virtual environment that the others use: every extra and the developers' tools
 
@@ -8,7 +9,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN     = $(VENV)/bin
 PROMPT ?= Write a story about the doctor and his patient.
 
-.PHONY: install demo test lint format clean
+.PHONY: install demo test test-servers lint format clean
 
 install: $(VENV)/.installed
 
@@ -30,6 +31,9 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
+
+test-servers: install
+	tests/servers/run.sh $(BIN)/python .venv-vllm
 
 lint: install
 	$(BIN)/ruff check .

@@ -146,7 +146,7 @@ class Client:
 
         reason, wait = "", 0.0
         for attempt in range(self._attempts):
-            await asyncio.sleep(wait)
+            await pause(wait)
             wait = min(self._first_wait * 2**attempt, MAX_WAIT_SECONDS)
             try:
                 async with self._in_flight:
@@ -219,6 +219,11 @@ def checked_url(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
         raise SettingError(f"'{url}' is no server's address: write it as http://localhost:8000")
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+async def pause(seconds: float) -> None:
+    """Wait; tests put their own in its place."""
+    await asyncio.sleep(seconds)
 
 
 async def _all(works: Sequence[Awaitable[Any]]) -> list[Any]:

@@ -185,7 +185,8 @@ def _check(remote: RemoteModel) -> str:
     answer = remote.continue_ids(ids, _PROBE_TOKENS)
     if not answer.ids:
         raise ModelError(f"the served model '{remote.id}' at {client.url} generates no tokens")
-    said, decoded = map(_letters, (answer.text, str(tokenizer.decode(list(answer.ids), skip_special_tokens=True))))
+    decoded = _letters(str(tokenizer.decode(list(answer.ids), skip_special_tokens=True)))
+    said = _letters(answer.text)
     if said != decoded:
         raise SettingError(
             f"the tokenizer '{name}' reads an answer as {decoded!r:.60} and the served model '{remote.id}' as "

@@ -11,18 +11,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jopa.errors import SettingError, StoppedError
-from jopa.prompt.output import decode, encode_continuation
+from jopa.prompt.output import Output, decode, encode_continuation
 from jopa.remote.client import Client
 from jopa.remote.score_cache import ScoreCache, cache_key
-from jopa.remote.scorer import RemoteScorer
 from jopa.remote.servers import Answer, Row, Server
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from jopa.prompt.building import Prompt
-    from jopa.prompt.output import Output
-    from jopa.scoring.protocols import Capability
+    from jopa.scoring.protocols import Capability, PromptScorer
 
 _REQUEST_TOKENS = 16384
 """The most tokens that one request carries, unless a single row has more."""
@@ -113,12 +111,14 @@ class RemoteModel:
         """Token ids of a text that follows other text; see `jopa.prompt.output.encode_continuation`."""
         return encode_continuation(self.tokenizer, text)
 
-    def scorer(self, prompt: Prompt, output: Output, removal: str) -> RemoteScorer:
+    def scorer(self, prompt: Prompt, output: Output, removal: str) -> PromptScorer:
         """A scorer of keep masks of one prompt and output.
 
         Raises:
             SettingError: the removal is not "delete".
         """
+        from jopa.remote.scorer import RemoteScorer  # upwards: a model makes its own scorers
+
         return RemoteScorer(self, prompt, output, removal)
 
     def generate_ids(

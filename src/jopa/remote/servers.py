@@ -182,11 +182,9 @@ class Sglang(Server):
         found = information.get("input_token_logprobs")
         if found is None:
             raise ScoringError("the server gives no prompt log-probabilities (input_token_logprobs); is it SGLang?")
-        if found and found[0][0] is None and len(found) == row.n_scored + 1:
-            found = found[1:]  # of the token that the start names, which nothing predicts
-        _require_length(found, row.n_scored)
+        _require_length(found, row.n_scored + 1)  # the first is of the token at the start, which nothing predicts
         scores = []
-        for token, entry in zip(row.ids[-row.n_scored :], found, strict=True):
+        for token, entry in zip(row.ids[-row.n_scored :], found[1:], strict=True):
             if entry[1] != token:
                 raise ScoringError(f"the server gives the log-probability of token {entry[1]} where {token} was sent")
             scores.append(_log_prob(entry[0], token))
