@@ -286,8 +286,13 @@ def attribute(
         versions=versions(),
         effects=tuple(effects) if all_effects else None,
         scores=selection.scores,
-        details=selection.details or None,
+        details={**selection.details, **scorer_details(scorer)} or None,
     )
+
+
+def scorer_details(scorer: object) -> dict[str, Any]:
+    """What a scorer has to tell beside its scores, such as the requests that it sent."""
+    return getattr(scorer, "details", {})
 
 
 def smallest_sufficient(problem: Problem, method: Method, until_pr: float, max_k: int, *, seed: int = 0) -> Selection:

@@ -78,7 +78,10 @@ class FakeServer:
             answers = []
             for ids, start in zip(body["input_ids"], body["logprob_start_len"], strict=True):
                 values = self._prompt_log_probs(ids)[start:]
-                entries = [[None, ids[start], None], *([v, i, None] for v, i in zip(values, ids[start + 1 :], strict=True))]
+                entries = [
+                    [None, ids[start], None],
+                    *([v, i, None] for v, i in zip(values, ids[start + 1 :], strict=True)),
+                ]
                 answers.append({"text": "", "meta_info": {"input_token_logprobs": entries, "prompt_tokens": len(ids)}})
             return answers
         new, values, stopped = self._generate(body["input_ids"], body["sampling_params"]["max_new_tokens"])

@@ -81,6 +81,8 @@ def test_an_explanation_is_that_of_the_model_itself(server, llama, settings):
         assert getattr(here, name) == getattr(there, name), name
     assert there.joint == pytest.approx(here.joint, abs=1e-4)
     assert "fake:8000" in str(there.model["device"])
+    assert there.details is not None
+    assert there.details["server"]["tokens_sent"] > 0
     assert jopa.Attribution.from_json(there.to_json()) == there
 
 
@@ -257,7 +259,7 @@ def test_retry_after_is_obeyed_up_to_a_limit(llama, quick):
 
 def test_after_the_stated_number_of_tries_there_is_one_line(llama, quick):
     server = FakeServer(llama, fault=lambda request, number: httpx.Response(503, text="<html>\nbusy"))
-    with pytest.raises(jopa.ModelError, match="status 503.*tried 3 times") as raised:
+    with pytest.raises(jopa.ModelError, match=r"status 503.*tried 3 times") as raised:
         connect(server, attempts=3)
     assert len(server.bodies) == 3
     assert "\n" not in str(raised.value)
@@ -265,7 +267,7 @@ def test_after_the_stated_number_of_tries_there_is_one_line(llama, quick):
 
 def test_a_real_connection_that_nobody_answers():
     client = Client("http://127.0.0.1:9", attempts=2, first_wait=0.01)
-    with pytest.raises(jopa.ModelError, match="cannot be reached.*tried 2 times"):
+    with pytest.raises(jopa.ModelError, match=r"cannot be reached.*tried 2 times"):
         client.get("/v1/models")
 
 
@@ -390,7 +392,7 @@ def test_a_server_that_finds_the_prompt_too_long_is_heard(llama):
     remote = connect(server)
     said = "This model's maximum context length is 16 tokens."
     server.fault = lambda request, number: httpx.Response(400, json={"error": {"message": said}})
-    with pytest.raises(jopa.PromptError, match="maximum context length is 16.*shorten"):
+    with pytest.raises(jopa.PromptError, match=r"maximum context length is 16.*shorten"):
         jopa.explain(PROMPT, k=1, model=remote, output="time there was")
 
 
@@ -450,7 +452,7 @@ def test_the_cache_tells_rows_servers_and_targets_apart(tmp_path):
 
 def test_a_cache_that_cannot_be_used_is_one_line(tmp_path):
     (tmp_path / "scores").write_text("this is no database, and is long enough to look like one" * 100)
-    with pytest.raises(jopa.InputFileError, match="score cache"):
+    with pytest.raises(jopa.InputFileError, match="cannot use the cache of scores"):
         ScoreCache(tmp_path / "scores")
 
 

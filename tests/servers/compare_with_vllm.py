@@ -81,7 +81,9 @@ def compare(local: jopa.LanguageModel, remote: jopa.RemoteModel) -> None:
         keep = torch.rand(20, len(prompt.units), generator=torch.Generator().manual_seed(0)) > 0.3
         one, other = (model.scorer(prompt, output, "delete").log_probs(keep).double() for model in (local, remote))
         difference = float((one - other).abs().max())
-        print(f"{text!r}: {difference:.1e} nats a token; removed {here.removed} here, {there.removed} there", flush=True)
+        print(
+            f"{text!r}: {difference:.1e} nats a token; removed {here.removed} here, {there.removed} there", flush=True
+        )
         assert difference < MAX_DIFFERENCE
         assert here.removed == there.removed
         assert here.certificate == there.certificate

@@ -197,7 +197,8 @@ def _check(remote: RemoteModel) -> str:
     if sum(differences) / len(differences) > _MAX_DISAGREEMENT:
         raise ModelError(
             f"the server {client.url} gives a greedy answer of '{remote.id}' other log-probabilities as it writes "
-            f"than as a prompt ({max(differences):.2f} nats apart); it must give raw ones (vLLM: --logprobs-mode raw_logprobs)"
+            f"than as a prompt ({max(differences):.2f} nats apart); it must give raw ones (vLLM: --logprobs-mode "
+            "raw_logprobs)"
         )
     return hashlib.sha256(repr(answer.ids).encode()).hexdigest()[:16]
 

@@ -69,6 +69,12 @@ class RemoteScorer:
             seconds={"scores": self._seconds},
         )
 
+    @property
+    def details(self) -> dict[str, dict[str, int]]:
+        """What results say of the cost: requests and tokens that scores took, and tokens that the cache stood for."""
+        cost = {"requests": self._requests, "tokens_sent": self._sent, "tokens_cached": self._reused}
+        return {"server": cost}
+
     def log_probs(self, keep: Bool[Tensor, "masks units"]) -> Float[Tensor, "masks out"]:
         """Log-probability of each target token under each keep mask.
 
