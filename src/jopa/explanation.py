@@ -286,11 +286,11 @@ def attribute(
         versions=versions(),
         effects=tuple(effects) if all_effects else None,
         scores=selection.scores,
-        details={**selection.details, **scorer_details(scorer)} or None,
+        details={**selection.details, **_scorer_details(scorer)} or None,
     )
 
 
-def scorer_details(scorer: object) -> dict[str, Any]:
+def _scorer_details(scorer: object) -> dict[str, Any]:
     """What a scorer has to tell beside its scores, such as the requests that it sent."""
     return getattr(scorer, "details", {})
 

@@ -86,16 +86,25 @@ def test_an_explanation_is_that_of_the_model_itself(server, llama, settings):
     assert jopa.Attribution.from_json(there.to_json()) == there
 
 
-def test_every_black_box_method_runs_and_the_others_refuse_before_any_work(server):
+BLACK_BOX = [name for name, kind in jopa.METHODS.items() if kind.requires == "scores"]
+
+
+@pytest.mark.parametrize("name", BLACK_BOX)
+def test_every_black_box_method_finds_what_it_finds_here(server, llama, name):
+    options = {"k": 2, "method": name, "removal": "delete", "max_new_tokens": 3, "seed": 3}
+    here, there = (jopa.explain("the doctor and his", model=model, **options) for model in (llama, connect(server)))
+    assert here.removed == there.removed
+    assert here.evaluations == there.evaluations
+    assert here.certificate == there.certificate
+
+
+@pytest.mark.parametrize("name", sorted(set(jopa.METHODS) - set(BLACK_BOX)))
+def test_other_methods_refuse_before_any_work(server, name):
     remote = connect(server)
-    for name, kind in jopa.METHODS.items():
-        asked = len(server.bodies)
-        if kind.requires == "scores" and name not in ("captum-feature-ablation",):
-            continue
-        if kind.requires != "scores":
-            with pytest.raises(jopa.SettingError, match=name):
-                jopa.explain(PROMPT, k=1, model=remote, method=name, removal="delete", max_new_tokens=3)
-            assert len(server.bodies) == asked
+    asked = len(server.bodies)
+    with pytest.raises(jopa.SettingError, match=name):
+        jopa.explain(PROMPT, k=1, model=remote, method=name, removal="delete", max_new_tokens=3)
+    assert len(server.bodies) == asked
 
 
 def test_other_removals_are_refused(server):
@@ -461,3 +470,22 @@ def test_every_pair_is_scored_for_an_optimal_certificate(server):
     n = len(found.units)
     assert found.certificate in ("optimal", "one-swap-optimal")
     assert found.evaluations <= 1 + n + len(list(combinations(range(n), 2)))
+
+
+def test_a_diagnosis_is_that_of_the_model_itself(server, llama):
+    text, options = "write a story about the doctor", {"max_new_tokens": 5, "unit": "word"}
+    here, there = (jopa.diagnose(text, model=model, **options) for model in (llama, connect(server)))
+    assert here.output_ids == there.output_ids
+    for one, other in zip(here.table, there.table, strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+
+
+def test_methods_are_compared_on_one_output(server, llama):
+    names = ["joint", "ablation"]
+    for here, there in zip(
+        jopa.compare(PROMPT, names, model=llama, k=2, max_new_tokens=4),
+        jopa.compare(PROMPT, names, model=connect(server), k=2, max_new_tokens=4),
+        strict=True,
+    ):
+        assert here.removed == there.removed
+        assert here.method == there.method

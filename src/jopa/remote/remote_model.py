@@ -183,8 +183,8 @@ class RemoteModel:
         if self._max_tokens_sent is not None and self.tokens_sent + to_send > self._max_tokens_sent:
             raise StoppedError(
                 f"stopped before sending more than {self._max_tokens_sent:,} tokens (max_tokens_sent): "
-                f"{self.tokens_sent:,} were sent and {to_send:,} more are needed; raise the limit and run the same "
-                "again: what was scored is not asked for twice (unless the cache is off)"
+                f"{self.tokens_sent:,} were sent and {to_send:,} more are needed; raise the limit or lower the budget, "
+                "and run the same again: what was scored is not asked for twice (unless the cache is off)"
             )
         batches = list(self._batches(new))
 
