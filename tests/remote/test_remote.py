@@ -489,3 +489,17 @@ def test_methods_are_compared_on_one_output(server, llama):
     ):
         assert here.removed == there.removed
         assert here.method == there.method
+
+
+def test_the_page_and_the_terminal_say_where_the_model_is(server):
+    from rich.console import Console
+
+    from jopa.reports.attribution_html import to_html
+    from jopa.reports.terminal import to_terminal
+
+    found = jopa.explain(PROMPT, k=1, model=connect(server), max_new_tokens=3)
+    assert "fake:8000" in to_html(found)
+    assert "None" not in to_html(found)
+    console = Console(record=True, width=120)
+    console.print(to_terminal(found))
+    assert "tiny" in console.export_text()
