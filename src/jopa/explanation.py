@@ -392,7 +392,7 @@ def attribute(
         versions=versions(),
         effects=tuple(effects) if all_effects else None,
         scores=selection.scores,
-        details=_with_slow_paths({**selection.details, "unit": prompt.unit_kind}, _slow_paths(scorer)),
+        details={**selection.details, "unit": prompt.unit_kind, **_scorer_details(scorer)},
     )
 
 
@@ -401,9 +401,12 @@ def _slow_paths(scorer: PromptScorer) -> tuple[str, ...]:
     return getattr(scorer, "slow_paths", ())
 
 
-def _with_slow_paths(details: dict[str, Any], slow_paths: Sequence[str]) -> dict[str, Any]:
-    """A method's details, and which fast paths this model could not take."""
-    return {**details, "slow_paths": list(slow_paths)} if slow_paths else details
+def _scorer_details(scorer: PromptScorer) -> dict[str, Any]:
+    """What a scorer has to tell beside its scores: requests that it sent, fast paths that it could not take."""
+    details = dict(getattr(scorer, "details", {}))
+    if slow := _slow_paths(scorer):
+        details["slow_paths"] = list(slow)
+    return details
 
 
 def smallest_sufficient(problem: Problem, method: Method, until_pr: float, max_k: int, *, seed: int = 0) -> Selection:

@@ -10,7 +10,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jopa.cli.options import Debug, Device, Dtype, Model, Plain, TemplateArg, TrustRemoteCode
+from jopa.cli.endpoints import Connection, tell_sent
+from jopa.cli.options import (
+    Api,
+    Debug,
+    Device,
+    Dtype,
+    Endpoint,
+    EndpointModel,
+    KeyVariable,
+    MaxTokensSent,
+    Model,
+    Plain,
+    ScoreCache,
+    ServedTokenizer,
+    TemplateArg,
+    TrustRemoteCode,
+)
 from jopa.cli.reading import band_of, prompt_from, setting, target_from, unit_from, unit_numbers
 from jopa.cli.showing import fail, progress_bar, require_writable, tell, write_results
 from jopa.errors import SettingError
@@ -39,6 +55,13 @@ def explain(
         Path | None, typer.Option(help="Chat messages, a JSON list; the last user message is explained.")
     ] = None,
     model: Model = None,
+    endpoint: Endpoint = None,
+    endpoint_model: EndpointModel = None,
+    api: Api = None,
+    tokenizer: ServedTokenizer = None,
+    key_variable: KeyVariable = "OPENAI_API_KEY",
+    max_tokens_sent: MaxTokensSent = None,
+    score_cache: ScoreCache = True,
     k: Annotated[int, typer.Option("--k", "-k", help="How many units to find.")] = 3,
     until_pr: Annotated[
         float | None,
@@ -100,6 +123,8 @@ def explain(
     debug: Debug = False,
 ) -> None:
     """Find the k units of a prompt that together made the model answer as it did."""
+    connection = Connection(endpoint, endpoint_model, api, tokenizer, key_variable, max_tokens_sent, score_cache)
+    connection.check(model=model, device=device, dtype=dtype, batch_size=batch_size)
     text = prompt_from(prompt, file, messages)
     for path in (json_path, html_path):
         require_writable(path)
@@ -155,7 +180,7 @@ def explain(
         progress("loading the model", 0, None)
         options |= {"progress": progress}
         began = time.perf_counter()
-        language_model = load(
+        language_model = connection.connect() or load(
             model, device=device, dtype=dtype, trust_remote_code=trust_remote_code, batch_size=batch_size
         )
         loading = time.perf_counter() - began
@@ -178,6 +203,7 @@ def explain(
                 found = list(explanation.compare(text, chosen, model=language_model, **options))
             deliver = partial(_deliver, found, compare is not None, json_path, html_path)
     deliver()
+    tell_sent(language_model)
     if profile:
         _tell_cost([each.method["name"] for each in found], profiles, loading)
     if refusals:

@@ -22,7 +22,7 @@ from jopa.model.length_dependence import LengthDependence
 from jopa.model.packing import PackedWeights
 from jopa.model.requirements import context_length, input_device, require_causal
 from jopa.model.state import evaluating, model_lock, quiet_transformers
-from jopa.prompt.continuation import continuation_ids, decoded, end_of_turn_id
+from jopa.prompt.continuation import decoded, encode_continuation, end_of_turn_id
 
 if TYPE_CHECKING:
     import torch
@@ -367,15 +367,8 @@ class LanguageModel:
         return decoded(self.tokenizer, ids)
 
     def encode_continuation(self, text: str) -> tuple[int, ...]:
-        """Token ids of a text that follows other text: no BOS, and no blank that the tokenizer adds by itself.
-
-        Raises:
-            PromptError: the text is empty or the tokenizer cannot represent it.
-        """
-        ids = continuation_ids(self.tokenizer, text)
-        if not ids:
-            raise PromptError("the output to explain is empty; give a text of at least one token")
-        return tuple(ids)
+        """Token ids of a text that follows other text; see `jopa.prompt.continuation.encode_continuation`."""
+        return encode_continuation(self.tokenizer, text)
 
 
 class _Listener:

@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from jopa.errors import PromptError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -44,6 +46,18 @@ def continuation_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]
             if decoded(tokenizer, [*before, *ids]) == shown + text:
                 return ids
     return alone
+
+
+def encode_continuation(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
+    """`continuation_ids` of an output to explain.
+
+    Raises:
+        PromptError: the text is empty or the tokenizer cannot represent it.
+    """
+    ids = continuation_ids(tokenizer, text)
+    if not ids:
+        raise PromptError("the output to explain is empty; give a text of at least one token")
+    return tuple(ids)
 
 
 def tokens_of(

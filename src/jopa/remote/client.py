@@ -1,0 +1,251 @@
+"""Requests to a server: several at once, tried again where that can help, each failure one clear line.
+
+A request is tried again after a lost connection, a timeout, and the statuses of `RETRIED_STATUSES`; the wait doubles
+each time, and a server's own `Retry-After` is obeyed up to `MAX_WAIT_SECONDS`. The requests of one call run in an event
+loop in a thread of their own, so that whatever ends the call (Ctrl-C too) cancels those that are in flight.
+
+The key is read from an environment variable. It is sent in the header alone, and is cut out of whatever the server
+says. Knows HTTP and JSON, nothing of tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from jopa.errors import ModelError, PromptError, SettingError
+
+if TYPE_CHECKING:
+    import httpx
+
+RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
+MAX_WAIT_SECONDS = 60.0
+KEY_VARIABLE = "OPENAI_API_KEY"
+_CONNECT_SECONDS = 10.0
+
+
+class Client:
+    """Sends JSON to one server.
+
+    Args:
+        url: of the server, with or without `/v1` at its end.
+        key_variable: the environment variable that holds the key; no key is sent where it is not set.
+        timeout: seconds that one answer may take.
+        attempts: how often one request is tried.
+        in_flight: the most requests at once.
+        first_wait: seconds before the second try; each later wait is twice as long.
+        transport: how requests travel; by default over the network.
+
+    Raises:
+        SettingError: a setting is out of range, or the url is none.
+        ModelError: `httpx` is missing.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key_variable: str = KEY_VARIABLE,
+        timeout: float = 120.0,
+        attempts: int = 6,
+        in_flight: int = 4,
+        first_wait: float = 0.5,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.url = checked_url(url)
+        for name, value in (("timeout", timeout), ("attempts", attempts), ("in_flight", in_flight)):
+            if not value > 0:
+                raise SettingError(f"{name} must be above 0, got {value}")
+        try:
+            import httpx
+        except ImportError:
+            raise ModelError("a model behind a server needs httpx: pip install 'jopa[remote]'") from None
+        self.requests = 0
+        """Requests sent so far, those that were tried again included."""
+        self._key_variable = key_variable
+        self._key = os.environ.get(key_variable) or None
+        self._timeout = timeout
+        self._attempts = attempts
+        self._first_wait = first_wait
+        self._in_flight = asyncio.Semaphore(in_flight)
+        self._http = httpx.AsyncClient(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+            timeout=httpx.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS), pool=None),
+            transport=transport,
+        )
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="jopa-requests", daemon=True).start()
+
+    def __repr__(self) -> str:
+        return f"Client({self.url!r})"
+
+    def get(self, path: str) -> Any:
+        """What the server answers to one GET.
+
+        Raises:
+            ModelError: as `post_all`.
+        """
+        return self._run(self._request("GET", path, None))
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        """What the server answers to one POST.
+
+        Raises:
+            ModelError, PromptError: as `post_all`.
+        """
+        return self.post_all(path, [body])[0]
+
+    def post_all(
+        self, path: str, bodies: Sequence[dict[str, Any]], on_answer: Callable[[int, Any], None] | None = None
+    ) -> list[Any]:
+        """What the server answers to each of several POSTs, in their order whatever the order of arrival.
+
+        Args:
+            path: below the server's url.
+            bodies: one JSON object a request.
+            on_answer: called with a request's number and its answer as soon as that is there, in another thread. What
+                it raises ends the call.
+
+        Raises:
+            ModelError: the server cannot be reached, refuses, or answers what is no JSON.
+            PromptError: the input is longer than the server takes.
+        """
+
+        async def one(number: int, body: dict[str, Any]) -> Any:
+            answer = await self._request("POST", path, body)
+            if on_answer:
+                on_answer(number, answer)
+            return answer
+
+        return self._run(_all([one(number, body) for number, body in enumerate(bodies)]))
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._loop.is_running():
+            self._run(self._http.aclose())
+            self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    async def _request(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+        import httpx
+
+        reason, wait = "", 0.0
+        for attempt in range(self._attempts):
+            await pause(wait)
+            wait = min(self._first_wait * 2**attempt, MAX_WAIT_SECONDS)
+            try:
+                async with self._in_flight:
+                    self.requests += 1
+                    response = await self._http.request(method, path, json=body)
+            except httpx.TimeoutException:
+                reason = f"did not answer within {self._timeout:g} s"
+            except httpx.TransportError as error:
+                reason = f"cannot be reached or cut the connection ({self._hidden(error)})"
+            else:
+                if response.status_code not in RETRIED_STATUSES:
+                    return self._read(response, path)
+                reason = f"answers with status {response.status_code}: {self._said(response)}"
+                wait = _asked_wait(response.headers.get("Retry-After"), wait)
+        raise ModelError(
+            f"the server {self.url} {reason}; tried {self._attempts} times. Check that it runs, then run the same "
+            "again: what was scored is not asked for twice (unless the cache is off)"
+        )
+
+    def _read(self, response: httpx.Response, path: str) -> Any:
+        """The JSON of an answer, or an error that says what to do."""
+        status = response.status_code
+        if status in (401, 403):
+            state = (
+                f"the key in {self._key_variable}" if self._key else f"a request without a key ({self._key_variable})"
+            )
+            raise ModelError(
+                f"the server {self.url} refuses {state} (status {status}); set {self._key_variable} to one it takes"
+            )
+        if not response.is_success:
+            said = self._said(response)
+            message = f"the server {self.url} refuses a request to {path} (status {status}): {said}"
+            if status in (400, 413, 422) and any(
+                word in said.lower() for word in ("context", "max_model_len", "too long")
+            ):
+                raise PromptError(f"{message}; shorten the prompt, or start the server with a longer context")
+            raise ModelError(message)
+        try:
+            return response.json()
+        except ValueError:
+            raise ModelError(
+                f"the server {self.url} answers {path} with what is no JSON; is this the address of its API?"
+            ) from None
+
+    def _said(self, response: httpx.Response) -> str:
+        """The server's own words, in one line, without the key."""
+        with suppress(ValueError, KeyError, TypeError, AttributeError):
+            found = response.json()
+            error = found.get("error", found)
+            return self._hidden(error if isinstance(error, str) else error.get("message") or error)
+        return self._hidden(response.text)
+
+    def _hidden(self, said: object) -> str:
+        """One line of at most 300 characters that does not hold the key."""
+        text = str(said) or type(said).__name__
+        return " ".join((text.replace(self._key, "***") if self._key else text).split())[:300]
+
+
+def checked_url(url: str) -> str:
+    """The server's address without `/v1` and slashes at its end.
+
+    Raises:
+        SettingError: it is no http address, or holds a password.
+    """
+    parts = urlsplit(url)
+    if parts.username or parts.password:
+        raise SettingError(
+            "the server's url holds a name or password; put the key into an environment variable instead"
+        )
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
+        raise SettingError(f"'{url}' is no server's address: write it as http://localhost:8000")
+    return url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+async def pause(seconds: float) -> None:
+    """Wait; tests put their own in its place."""
+    await asyncio.sleep(seconds)
+
+
+async def _all(works: Sequence[Awaitable[Any]]) -> list[Any]:
+    """What all give; when one fails, or the caller goes away, the others are cancelled."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _asked_wait(asked: str | None, otherwise: float) -> float:
+    """Seconds to wait as a `Retry-After` header asks (seconds or a date), never longer than `MAX_WAIT_SECONDS`."""
+    if asked is None:
+        return otherwise
+    try:
+        seconds = float(asked)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(asked).timestamp() - time.time()
+        except ValueError:
+            return otherwise
+    return min(max(seconds, 0.0), MAX_WAIT_SECONDS)

@@ -1,0 +1,208 @@
+"""Finding out what is behind an address: the kind of server, the model, its tokenizer; and checking that they fit.
+
+Once, at the beginning: the server's own count of a probe's tokens must be the tokenizer's, and the log-probabilities of
+a greedy answer, which the server gave as it wrote, must be those that it gives for the same ids as a prompt.
+
+Knows no units or masks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jopa.errors import ModelError, SettingError
+from jopa.model.language_model import quiet_transformers
+from jopa.model.loading import cache_folder
+from jopa.remote.client import KEY_VARIABLE, Client
+from jopa.remote.remote_model import RemoteModel
+from jopa.remote.score_cache import ScoreCache
+from jopa.remote.servers import SERVERS, Row
+
+if TYPE_CHECKING:
+    import httpx
+    from transformers import PreTrainedTokenizerBase
+
+PROBE = "Why is the sky blue? Çok güzel: 你好, 3.14159 — and so on."
+"""Tokenizers of different models cut this into different numbers of tokens."""
+_PROBE_TOKENS = 8
+_MAX_DISAGREEMENT = 0.25
+"""Nats a token, in the mean, by which a server's two ways to a log-probability may differ; bfloat16 rounds coarsely."""
+_TEXT_ONLY = {"llamacpp": "llama.cpp's server", "library": "Ollama"}
+"""Servers that give no log-probabilities of a prompt, by what they call the owner of their models."""
+
+
+def connect(
+    url: str,
+    *,
+    model: str,
+    api: str | None = None,
+    tokenizer: str | Path | PreTrainedTokenizerBase | None = None,
+    key_variable: str = KEY_VARIABLE,
+    timeout: float = 120.0,
+    attempts: int = 6,
+    in_flight: int = 4,
+    rows_per_request: int = 16,
+    max_tokens_sent: int | None = None,
+    cache: bool = True,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> RemoteModel:
+    """Connect to a model behind a server.
+
+    Args:
+        url: the server's address, as `http://localhost:8000`.
+        model: the model's name at the server.
+        api: "vllm" or "sglang"; by default the server is asked.
+        tokenizer: the served model's own: a folder, a hub id, or a loaded one. By default what the server names.
+        key_variable: the environment variable that holds the server's key, if it wants one.
+        timeout: seconds that one answer may take.
+        attempts: how often a request is tried.
+        in_flight: the most requests at once.
+        rows_per_request: the most masks in one request.
+        max_tokens_sent: work that would send more ends with `StoppedError`.
+        cache: keep scores on disk (in `$JOPA_CACHE` or the platform's cache folder), so that none is paid for twice.
+        transport: how requests travel, for tests; by default over the network.
+
+    Raises:
+        SettingError: a setting is out of range, or tokenizer and server disagree.
+        ModelError: the server cannot be reached, has no such model, or gives no log-probabilities of a prompt.
+    """
+    if api is not None and api not in SERVERS:
+        raise SettingError(f"unknown api '{api}': choose one of {', '.join(SERVERS)}")
+    client = Client(
+        url,
+        key_variable=key_variable,
+        timeout=timeout,
+        attempts=attempts,
+        in_flight=in_flight,
+        transport=transport,
+    )
+    try:
+        card = _model_card(client, model)
+        server = SERVERS[api or _api_of(client, card)]()
+        remote = RemoteModel(
+            client,
+            server,
+            model,
+            _tokenizer(tokenizer, card, model),
+            context_length=_context_length(card),
+            rows_per_request=rows_per_request,
+        )
+        fingerprint = _check(remote)
+        return RemoteModel(
+            client,
+            server,
+            model,
+            remote.tokenizer,
+            context_length=remote.context_length,
+            cache=ScoreCache(cache_folder() / "scores.sqlite3") if cache else None,
+            served=f"{client.url} {server.api} {model} {card.get('root')} {fingerprint}",
+            rows_per_request=rows_per_request,
+            max_tokens_sent=max_tokens_sent,
+        )
+    except BaseException:
+        client.close()
+        raise
+
+
+def _model_card(client: Client, model: str) -> dict[str, Any]:
+    """What the server says of the model."""
+    answer = client.get("/v1/models")
+    cards = answer.get("data") if isinstance(answer, dict) else None
+    if not isinstance(cards, list):
+        raise ModelError(f"the server {client.url} lists no models at /v1/models; is this the address of its API?")
+    by_id = {card["id"]: card for card in cards if isinstance(card, dict) and "id" in card}
+    if model not in by_id:
+        offered = ", ".join(f"'{name}'" for name in list(by_id)[:5]) or "none"
+        raise ModelError(f"the server {client.url} has no model '{model}'; it offers {offered}")
+    return by_id[model]
+
+
+def _api_of(client: Client, card: dict[str, Any]) -> str:
+    """The kind of server, by what it says of its models."""
+    owner = str(card.get("owned_by", "")).lower()
+    if owner in SERVERS:
+        return owner
+    if owner in _TEXT_ONLY:
+        raise ModelError(
+            f"{_TEXT_ONLY[owner]} gives no log-probabilities of a prompt, which jopa needs; give the model's GGUF file "
+            "as the model instead, or serve it with vLLM or SGLang"
+        )
+    raise ModelError(
+        f"the server {client.url} does not say what it is (its models belong to '{owner}'); name its kind (api): "
+        f"{' or '.join(SERVERS)}"
+    )
+
+
+def _context_length(card: dict[str, Any]) -> int | None:
+    """The most tokens of a row; one more is always generated."""
+    longest = card.get("max_model_len")
+    return longest - 1 if isinstance(longest, int) and longest > 1 else None
+
+
+def _tokenizer(
+    given: str | Path | PreTrainedTokenizerBase | None, card: dict[str, Any], model: str
+) -> PreTrainedTokenizerBase:
+    """The tokenizer that is given, or that of the model that the server names."""
+    if given is not None and not isinstance(given, str | Path):
+        return given
+    root = card.get("root")
+    source = str(given or (root if isinstance(root, str) and root else model))
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet_transformers():
+            try:
+                return AutoTokenizer.from_pretrained(source, local_files_only=True)
+            except (OSError, ValueError):
+                if Path(source).is_dir():
+                    raise
+                return AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(
+            f"cannot load the tokenizer '{source}' of the served model '{model}': {reason:.200}; give its folder or "
+            "hub id (tokenizer)"
+        ) from error
+
+
+def _check(remote: RemoteModel) -> str:
+    """Refuse a tokenizer that is not the served model's, and a server whose log-probabilities do not agree.
+
+    Returns:
+        A checksum of the greedy answer to the probe, which other weights would hardly give.
+    """
+    client, server, tokenizer = remote.client, remote.server, remote.tokenizer
+    name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
+    ids = tuple(tokenizer.encode(PROBE))
+    counted = server.read_count(client.post(server.path, server.count_request(remote.id, PROBE)))
+    if counted != len(ids):
+        raise SettingError(
+            f"the tokenizer '{name}' cuts a probe into {len(ids)} tokens and the served model '{remote.id}' into "
+            f"{counted}; give the served model's own tokenizer"
+        )
+    answer = remote.continue_ids(ids, _PROBE_TOKENS)
+    if not answer.ids:
+        raise ModelError(f"the served model '{remote.id}' at {client.url} generates no tokens")
+    decoded = _letters(str(tokenizer.decode(list(answer.ids), skip_special_tokens=True)))
+    said = _letters(answer.text)
+    if said != decoded:
+        raise SettingError(
+            f"the tokenizer '{name}' reads an answer as {decoded!r:.60} and the served model '{remote.id}' as "
+            f"{said!r:.60}; give the served model's own tokenizer"
+        )
+    (scores,), _ = remote.score([Row((*ids, *answer.ids), len(answer.ids))])
+    differences = [abs(one - other) for one, other in zip(scores, answer.log_probs, strict=True)]
+    if sum(differences) / len(differences) > _MAX_DISAGREEMENT:
+        raise ModelError(
+            f"the server {client.url} gives a greedy answer of '{remote.id}' other log-probabilities as it writes "
+            f"than as a prompt ({max(differences):.2f} nats apart); it must give raw ones (vLLM: --logprobs-mode "
+            "raw_logprobs)"
+        )
+    return hashlib.sha256(repr(answer.ids).encode()).hexdigest()[:16]
+
+
+def _letters(text: str) -> str:
+    """A text without what streaming decoders treat differently: blanks and broken characters."""
+    return "".join(text.replace("\N{REPLACEMENT CHARACTER}", "").split())

@@ -1,0 +1,216 @@
+"""A model behind a server, as what `explain`, `compare`, `diagnose` and the benchmark take in place of a loaded one.
+
+Token ids go to the server, never text, so no text is tokenised twice. Knows ids and rows; `servers` knows the forms of
+requests, `client` sends them, `connecting` finds out what is behind an address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jopa.errors import SettingError, StoppedError
+from jopa.prompt.continuation import decoded, encode_continuation
+from jopa.prompt.output import Output
+from jopa.remote.client import Client
+from jopa.remote.score_cache import ScoreCache, cache_key
+from jopa.remote.servers import Answer, Row, Server
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from jopa.prompt.building import Prompt
+    from jopa.scoring.protocols import Capability, PromptScorer
+
+_REQUEST_TOKENS = 16384
+"""The most tokens that one request carries, unless a single row has more."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a call cost.
+
+    Attributes:
+        requests: requests that were answered.
+        tokens: tokens that these sent.
+        reused: tokens of rows that were in the cache.
+    """
+
+    requests: int
+    tokens: int
+    reused: int
+
+
+class RemoteModel:
+    """A causal language model behind a server; `jopa.connect` makes one.
+
+    Args:
+        client: sends the requests.
+        server: their form.
+        id: the model's name at the server.
+        tokenizer: the served model's own, a fast one.
+        context_length: the most tokens of prompt and output together, if known.
+        cache: of scores; None keeps none.
+        served: names server, model and weights, for the cache.
+        rows_per_request: the most masks in one request.
+        max_tokens_sent: a search that would send more ends; None for no limit.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        server: Server,
+        id: str,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        context_length: int | None = None,
+        cache: ScoreCache | None = None,
+        served: str = "",
+        rows_per_request: int = 16,
+        max_tokens_sent: int | None = None,
+    ) -> None:
+        for name, value in (("rows_per_request", rows_per_request), ("max_tokens_sent", max_tokens_sent)):
+            if value is not None and value < 1:
+                raise SettingError(f"{name} must be at least 1, got {value}")
+        self.client = client
+        self.server = server
+        self.id = id
+        self.tokenizer = tokenizer
+        self.context_length = context_length
+        self.tokens_sent = 0
+        """Tokens sent so far, to score and to generate."""
+        self._cache = cache
+        self._served = served or f"{client.url} {server.api} {id}"
+        self._rows_per_request = rows_per_request
+        self._max_tokens_sent = max_tokens_sent
+
+    def __repr__(self) -> str:
+        return f"RemoteModel({self.id!r}, {self.client.url!r}, api={self.server.api!r})"
+
+    @property
+    def identity(self) -> dict[str, str | None]:
+        """Its id and where it is, as results record them; a server does not say its dtype."""
+        return {"id": self.id, "revision": None, "dtype": None, "device": f"{self.server.api} at {self.client.url}"}
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What its scorers can be asked: scores."""
+        return frozenset({"scores"})
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Token ids that end an answer, as far as the tokenizer knows them."""
+        end: Any = self.tokenizer.eos_token_id
+        return frozenset() if end is None else frozenset({int(end)})
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens shown."""
+        return decoded(self.tokenizer, ids)
+
+    def encode_continuation(self, text: str) -> tuple[int, ...]:
+        """Token ids of a text that follows other text; see `jopa.prompt.output.encode_continuation`."""
+        return encode_continuation(self.tokenizer, text)
+
+    def scorer(self, prompt: Prompt, output: Output, removal: str) -> PromptScorer:
+        """A scorer of keep masks of one prompt and output.
+
+        Raises:
+            SettingError: the removal is not "delete".
+        """
+        from jopa.remote.scorer import RemoteScorer  # upwards: a model makes its own scorers
+
+        return RemoteScorer(self, prompt, output, removal)
+
+    def generate_ids(
+        self,
+        ids: Sequence[int],
+        *,
+        max_new_tokens: int = 100,
+        temperature: float = 0.0,
+        seed: int = 0,
+        on_token: Callable[[int], None] | None = None,
+        on_ids: Callable[[tuple[int, ...]], None] | None = None,
+    ) -> tuple[int, ...]:
+        """Continue token ids; greedy unless a temperature is given. The callbacks are told once, at the end.
+
+        Returns:
+            The new token ids, without the stop token.
+
+        Raises:
+            SettingError: a setting is out of range.
+            ModelError, PromptError, ScoringError: as `Client.post_all` and `Server.read_answer`.
+        """
+        if max_new_tokens < 1:
+            raise SettingError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+        if not 0.0 <= temperature < float("inf"):
+            raise SettingError(f"temperature must be 0 (greedy) or positive, got {temperature}")
+        answer = self.continue_ids(ids, max_new_tokens, temperature, seed)
+        new = self._until_stop(answer)
+        if on_token:
+            on_token(len(answer.ids))
+        if on_ids:
+            on_ids(new)
+        return new
+
+    def continue_ids(self, ids: Sequence[int], max_new_tokens: int, temperature: float = 0.0, seed: int = 0) -> Answer:
+        """What the server generates, its stop token included."""
+        body = self.server.generate_request(self.id, ids, max_new_tokens, temperature, seed)
+        answer = self.server.read_answer(self.client.post(self.server.path, body))
+        self.tokens_sent += len(ids)
+        return answer
+
+    def _until_stop(self, answer: Answer) -> tuple[int, ...]:
+        """The ids before the first stop token."""
+        ids = answer.ids
+        end = next((place for place, token in enumerate(ids) if token in self.stop_ids), len(ids))
+        # A model may have further stop tokens, which the server knows: the last token of what one ended is special.
+        if answer.stopped and end == len(ids) and ids and ids[-1] in self.tokenizer.all_special_ids:
+            end -= 1
+        return tuple(ids[:end])
+
+    def score(self, rows: Sequence[Row]) -> tuple[list[list[float]], Spent]:
+        """The log-probabilities of each row's scored ids in nats, in the rows' order; what is in the cache is not sent.
+
+        Raises:
+            ModelError, PromptError, ScoringError: as `Client.post_all` and `Server.read_scores`.
+            StoppedError: the rows would send more tokens than `max_tokens_sent`.
+        """
+        keys = [cache_key(self._served, row.ids, row.n_scored) for row in rows]
+        known = {key: self._cache.get(key) for key in set(keys)} if self._cache else {}
+        scores = {key: found for key, found in known.items() if found is not None}
+        new = {key: row for key, row in zip(keys, rows, strict=True) if key not in scores}
+        to_send = sum(len(row.ids) for row in new.values())
+        if self._max_tokens_sent is not None and self.tokens_sent + to_send > self._max_tokens_sent:
+            raise StoppedError(
+                f"stopped before sending more than {self._max_tokens_sent:,} tokens (max_tokens_sent): "
+                f"{self.tokens_sent:,} were sent and {to_send:,} more are needed; raise the limit or lower the budget, "
+                "and run the same again: what was scored is not asked for twice (unless the cache is off)"
+            )
+        batches = list(self._batches(new))
+
+        def read(number: int, answer: Any) -> None:
+            batch = batches[number]
+            found = self.server.read_scores(answer, [new[key] for key in batch])
+            self.tokens_sent += sum(len(new[key].ids) for key in batch)
+            scores.update(zip(batch, found, strict=True))
+            if self._cache:
+                self._cache.put(list(zip(batch, found, strict=True)))
+
+        bodies = [self.server.score_request(self.id, [new[key] for key in batch]) for batch in batches]
+        self.client.post_all(self.server.path, bodies, read)
+        reused = sum(len(row.ids) for row in rows) - to_send
+        return [scores[key] for key in keys], Spent(len(bodies), to_send, reused)
+
+    def _batches(self, new: dict[bytes, Row]) -> Iterator[list[bytes]]:
+        """The rows of each request."""
+        batch: list[bytes] = []
+        n_tokens = 0
+        for key, row in new.items():
+            if batch and (len(batch) == self._rows_per_request or n_tokens + len(row.ids) > _REQUEST_TOKENS):
+                yield batch
+                batch, n_tokens = [], 0
+            batch.append(key)
+            n_tokens += len(row.ids)
+        if batch:
+            yield batch
