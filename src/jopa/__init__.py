@@ -5,19 +5,23 @@ attribution = jopa.explain("Write a story about the doctor and his patient.", k=
 print(attribution.chosen, attribution.probability_ratio)
 """
 
+from importlib.metadata import version as _version
+
 from jopa.attribution import Attribution
-from jopa.detection.hostility import Verdict, detect
+from jopa.detection.hostility import DetectionConfig, Verdict, detect
 from jopa.diagnosis import Diagnosis, diagnose
-from jopa.errors import InputFileError, JopaError, ModelError, PromptError, ScoringError, SettingError
+from jopa.errors import InputFileError, JopaError, ModelError, PromptError, ScoringError, SettingError, StoppedError
 from jopa.explanation import compare, explain
 from jopa.method import Method, Selection
 from jopa.methods import METHODS, make_method
 from jopa.methods.joint.search import JointSearch
 from jopa.methods.paper_search import PaperSearch
+from jopa.model.generation import Generation
 from jopa.model.language_model import LanguageModel
 from jopa.model.loading import load
 from jopa.problem import Problem
 from jopa.prompt.building import Prompt, Unit, build_prompt
+from jopa.prompt.options import PromptOptions
 from jopa.prompt.output import Output
 from jopa.prompt.repeated_tokens import RepeatedToken
 from jopa.remote.connecting import connect
@@ -28,7 +32,9 @@ from jopa.scoring.protocols import Scorer, TextScorer, WhiteBoxScorer
 __all__ = [
     "METHODS",
     "Attribution",
+    "DetectionConfig",
     "Diagnosis",
+    "Generation",
     "InputFileError",
     "JointSearch",
     "JopaError",
@@ -41,16 +47,19 @@ __all__ = [
     "Problem",
     "Prompt",
     "PromptError",
+    "PromptOptions",
     "RemoteModel",
     "RepeatedToken",
     "Scorer",
     "ScoringError",
     "Selection",
     "SettingError",
+    "StoppedError",
     "TextScorer",
     "Unit",
     "Verdict",
     "WhiteBoxScorer",
+    "__version__",
     "build_prompt",
     "compare",
     "connect",
@@ -60,3 +69,6 @@ __all__ = [
     "load",
     "make_method",
 ]
+
+__version__ = _version("jopa")
+"""The version of the installed package."""
