@@ -26,7 +26,7 @@ def test_open_questions_are_answered_from_records(tmp_path, monkeypatch, capsys)
     printed = capsys.readouterr().out
     assert "6 searches." in printed
     assert "| fresh | 6 | -1.00 ± 0.00 | 6 / 0 / 0 | 5 |" in printed
-    assert "| alpaca | fresh | 6 | 1.00 ± 0.00 | 3.22 ± 0.00 |" in printed
+    assert "| alpaca | fresh | 6 | 2.00 ± 0.00 | 3.22 ± 0.00 |" in printed
     assert "| alpaca | fresh | 6 | 3.22 ± 0.00 | 53 % |" in printed
     assert "| alpaca | 12 | 1.00 | 1.00 | 100 % | 0.38 ± 0.06 |" in printed
     assert "| fresh | 18 | write (6) · a (6) · story (6) |" in printed
