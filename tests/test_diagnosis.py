@@ -11,8 +11,9 @@ from rich.console import Console
 
 import jopa
 import tiny_models
-from jopa.diagnosis import Part, diagnose, measured, parts_of, sentences_of
-from jopa.explanation import smallest_sufficient
+from jopa.attributing import smallest_sufficient
+from jopa.diagnosis import diagnose, measured
+from jopa.prompt.answer_parts import Part, parts_of, sentences_of
 from jopa.prompt.building import Unit
 from jopa.prompt.request_guess import guessed_requests
 from jopa.reports.diagnosis_html import diagnosis_html, diagnosis_verdict
@@ -291,7 +292,7 @@ def test_bytes_of_one_character_stay_together():
 
 def test_a_model_s_output_is_cut_by_what_its_tokens_show(llama):
     ids = llama.encode_continuation("there was rain")
-    assert sentences_of(llama, jopa.Output(ids, "there was rain", (1, 3))) == (Part("there was rain", 1, 3),)
+    assert sentences_of(jopa.Output(ids, "there was rain", (1, 3)), llama.decode) == (Part("there was rain", 1, 3),)
 
 
 @pytest.mark.parametrize(

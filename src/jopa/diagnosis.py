@@ -30,7 +30,6 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +41,11 @@ from jopa.model.language_model import versions
 from jopa.ordering import ranked
 from jopa.preparation import Callbacks, loaded, prepare
 from jopa.problem import Problem
-from jopa.prompt.answer_parts import Part, n_common, parts_of
+from jopa.prompt.answer_parts import Part, sentences_of
 from jopa.prompt.building import Message, Unit
 from jopa.prompt.options import PromptOptions
 from jopa.prompt.output import Output
-from jopa.prompt.request_guess import guessed_requests
+from jopa.prompt.request_guess import marked_requests
 from jopa.prompt.segmentation import Span
 from jopa.scoring.protocols import Model
 
@@ -313,14 +312,14 @@ def diagnose(
         generation=Generation(max_new_tokens, temperature, seed),
         callbacks=Callbacks(progress, on_text=on_text),
     )
-    marked = _requests(prepared.prompt.units, requests)
+    marked = marked_requests([unit.text for unit in prepared.prompt.units], requests)
     generated = output is None
     if progress:
         progress("diagnosing", 0, None)
     language_model, built, said = prepared.model, prepared.prompt, prepared.output
     return measured(
         prepared.problem(removal),
-        sentences_of(language_model, said),
+        sentences_of(said, language_model.decode),
         target=said.target,
         band=(float(band[0]), float(band[1])),
         model=language_model.identity,
@@ -336,17 +335,6 @@ def diagnose(
         requests_given=requests is not None,
         cut_off=generated and len(said.ids) >= max_new_tokens,
     )
-
-
-def _requests(units: Sequence[Unit], requests: Sequence[int] | None) -> tuple[int, ...]:
-    """The units that are requests: those that the caller names, or a guess."""
-    if requests is None:
-        return guessed_requests([unit.text for unit in units])
-    if not requests or not set(requests) <= set(range(len(units))):
-        raise SettingError(
-            f"requests must name some of the prompt's {len(units)} units, counted from 0, got {list(requests)}"
-        )
-    return tuple(sorted(set(requests)))
 
 
 def measured(
@@ -389,13 +377,6 @@ def units_without_influence(
 ) -> tuple[int, ...]:
     """The units whose removal leaves PR within the band, its ends included."""
     return tuple(i for i, row in enumerate(table) if band[0] <= _ratio(math.fsum(row), n_tokens) <= band[1])
-
-
-def sentences_of(model: Model, output: Output) -> tuple[Part, ...]:
-    """The sentences of an output that hold target tokens; see `parts_of`."""
-    text = model.decode(output.ids)
-    shown = (n_common(text, model.decode(output.ids[: i + 1])) for i in range(len(output.ids)))
-    return parts_of(text, list(accumulate(shown, max)), output.target)
 
 
 def _ratio(effect: float, n_tokens: int) -> float:

@@ -5,10 +5,14 @@ Knows no model, units or masks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from jopa.errors import SettingError
+
+if TYPE_CHECKING:
+    import torch
 
 _LEAST_TEMPERATURE = 1e-6
 """Divided by less, logits overflow float32."""
@@ -48,3 +52,21 @@ def require_sampling(max_new_tokens: int, temperature: float) -> None:
         raise SettingError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
     if temperature != 0 and not _LEAST_TEMPERATURE <= temperature < float("inf"):
         raise SettingError(f"temperature must be 0 (greedy) or at least {_LEAST_TEMPERATURE:g}, got {temperature}")
+
+
+class TokenListener:
+    """Gathers the tokens that `generate` streams, one a call; its first call carries the prompt."""
+
+    def __init__(self, on_new: Callable[[Sequence[int]], None]) -> None:
+        self.on_new = on_new
+        self.ids: list[int] | None = None
+
+    def put(self, tokens: torch.Tensor) -> None:
+        if self.ids is None:
+            self.ids = []
+        else:
+            self.ids += tokens.flatten().tolist()
+            self.on_new(self.ids)
+
+    def end(self) -> None:
+        """Nothing is left to flush."""

@@ -15,12 +15,12 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from jopa.errors import ModelError, PromptError, SettingError
-from jopa.model.agreement import agree, probe_ids
-from jopa.model.generation import require_sampling
+from jopa.errors import PromptError, SettingError
+from jopa.model.cached_generation import generates_with_cache
+from jopa.model.generation import TokenListener, require_sampling
 from jopa.model.length_dependence import LengthDependence
 from jopa.model.packing import PackedWeights
-from jopa.model.requirements import context_length, input_device, require_causal
+from jopa.model.requirements import context_length, input_device, require_causal, without_peft
 from jopa.model.state import evaluating, model_lock, quiet_transformers
 from jopa.prompt.continuation import decoded, encode_continuation, end_of_turn_id
 
@@ -64,7 +64,7 @@ class LanguageModel:
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:
             raise SettingError(f"batch_size must be at least 1, got {self.batch_size}")
-        object.__setattr__(self, "model", _without_peft(self.model, self.id))
+        object.__setattr__(self, "model", without_peft(self.model, self.id))
         with self.lock:
             require_causal(self.model, self.id)
 
@@ -134,27 +134,8 @@ class LanguageModel:
     @cached_property
     def generates_with_cache(self) -> bool:
         """Whether a few tokens generated with a cache score as in a plain forward; without, generation is slow."""
-        import torch
-        from transformers import GenerationConfig
-
-        ids = torch.tensor([probe_ids(self.model, self.tokenizer, 8)], device=self.device)
-        settings = GenerationConfig(
-            max_new_tokens=3, do_sample=False, pad_token_id=0, output_logits=True, return_dict_in_generate=True
-        )
-        declared = self.model.generation_config
         self.length_dependence.restore()
-        try:
-            with quiet_transformers(), evaluating(self.model), torch.no_grad():
-                self.model.generation_config = settings
-                found: Any = self.model.generate(  # type: ignore[operator]
-                    input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings
-                )
-                plain = self.model(input_ids=found.sequences, use_cache=False).logits
-            return agree(torch.stack(found.logits, dim=1), plain[:, ids.shape[1] - 1 : -1])
-        except Exception:  # a model may fail in any way at what it cannot do
-            return False
-        finally:
-            self.model.generation_config = declared
+        return generates_with_cache(self.model, self.tokenizer)
 
     def changes_with_length(self, n_tokens: int) -> bool:
         """Whether rows of so many tokens must be alone and without a cache; see `length_dependence`."""
@@ -334,7 +315,7 @@ class LanguageModel:
             **settings,
         )
         declared = self.model.generation_config
-        streamer: Any = _Listener(on_new) if on_new else None
+        streamer: Any = TokenListener(on_new) if on_new else None
         devices = [self.device] if self.device.type == "cuda" else []
         undisturbed = torch.random.fork_rng(devices)
         with (
@@ -369,41 +350,6 @@ class LanguageModel:
     def encode_continuation(self, text: str) -> tuple[int, ...]:
         """Token ids of a text that follows other text; see `jopa.prompt.continuation.encode_continuation`."""
         return encode_continuation(self.tokenizer, text)
-
-
-class _Listener:
-    """Gathers the tokens that `generate` streams, one a call; its first call carries the prompt."""
-
-    def __init__(self, on_new: Callable[[Sequence[int]], None]) -> None:
-        self.on_new = on_new
-        self.ids: list[int] | None = None
-
-    def put(self, tokens: torch.Tensor) -> None:
-        if self.ids is None:
-            self.ids = []
-        else:
-            self.ids += tokens.flatten().tolist()
-            self.on_new(self.ids)
-
-    def end(self) -> None:
-        """Nothing is left to flush."""
-
-
-def _without_peft(model: Any, name: str) -> Any:
-    """The model that adapters of a PEFT model were put into; any other model as it is.
-
-    Raises:
-        ModelError: the PEFT model adds tokens of its own, which its base knows nothing of.
-    """
-    config = getattr(model, "active_peft_config", None) if hasattr(model, "get_base_model") else None
-    if config is None:
-        return model
-    if getattr(config, "is_prompt_learning", False):
-        raise ModelError(
-            f"'{name}' is a PEFT model with learned prompt tokens ({config.peft_type}), which no text stands for; jopa "
-            "takes adapters of weights, such as LoRA"
-        )
-    return model.get_base_model()
 
 
 def _left_padded(rows: Sequence[torch.Tensor], width: int) -> torch.Tensor:

@@ -51,6 +51,23 @@ def require_causal(model: Any, name: str) -> None:
         )
 
 
+def without_peft(model: Any, name: str) -> Any:
+    """The model that adapters of a PEFT model were put into; any other model as it is.
+
+    Raises:
+        ModelError: the PEFT model adds tokens of its own, which its base knows nothing of.
+    """
+    config = getattr(model, "active_peft_config", None) if hasattr(model, "get_base_model") else None
+    if config is None:
+        return model
+    if getattr(config, "is_prompt_learning", False):
+        raise ModelError(
+            f"'{name}' is a PEFT model with learned prompt tokens ({config.peft_type}), which no text stands for; jopa "
+            "takes adapters of weights, such as LoRA"
+        )
+    return model.get_base_model()
+
+
 def input_device(model: Any) -> torch.device:
     """Where token ids enter a model: the device of its input embeddings, or where those are brought when they are used.
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
+from jopa.prompt.output import Output
 from jopa.prompt.segmentation import sentences
 
 
@@ -44,6 +45,18 @@ def parts_of(text: str, ends: Sequence[int], target: tuple[int, int]) -> tuple[P
             sentence = next((i for i, (_, stop) in enumerate(spans) if seen < stop), len(spans) - 1)
             members.setdefault(sentence, []).append(token)
     return tuple(Part(text[slice(*spans[i])].strip(), tokens[0], tokens[-1] + 1) for i, tokens in members.items())
+
+
+def sentences_of(output: Output, decode: Callable[[Sequence[int]], str]) -> tuple[Part, ...]:
+    """The sentences of an output that hold target tokens; see `parts_of`.
+
+    Args:
+        output: the output.
+        decode: gives the text of token ids, as the model's tokenizer does.
+    """
+    text = decode(output.ids)
+    shown = (n_common(text, decode(output.ids[: i + 1])) for i in range(len(output.ids)))
+    return parts_of(text, list(accumulate(shown, max)), output.target)
 
 
 def n_common(one: str, other: str) -> int:

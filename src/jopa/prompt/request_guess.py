@@ -1,4 +1,4 @@
-"""Which units of a prompt ask for something, guessed from their words; English only.
+"""Which units of a prompt ask for something: those that the caller names, or a guess from their words; English only.
 
 A unit that asks, pleads, forbids or begins with a verb of command is taken for a request. Where none is, every unit
 with something to see in it counts, so that nothing is lost in other languages.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+
+from jopa.errors import SettingError
 
 _ASKS = re.compile(
     r"[?？؟]\W*$"
@@ -27,3 +29,18 @@ def guessed_requests(units: Sequence[str]) -> tuple[int, ...]:
     """The indices of the units that are probably requests; never none where a unit holds something to see."""
     seen = [i for i, text in enumerate(units) if text.strip()]
     return tuple(i for i in seen if _ASKS.search(" ".join(units[i].split()))) or tuple(seen)
+
+
+def marked_requests(units: Sequence[str], requests: Sequence[int] | None) -> tuple[int, ...]:
+    """The units that are requests: those that the caller names, or a guess.
+
+    Raises:
+        SettingError: the caller names none, or one that is not there.
+    """
+    if requests is None:
+        return guessed_requests(units)
+    if not requests or not set(requests) <= set(range(len(units))):
+        raise SettingError(
+            f"requests must name some of the prompt's {len(units)} units, counted from 0, got {list(requests)}"
+        )
+    return tuple(sorted(set(requests)))

@@ -27,6 +27,7 @@ from jopa.scoring.batch_input import (
     without_gradients,
 )
 from jopa.scoring.batch_planning import BatchLimits
+from jopa.scoring.plain_forward import whole_cache
 from jopa.scoring.prefix_cache import PrefixCache, new_cache
 from jopa.scoring.probe import probe_of
 from jopa.scoring.protocols import Work
@@ -131,7 +132,7 @@ class TargetForward:
                 (self._prefix,) = forward(self.model, [rows])[0].prefixes
         elif self.probe.repeats_caches:
             with self.model.lock, self.timed("prefix"), self.in_model():
-                prefix = self.probe.whole_cache(self._ids.tolist())
+                prefix = whole_cache(self.model, self._ids.tolist())
                 if prefix.length and self.probe.verify_prefix(prefix, self._ids):
                     self._prefix = prefix
         else:

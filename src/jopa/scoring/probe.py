@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from jopa.errors import ModelError
 from jopa.model.agreement import agree, probe_ids
-from jopa.model.language_model import LanguageModel, evaluating, quiet_transformers
+from jopa.model.language_model import LanguageModel, quiet_transformers
 from jopa.scoring.batch_input import BatchInput, CallOptions, forward, without_gradients
-from jopa.scoring.prefix_cache import CACHE_NAMES, PrefixCache, output_cache
+from jopa.scoring.plain_forward import plain_logits, whole_cache
+from jopa.scoring.prefix_cache import CACHE_NAMES, PrefixCache
+from jopa.scoring.slow_paths import SLOW_PATHS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,7 +78,7 @@ class ModelProbe:
             if self._tried(lambda options=options: self._agrees([self._rows[0]], options=options)):
                 for name in changes:
                     if getattr(fast, name):
-                        self._refused[name] = _LINES[name]
+                        self._refused[name] = SLOW_PATHS[name]
                 return options
         raise ModelError(f"'{self._model.id}' gives other scores when it is called again; nothing can be compared")
 
@@ -108,7 +110,7 @@ class ModelProbe:
         """Whether the cache of a row can be cut and serve as the beginning of other rows."""
         name, cut = self._cache
         if not cut:
-            self._refused["crops"] = _LINES["no cache" if name is None else "whole"]
+            self._refused["crops"] = SLOW_PATHS["no cache" if name is None else "whole"]
         return cut
 
     @cached_property
@@ -168,16 +170,18 @@ class ModelProbe:
         own = self._rows[1][:_SHARED]
         row = [*ids.tolist(), *own]
         agreed = self._tried(
-            lambda: agree(self._run([own], [prefix], self.cached_options)[0], self._plain(row)[len(ids) :])
+            lambda: agree(
+                self._run([own], [prefix], self.cached_options)[0], plain_logits(self._model, row)[len(ids) :]
+            )
         )
         if not agreed:
-            self._refused["crops"] = _LINES["no cache"]
+            self._refused["crops"] = SLOW_PATHS["no cache"]
         return agreed
 
     def _found(self, name: str, attempt: Callable[[], bool]) -> bool:
         found = self._tried(attempt)
         if not found:
-            self._refused[name] = _LINES[name]
+            self._refused[name] = SLOW_PATHS[name]
         return found
 
     def _tried(self, attempt: Callable[[], bool]) -> bool:
@@ -191,18 +195,9 @@ class ModelProbe:
         except Exception:  # a model may fail in any way at what it cannot do
             return False
 
-    def _plain(self, row: Sequence[int], **arguments: Any) -> Tensor:
-        """Logits `[tokens, vocab]` of the model's own forward of one row."""
-        import torch
-
-        model = self._model.model
-        ids = torch.tensor([row], device=self._model.device)
-        with without_gradients(model), evaluating(model):
-            return model(input_ids=ids, use_cache=False, **arguments).logits[0].clone()
-
     @cached_property
     def _expected(self) -> list[Tensor]:
-        return [self._plain(row) for row in self._rows]
+        return [plain_logits(self._model, row) for row in self._rows]
 
     def _run(
         self,
@@ -276,21 +271,11 @@ class ModelProbe:
             expected = self._expected
         return all(agree(one, other[_SHARED:]) for one, other in zip(logits, expected, strict=True))
 
-    def whole_cache(self, ids: Sequence[int]) -> PrefixCache:
-        """A beginning as the model's own cache; of no length if it gives none."""
-        import torch
-
-        model = self._model.model
-        given = torch.tensor([list(ids)], device=self._model.device)
-        with torch.no_grad(), evaluating(model):
-            cache = output_cache(model(input_ids=given, use_cache=True))
-        return PrefixCache(0) if cache is None else PrefixCache(len(given[0]), whole=cache)
-
     def _continues_whole(self, options: CallOptions) -> bool:
         """Rows behind copies of a whole cache, for beginnings of several lengths."""
         row, expected = self._rows[0], self._expected[0]
         for length in _PREFIXES:
-            prefix = self.whole_cache(row[:length])
+            prefix = whole_cache(self._model, row[:length])
             if not prefix.length:
                 return False
             rows = [row[length:], row[length:-1]] if self.batches else [row[length:]]
@@ -304,7 +289,7 @@ class ModelProbe:
         if self.crops_caches:
             assert self._row_cache is not None
             return self._row_cache.first(length)
-        return self.whole_cache(self._rows[0][:length]) if self.repeats_caches else PrefixCache(0)
+        return whole_cache(self._model, self._rows[0][:length]) if self.repeats_caches else PrefixCache(0)
 
     def _continues(self, *, embedded: bool) -> bool:
         prefix = self._prefix(_PREFIXES[1])
@@ -365,7 +350,7 @@ class ModelProbe:
         if not agree(self._run([changed], hidden=[_HIDDEN])[0][others], with_mask[others]):
             return False
         # Where it only looks as if the token had been cut out, the positions of later tokens have moved.
-        return not agree(with_mask[others], self._plain([row[i] for i in others]))
+        return not agree(with_mask[others], plain_logits(self._model, [row[i] for i in others]))
 
     def _hides_behind_prefix(self) -> bool:
         import torch
@@ -401,21 +386,3 @@ class ModelProbe:
             (gradient,) = torch.autograd.grad(logits[-1].float().log_softmax(-1)[row[0]], log_factors)
         expected = self._hidden_logits[0][others]
         return bool(gradient.isfinite().all()) and agree(logits.detach()[others - prefix.length], expected)
-
-
-_LINES = {
-    "target_logits": "logits are made for all positions: the model's head cannot be given some of them",
-    "packed": "weights are not packed: packed products disagree with the model's own",
-    "positions": "positions are left to the model: given ones change its scores",
-    "batches": "each row has a forward of its own: rows of different length disagree in one batch",
-    "whole": "only the tokens before the first unit are reused: the model's cache cannot be cut",
-    "no cache": "no cached beginning is reused: tokens behind it would score differently",
-    "mixes": "cached beginnings of different prompts do not share a forward: they disagree in one batch",
-    "embeddings": "embeddings are not used: they score differently from the ids they stand for",
-    "generation": "no answer is generated from embeddings: the model takes ids alone",
-    "embedded prefix": "embeddings do not follow a cached beginning: they would score differently",
-    "gradients": "no gradients: the model's scores cannot be differentiated by its input embeddings",
-    "hide": "no token can be hidden: the model's mask does not hide it, or moves later tokens",
-    "hidden prefix": "no cached beginning is reused with hidden tokens: they would score differently",
-    "scaled attention": "attention to single tokens is not made weaker: the model's attention takes no factors",
-}

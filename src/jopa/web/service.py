@@ -32,9 +32,10 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
+from jopa.attributing import attribute
 from jopa.attribution import Attribution, comparison_json
 from jopa.errors import JopaError, StoppedError
-from jopa.explanation import attribute, run_each
+from jopa.explanation import run_each
 from jopa.method import Method
 from jopa.model.generation import Generation
 from jopa.model.language_model import LanguageModel

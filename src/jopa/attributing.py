@@ -1,0 +1,159 @@
+"""One method at work on a prepared prompt and output: the search, then the evidence for what it chose.
+
+selection → joint and individual effects, certificate → the answer without the units → Attribution
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+from jopa.attribution import Attribution
+from jopa.evaluation.metrics import probability_ratio
+from jopa.method import Method, Selection
+from jopa.model.generation import Generation
+from jopa.model.language_model import versions
+from jopa.ordering import NAT, first_lowest, ranked
+from jopa.preparation import Callbacks, Preparation, answer_without
+from jopa.problem import Problem, joint_effects
+from jopa.scoring.profile import Profile
+from jopa.scoring.protocols import PromptScorer
+
+
+def attribute(
+    preparation: Preparation,
+    *,
+    k: int,
+    method: Method,
+    removal: str,
+    generation: Generation,
+    until_pr: float | None = None,
+    seed: int = 0,
+    all_effects: bool = False,
+    callbacks: Callbacks,
+) -> Attribution:
+    """Run one method on a prompt and output that are ready, and gather the evidence; see `explain`.
+
+    With `until_pr`, k is the most units to remove.
+    """
+
+    def report_search(done: int, total: int | None) -> None:
+        if callbacks.progress:
+            callbacks.progress("searching", done, total)
+
+    model, prompt, output = preparation.model, preparation.prompt, preparation.output
+    started = time.perf_counter()
+    scorer = preparation.scorer(removal)
+    problem = Problem(scorer, report_search)
+    log_prob = problem.log_prob()
+    if callbacks.on_best:
+        problem.watch(k, callbacks.on_best)
+    if until_pr is None:
+        selection = method.run(problem, k, seed=seed)
+    else:
+        selection = smallest_sufficient(problem, method, until_pr, k, seed=seed)
+    seconds = time.perf_counter() - started
+    evaluations, ffe, repeats = problem.evaluations, problem.ffe, problem.repeats
+
+    certificate = problem.certificate(selection.removed)
+    alone = range(problem.n_units) if all_effects else selection.removed
+    joint, *effects = joint_effects(problem, [selection.removed, *([i] for i in alone)])
+    effect_of = dict(zip(alone, effects, strict=True))
+    chosen = sorted(selection.removed)
+    removed = [chosen[i] for i in ranked([effect_of[i] for i in chosen], least_scale=NAT)]
+    individual = tuple(effect_of[i] for i in removed)
+    began = time.perf_counter()
+    counterfactual = answer_without(model, scorer, problem.keep_mask(removed), generation, callbacks)
+    if callbacks.on_profile:
+        now = time.perf_counter()
+        packed = getattr(model, "packed", None)  # a model behind a server has no weights here
+        profile = Profile(
+            scorer.work,
+            problem.ffe,
+            repeats,
+            now - started,
+            generating=now - began,
+            products=packed.description if packed else "",
+            slow_paths=_slow_paths(scorer),
+        )
+        callbacks.on_profile(profile)
+    start, end = output.target
+    return Attribution(
+        model=model.identity,
+        prompt=prompt.text,
+        input_ids=prompt.ids,
+        units=prompt.units,
+        output=output.text,
+        output_ids=output.ids,
+        target=output.target,
+        removal=removal,
+        k=k if until_pr is None else len(removed),
+        removed=tuple(removed),
+        log_prob=log_prob,
+        log_prob_removed=log_prob - joint,
+        probability_ratio=probability_ratio(log_prob, log_prob - joint, end - start),
+        individual=individual,
+        synergy=joint - sum(individual),
+        counterfactual_output=model.decode(counterfactual),
+        method=method.settings,
+        seed=seed,
+        evaluations=evaluations,
+        ffe=ffe,
+        seconds=seconds,
+        trace=selection.trace,
+        stop=selection.stop,
+        certificate=certificate,
+        versions=versions(),
+        effects=tuple(effects) if all_effects else None,
+        scores=selection.scores,
+        details={**selection.details, "unit": prompt.unit_kind, **_scorer_details(scorer)},
+    )
+
+
+def _slow_paths(scorer: PromptScorer) -> tuple[str, ...]:
+    """One line for each fast path that a scorer could not take; a scorer that has none need not know of them."""
+    return getattr(scorer, "slow_paths", ())
+
+
+def _scorer_details(scorer: PromptScorer) -> dict[str, Any]:
+    """What a scorer has to tell beside its scores: requests that it sent, fast paths that it could not take."""
+    details = dict(getattr(scorer, "details", {}))
+    if slow := _slow_paths(scorer):
+        details["slow_paths"] = list(slow)
+    return details
+
+
+def smallest_sufficient(problem: Problem, method: Method, until_pr: float, max_k: int, *, seed: int = 0) -> Selection:
+    """The smallest set whose removal brings PR below `until_pr`, of those that a method finds for k = 1 to `max_k`.
+
+    A method that answers several k with the work of one run does so; any other method runs k by k until a set is
+    sufficient. That no smaller set is sufficient is proved where `certificate` says "optimal" for every
+    smaller k; otherwise the method found none.
+
+    Returns:
+        The selection, or where none is sufficient, that with the lowest PR, the smaller one of equals; its `stop` says
+        which it is. `details["until_pr"]` holds the value (`pr`), whether it was reached (`reached`) and, for every k
+        tried (`tried`), its `k`, `pr` and `certificate`.
+    """
+    n_tokens = problem.token_log_probs([()]).shape[1]
+    tried: list[tuple[float, Selection]] = []
+    for selection in method.select(problem, range(1, max_k + 1), seed=seed):
+        tried.append((probability_ratio(problem.log_prob(), problem.log_prob(selection.removed), n_tokens), selection))
+        if tried[-1][0] < until_pr:
+            break
+    reached = tried[-1][0] < until_pr
+    chosen = tried[-1 if reached else first_lowest([ratio for ratio, _ in tried])][1]
+    found = (
+        f"PR falls below {until_pr:g} with {len(chosen.removed)} of at most {max_k} units"
+        if reached
+        else f"no set of up to {max_k} units was found that brings PR below {until_pr:g}; this one brings it lowest"
+    )
+    record = {
+        "pr": until_pr,
+        "reached": reached,
+        "tried": [
+            {"k": len(s.removed), "pr": ratio, "certificate": problem.certificate(s.removed)} for ratio, s in tried
+        ],
+    }
+    return replace(chosen, stop=f"{found}; {chosen.stop}", details={**chosen.details, "until_pr": record})
