@@ -62,6 +62,7 @@ class TokenListener:
         self.ids: list[int] | None = None
 
     def put(self, tokens: torch.Tensor) -> None:
+        """Take the next tokens, `Int[…]`; called by `generate`."""
         if self.ids is None:
             self.ids = []
         else:

@@ -169,11 +169,12 @@ class ModelProbe:
         """
         own = self._rows[1][:_SHARED]
         row = [*ids.tolist(), *own]
-        agreed = self._tried(
-            lambda: agree(
-                self._run([own], [prefix], self.cached_options)[0], plain_logits(self._model, row)[len(ids) :]
-            )
-        )
+
+        def attempt() -> bool:
+            logits = self._run([own], [prefix], self.cached_options)[0]
+            return agree(logits, plain_logits(self._model, row)[len(ids) :])
+
+        agreed = self._tried(attempt)
         if not agreed:
             self._refused["crops"] = SLOW_PATHS["no cache"]
         return agreed
