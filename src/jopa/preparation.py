@@ -139,6 +139,7 @@ def prepare(
         SettingError: a setting is out of range, or the target does not lie in the output.
     """
     built = build_prompt(model.tokenizer, prompt, options)
+    model.require_ids([*built.ids, *(output.ids if isinstance(output, Output) else ())])
     if check:
         check(built)
     if not isinstance(output, Output):

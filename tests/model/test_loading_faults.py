@@ -180,6 +180,7 @@ def test_a_token_that_the_model_has_no_embedding_for(monkeypatch):
     model = jopa.LanguageModel(llama.model, tokenizer)
     size, new = model.vocabulary_size, tokenizer.convert_tokens_to_ids("<extra>")
     assert new >= size
+    assert model.capabilities  # found by trying: the tests' type checker asks for them whenever a model is handed on
     monkeypatch.setattr(model.model, "forward", lambda **_: pytest.fail("a forward was run"))
     message = rf"token {new} \('<extra>'\) is unknown to the model, whose vocabulary has {size} tokens"
     for explain in (jopa.explain, jopa.detect):

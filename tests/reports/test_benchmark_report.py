@@ -221,7 +221,7 @@ def test_a_run_that_goes_on_is_reported_and_an_empty_one_refused(tmp_path):
 def test_where_nothing_can_be_written_the_error_names_it(tmp_path):
     write_run(tmp_path, experiment(["a"]), [cell("a")])
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputFileError, match="cannot write the report to"):
+    with pytest.raises(InputFileError, match=r"cannot write .*file"):
         write_report(tmp_path, tmp_path / "file")
 
 

@@ -6,7 +6,7 @@ requests, `client` sends them, `connecting` finds out what is behind an address.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -104,12 +104,15 @@ class RemoteModel:
         end: Any = self.tokenizer.eos_token_id
         return frozenset() if end is None else frozenset({int(end)})
 
+    def require_ids(self, ids: Iterable[int]) -> None:
+        """Nothing is refused here: only the server knows its vocabulary, and it refuses what it does not have."""
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens shown."""
         return decoded(self.tokenizer, ids)
 
     def encode_continuation(self, text: str) -> tuple[int, ...]:
-        """Token ids of a text that follows other text; see `jopa.prompt.output.encode_continuation`."""
+        """Token ids of a text that follows other text; see `jopa.prompt.continuation.encode_continuation`."""
         return encode_continuation(self.tokenizer, text)
 
     def scorer(self, prompt: Prompt, output: Output, removal: str) -> PromptScorer:

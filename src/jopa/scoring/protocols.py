@@ -9,7 +9,7 @@ Sees units and masks; knows no model, and nothing of searching for a good mask.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -207,6 +207,14 @@ class Model(Protocol):
     @property
     def capabilities(self) -> frozenset[Capability]:
         """What its scorers can be asked; known before there is one, so that a method can be refused early."""
+        ...
+
+    def require_ids(self, ids: Iterable[int]) -> None:
+        """Refuse token ids that the model is known not to have.
+
+        Raises:
+            PromptError: there is one.
+        """
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
