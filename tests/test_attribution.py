@@ -72,7 +72,7 @@ def test_the_json_schema_is_the_documented_one(llama):
             "seed",
             "evaluations",
         ),
-        *("ffe", "seconds", "trace", "stop", "certificate", "versions"),
+        *("ffe", "seconds", "trace", "stop", "certificate", "versions", "details"),
     ]
     assert list(record["model"]) == ["id", "revision", "dtype", "device"]
     assert list(record["prompt"]) == ["text", "ids", "units"]

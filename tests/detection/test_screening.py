@@ -60,7 +60,7 @@ def test_a_folder_is_read_file_by_file(tmp_path):
     assert asked["five"].problem == "no text under 'prompt'"
     assert asked["d.jsonl:7"].problem == "not a JSON object"
     assert asked["d.jsonl:8"].problem == "not UTF-8: byte 1 of the line cannot be read"
-    assert asked["d.jsonl:9"].problem == "'id' is neither a text nor a whole number"
+    assert asked["d.jsonl:9"].problem == "'id' is neither text nor a number but a list"
     assert len(asked) == 11
 
 

@@ -1,6 +1,7 @@
 """The numbers and texts of an evaluation, against plain transformers without batches, caches or code of ours."""
 
 import math
+from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
 
@@ -147,15 +148,15 @@ def test_nothing_removed_changes_nothing(case):
 
 def test_together_is_as_alone_whatever_the_batch_size(case):
     for batch_size in (2, None):
+        model = replace(case.model, batch_size=batch_size)
         for number, units in enumerate(SETS):
             evaluator = Evaluator(
-                case.model,
+                model,
                 case.prompt,
                 case.output,
                 case.removal,
                 max_new_tokens=N_OUT,
                 similarity=None,
-                batch_size=batch_size,
             )
             (alone,) = evaluator.evaluate([units])
             same(alone, case.found[number])

@@ -118,7 +118,7 @@ def test_the_seed_changes_nothing(method):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_black_box_scorer_is_refused_before_any_work(method):
     scorer = TableScorer(4, redundant_pair)
-    message = f"'{method.name}' needs attention weights, which TableScorer does not give"
+    message = f"'{method.name}' needs attention weights, which this model or scorer"
     with pytest.raises(jopa.SettingError, match=message):
         method.run(jopa.Problem(scorer), 2)
     assert scorer.asked == []

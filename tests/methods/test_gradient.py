@@ -308,7 +308,7 @@ def test_the_seed_changes_nothing(method):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_black_box_scorer_is_refused_before_any_work(method):
     scorer = TableScorer(4, redundant_pair)
-    with pytest.raises(jopa.SettingError, match=f"'{method.name}' needs gradients, which TableScorer does not give"):
+    with pytest.raises(jopa.SettingError, match=f"'{method.name}' needs gradients, which this model or scorer"):
         method.run(jopa.Problem(scorer), 2)
     assert scorer.asked == []
 

@@ -206,7 +206,7 @@ def test_removing_every_unit_leaves_nothing_to_search():
 
 def test_a_black_box_scorer_is_refused_before_any_work():
     scorer = TableScorer(4, redundant_pair)
-    with pytest.raises(jopa.SettingError, match="method 'jopa' needs gradients, which TableScorer does not give"):
+    with pytest.raises(jopa.SettingError, match="method 'jopa' needs gradients, which this model or scorer"):
         PaperSearch().run(jopa.Problem(scorer), 2)
     assert scorer.asked == []
 

@@ -186,13 +186,13 @@ def test_what_the_model_cannot_do_is_the_error_of_the_search_that_asked(tiny):
             jopa.ModelScorer(tiny, prompt, output, "delete", runner=runner).log_probs(
                 keep_masks(len(prompt.units), [()])
             )
-        except IndexError as error:
+        except jopa.PromptError as error:
             yield error
 
     runner = BatchedRunner(3)
     others = [asked(tiny, case, "delete", runner) for case in (CASES[0], CASES[2])]
     found = list(runner.work([others[0], beyond(CASES[1]), others[1]]))
-    assert sum(isinstance(it, IndexError) for it in found) == 1
+    assert sum(isinstance(it, jopa.PromptError) for it in found) == 1
     assert by_case(it for it in found if isinstance(it, tuple))[1][0] == CASES[2]
 
 

@@ -17,12 +17,19 @@ _OTHER_TOLERANCE = 0.1
 
 
 def agree(logits: Tensor, expected: Tensor) -> bool:
-    """Whether logits `[…, vocab]` are those expected at every position, up to a constant and to rounding."""
+    """Whether logits `[…, vocab]` are those expected at every position, up to a constant and to rounding.
+
+    NaN agrees with NaN: that a model gives no numbers is said where its scores are read.
+    """
     if logits.shape != expected.shape:
         return False
     kind = str(expected.dtype).removeprefix("torch.")
     expected = expected.double()
-    difference = logits.double().to(expected.device) - expected
+    logits, missing = logits.double().to(expected.device), expected.isnan()
+    if not bool((logits.isnan() == missing).all()):
+        return False
+    logits, expected = logits.masked_fill(missing, 0.0), expected.masked_fill(missing, 0.0)
+    difference = logits - expected
     difference = difference - difference.mean(-1, keepdim=True)
     spread = (expected - expected.mean(-1, keepdim=True)).norm(dim=-1)
     share = difference.norm(dim=-1) / spread.clamp(min=1e-12)

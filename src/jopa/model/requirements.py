@@ -33,7 +33,7 @@ def require_causal(model: Any, name: str) -> None:
     if headless:
         raise ModelError(f"'{name}' has no language-model head; jopa explains causal language models")
     device = input_device(model)
-    if device.type == "meta":
+    if device.type == "meta" and not _readable(device):
         raise ModelError(
             f"'{name}' is on the meta device, so it has no weights; load them (model.to_empty is not enough)"
         )
@@ -83,6 +83,17 @@ def input_device(model: Any) -> torch.device:
         if device.type == "meta" and place is not None:
             return torch.device(place)
     return device
+
+
+def _readable(device: torch.device) -> bool:
+    """Whether what lies on a device has values; torch's own meta device has only shapes."""
+    import torch
+
+    try:
+        torch.zeros((), device=device).item()
+    except RuntimeError:
+        return False
+    return True
 
 
 def context_length(config: Any) -> int | None:

@@ -64,9 +64,8 @@ class ModelScorer:
         self.output = output
         self.removal = removal
         self.n_units = len(prompt.units)
-        self._masked = MaskedForward(
-            model, prompt, output.ids, output.target, removal, batch_size or model.batch_size, reuse_prefix, runner
-        )
+        rows = model.batch_size if batch_size is None else batch_size
+        self._masked = MaskedForward(model, prompt, output.ids, output.target, removal, rows, reuse_prefix, runner)
         self._forward = self._masked.forward
 
     @property
