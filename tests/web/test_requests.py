@@ -21,7 +21,7 @@ LIMITS = RequestLimits(prompt_characters=300, max_new_tokens=12, k=4, budget=30,
         ({"k": True}, "k must be a whole number from 1 to 4"),
         ({"max_new_tokens": 13}, "max_new_tokens must be a whole number from 1 to 12"),
         ({"budget": 31}, "budget must be a whole number from 1 to 30"),
-        ({"unit": "../../etc/passwd"}, "unit must be one of token"),
+        ({"unit": "../../etc/passwd"}, "unit must be one of auto, token"),
         ({"removal": ["delete"]}, "removal must be one of delete"),
         ({"methods": ["no-such"]}, "unknown method 'no-such'"),
         ({"methods": ["greedy", "greedy"]}, "two different ones"),
@@ -43,7 +43,7 @@ def test_a_request_out_of_range_is_refused_with_its_value_or_its_range(change, m
 
 def test_what_is_left_out_has_a_default():
     asked = read_request({"prompt": "a b"}, RequestLimits(), vocabulary=39)
-    assert (asked.k, asked.unit, asked.removal, asked.output_ids, asked.target) == (3, "token", None, None, None)
+    assert (asked.k, asked.unit, asked.removal, asked.output_ids, asked.target) == (3, "auto", None, None, None)
     assert asked.methods[0].name == "joint"
     budgeted = read_request({"prompt": "a", "methods": ["jopa", "ablation"], "budget": 7}, LIMITS, 39)
     assert budgeted.methods[0] == METHODS["jopa"]().with_budget(7)
