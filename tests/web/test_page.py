@@ -289,7 +289,7 @@ def test_a_link_brings_the_question_along(open_page, browser):
         (HOSTILE, "Done."),
         ("x " * 10_000, "the prompt has 20,000 characters and this page takes at most 4,000"),
         ("   \n  ", "the prompt is empty"),
-        ("😀😀 👩‍👩‍👧 🏳️‍🌈 😀", "the model's output is empty"),  # to this model they are all one unknown word
+        ("😀😀 👩‍👩‍👧 🏳️‍🌈 😀", "Done."),  # to this model they are all one unknown word, and so is its answer
     ],
     ids=["markup", "20 000 characters", "only spaces", "only emoji"],
 )
