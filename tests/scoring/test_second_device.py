@@ -10,7 +10,7 @@ from jopa.choices import REMOVALS
 from jopa.detection.hostility import detect
 from jopa.methods import METHODS, make_method
 from jopa.model.generation import Generation
-from jopa.preparation import answer
+from jopa.preparation import Callbacks, answer
 from jopa.problem import Problem
 from jopa.scoring import forward
 from jopa.scoring.batched_runner import BatchedRunner
@@ -120,9 +120,9 @@ def test_methods(llamas, name):
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_answers(llamas, temperature):
     texts = []
+    callbacks = Callbacks(on_text=lambda _, text: texts.append(text))
     here, there = (
-        answer(model, scorer(model).prompt, Generation(6, temperature), on_text=lambda _, text: texts.append(text))
-        for model in llamas
+        answer(model, scorer(model).prompt, Generation(6, temperature), callbacks=callbacks) for model in llamas
     )
     assert there == here
     assert len(texts) > 2

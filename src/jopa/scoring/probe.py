@@ -341,17 +341,19 @@ class ModelProbe:
         return [self._run([row], hidden=[token])[0] for token in (_HIDDEN, -1)]
 
     def _hides(self) -> bool:
+        import torch
+
         row = self._rows[0]
         with_mask, with_ones = self._hidden_logits
         if not agree(with_ones, self._expected[0]) or agree(with_mask, self._expected[0]):
             return False
-        others = [i for i in range(len(row)) if i != _HIDDEN]
+        others = torch.tensor([i for i in range(len(row)) if i != _HIDDEN])
         changed = [*row]
         changed[_HIDDEN] = self._rows[1][0] if self._rows[1][0] != row[_HIDDEN] else self._rows[1][1]
         if not agree(self._run([changed], hidden=[_HIDDEN])[0][others], with_mask[others]):
             return False
         # Where it only looks as if the token had been cut out, the positions of later tokens have moved.
-        return not agree(with_mask[others], plain_logits(self._model, [row[i] for i in others]))
+        return not agree(with_mask[others], plain_logits(self._model, [row[i] for i in others.tolist()]))
 
     def _hides_behind_prefix(self) -> bool:
         import torch
