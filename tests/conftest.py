@@ -8,6 +8,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the hub
 # Imported before TYPE_CHECKING is set, which must reach nothing but jopa.
 import beartype  # noqa: F401
 import captum.attr  # noqa: F401
+import httpx  # noqa: F401
 import jaxtyping
 import pytest
 import sklearn.pipeline  # noqa: F401
