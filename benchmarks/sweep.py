@@ -35,6 +35,7 @@ _TOLERANCE = 1e-4
 """The most difference from a plain forward, in nats a token."""
 TEXT = "write a story about the doctor and his patient who met in rain"
 SYSTEM = "please tell me what you think of green birds today"
+SHORT = jopa.SearchOptions(counterfactual=jopa.Generation(3))
 WORDS = f"{TEXT} {SYSTEM} once upon time there was".split()
 VOCABULARY = {word: i for i, word in enumerate(dict.fromkeys(["<unk>", "<s>", "</s>", "<u>", "<a>", *WORDS]))}
 ANSWER = tuple(VOCABULARY[word] for word in ["once", "upon", "time", "there", "was"])
@@ -162,7 +163,7 @@ def check(model: jopa.LanguageModel, refused: dict[str, None]) -> None:
             continue
         for method in ("joint", "jopa"):
             try:
-                jopa.explain(TEXT, model=model, method=method, removal=removal, k=2, output=output, max_new_tokens=3)
+                jopa.explain(TEXT, model=model, method=method, removal=removal, k=2, output=output, search=SHORT)
             except jopa.JopaError as error:
                 refused[f"{method} refused: {_line(error)}"] = None
     ids = list(prompt.ids)

@@ -18,15 +18,18 @@ from table_scorer import TableScorer, redundant_pair
 TEXT = "write a story about the doctor and his patient"
 
 
+ALL_EFFECTS = jopa.SearchOptions(all_effects=True)
+
+
 def explained(model, **settings):
-    settings = {"k": 2, "max_new_tokens": 6, "method": jopa.PaperSearch(steps=20)} | settings
+    settings = {"k": 2, "output": jopa.Generation(6), "method": jopa.PaperSearch(steps=20)} | settings
     return jopa.explain(TEXT, model=model, **settings)
 
 
 @pytest.mark.parametrize("removal", REMOVALS)
 def test_redo_the_claimed_intervention(tiny, removal):
     """Remove the reported units in plain transformers and find the reported numbers."""
-    a = explained(tiny, removal=removal, all_effects=True)
+    a = explained(tiny, removal=removal, search=ALL_EFFECTS)
     prompt = jopa.Prompt(a.prompt, a.input_ids, a.units)
     output = jopa.Output(a.output_ids, a.output, a.target)
 
@@ -53,7 +56,7 @@ def test_the_counterfactual_under_delete_is_what_the_model_says_to_the_edited_pr
 
 
 def test_json_round_trip_is_exact(llama):
-    for a in (explained(llama), explained(llama, all_effects=True, target=(1, 3))):
+    for a in (explained(llama), explained(llama, search=ALL_EFFECTS, target=(1, 3))):
         again = jopa.Attribution.from_json(a.to_json())
         assert again == a
         assert again.to_json() == a.to_json()
@@ -82,7 +85,7 @@ def test_the_json_schema_is_the_documented_one(llama):
         **{"name": "jopa", "steps": 20, "initial": "abs", "sampling": "gradient"},
         **{"gradients": "once", "lookahead": 32},
     }
-    assert "effects" in json.loads(explained(llama, all_effects=True).to_json())
+    assert "effects" in json.loads(explained(llama, search=ALL_EFFECTS).to_json())
 
 
 @pytest.mark.parametrize(
@@ -127,7 +130,7 @@ def test_an_attribution_of_wrong_values_is_refused(llama, change, message):
 
 def test_the_same_seed_gives_the_same_json_but_for_times(llama):
     def record(seed):
-        return dataclasses.replace(explained(llama, seed=seed), seconds=0.0).to_json()
+        return dataclasses.replace(explained(llama, search=jopa.SearchOptions(seed=seed)), seconds=0.0).to_json()
 
     assert record(5) == record(5)
     assert record(5) != record(6)
@@ -188,6 +191,36 @@ def test_the_callers_own_output_and_target(llama):
         explained(llama, output="once upon time", target=(2, 9))
 
 
+def test_the_target_of_an_output_with_ids_can_be_named(llama):
+    ids = llama.encode_continuation("once upon time there was")
+    output = jopa.Output(ids, "once upon time there was", (0, 5))
+    assert explained(llama, output=output, target="time there").target == (2, 4)
+    assert explained(llama, output=output, target=(1, 3)).target == (1, 3)
+    assert explained(llama, output=output).target == (0, 5)
+
+
+def test_an_output_of_the_caller_s_own_must_fit_the_context(llama):
+    output = jopa.Output((6,) * 125, "a" * 125, (0, 125))
+    with pytest.raises(jopa.PromptError, match="more than the model's context of 128 tokens"):
+        explained(llama, output=output)
+
+
+def test_the_answer_without_the_units_is_generated_as_the_output_was(llama):
+    def length(**settings):
+        return len(llama.encode_continuation(explained(llama, **settings).counterfactual_output))
+
+    assert length(output=jopa.Generation(3)) == 3
+    longer = jopa.SearchOptions(counterfactual=jopa.Generation(7))
+    assert length(output=jopa.Generation(3), search=longer) == 7
+    assert length(output="once upon time", search=longer) == 7
+
+
+def test_a_sampled_output_says_how_it_was_sampled(llama):
+    a = explained(llama, output=jopa.Generation(6, temperature=1.5, seed=3))
+    assert a.details["generation"] == {"max_new_tokens": 6, "temperature": 1.5, "seed": 3}
+    assert "generation" not in explained(llama).details
+
+
 def test_an_empty_output_says_how_to_give_one(llama, monkeypatch):
     monkeypatch.setattr(jopa.LanguageModel, "stop_ids", frozenset(tiny_models.VOCABULARY.values()))
     silent = dataclasses.replace(llama)
@@ -201,7 +234,7 @@ def test_a_prompt_longer_than_the_context_names_both_lengths(llama):
     with pytest.raises(jopa.PromptError, match=r"the prompt has 203 tokens .* context of 128 tokens"):
         jopa.explain("doctor " * 200, model=llama)
     with pytest.raises(jopa.PromptError, match=r"the prompt has 12 tokens and the output up to 500"):
-        explained(llama, max_new_tokens=500)
+        explained(llama, output=jopa.Generation(500))
 
 
 def test_settings_are_checked_before_the_model_is_loaded():
@@ -230,20 +263,19 @@ def test_compare_generates_once_whatever_refuses(llama, monkeypatch):
         jopa.LanguageModel, "generate_ids", lambda *given, **how: answers.append(1) or generate_ids(*given, **how)
     )
     methods = [jopa.make_method("exhaustive", limit=100), jopa.make_method("ablation"), jopa.make_method("random")]
-    found = jopa.compare(
-        TEXT, methods, model=llama, k=4, max_new_tokens=4, on_refusal=lambda method, _: refused.append(method.name)
-    )
+    callbacks = jopa.Callbacks(on_refusal=lambda method, _: refused.append(method.name))
+    found = jopa.compare(TEXT, methods, model=llama, k=4, output=jopa.Generation(4), callbacks=callbacks)
     assert [a.method["name"] for a in found] == ["ablation", "random"]
     assert refused == ["exhaustive"]
     assert len(answers) == 1
     with pytest.raises(jopa.SettingError, match="more than the limit of 100"):
-        jopa.compare(TEXT, methods[:1], model=llama, k=4, on_refusal=lambda *_: None)
+        jopa.compare(TEXT, methods[:1], model=llama, k=4, callbacks=callbacks)
     assert len(answers) == 1
 
 
 def test_progress_tells_each_stage(llama):
     told = []
-    explained(llama, progress=lambda stage, done, total: told.append((stage, done, total)))
+    explained(llama, callbacks=jopa.Callbacks(progress=lambda stage, done, total: told.append((stage, done, total))))
     assert [stage for stage, done, _ in told if done == 1] == [
         "answering",
         "searching",

@@ -302,7 +302,7 @@ def test_a_model_s_output_is_cut_by_what_its_tokens_show(llama):
         ({"band": (1.01, 1.05)}, "and hold 1, got 1.01 to 1.05"),
         ({"removal": "burn"}, "unknown removal 'burn'"),
         ({"requests": (2,)}, "requests must name some of the prompt's"),
-        ({"language": "deutsch!"}, "the language must be a code"),
+        ({"options": jopa.PromptOptions(language="deutsch!")}, "the language must be a code"),
         ({"unit": "syllable"}, "unknown unit 'syllable'"),
     ],
 )
@@ -356,15 +356,18 @@ def tried(a):
 
 def test_explain_takes_until_pr(llama):
     prompt = "write a story about the doctor and his patient"
-    a = jopa.explain(prompt, model=llama, method="exhaustive", until_pr=0.5, max_k=2, max_new_tokens=4)
+    answer, half = jopa.Generation(4), jopa.SearchOptions(until_pr=0.5, max_k=2)
+    a = jopa.explain(prompt, model=llama, method="exhaustive", search=half, output=answer)
     record = tried(a)
     assert a.k == len(a.removed)
     assert record["tried"][a.k - 1]["pr"] == pytest.approx(a.probability_ratio, rel=1e-5)
     assert record["reached"] == (a.probability_ratio < 0.5)
     assert jopa.Attribution.from_json(a.to_json()) == a
-    b = jopa.explain(prompt, model=llama, method="exhaustive", until_pr=1e-30, max_k=2, max_new_tokens=4)
+    never = jopa.SearchOptions(until_pr=1e-30, max_k=2)
+    b = jopa.explain(prompt, model=llama, method="exhaustive", search=never, output=answer)
     assert tried(b)["reached"] is False
-    c = jopa.explain("write a story", model=llama, method="ablation", until_pr=1e-30, max_new_tokens=4)
+    never = jopa.SearchOptions(until_pr=1e-30)
+    c = jopa.explain("write a story", model=llama, method="ablation", search=never, output=answer)
     assert [step["k"] for step in tried(c)["tried"]] == [1, 2, 3]  # all units, fewer than 10
 
 
@@ -375,11 +378,12 @@ def test_explain_takes_until_pr(llama):
         ({"until_pr": 1.5}, "until_pr must be above 0 and at most 1, got 1.5"),
         ({"until_pr": 0.5, "max_k": 0}, "max_k must be at least 1, got 0"),
         ({"max_k": 4}, "max_k limits the search for until_pr"),
+        ({"seed": -1}, "seed must be from 0 to 4294967295, got -1"),
     ],
 )
-def test_bad_limits_are_named(llama, settings, message):
+def test_bad_limits_are_named(settings, message):
     with pytest.raises(jopa.SettingError, match=message):
-        jopa.explain("write a story", model=llama, **settings)
+        jopa.SearchOptions(**settings)
 
 
 # The command line

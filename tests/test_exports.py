@@ -1,12 +1,54 @@
 """The public names, pinned: whoever adds or removes one means to."""
 
+import ast
+from pathlib import Path
+
 import jopa
+
+SOURCE = Path(jopa.__file__).parent
+MOST_PARAMETERS = 12
+
+
+def public_functions(node, where):
+    """The public functions and methods below a node of a syntax tree, constructors too, each with its parameters."""
+    for inner in node.body:
+        if isinstance(inner, ast.ClassDef) and not inner.name.startswith("_"):
+            yield from public_functions(inner, f"{where}.{inner.name}")
+        elif isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef):
+            if inner.name.startswith("_") and inner.name != "__init__":
+                continue
+            of_class = isinstance(node, ast.ClassDef)
+            static = any(isinstance(it, ast.Name) and it.id == "staticmethod" for it in inner.decorator_list)
+            arguments = [*inner.args.posonlyargs, *inner.args.args][int(of_class and not static) :]
+            names = [argument.arg for argument in [*arguments, *inner.args.kwonlyargs]]
+            yield f"{where}.{inner.name}", names, inner.args.kwarg
+
+
+def all_public_functions():
+    for path in sorted(SOURCE.rglob("*.py")):
+        # Functions of `cli` are commands: their parameters are the flat options of the command line.
+        if path.parent.name != "cli":
+            yield from public_functions(ast.parse(path.read_text()), str(path.relative_to(SOURCE)))
+
+
+def test_public_functions_have_few_parameters():
+    found = {where: names for where, names, _ in all_public_functions()}
+    assert "explanation.py.explain" in found
+    assert "scoring/model_scorer.py.ModelScorer.__init__" in found
+    assert not {where: names for where, names in found.items() if len(names) > MOST_PARAMETERS}
+
+
+def test_the_parameters_of_the_main_functions_are_named():
+    for function in (jopa.explain, jopa.compare, jopa.diagnose, jopa.detect, jopa.connect, jopa.load):
+        (kwarg,) = [kwarg for where, _, kwarg in all_public_functions() if where.endswith(f".py.{function.__name__}")]
+        assert kwarg is None, function
 
 
 def test_public_names():
     assert jopa.__all__ == [
         "METHODS",
         "Attribution",
+        "Callbacks",
         "DetectionConfig",
         "Diagnosis",
         "Generation",
@@ -15,6 +57,7 @@ def test_public_names():
         "JopaError",
         "LanguageModel",
         "Method",
+        "Model",
         "ModelError",
         "ModelScorer",
         "Output",
@@ -27,6 +70,7 @@ def test_public_names():
         "RepeatedToken",
         "Scorer",
         "ScoringError",
+        "SearchOptions",
         "Selection",
         "SettingError",
         "StoppedError",

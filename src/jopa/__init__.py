@@ -7,6 +7,7 @@ print(attribution.chosen, attribution.probability_ratio)
 
 from importlib.metadata import version as _version
 
+from jopa.attributing import SearchOptions
 from jopa.attribution import Attribution
 from jopa.detection.hostility import DetectionConfig, Verdict, detect
 from jopa.diagnosis import Diagnosis, diagnose
@@ -19,6 +20,7 @@ from jopa.methods.paper_search import PaperSearch
 from jopa.model.generation import Generation
 from jopa.model.language_model import LanguageModel
 from jopa.model.loading import load
+from jopa.preparation import Callbacks
 from jopa.problem import Problem
 from jopa.prompt.building import Prompt, Unit, build_prompt
 from jopa.prompt.options import PromptOptions
@@ -27,11 +29,12 @@ from jopa.prompt.repeated_tokens import RepeatedToken
 from jopa.remote.connecting import connect
 from jopa.remote.remote_model import RemoteModel
 from jopa.scoring.model_scorer import ModelScorer
-from jopa.scoring.protocols import Scorer, TextScorer, WhiteBoxScorer
+from jopa.scoring.protocols import Model, Scorer, TextScorer, WhiteBoxScorer
 
 __all__ = [
     "METHODS",
     "Attribution",
+    "Callbacks",
     "DetectionConfig",
     "Diagnosis",
     "Generation",
@@ -40,6 +43,7 @@ __all__ = [
     "JopaError",
     "LanguageModel",
     "Method",
+    "Model",
     "ModelError",
     "ModelScorer",
     "Output",
@@ -52,6 +56,7 @@ __all__ = [
     "RepeatedToken",
     "Scorer",
     "ScoringError",
+    "SearchOptions",
     "Selection",
     "SettingError",
     "StoppedError",

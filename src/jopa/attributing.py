@@ -6,10 +6,11 @@ selection → joint and individual effects, certificate → the answer without t
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from jopa.attribution import Attribution
+from jopa.errors import SettingError
 from jopa.evaluation.metrics import probability_ratio
 from jopa.method import Method, Selection
 from jopa.model.generation import Generation
@@ -20,6 +21,46 @@ from jopa.problem import Problem, joint_effects
 from jopa.scoring.profile import Profile
 from jopa.scoring.protocols import PromptScorer
 
+MAX_K = 10
+"""The most units that a search for the smallest sufficient set removes, unless told otherwise."""
+SEED_LIMIT = 2**32
+"""Seeds are below this: the largest range that torch, numpy and scikit-learn share."""
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What a search looks for, and what is measured of the set that it finds.
+
+    Attributes:
+        until_pr: find the smallest k, from 1 to `max_k`, whose joint removal brings PR below this value. Where none
+            does, the set with the lowest PR is given and `stop` says so; `details["until_pr"]` tells every k that was
+            tried, its PR and certificate, and whether the value was reached.
+        max_k: the most units to remove for `until_pr`; 10 or all units of the prompt, if they are fewer.
+        all_effects: also score every unit removed alone.
+        counterfactual: how the answer without the chosen units is generated; by default in the same way as the output.
+        seed: of the search's random choices, from 0.
+    """
+
+    until_pr: float | None = None
+    max_k: int | None = None
+    all_effects: bool = False
+    counterfactual: Generation | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_k is not None and self.until_pr is None:
+            raise SettingError("max_k limits the search for until_pr; give until_pr, too, or k instead")
+        if self.until_pr is not None and not 0 < self.until_pr <= 1:
+            raise SettingError(f"until_pr must be above 0 and at most 1, got {self.until_pr:g}")
+        if self.max_k is not None and self.max_k < 1:
+            raise SettingError(f"max_k must be at least 1, got {self.max_k}")
+        if not 0 <= self.seed < SEED_LIMIT:
+            raise SettingError(f"seed must be from 0 to {SEED_LIMIT - 1}, got {self.seed}")
+
+    def largest_k(self, k: int, n_units: int) -> int:
+        """The most units that a search for k, or for `until_pr` in its place, removes from a prompt."""
+        return k if self.until_pr is None else min(self.max_k or MAX_K, n_units)
+
 
 def attribute(
     preparation: Preparation,
@@ -27,16 +68,26 @@ def attribute(
     k: int,
     method: Method,
     removal: str,
-    generation: Generation,
-    until_pr: float | None = None,
-    seed: int = 0,
-    all_effects: bool = False,
-    callbacks: Callbacks,
+    search: SearchOptions | None = None,
+    callbacks: Callbacks | None = None,
 ) -> Attribution:
-    """Run one method on a prompt and output that are ready, and gather the evidence; see `explain`.
+    """Run one method on a prompt and output that are ready, and gather the evidence.
 
-    With `until_pr`, k is the most units to remove.
+    Args:
+        preparation: the model, the prompt and the output to explain.
+        k: how many units to find; of no meaning with `until_pr`.
+        method: how to find them.
+        removal: "delete", "zero" or "hide".
+        search: what else to look for and to measure.
+        callbacks: functions to call as the work goes on.
+
+    Raises:
+        JopaError: one of its children, whose message says what is wrong and what to do.
     """
+    search, callbacks = search or SearchOptions(), callbacks or Callbacks()
+    until_pr, seed, all_effects = search.until_pr, search.seed, search.all_effects
+    generation = search.counterfactual or preparation.generation
+    k = search.largest_k(k, len(preparation.prompt.units))
 
     def report_search(done: int, total: int | None) -> None:
         if callbacks.progress:
@@ -107,7 +158,12 @@ def attribute(
         versions=versions(),
         effects=tuple(effects) if all_effects else None,
         scores=selection.scores,
-        details={**selection.details, "unit": prompt.unit_kind, **_scorer_details(scorer)},
+        details={
+            **selection.details,
+            "unit": prompt.unit_kind,
+            **_scorer_details(scorer),
+            **_sampling(preparation.generation),
+        },
     )
 
 
@@ -122,6 +178,11 @@ def _scorer_details(scorer: PromptScorer) -> dict[str, Any]:
     if slow := _slow_paths(scorer):
         details["slow_paths"] = list(slow)
     return details
+
+
+def _sampling(generation: Generation) -> dict[str, Any]:
+    """How the output was sampled; nothing for a greedy one, which needs no seed."""
+    return {"generation": asdict(generation)} if generation.temperature else {}
 
 
 def smallest_sufficient(problem: Problem, method: Method, until_pr: float, max_k: int, *, seed: int = 0) -> Selection:

@@ -28,7 +28,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from typing import Any
 from jopa.choices import checked_removal
 from jopa.errors import SettingError
 from jopa.evaluation.metrics import probability_ratio
-from jopa.model.generation import Generation, OnProgress, OnText
+from jopa.model.generation import Generation
 from jopa.model.language_model import versions
 from jopa.ordering import ranked
 from jopa.preparation import Callbacks, loaded, prepare
@@ -264,23 +264,13 @@ def diagnose(
     *,
     model: Model | str | Path | None = None,
     unit: str | Sequence[Span] = "sentence",
-    language: str | None = None,
     requests: Sequence[int] | None = None,
     removal: str = "delete",
     band: tuple[float, float] = BAND,
-    system: str | None = None,
-    prefix: str | None = None,
-    prefill: str | None = None,
-    plain: bool = False,
-    template_args: Mapping[str, Any] | None = None,
-    tools: Sequence[Mapping[str, Any]] | None = None,
-    output: str | Output | None = None,
+    output: str | Output | Generation | None = None,
     target: Span | str | None = None,
-    max_new_tokens: int = 100,
-    temperature: float = 0.0,
-    seed: int = 0,
-    progress: OnProgress | None = None,
-    on_text: OnText | None = None,
+    options: PromptOptions | None = None,
+    callbacks: Callbacks | None = None,
 ) -> Diagnosis:
     """Find what the model's answer makes of each request of a prompt.
 
@@ -290,12 +280,13 @@ def diagnose(
         prompt: a text, or chat messages whose last user message is diagnosed.
         model: a loaded model, or what `load` takes; None for the bundled one.
         unit: what a request is: "sentence", "line", "paragraph", "word", "token", or character spans of the prompt.
-        language: the prompt's, such as "de"; guessed by default.
         requests: which units are requests, as indices from 0; guessed from their words by default.
         removal: "delete", "zero" or "hide".
         band: the PR, from and to, within which a removal counts as having changed nothing; 1 lies in it.
-        system, prefix, prefill, plain, template_args, tools, output, target, max_new_tokens, temperature, seed,
-            progress, on_text: as for `explain`.
+        output: as for `explain`.
+        target: as for `explain`.
+        options: as for `explain`.
+        callbacks: as for `explain`; `progress` and `on_text` are called.
 
     Raises:
         JopaError: one of its children, whose message says what is wrong and what to do.
@@ -303,19 +294,12 @@ def diagnose(
     checked_removal(removal)
     if not 0 < band[0] <= 1 <= band[1]:
         raise SettingError(f"the band must reach from above 0 to 1 or more and hold 1, got {band[0]:g} to {band[1]:g}")
-    prepared = prepare(
-        loaded(model),
-        prompt,
-        PromptOptions(unit, system, prefix, prefill, plain, template_args or {}, tools, language),
-        output=output,
-        target=target,
-        generation=Generation(max_new_tokens, temperature, seed),
-        callbacks=Callbacks(progress, on_text=on_text),
-    )
+    callbacks = callbacks or Callbacks()
+    prepared = prepare(loaded(model), prompt, options, unit=unit, output=output, target=target, callbacks=callbacks)
     marked = marked_requests([unit.text for unit in prepared.prompt.units], requests)
-    generated = output is None
-    if progress:
-        progress("diagnosing", 0, None)
+    generated = output is None or isinstance(output, Generation)
+    if callbacks.progress:
+        callbacks.progress("diagnosing", 0, None)
     language_model, built, said = prepared.model, prepared.prompt, prepared.output
     return measured(
         prepared.problem(removal),
@@ -329,11 +313,11 @@ def diagnose(
         output=said.text,
         output_ids=said.ids,
         removal=removal,
-        seed=seed,
+        seed=prepared.generation.seed,
         versions=versions(),
         requests=marked,
         requests_given=requests is not None,
-        cut_off=generated and len(said.ids) >= max_new_tokens,
+        cut_off=generated and len(said.ids) >= prepared.generation.max_new_tokens,
     )
 
 

@@ -2,8 +2,8 @@
 
     prompt, options → ids and units → output (generated or given) → scorer → Problem
 
-`explain`, `compare`, `diagnose`, `detect`, the benchmark and the page all go this way. Whoever has a reason to refuse a
-prompt, a method above all, does so before an answer is generated (`check`).
+`explain`, `compare`, `diagnose`, `detect`, the benchmark and the page all go this way: by `prepare`, or by its two
+halves. `prepare_prompt` gives the prompt that a method may refuse; `prepare_output` then generates the answer.
 
 Knows what a model promises (`jopa.scoring.protocols.Model`), not which one it is.
 """
@@ -11,12 +11,13 @@ Knows what a model promises (`jopa.scoring.protocols.Model`), not which one it i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jopa.choices import checked_removal
-from jopa.errors import PromptError, SettingError
+from jopa.errors import JopaError, PromptError, SettingError
+from jopa.method import Method
 from jopa.model.generation import Generation, OnProgress, OnText
 from jopa.problem import OnBest, OnStep, Problem, ProblemShape
 from jopa.prompt.building import Message, Prompt, build_prompt
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 OnProfile = Callable[[Profile], None]
 """Called once, at the end, with what it cost."""
 
-Check = Callable[[Prompt], None]
-"""Called with the prompt before anything is generated or scored; what it raises ends the work."""
+OnRefusal = Callable[[Method, JopaError], None]
+"""Called with a method that cannot explain a prompt, and why."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,14 @@ class Callbacks:
             far.
         on_text: called as the model writes, both its answer and its answer without the chosen units.
         on_profile: called at the end with what it cost; loading is not in it, and is 0 there.
+        on_refusal: called, by `compare` alone, for each method that cannot explain the prompt, while the others go on.
     """
 
     progress: OnProgress | None = None
     on_best: OnBest | None = None
     on_text: OnText | None = None
     on_profile: OnProfile | None = None
+    on_refusal: OnRefusal | None = None
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,13 @@ class Preparation:
         model: the model.
         prompt: its units are what masks speak of.
         output: its target tokens are what is scored.
+        generation: how the output was generated; the default where the caller gave it.
     """
 
     model: Model
     prompt: Prompt
     output: Output
+    generation: Generation = field(default_factory=Generation)
 
     def scorer(self, removal: str) -> PromptScorer:
         """A new scorer, whose work counts from 0.
@@ -116,35 +121,87 @@ def prepare(
     prompt: str | Sequence[Message],
     options: PromptOptions | None = None,
     *,
-    output: str | Output | None = None,
+    unit: str | Sequence[Span] = "auto",
+    output: str | Output | Generation | None = None,
     target: Span | str | None = None,
-    generation: Generation | None = None,
     callbacks: Callbacks | None = None,
-    check: Check | None = None,
 ) -> Preparation:
-    """Build a prompt, and generate or take the output to explain.
+    """Build a prompt, and generate or take the output to explain: `prepare_prompt`, then `prepare_output`.
 
     Args:
         model: the model.
-        prompt: a text, or chat messages whose last user message is explained.
-        options: units, and what stands around the prompt.
-        output: the text to explain, or an output with its token ids; by default what the model generates.
-        target: the part of the output to explain: `(start, end)` in output tokens, or a text that occurs in it once.
-        generation: how to generate.
-        callbacks: `progress` and `on_text` are told of the generation.
-        check: called with the prompt before anything is generated.
+        prompt: as for `prepare_prompt`.
+        options: as for `prepare_prompt`.
+        unit: as for `prepare_prompt`.
+        output: as for `prepare_output`.
+        target: as for `prepare_output`.
+        callbacks: as for `prepare_output`.
 
     Raises:
         PromptError: the prompt is empty or does not fit the model, or the output is empty.
         SettingError: a setting is out of range, or the target does not lie in the output.
     """
-    built = build_prompt(model.tokenizer, prompt, options)
-    model.require_ids([*built.ids, *(output.ids if isinstance(output, Output) else ())])
-    if check:
-        check(built)
-    if not isinstance(output, Output):
-        output = answer(model, built, generation, output=output, target=target, callbacks=callbacks)
-    return Preparation(model, built, output)
+    built = prepare_prompt(model, prompt, options, unit=unit)
+    return prepare_output(model, built, output=output, target=target, callbacks=callbacks)
+
+
+def prepare_prompt(
+    model: Model,
+    prompt: str | Sequence[Message],
+    options: PromptOptions | None = None,
+    *,
+    unit: str | Sequence[Span] = "auto",
+) -> Prompt:
+    """Turn a prompt into ids and units that the model has; generates and scores nothing.
+
+    Args:
+        model: the model.
+        prompt: a text, or chat messages whose last user message is explained.
+        options: what stands around the prompt.
+        unit: as for `build_prompt`.
+
+    Raises:
+        PromptError: the prompt is empty or does not fit the model.
+        SettingError: the unit is unknown, or a setting is out of range.
+    """
+    built = build_prompt(model.tokenizer, prompt, options, unit=unit)
+    model.require_ids(built.ids)
+    return built
+
+
+def prepare_output(
+    model: Model,
+    prompt: Prompt,
+    *,
+    output: str | Output | Generation | None = None,
+    target: Span | str | None = None,
+    callbacks: Callbacks | None = None,
+) -> Preparation:
+    """Generate or take the output to explain.
+
+    Args:
+        model: the model.
+        prompt: what `prepare_prompt` gave.
+        output: the text to explain, or an output with its token ids, or how the model generates it; by default the
+            model generates it greedily.
+        target: the part of the output to explain: `(start, end)` in output tokens, or a text that occurs in it once. By
+            default all of it, or the target of an output with token ids.
+        callbacks: `progress` and `on_text` are called during the generation.
+
+    Raises:
+        PromptError: the prompt and the output do not fit the model, or the output is empty.
+        SettingError: the target does not lie in the output.
+    """
+    generation = output if isinstance(output, Generation) else Generation()
+    if isinstance(output, Output):
+        model.require_ids(output.ids)
+        require_room(model, len(prompt.ids), len(output.ids))
+        if target is not None:
+            output = replace(output, target=_target(model, output.ids, output.text, target))
+        return Preparation(model, prompt, output, generation)
+    text = output if isinstance(output, str) else None
+    answered = answer(model, prompt, generation, output=text, target=target, callbacks=callbacks)
+    return Preparation(model, prompt, answered, generation)
 
 
 def answer(

@@ -296,6 +296,14 @@ def test_an_unexpected_error_is_one_line_and_debug_shows_it_all(run, monkeypatch
         cli.main()
 
 
+def test_every_command_takes_debug():
+    import inspect
+
+    for command in cli.app.registered_commands:
+        assert command.callback is not None
+        assert "debug" in inspect.signature(command.callback).parameters, command.callback
+
+
 def test_methods_and_models_are_listed(run):
     code, out, _ = run("methods")
     assert code == 0

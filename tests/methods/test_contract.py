@@ -179,7 +179,7 @@ def test_runs_on_a_real_model_and_is_scored_by_the_problem(name, llama):
         pytest.importorskip(EXTRAS[name])
     method = jopa.make_method(name, **FAST.get(name, {}))
     text = "write a story about the doctor and his patient"
-    a = jopa.explain(text, model=llama, method=method, removal="delete", max_new_tokens=5)
+    a = jopa.explain(text, model=llama, method=method, removal="delete", output=jopa.Generation(5))
     assert len(set(a.removed)) == 3
     assert a.evaluations >= 1
     assert a.ffe > 0

@@ -19,7 +19,13 @@ def model():
 
 @pytest.fixture(scope="module")
 def compared(model):
-    return jopa.compare(PROMPT, ["ablation", "exhaustive"], model=model, max_new_tokens=40, all_effects=True)
+    return jopa.compare(
+        PROMPT,
+        ["ablation", "exhaustive"],
+        model=model,
+        output=jopa.Generation(40),
+        search=jopa.SearchOptions(all_effects=True),
+    )
 
 
 def named(a, indices):

@@ -328,7 +328,8 @@ class TestBoth:
 
     @pytest.mark.parametrize("removal", ["delete", "zero", "hide"])
     def test_explains_a_model(self, method, removal, llama):
-        attribution = jopa.explain(TEXT, model=llama, method=method, removal=removal, max_new_tokens=5, seed=2)
+        output, search = jopa.Generation(5, seed=2), jopa.SearchOptions(seed=2)
+        attribution = jopa.explain(TEXT, model=llama, method=method, removal=removal, output=output, search=search)
         assert attribution.method["name"] == method.name and len(attribution.removed) == 3
         prompt = jopa.build_prompt(llama.tokenizer, TEXT)
         output = jopa.Output(attribution.output_ids, attribution.output, attribution.target)

@@ -45,7 +45,7 @@ def test_the_padding_id_in_a_prompt_is_a_token_like_any_other(tiny):
     assert tiny.tokenizer.pad_token_id in prompt.ids
     expected = greedy(tiny, 8, input_ids=torch.tensor([prompt.ids]))
     if expected:  # one of the models stops at once
-        assert prepare(tiny, ZZZ, generation=Generation(8)).output.ids == expected
+        assert prepare(tiny, ZZZ, output=Generation(8)).output.ids == expected
     assert tiny.generate({"input_ids": torch.tensor([prompt.ids])}, max_new_tokens=8) == expected
     assert tiny.generate_batch([{"input_ids": torch.tensor([prompt.ids])}] * 2, max_new_tokens=8) == [expected] * 2
 
@@ -53,7 +53,8 @@ def test_the_padding_id_in_a_prompt_is_a_token_like_any_other(tiny):
 @pytest.mark.parametrize("removal", ["delete", "zero", "hide"])
 def test_the_answer_without_units_is_greedy_too(tiny, removal):
     prompt = jopa.build_prompt(tiny.tokenizer, ZZZ)
-    found = jopa.explain(ZZZ, model=tiny, method="greedy", removal=removal, output="once upon", k=2, max_new_tokens=6)
+    short = jopa.SearchOptions(counterfactual=Generation(6))
+    found = jopa.explain(ZZZ, model=tiny, method="greedy", removal=removal, output="once upon", k=2, search=short)
     ids = torch.tensor([prompt.ids])
     gone = [position for unit in found.removed for position in prompt.units[unit].positions]
     stay = [position for position in range(len(prompt.ids)) if position not in gone]
@@ -131,16 +132,18 @@ def test_two_threads_share_a_model(llama):
     model = llama
     prompts = ["write a story about the doctor", "please tell me what you think"]
     settings = [
-        {"method": "joint"},
-        {"method": "attention"},
-        {"method": "jopa", "removal": "zero"},
-        {"removal": "hide", "temperature": 1.0},
+        ("joint", None, 0.0),
+        ("attention", None, 0.0),
+        ("jopa", "zero", 0.0),
+        ("joint", "hide", 1.0),
     ]
     jobs = [(prompt, setting) for prompt in prompts for setting in settings]
 
     def explained(job):
         prompt, setting = job
-        found = jopa.explain(prompt, model=model, k=2, max_new_tokens=4, seed=5, **setting)
+        method, removal, temperature = setting
+        output, search = Generation(4, temperature, 5), jopa.SearchOptions(seed=5)
+        found = jopa.explain(prompt, model=model, k=2, method=method, removal=removal, output=output, search=search)
         return dataclasses.replace(found, seconds=0.0).to_json()
 
     expected = [explained(job) for job in jobs]

@@ -215,7 +215,9 @@ def test_the_model_is_the_same_object_with_the_same_state_after_explaining(tiny)
     implementation = tiny.model.config._attn_implementation
     hooks_before = hooks(tiny.model)
     for removal in ("delete", "zero", "hide"):
-        jopa.explain("write a story about the doctor and his patient", model=tiny, removal=removal, max_new_tokens=3)
+        jopa.explain(
+            "write a story about the doctor and his patient", model=tiny, removal=removal, output=jopa.Generation(3)
+        )
     assert all(torch.equal(value, before[name]) for name, value in tiny.model.state_dict().items())
     assert tiny.model.config.to_dict() == config
     assert tiny.model.config._attn_implementation == implementation

@@ -73,9 +73,11 @@ def test_ffe_is_the_tokens_sent_over_the_whole(server, llama):
     assert scorer.work.forwards == 1
 
 
-@pytest.mark.parametrize("settings", [{"k": 2}, {"until_pr": 0.9, "max_k": 3}, {"k": 2, "target": (1, 3)}])
+@pytest.mark.parametrize(
+    "settings", [{"k": 2}, {"search": jopa.SearchOptions(until_pr=0.9, max_k=3)}, {"k": 2, "target": (1, 3)}]
+)
 def test_an_explanation_is_that_of_the_model_itself(server, llama, settings):
-    options = {"max_new_tokens": 5, "unit": "word", **settings}
+    options = {"output": jopa.Generation(5), "unit": "word", **settings}
     here, there = jopa.explain(PROMPT, model=llama, **options), jopa.explain(PROMPT, model=connect(server), **options)
     for name in ("removed", "output", "output_ids", "counterfactual_output", "certificate", "target", "k"):
         assert getattr(here, name) == getattr(there, name), name
@@ -91,7 +93,8 @@ BLACK_BOX = [name for name, kind in jopa.METHODS.items() if kind.requires == "sc
 
 @pytest.mark.parametrize("name", BLACK_BOX)
 def test_every_black_box_method_finds_what_it_finds_here(server, llama, name):
-    options = {"k": 2, "method": name, "removal": "delete", "max_new_tokens": 3, "seed": 3}
+    options = {"k": 2, "method": name, "removal": "delete", "output": jopa.Generation(3)}
+    options |= {"search": jopa.SearchOptions(seed=3)}
     here, there = (jopa.explain("the doctor and his", model=model, **options) for model in (llama, connect(server)))
     assert here.removed == there.removed
     assert here.evaluations == there.evaluations
@@ -103,7 +106,7 @@ def test_other_methods_refuse_before_any_work(server, name):
     remote = connect(server)
     asked = len(server.bodies)
     with pytest.raises(jopa.SettingError, match=name):
-        jopa.explain(PROMPT, k=1, model=remote, method=name, removal="delete", max_new_tokens=3)
+        jopa.explain(PROMPT, k=1, model=remote, method=name, removal="delete", output=jopa.Generation(3))
     assert len(server.bodies) == asked
 
 
@@ -115,7 +118,7 @@ def test_other_removals_are_refused(server):
 def test_token_ids_are_sent_and_never_text(server):
     remote = connect(server)
     begin = len(server.bodies)
-    jopa.explain(PROMPT, k=1, model=remote, max_new_tokens=3)
+    jopa.explain(PROMPT, k=1, model=remote, output=jopa.Generation(3))
     for body in server.bodies[begin:]:
         rows = body.get("prompt") or body.get("input_ids")
         ids = [token for row in rows for token in (row if isinstance(row, list) else [row])]
@@ -135,8 +138,8 @@ def test_stop_tokens_are_no_part_of_the_output(llama, monkeypatch):
 def test_rows_are_matched_by_their_numbers(llama):
     server = FakeServer(llama)
     server.change = lambda answer: {"choices": answer["choices"][::-1]}
-    here = jopa.explain(PROMPT, k=2, model=llama, max_new_tokens=4)
-    assert jopa.explain(PROMPT, k=2, model=connect(server), max_new_tokens=4).removed == here.removed
+    here = jopa.explain(PROMPT, k=2, model=llama, output=jopa.Generation(4))
+    assert jopa.explain(PROMPT, k=2, model=connect(server), output=jopa.Generation(4)).removed == here.removed
 
 
 def test_results_do_not_hang_on_the_order_of_arrival(llama):
@@ -211,7 +214,7 @@ def test_a_damaged_answer_is_one_clear_line(llama, damage, said):
 
     server.change = change
     with pytest.raises(jopa.ScoringError, match=said) as raised:
-        jopa.explain(PROMPT, k=1, model=remote, max_new_tokens=3)
+        jopa.explain(PROMPT, k=1, model=remote, output=jopa.Generation(3))
     assert "\n" not in str(raised.value)
 
 
@@ -235,7 +238,7 @@ def test_a_damaged_answer_of_sglang_is_one_clear_line(llama, damage, said):
 
     server.change = change
     with pytest.raises(jopa.ScoringError, match=said):
-        jopa.explain(PROMPT, k=1, model=remote, max_new_tokens=3)
+        jopa.explain(PROMPT, k=1, model=remote, output=jopa.Generation(3))
 
 
 @pytest.mark.parametrize("fault", ["429", "503", "cut", "slow"])
@@ -249,8 +252,8 @@ def test_a_failing_request_is_tried_again(llama, quick, fault):
             raise httpx.ReadTimeout("", request=request)
         return httpx.Response(int(fault), headers={"Retry-After": "7"}, json={"error": "busy"})
 
-    here = jopa.explain(PROMPT, k=2, model=llama, max_new_tokens=4)
-    there = jopa.explain(PROMPT, k=2, model=connect(FakeServer(llama, fault=fail)), max_new_tokens=4)
+    here = jopa.explain(PROMPT, k=2, model=llama, output=jopa.Generation(4))
+    there = jopa.explain(PROMPT, k=2, model=connect(FakeServer(llama, fault=fail)), output=jopa.Generation(4))
     assert there.removed == here.removed
     assert (7.0 in quick) == fault.isdigit()  # Retry-After is obeyed
 
@@ -291,7 +294,7 @@ def test_a_server_that_stops_in_the_middle_is_not_paid_twice(llama, quick):
     settings = {"cache": True, "rows_per_request": 1, "attempts": 2}
     remote = connect(server, **settings)
     dead, begun = True, len(server.bodies)
-    options = {"k": 2, "max_new_tokens": 4}
+    options = {"k": 2, "output": jopa.Generation(4)}
     with pytest.raises(jopa.ModelError, match="tried 2 times"):
         jopa.explain(PROMPT, model=remote, **options)
     dead = False
@@ -311,7 +314,7 @@ def test_a_server_that_stops_in_the_middle_is_not_paid_twice(llama, quick):
 def test_without_a_cache_all_is_asked_again(llama, tmp_path):
     server = FakeServer(llama)
     for _ in range(2):
-        jopa.explain(PROMPT, k=1, model=connect(server), max_new_tokens=3)
+        jopa.explain(PROMPT, k=1, model=connect(server), output=jopa.Generation(3))
     rows = [json.dumps(body["prompt"]) for body in server.scored]
     assert len(rows) == 2 * len(set(rows))
     assert not (tmp_path / "cache").exists()
@@ -362,7 +365,7 @@ def test_the_key_is_nowhere(llama, monkeypatch, tmp_path, caplog):
     caplog.set_level(0)
     server = FakeServer(llama)
     remote = connect(server, cache=True)
-    found = jopa.explain(PROMPT, k=1, model=remote, max_new_tokens=3)
+    found = jopa.explain(PROMPT, k=1, model=remote, output=jopa.Generation(3))
     assert server.headers[-1]["Authorization"] == f"Bearer {KEY}"
     for text in (found.to_json(), repr(remote), str(remote), repr(remote.client), caplog.text):
         assert KEY not in text
@@ -392,7 +395,7 @@ def test_a_prompt_that_is_too_long_is_refused_before_it_is_sent(server):
     remote = connect(server)
     asked = len(server.bodies)
     with pytest.raises(jopa.PromptError, match="context of 127 tokens"):
-        jopa.explain(PROMPT, k=1, model=remote, max_new_tokens=200)
+        jopa.explain(PROMPT, k=1, model=remote, output=jopa.Generation(200))
     assert len(server.bodies) == asked
 
 
@@ -446,7 +449,7 @@ def test_log_probabilities_that_are_not_the_models_are_refused(llama):
 def test_max_tokens_sent_ends_the_work(server):
     remote = connect(server, max_tokens_sent=60)
     with pytest.raises(jopa.errors.StoppedError, match="60 tokens"):
-        jopa.explain(PROMPT, k=2, model=remote, max_new_tokens=4)
+        jopa.explain(PROMPT, k=2, model=remote, output=jopa.Generation(4))
     assert remote.tokens_sent <= 60
 
 
@@ -466,14 +469,14 @@ def test_a_cache_that_cannot_be_used_is_one_line(tmp_path):
 
 
 def test_every_pair_is_scored_for_an_optimal_certificate(server):
-    found = jopa.explain("the doctor and his", k=2, model=connect(server), max_new_tokens=4)
+    found = jopa.explain("the doctor and his", k=2, model=connect(server), output=jopa.Generation(4))
     n = len(found.units)
     assert found.certificate in ("optimal", "one-swap-optimal")
     assert found.evaluations <= 1 + n + len(list(combinations(range(n), 2)))
 
 
 def test_a_diagnosis_is_that_of_the_model_itself(server, llama):
-    text, options = "write a story about the doctor", {"max_new_tokens": 5, "unit": "word"}
+    text, options = "write a story about the doctor", {"output": jopa.Generation(5), "unit": "word"}
     here, there = (jopa.diagnose(text, model=model, **options) for model in (llama, connect(server)))
     assert here.output_ids == there.output_ids
     for one, other in zip(here.table, there.table, strict=True):
@@ -483,8 +486,8 @@ def test_a_diagnosis_is_that_of_the_model_itself(server, llama):
 def test_methods_are_compared_on_one_output(server, llama):
     names = ["joint", "ablation"]
     for here, there in zip(
-        jopa.compare(PROMPT, names, model=llama, k=2, max_new_tokens=4),
-        jopa.compare(PROMPT, names, model=connect(server), k=2, max_new_tokens=4),
+        jopa.compare(PROMPT, names, model=llama, k=2, output=jopa.Generation(4)),
+        jopa.compare(PROMPT, names, model=connect(server), k=2, output=jopa.Generation(4)),
         strict=True,
     ):
         assert here.removed == there.removed
@@ -497,7 +500,7 @@ def test_the_page_and_the_terminal_say_where_the_model_is(server):
     from jopa.reports.attribution_html import to_html
     from jopa.reports.terminal import to_terminal
 
-    found = jopa.explain(PROMPT, k=1, model=connect(server), max_new_tokens=3)
+    found = jopa.explain(PROMPT, k=1, model=connect(server), output=jopa.Generation(3))
     assert "fake:8000" in to_html(found)
     assert "None" not in to_html(found)
     console = Console(record=True, width=120)

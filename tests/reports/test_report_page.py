@@ -23,7 +23,7 @@ def browser():
 @pytest.fixture(scope="module")
 def page_file(llama, tmp_path_factory):
     prompt = 'write a story about <script>window.hacked = 1</script> the "doctor" and his patient in the rain'
-    a = jopa.explain(prompt, model=llama, max_new_tokens=60, all_effects=True)
+    a = jopa.explain(prompt, model=llama, output=jopa.Generation(60), search=jopa.SearchOptions(all_effects=True))
     path = tmp_path_factory.mktemp("report") / "report.html"
     path.write_text(to_html(a), encoding="utf-8")
     return path

@@ -28,6 +28,7 @@ from slow_reference import keep_masks, reference
 
 TEXT = "write a story about the doctor and his patient in rain green please"
 SYSTEM = "tell me what you think of green birds once upon time"
+SHORT = jopa.SearchOptions(counterfactual=jopa.Generation(2))
 ANSWER = tuple(tiny_models.VOCABULARY[word] for word in "there was a doctor".split())
 SETS = [(), (0,), (11,), (2, 5), (2, 6), (1, 2, 3, 9)]
 SHAPE = tiny_models.SHAPE
@@ -152,7 +153,7 @@ def test_what_cannot_be_cut_says_so(architecture):
     if architecture == "dynamic-ntk":
         pytest.skip("explain refuses what is longer than the configuration's context")
     model = language_model(architecture)
-    found = jopa.explain(TEXT, model=model, removal="delete", k=2, output="there was", method="joint", max_new_tokens=2)
+    found = jopa.explain(TEXT, model=model, removal="delete", k=2, output="there was", method="joint", search=SHORT)
     slow = (found.details or {}).get("slow_paths", [])
     assert any("row lengths change" in line for line in slow) == (architecture in ALONE)
     if architecture not in ALONE:
@@ -229,7 +230,7 @@ def test_the_default_search_goes_on_without_gradients_and_says_so(monkeypatch):
     model = language_model("position-table")
     monkeypatch.setitem(vars(probe_of(model)), "gradients", False)
     monkeypatch.setitem(vars(probe_of(model)), "scales_attention", False)
-    found = jopa.explain(TEXT, model=model, k=2, output="there was", removal="delete", max_new_tokens=2)
+    found = jopa.explain(TEXT, model=model, k=2, output="there was", removal="delete", search=SHORT)
     assert "cannot be differentiated" in found.details["without_gradients"]
     with pytest.raises(jopa.JopaError, match="gradient"):
-        jopa.explain(TEXT, model=model, k=2, output="there was", removal="delete", method="jopa", max_new_tokens=2)
+        jopa.explain(TEXT, model=model, k=2, output="there was", removal="delete", method="jopa", search=SHORT)

@@ -154,7 +154,7 @@ def test_prompts_in_company(llamas):
 
 def test_explanations_and_verdicts(llamas):
     search = jopa.JointSearch(budget=12)
-    here, there = (jopa.explain(TEXT, model=model, max_new_tokens=5, method=search) for model in llamas)
+    here, there = (jopa.explain(TEXT, model=model, output=jopa.Generation(5), method=search) for model in llamas)
     assert there.removed == here.removed
     assert there.log_prob_removed == pytest.approx(here.log_prob_removed, rel=1e-4)
     assert there.counterfactual_output == here.counterfactual_output

@@ -22,8 +22,8 @@ import torch
 import jopa
 
 PROMPTS = [
-    ("Write a story about the doctor and his patient.", {"k": 3, "max_new_tokens": 40}),
-    ("What is the capital of France?", {"k": 2, "max_new_tokens": 30, "unit": "word"}),
+    ("Write a story about the doctor and his patient.", {"k": 3}, 40),
+    ("What is the capital of France?", {"k": 2, "unit": "word"}, 30),
 ]
 MAX_DIFFERENCE = 1e-3  # nats a token
 START_SECONDS = 600
@@ -73,10 +73,12 @@ class Vllm:
 
 
 def compare(local: jopa.LanguageModel, remote: jopa.RemoteModel) -> None:
-    for text, options in PROMPTS:
-        there = jopa.explain(text, model=remote, **options)
+    for text, options, max_new_tokens in PROMPTS:
+        generation = jopa.Generation(max_new_tokens)
+        there = jopa.explain(text, model=remote, output=generation, **options)
         output = jopa.Output(there.output_ids, there.output, there.target)
-        here = jopa.explain(text, model=local, output=output, **options)
+        search = jopa.SearchOptions(counterfactual=generation)
+        here = jopa.explain(text, model=local, output=output, search=search, **options)
         prompt = jopa.build_prompt(local.tokenizer, text)
         keep = torch.rand(20, len(prompt.units), generator=torch.Generator().manual_seed(0)) > 0.3
         one, other = (model.scorer(prompt, output, "delete").log_probs(keep).double() for model in (local, remote))
@@ -92,7 +94,7 @@ def compare(local: jopa.LanguageModel, remote: jopa.RemoteModel) -> None:
 
 def survive(server: Vllm, remote: jopa.RemoteModel) -> None:
     """Kill the server in the middle of a search, start it, and go on without paying twice."""
-    text, options = "Tell me why the sea is salty and who found it out.", {"k": 3, "max_new_tokens": 20}
+    text, options = "Tell me why the sea is salty and who found it out.", {"k": 3, "output": jopa.Generation(20)}
     killer = threading.Timer(0.0, server.stop, [9])
     begun = threading.Event()
 
@@ -102,7 +104,7 @@ def survive(server: Vllm, remote: jopa.RemoteModel) -> None:
             killer.start()
 
     try:
-        jopa.explain(text, model=remote, on_best=kill, **options)
+        jopa.explain(text, model=remote, callbacks=jopa.Callbacks(on_best=kill), **options)
         raise AssertionError("the search ended before the server did")
     except jopa.ModelError as error:
         print(error, flush=True)

@@ -135,7 +135,7 @@ def test_from_a_typed_prompt_to_the_final_picture(open_page, llama):
     page = open_page()
     ask(page)
     wait_for(page, "Done.")
-    a = jopa.explain(PROMPT, k=3, model=llama, unit="word", max_new_tokens=12)
+    a = jopa.explain(PROMPT, k=3, model=llama, unit="word", output=jopa.Generation(12))
     assert sorted(taken_out(page)) == sorted(a.removed)
     assert page.locator("#units button").count() == len(PROMPT.split())
     assert page.locator("#units sup").all_inner_texts() == [str(a.removed.index(i) + 1) for i in sorted(a.removed)]

@@ -41,7 +41,9 @@ def test_the_whole_prompt_is_reported_first_then_every_better_set_of_the_request
 @pytest.mark.parametrize("name", sorted(set(METHODS) - {"captum", "reagent"}))
 def test_every_method_can_be_watched(llama, name):
     seen = []
-    a = jopa.explain(PROMPT, k=2, model=llama, method=name, max_new_tokens=6, on_best=seen.append)
+    a = jopa.explain(
+        PROMPT, k=2, model=llama, method=name, output=jopa.Generation(6), callbacks=jopa.Callbacks(on_best=seen.append)
+    )
     assert (seen[0].units, seen[0].log_prob, seen[0].evaluations) == ((), a.log_prob, 1)
     assert all(len(best.units) == 2 for best in seen[1:])
     scores = [best.log_prob for best in seen[1:]]
@@ -65,7 +67,8 @@ def test_what_a_watcher_raises_ends_the_search():
 
 def test_text_is_reported_as_it_is_written(llama):
     seen = []
-    a = jopa.explain(PROMPT, k=2, model=llama, max_new_tokens=6, on_text=lambda *news: seen.append(news))
+    callbacks = jopa.Callbacks(on_text=lambda *news: seen.append(news))
+    a = jopa.explain(PROMPT, k=2, model=llama, output=jopa.Generation(6), callbacks=callbacks)
     said = [text for stage, text in seen if stage == "answering"]
     without = [text for stage, text in seen if stage == "answering without them"]
     assert said == [llama.decode(a.output_ids[: i + 1]) for i in range(len(a.output_ids))]
@@ -81,14 +84,14 @@ def test_ending_the_work_leaves_the_model_as_it_came(llama, callback):
     def stop(*_):
         raise StoppedError("stopped")
 
-    before = jopa.explain(PROMPT, k=2, model=llama, max_new_tokens=6)
+    before = jopa.explain(PROMPT, k=2, model=llama, output=jopa.Generation(6))
     hooks = hooks_of(llama)
     declared = llama.model.generation_config
     with pytest.raises(StoppedError):
-        jopa.explain(PROMPT, k=2, model=llama, max_new_tokens=6, **{callback: stop})
+        jopa.explain(PROMPT, k=2, model=llama, output=jopa.Generation(6), callbacks=jopa.Callbacks(**{callback: stop}))
     assert llama.model.generation_config is declared
     assert hooks_of(llama) == hooks
-    after = jopa.explain(PROMPT, k=2, model=llama, max_new_tokens=6)
+    after = jopa.explain(PROMPT, k=2, model=llama, output=jopa.Generation(6))
     assert (after.removed, after.output_ids) == (before.removed, before.output_ids)
 
 
@@ -137,7 +140,7 @@ def test_a_request_is_answered_from_the_prompt_to_the_result(llama, service):
     assert kinds[0] == "prompt"
     assert kinds[-1] == "result"
     assert {"answer", "text", "best", "progress"} <= set(kinds)
-    a = jopa.explain(PROMPT, k=2, model=llama, unit="word", max_new_tokens=8, method="jopa")
+    a = jopa.explain(PROMPT, k=2, model=llama, unit="word", output=jopa.Generation(8), method="jopa")
     result = found[-1]
     assert tuple(result["results"][0]["removed"]) == a.removed
     assert "".join(piece["text"] for piece in found[0]["pieces"]) == PROMPT

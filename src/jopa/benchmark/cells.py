@@ -39,8 +39,9 @@ from jopa.method import Method
 from jopa.model.generation import Generation
 from jopa.model.language_model import LanguageModel, versions
 from jopa.model.loading import load
-from jopa.preparation import Preparation, answer
-from jopa.prompt.building import Prompt, build_prompt
+from jopa.preparation import Preparation, prepare_output, prepare_prompt
+from jopa.prompt.building import Prompt
+from jopa.prompt.options import PromptOptions
 from jopa.prompt.output import Output
 from jopa.scoring.batch_input import Runner
 from jopa.storage import encoded
@@ -143,15 +144,17 @@ def run_task(experiment: Experiment, task: Task, models: ModelCache) -> Iterator
     similarity = models.similarity() if experiment.sentence_bert else None
     try:
         prompt = _prompt(experiment, task.example, model)
-        output = _output(experiment, task, model, prompt)
+        preparation = prepare_output(
+            model, prompt, output=_recorded_output(task) or Generation(experiment.max_new_tokens)
+        )
     except Exception as error:  # whatever it is, it goes on record and the run goes on; so below
         yield from (failed_cell(key, error) for key in task.pending)
         return
+    output = preparation.output
     _require_same_prompt(task, prompt)
     if task.recorded is None:
         yield JournalEntry("examples", _example_record(task, model, prompt, output))
 
-    preparation = Preparation(model, prompt, output)
     found = {name: it for record in task.selections for name, it in _answers(record)}
     for spec in experiment.methods:
         for seed in experiment.seeds:
@@ -224,20 +227,14 @@ def _require_same_prompt(task: Task, prompt: Prompt) -> None:
 
 def _prompt(experiment: Experiment, example: Example, model: LanguageModel) -> Prompt:
     """The prompt as the model reads it."""
-    return build_prompt(
-        model.tokenizer,
-        example.prompt,
-        unit=experiment.unit,
-        system=example.system,
-        prefix=example.prefix,
-        prefill=example.prefill,
-    )
+    options = PromptOptions(system=example.system, prefix=example.prefix, prefill=example.prefill)
+    return prepare_prompt(model, example.prompt, options, unit=experiment.unit)
 
 
-def _output(experiment: Experiment, task: Task, model: LanguageModel, prompt: Prompt) -> Output:
-    """What the model said: from the record, or generated now."""
+def _recorded_output(task: Task) -> Output | None:
+    """What the model said, if it is on record."""
     if task.recorded is None:
-        return answer(model, prompt, Generation(experiment.max_new_tokens))
+        return None
     said = task.recorded.output
     return Output(said.ids, said.text, said.target)
 

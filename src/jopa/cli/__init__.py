@@ -13,6 +13,7 @@ import typer
 from jopa.cli.benchmarking import bench, gallery, report
 from jopa.cli.detecting import detect
 from jopa.cli.explaining import explain
+from jopa.cli.options import with_debug
 from jopa.cli.serving import methods, models, serve
 from jopa.cli.showing import fail
 from jopa.errors import JopaError
@@ -26,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (explain, bench, report, gallery, detect, serve, methods, models):
-    app.command()(command)
+    app.command()(with_debug(command))
 
 
 def _show_version(wanted: bool) -> None:

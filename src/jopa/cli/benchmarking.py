@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jopa.cli.options import Debug
 from jopa.cli.showing import fail, sigterm_as_interrupt, tell
 from jopa.reports.wording import one_line
 
@@ -60,7 +59,6 @@ def bench(
             "--together", help="Prompts that this process, or each worker, works on at a time; they share forwards."
         ),
     ] = 1,
-    debug: Debug = False,
 ) -> None:
     """Run an experiment: every method on every prompt, one record a cell; goes on where it stopped."""
     from jopa.benchmark.experiment import read_experiment
@@ -108,7 +106,6 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="Where the report goes.", show_default="the run's own folder, report/")
     ] = None,
-    debug: Debug = False,
 ) -> None:
     """Turn the records of a benchmark run into tables, figures and a page; runs no model."""
     from jopa.reports.benchmark_report import write_report
@@ -127,7 +124,6 @@ def gallery(
         str | None,
         typer.Option("--methods", help="Two methods, LABEL;LABEL.", show_default="the baseline and leave-one-out"),
     ] = None,
-    debug: Debug = False,
 ) -> None:
     """Show what two methods chose on the same prompts, and the answers without it; runs no model."""
     from jopa.reports.gallery import write_gallery

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jopa.cli.options import Debug, Device, Dtype, Model, TrustRemoteCode
+from jopa.cli.options import Device, Dtype, Model, TrustRemoteCode
 from jopa.cli.reading import read_text
 from jopa.cli.showing import fail, progress_bar, require_writable, sigterm_as_interrupt, tell, write_results
 
@@ -50,7 +50,6 @@ def detect(
     device: Device = None,
     dtype: Dtype = None,
     trust_remote_code: TrustRemoteCode = False,
-    debug: Debug = False,
 ) -> None:
     """Say how hostile prompts look, from how the model reacts to them, and where; keeps no answer's text."""
     if not prompts and not files:

@@ -13,7 +13,6 @@ import typer
 from jopa.cli.endpoints import Connection, tell_sent
 from jopa.cli.options import (
     Api,
-    Debug,
     Device,
     Dtype,
     Endpoint,
@@ -36,6 +35,8 @@ if TYPE_CHECKING:
 
     from jopa.attribution import Attribution
     from jopa.diagnosis import Diagnosis
+    from jopa.errors import JopaError
+    from jopa.method import Method
     from jopa.scoring.profile import Profile
 
 
@@ -118,9 +119,10 @@ def explain(
     html_path: Annotated[Path | None, typer.Option("--html", help="Write one self-contained page.")] = None,
     device: Device = None,
     dtype: Dtype = None,
-    batch_size: Annotated[int | None, typer.Option(help="Masks in one forward.", show_default="as many as pay")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Masks in one forward.", show_default="what speed and memory allow")
+    ] = None,
     trust_remote_code: TrustRemoteCode = False,
-    debug: Debug = False,
 ) -> None:
     """Find the k units of a prompt that together made the model answer as it did."""
     connection = Connection(endpoint, endpoint_model, api, tokenizer, key_variable, max_tokens_sent, score_cache)
@@ -143,64 +145,71 @@ def explain(
     spans = unit_from(unit or ("sentence" if diagnose else "auto"))
     part = target_from(target)
 
-    from jopa import explanation
-    from jopa.methods import make_method
+    from jopa import diagnosis, explanation
+    from jopa.attributing import SearchOptions
+    from jopa.model.generation import Generation
     from jopa.model.loading import load
+    from jopa.preparation import Callbacks
+    from jopa.prompt.options import PromptOptions
 
-    if compare is None:
-        given = dict(map(setting, settings or []))
-        chosen = [make_method(method, **given if budget is None else given | {"budget": budget})]
-    else:
-        chosen = [make_method(name.strip()) for name in compare.split(",")]
-        if settings or budget is not None:
-            raise SettingError("--compare runs each method with its own settings; leave out --set and --budget")
-    options = {
-        "k": k,
-        "until_pr": until_pr,
-        "max_k": max_k,
-        "unit": spans,
-        "language": language,
-        "removal": removal,
-        "system": system,
-        "prefix": prefix,
-        "prefill": prefill,
-        "plain": plain,
-        "template_args": dict(map(setting, template_arg or [])),
-        "output": output,
-        "target": part,
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "seed": seed,
-        "all_effects": all_effects,
-    }
+    chosen = _methods(method, compare, settings or [], budget)
+    arguments = dict(map(setting, template_arg or []))
+    options = PromptOptions(
+        system=system, prefix=prefix, prefill=prefill, plain=plain, template_args=arguments, language=language
+    )
+    generation = Generation(max_new_tokens, temperature, seed)
+    search = SearchOptions(
+        until_pr=until_pr, max_k=max_k, all_effects=all_effects, counterfactual=generation, seed=seed
+    )
+    requested = unit_numbers(requests) if requests else None
+    unchanged = band_of(band) if band else diagnosis.BAND
     profiles: list[Profile] = []
-    found: list[Attribution] = []
     refusals: list[str] = []
+
+    def refuse(method: Method, error: JopaError) -> None:
+        refusals.append(f"{method.name}: {error}")
+
     with progress_bar() as progress:
         progress("loading the model", 0, None)
-        options |= {"progress": progress}
         began = time.perf_counter()
         language_model = connection.connect() or load(
             model, device=device, dtype=dtype, trust_remote_code=trust_remote_code, batch_size=batch_size
         )
         loading = time.perf_counter() - began
+        callbacks = Callbacks(progress, on_profile=profiles.append, on_refusal=refuse if compare else None)
         if diagnose:
-            from jopa import diagnosis
-
-            for name in ("k", "until_pr", "max_k", "all_effects"):
-                del options[name]
-            options |= {"removal": removal or "delete", "band": band_of(band) if band else diagnosis.BAND}
-            options |= {"requests": unit_numbers(requests) if requests else None}
-            diagnosed = diagnosis.diagnose(text, model=language_model, **options)
+            found: list[Attribution] = []
+            diagnosed = diagnosis.diagnose(
+                text,
+                model=language_model,
+                unit=spans,
+                requests=requested,
+                removal=removal or "delete",
+                band=unchanged,
+                output=output if output is not None else generation,
+                target=part,
+                options=options,
+                callbacks=callbacks,
+            )
             deliver = partial(_deliver_diagnosis, diagnosed, json_path, html_path)
         else:
-            options |= {"on_profile": profiles.append}
-            if compare is None:
-                found = [explanation.explain(text, model=language_model, method=chosen[0], **options)]
-            else:
-                options["removal"] = removal or "delete"
-                options["on_refusal"] = lambda method, error: refusals.append(f"{method.name}: {error}")
-                found = list(explanation.compare(text, chosen, model=language_model, **options))
+            explain_or_compare = (
+                partial(explanation.explain, method=chosen[0], removal=removal)
+                if compare is None
+                else partial(explanation.compare, methods=chosen, removal=removal or "delete")
+            )
+            result = explain_or_compare(
+                text,
+                k=k,
+                model=language_model,
+                unit=spans,
+                output=output if output is not None else generation,
+                target=part,
+                options=options,
+                search=search,
+                callbacks=callbacks,
+            )
+            found = list(result) if isinstance(result, tuple) else [result]
             deliver = partial(_deliver, found, compare is not None, json_path, html_path)
     deliver()
     tell_sent(language_model)
@@ -208,6 +217,18 @@ def explain(
         _tell_cost([each.method["name"] for each in found], profiles, loading)
     if refusals:
         fail("; ".join(refusals))
+
+
+def _methods(name: str, compared: str | None, settings: Sequence[str], budget: int | None) -> list[Method]:
+    """The methods that the user named; one, unless several are compared."""
+    from jopa.methods import make_method
+
+    if compared is None:
+        given = dict(map(setting, settings))
+        return [make_method(name, **given if budget is None else given | {"budget": budget})]
+    if settings or budget is not None:
+        raise SettingError("--compare runs each method with its own settings; leave out --set and --budget")
+    return [make_method(each.strip()) for each in compared.split(",")]
 
 
 def _deliver(found: Sequence[Attribution], compared: bool, json_path: Path | None, html_path: Path | None) -> None:

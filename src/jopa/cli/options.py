@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any
 
 import typer
 
@@ -32,3 +35,20 @@ TemplateArg = Annotated[
     ),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+"""An option of every command; `jopa.cli.main` reads it."""
+
+
+def with_debug(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the option `--debug`, which the command itself does not see."""
+
+    @wraps(command)
+    def run(*arguments: Any, debug: bool = False, **options: Any) -> None:
+        del debug
+        command(*arguments, **options)
+
+    signature = inspect.signature(command, eval_str=True)
+    debug = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)
+    extended = signature.replace(parameters=[*signature.parameters.values(), debug])
+    run.__signature__ = extended  # type: ignore[attr-defined]  # what typer reads
+    run.__annotations__ = {name: parameter.annotation for name, parameter in extended.parameters.items()}
+    return run

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from jopa.cli.options import Debug, Device, Dtype, Model, TrustRemoteCode
+from jopa.cli.options import Device, Dtype, Model, TrustRemoteCode
 
 
 def serve(
@@ -26,7 +26,6 @@ def serve(
             help="The address under which a proxy offers the page, as https://jopa.example.org.", show_default=False
         ),
     ] = None,
-    debug: Debug = False,
 ) -> None:
     """Open the web page: type a prompt, watch the search, take units out and put them back."""
     from jopa.model.loading import load

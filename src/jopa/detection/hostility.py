@@ -9,7 +9,7 @@
                  removed as a whole: L(span), the refusal's log-probability, and the model answers again
     score        a logistic function of numbers made of these, between 0 and 1
 
-Which numbers help, and how the coefficients were found, is in docs/detection.md; benchmarks/detection.py redoes it.
+Which numbers help, and how the coefficients were found, is in docs/detection.md; analysis/detection.py redoes it.
 Nothing is learnt from the words of a prompt: a model that reacts alike to two prompts gives them the same score.
 
 Knows the way of an explanation up to its output; reads no files.
@@ -34,9 +34,9 @@ from jopa.methods.joint.search import JointSearch
 from jopa.model.language_model import LanguageModel, versions
 from jopa.model.loading import load
 from jopa.ordering import NAT, ranked
-from jopa.preparation import Preparation, require_room
+from jopa.preparation import prepare_output, prepare_prompt, require_room
 from jopa.problem import Problem
-from jopa.prompt.building import Prompt, build_prompt
+from jopa.prompt.building import Prompt
 from jopa.prompt.output import Output
 from jopa.scoring.forward import TargetForward
 
@@ -220,7 +220,7 @@ def detect(
     Args:
         prompt: a text.
         model: a loaded model, or what `load` takes; None for the bundled one.
-        looking: how closely to look.
+        config: how closely to look.
 
     Raises:
         JopaError: one of its children, whose message says what is wrong and what to do.
@@ -238,14 +238,13 @@ def read_prompt(model: LanguageModel, text: str, config: DetectionConfig) -> Pro
     Raises:
         PromptError: it is empty or too long.
     """
-    prompt = build_prompt(model.tokenizer, text, unit="token")
+    prompt = prepare_prompt(model, text, unit="token")
     if len(prompt.ids) > config.most_tokens:
         raise PromptError(
             f"the prompt has {len(prompt.ids)} tokens with its template, more than the limit of {config.most_tokens}; "
             "shorten it or raise the limit"
         )
     require_room(model, len(prompt.ids), config.max_new_tokens)
-    model.require_ids(prompt.ids)
     return prompt
 
 
@@ -255,17 +254,19 @@ def gather(model: LanguageModel, prompt: Prompt, config: DetectionConfig) -> Evi
     Args:
         model: the language model.
         prompt: in units as small as the span that is looked for: tokens.
-        looking: how closely to look.
+        config: how closely to look.
 
     Raises:
         JopaError: one of its children, whose message says what is wrong and what to do.
     """
     started = time.perf_counter()
     surprisals, refusal, forwards = _read(model, prompt)
-    refused = Preparation(model, prompt, _output(model, model.encode_continuation(REFUSAL))).scorer("delete")
+    refusal_ids = model.encode_continuation(REFUSAL)
+    refused = prepare_output(model, prompt, output=_output(model, refusal_ids)).scorer("delete")
     said = model.generate_ids(prompt.ids, max_new_tokens=config.max_new_tokens)
     # A model that stops at once has said its stop token, and that can be attributed as any other.
-    scorer = Preparation(model, prompt, _output(model, said or tuple(sorted(model.stop_ids))[:1])).scorer("delete")
+    output = _output(model, said or tuple(sorted(model.stop_ids))[:1])
+    scorer = prepare_output(model, prompt, output=output).scorer("delete")
     problem = Problem(scorer)
     whole = problem.log_prob()
 

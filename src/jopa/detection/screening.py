@@ -133,7 +133,7 @@ def screen(
         model: the language model.
         asked: the prompts, their ids distinct.
         folder: where the records are kept and looked up; None to keep none.
-        looking: how closely to look.
+        config: how closely to look.
         on_record: called with each record and whether it was there already.
 
     Returns:

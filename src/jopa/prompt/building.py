@@ -77,6 +77,8 @@ def build_prompt(
     tokenizer: PreTrainedTokenizerBase,
     prompt: str | Sequence[Message],
     options: PromptOptions | None = None,
+    *,
+    unit: str | Sequence[Span] = "token",
     **settings: Any,
 ) -> Prompt:
     """Turn text or chat messages into ids, units and template.
@@ -85,7 +87,10 @@ def build_prompt(
         tokenizer: a fast tokenizer (one that reports character offsets).
         prompt: the prompt, or chat messages `[{"role": ..., "content": ...}, ...]` whose last user message is the
             attributable text. A last message of the assistant is taken as a prefilled answer.
-        options: units, and what stands around the prompt.
+        options: what stands around the prompt.
+        unit: "token", "word", "sentence", "line" or "paragraph", "auto" for the one that fits the prompt's length, or
+            character spans `[(start, end), ...]` of the attributable text; text outside the spans is then template. A
+            unit always consists of whole tokens.
         settings: fields of `PromptOptions`, in place of those of `options`.
 
     Raises:
@@ -98,7 +103,6 @@ def build_prompt(
             f"the tokenizer {type(tokenizer).__name__} reports no character offsets; jopa needs a fast tokenizer "
             "(a tokenizer.json beside the model)"
         )
-    unit = options.unit
     if isinstance(unit, str) and unit not in (*UNIT_KINDS, AUTO):
         kinds = ", ".join((*UNIT_KINDS, AUTO))
         raise SettingError(f"unknown unit '{unit}': choose one of {kinds}, or give character spans")

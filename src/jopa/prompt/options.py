@@ -1,4 +1,4 @@
-"""How a prompt is put before the model: its units, and what stands around it."""
+"""How a prompt is put before the model: what stands around it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jopa.prompt.segmentation import Span
-
 
 @dataclass(frozen=True)
 class PromptOptions:
     """How a prompt is put before the model.
 
     Attributes:
-        unit: "token", "word", "sentence", "line" or "paragraph", "auto" for the one that fits the prompt's length, or
-            character spans `[(start, end), ...]` of the attributable text; text outside the spans is then template. A
-            unit always consists of whole tokens.
         system: a system message before a text prompt (chat models).
         prefix: a fixed instruction, not attributable, on a line of its own before the attributable text.
         prefill: the beginning of the answer, put into the assistant's mouth; without a chat template it follows the
@@ -27,7 +22,6 @@ class PromptOptions:
         language: the prompt's, such as "de", for words and sentences; guessed by default.
     """
 
-    unit: str | Sequence[Span] = "token"
     system: str | None = None
     prefix: str | None = None
     prefill: str | None = None

@@ -32,17 +32,16 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from jopa.attributing import attribute
+from jopa.attributing import SearchOptions, attribute
 from jopa.attribution import Attribution, comparison_json
 from jopa.errors import JopaError, StoppedError
 from jopa.explanation import run_each
 from jopa.method import Method
 from jopa.model.generation import Generation
 from jopa.model.language_model import LanguageModel
-from jopa.preparation import Callbacks, prepare, require_room
+from jopa.preparation import Callbacks, prepare_output, prepare_prompt, require_room
 from jopa.problem import Best
 from jopa.prompt.building import Prompt
-from jopa.prompt.options import PromptOptions
 from jopa.prompt.output import Output
 from jopa.reports.attribution_html import comparison_html, comparison_table_html, parts_html, to_html
 from jopa.reports.wording import unit_name, visible
@@ -152,10 +151,6 @@ def run_request(model: LanguageModel, request: ExplainRequest, emit: Emit) -> No
     generation = Generation(request.max_new_tokens)
     method_number = 0
 
-    def check(prompt: Prompt) -> None:
-        require_room(model, len(prompt.ids), max(request.max_new_tokens, len(request.output_ids or ())))
-        emit({"kind": "prompt", "pieces": unit_pieces(prompt)})
-
     def on_text(stage: str, text: str) -> None:
         emit({"kind": "text", "stage": stage, "text": visible(text)})
 
@@ -167,16 +162,11 @@ def run_request(model: LanguageModel, request: ExplainRequest, emit: Emit) -> No
 
     callbacks = Callbacks(on_progress, on_best, on_text)
     ids = request.output_ids
-    preparation = prepare(
-        model,
-        request.prompt,
-        PromptOptions(unit=request.unit),
-        output=None if ids is None else Output(ids, model.decode(ids), request.target or (0, len(ids))),
-        target=request.target,
-        generation=generation,
-        callbacks=callbacks,
-        check=check,
-    )
+    prompt = prepare_prompt(model, request.prompt, unit=request.unit)
+    require_room(model, len(prompt.ids), max(request.max_new_tokens, len(ids or ())))
+    emit({"kind": "prompt", "pieces": unit_pieces(prompt)})
+    output = generation if ids is None else Output(ids, model.decode(ids), (0, len(ids)))
+    preparation = prepare_output(model, prompt, output=output, target=request.target, callbacks=callbacks)
     output = preparation.output
     tokens = [visible(text) for text in token_texts(model, output)]
     emit({"kind": "answer", "ids": output.ids, "tokens": tokens, "target": output.target})
@@ -190,7 +180,7 @@ def run_request(model: LanguageModel, request: ExplainRequest, emit: Emit) -> No
             k=request.k,
             method=method,
             removal=request.removal or (method.preset_removal if len(request.methods) == 1 else "delete"),
-            generation=generation,
+            search=SearchOptions(counterfactual=generation),
             callbacks=callbacks,
         )
 
