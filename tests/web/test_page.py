@@ -359,9 +359,9 @@ def test_who_leaves_the_queue_is_not_served(open_page, llama, monkeypatch):
 
     def recorded(model, prompt, *options, **settings):
         served.append(prompt)
-        return preparation.prepare(model, prompt, *options, **settings)
+        return preparation.prepare_prompt(model, prompt, *options, **settings)
 
-    monkeypatch.setattr("jopa.web.service.prepare", recorded)
+    monkeypatch.setattr("jopa.web.service.prepare_prompt", recorded)
     may_go_on = threading.Event()
     may_go_on.set()
 

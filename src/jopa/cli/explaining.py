@@ -226,9 +226,10 @@ def _methods(name: str, compared: str | None, settings: Sequence[str], budget: i
     if compared is None:
         given = dict(map(setting, settings))
         return [make_method(name, **given if budget is None else given | {"budget": budget})]
+    methods = [make_method(each.strip()) for each in compared.split(",")]
     if settings or budget is not None:
         raise SettingError("--compare runs each method with its own settings; leave out --set and --budget")
-    return [make_method(each.strip()) for each in compared.split(",")]
+    return methods
 
 
 def _deliver(found: Sequence[Attribution], compared: bool, json_path: Path | None, html_path: Path | None) -> None:
