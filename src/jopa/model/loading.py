@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from jopa.errors import JopaError, ModelError, SettingError
 from jopa.model.language_model import LanguageModel
 from jopa.model.reading import ADAPTER_CONFIG, read_model, require_all_weights, require_gguf
-from jopa.model.state import quiet_transformers
+from jopa.model.state import quiet_transformers, without_garbage_collection
 
 if TYPE_CHECKING:
     import torch
@@ -66,21 +66,22 @@ def load(
         raise SettingError(f"unknown dtype '{dtype}': choose one of {', '.join(DTYPES)}")
     if batch_size is not None and batch_size < 1:
         raise SettingError(f"batch_size must be at least 1, got {batch_size}")
-    import torch
+    with without_garbage_collection():
+        import torch
 
-    placement = _placement(device)
-    precision = getattr(torch, dtype) if dtype else _default_dtype(placement)
-    name, folder, checksum = _locate(source)
-    return _from_pretrained(
-        name,
-        folder,
-        checksum,
-        revision=revision,
-        device_map=placement,
-        dtype=precision,
-        trust_remote_code=trust_remote_code,
-        batch_size=batch_size,
-    )
+        placement = _placement(device)
+        precision = getattr(torch, dtype) if dtype else _default_dtype(placement)
+        name, folder, checksum = _locate(source)
+        return _from_pretrained(
+            name,
+            folder,
+            checksum,
+            revision=revision,
+            device_map=placement,
+            dtype=precision,
+            trust_remote_code=trust_remote_code,
+            batch_size=batch_size,
+        )
 
 
 def _placement(device: str | None) -> str:

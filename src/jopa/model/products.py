@@ -7,6 +7,8 @@ weights that are packed once instead of in every call:
     mkl-packed      Intel's MKL, the weight packed once
     onednn-packed   oneDNN, the weight packed once
     onednn          oneDNN, the weight as it is: no further memory
+    transposed      W xᵀ, the weight as it is; a single row is multiplied twice. For very few rows: there, reading the
+                    weight is all the work, and some libraries read it much faster for two columns than for one row
 
 Which of them is the fastest depends on the processor, the shape and the number of rows, by a factor of up to three. So
 each is timed with the model's own shapes, in a fraction of a second; the seconds are remembered in the user's cache.
@@ -46,9 +48,13 @@ _MOST_WEIGHTS = 2**20
 """Larger weights are timed by some of their output features, so many numbers at most,"""
 _MOST_PRODUCTS = 2**27
 """and by so few that this many multiplications suffice: what takes a millisecond is seldom interrupted."""
+_FLUSHED_BYTES = 2**26
+"""So much is read before each timing, so that weights come from memory, as those of a model do, and not from caches."""
+_MOST_OTHER_WORK = 0.2
+"""What was timed while other processes took more than this share of the processors is not remembered."""
 _SETTLED = 1.25
 """Timing of a number of rows ends when the two lowest seconds of each product differ by less than this factor,"""
-_MOST_ROUNDS, _MOST_SECONDS = 12, 0.4
+_MOST_ROUNDS, _MOST_SECONDS = 12, 0.25
 """or after so many rounds or seconds; two rounds are always made."""
 _LEAST_GAIN = 0.05
 """The share of the time by which another product must be faster than the plain one."""
@@ -118,12 +124,23 @@ def products() -> dict[str, Product]:
     def by_onednn_unpacked(inputs: Tensor, _packed: None, weight: Tensor, bias: Tensor | None) -> Tensor:
         return torch.ops.mkldnn._linear_pointwise.default(inputs, weight, bias, "none", [], "")
 
+    def transposed(inputs: Tensor, _packed: None, weight: Tensor, bias: Tensor | None) -> Tensor:
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        n_rows = rows.shape[0]
+        columns = torch.cat((rows, rows)) if n_rows == 1 else rows
+        if bias is None:
+            found = torch.mm(weight, columns.t())
+        else:
+            found = torch.addmm(bias.unsqueeze(1), weight, columns.t())
+        return found[:, :n_rows].t().contiguous().view(*inputs.shape[:-1], weight.shape[0])
+
     found = [
         Product(_PLAIN, lambda inputs, _packed, weight, bias: linear(inputs, weight, bias)),
         # Any number of rows may come, whatever MKL is told here to expect.
         Product("mkl-packed", by_mkl, lambda weight: torch.ops.mkl._mkl_reorder_linear_weight(weight, 256)),
         Product("onednn-packed", by_onednn, lambda weight: torch.ops.mkldnn._reorder_linear_weight(weight)),
         Product("onednn", by_onednn_unpacked),
+        Product("transposed", transposed),
     ]
     return {product.name: product for product in found}
 
@@ -210,17 +227,17 @@ def measured(shapes: Collection[Shape], dtype: torch.dtype) -> dict[Shape, Secon
 def time_products(shapes: Collection[Shape], dtype: torch.dtype) -> tuple[dict[Shape, Seconds], bool]:
     """Time every available product with random weights of these shapes.
 
-    All weights of one product are gone through before the next one's, as a forward goes through the layers of a model:
-    so they come from memory where those of a model do. The lowest of several rounds counts, which other work on the
-    machine disturbs the least.
+    Weights are read from memory, as a forward reads those of a model layer by layer, and not from the processor's
+    caches. The lowest of several rounds counts, which other work on the machine disturbs the least.
 
     Returns:
-        The seconds, and whether the two lowest of each product agree.
+        The seconds, and whether they can be trusted: the two lowest of each product agree, and other processes left the
+        processors to this one.
     """
     import torch
 
     settled = True
-
+    other_work = OtherWork()
     candidates = available(dtype)
     lowest = {shape: {product.name: [math.inf] * len(ROWS) for product in candidates} for shape in shapes}
     with torch.random.fork_rng([]), torch.inference_mode(False), torch.no_grad():
@@ -233,7 +250,8 @@ def time_products(shapes: Collection[Shape], dtype: torch.dtype) -> tuple[dict[S
             for (shape, name), seconds in _rounds(candidates, inputs, weights).items():
                 lowest[shape][name][i] = min(seconds)
                 settled = settled and _agree(seconds)
-    return {shape: {n: tuple(values) for n, values in found.items()} for shape, found in lowest.items()}, settled
+    trusted = settled and other_work.share() <= _MOST_OTHER_WORK
+    return {shape: {n: tuple(values) for n, values in found.items()} for shape, found in lowest.items()}, trusted
 
 
 def _rounds(
@@ -242,6 +260,11 @@ def _rounds(
     weights: Mapping[Shape, Tensor],
 ) -> dict[tuple[Shape, str], list[float]]:
     """The seconds of each shape and product in several rounds, until the two lowest of each agree or time is up."""
+    import torch
+
+    flushed = torch.ones(_FLUSHED_BYTES // 4)
+    first = next(iter(weights))
+    other = weights[first].clone()
     packed = {
         (shape, product.name): product.pack(weight) if product.pack else None
         for shape, weight in weights.items()
@@ -251,6 +274,9 @@ def _rounds(
     started = time.perf_counter()
     for n_rounds in range(_MOST_ROUNDS + 1):
         for product in candidates:
+            flushed.sum()
+            # Another weight comes first: threads wake up, and the product's code comes from memory.
+            product.multiply(inputs[first], product.pack(other) if product.pack else None, other, None)
             for shape, weight in weights.items():
                 start = _clock()
                 product.multiply(inputs[shape], packed[shape, product.name], weight, None)
@@ -266,6 +292,26 @@ def _agree(seconds: Sequence[float]) -> bool:
     """Whether the lowest of several times is no chance."""
     first, second, *_ = sorted(seconds)
     return second < _SETTLED * first
+
+
+class OtherWork:
+    """What other processes do on this machine's processors from now on."""
+
+    def __init__(self) -> None:
+        self._started, self._busy = time.perf_counter(), self._busy_seconds()
+
+    def share(self) -> float:
+        """The share of all processors' time since then that other processes took; 0 where the system does not say."""
+        wall = time.perf_counter() - self._started
+        return max(0.0, self._busy_seconds() - self._busy) / (wall * (os.cpu_count() or 1))
+
+    @staticmethod
+    def _busy_seconds() -> float:
+        import psutil
+
+        machine, own = psutil.cpu_times(), psutil.Process().cpu_times()
+        idle = machine.idle + getattr(machine, "iowait", 0.0)
+        return sum(machine[:8]) - idle - own.user - own.system
 
 
 def _clock() -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,22 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """No automatic garbage collection for the time of a block, such as one that imports torch and transformers.
+
+    Their import creates millions of objects that stay, and the collector looks through them again and again: that takes
+    a fifth of the time.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextmanager
