@@ -40,6 +40,7 @@ def two_products(monkeypatch):
     doubled = products.Product("onednn", lambda x, _packed, weight, bias: linear(x, weight, bias))
     monkeypatch.setattr(products, "available", lambda _dtype: (found["plain"], doubled))
     monkeypatch.setattr(products, "_agree", lambda _seconds: True)  # this machine may be busy
+    monkeypatch.setattr(products.OtherWork, "share", lambda _self: 0.0)
 
 
 def seconds(**times: float | tuple[float, ...]) -> dict[str, tuple[float, ...]]:

@@ -128,10 +128,8 @@ def products() -> dict[str, Product]:
         rows = inputs.reshape(-1, inputs.shape[-1])
         n_rows = rows.shape[0]
         columns = torch.cat((rows, rows)) if n_rows == 1 else rows
-        if bias is None:
-            found = torch.mm(weight, columns.t())
-        else:
-            found = torch.addmm(bias.unsqueeze(1), weight, columns.t())
+        other = columns.t()
+        found = torch.mm(weight, other) if bias is None else torch.addmm(bias.unsqueeze(1), weight, other)
         return found[:, :n_rows].t().contiguous().view(*inputs.shape[:-1], weight.shape[0])
 
     found = [
