@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import jopa
 from jopa.methods.joint import gaussian_process
-from jopa.methods.joint.gaussian_process import SetProcess
+from jopa.methods.joint.gaussian_process import SubsetGP
 from jopa.ordering import NAT, TOLERANCE, LowestSet, falls, first_highest, first_lowest, ranked, tolerance
 from planted_runs import TABLES, run_table
 from table_scorer import TableScorer
@@ -96,9 +96,9 @@ def test_noise_on_what_is_expected_changes_no_search(name, monkeypatch):
             return noisy
 
         with monkeypatch.context() as patched:
-            gain, alone = gaussian_process._expected_improvement, SetProcess.lowest_alone
+            gain, alone = gaussian_process._expected_improvement, SubsetGP.lowest_alone
             patched.setattr(gaussian_process, "_expected_improvement", with_noise(gain))
-            patched.setattr(SetProcess, "lowest_alone", with_noise(alone))
+            patched.setattr(SubsetGP, "lowest_alone", with_noise(alone))
             found = run_table(name)
         assert found == expected
 

@@ -1,19 +1,19 @@
-"""A Gaussian process over sets of units: what removing a set that was never removed may do.
+"""A Gaussian process over sets of units: it predicts the effect of removing a set that was not scored.
 
-It lives on sets, with an ANOVA kernel over the units that two sets share: for the change
+Its inputs are sets. It has an ANOVA kernel over the units that two sets share: for the change
 f(S) = log p(y|x without S) − log p(y|x), in nats,
 
     cov(f(A), f(B)) = τ (Π_{i ∈ A∩B} (1 + λ w_i) − 1) / λ + τ δ |A| |B|
 
 Multiplied out, the product gives each unit an effect of its own, of variance τ w_i, each pair an interaction, of
 variance τ λ w_i w_j, and so on for larger groups; δ is a drift that all units share; w is a prior guess of how much
-each unit may matter. τ and λ have the largest marginal likelihood. So a unit that does nothing alone is still expected
-to do something in company, in proportion to what is not known about it. Expected improvement is the criterion of
-Jones, Schonlau & Welch 1998 (https://doi.org/10.1023/A:1008306431147); the sets of a batch are chosen one after
-another, each as if the earlier ones had come out as expected.
+each unit may matter. τ and λ have the largest marginal likelihood. So a unit without an effect of its own is still
+expected to have one together with others, in proportion to what is not known about it. Expected improvement is the
+criterion of Jones, Schonlau & Welch 1998 (https://doi.org/10.1023/A:1008306431147); the sets of a batch are chosen one
+after another, each as if the scores of the earlier ones were their expected scores.
 
-Besides what was scored it takes what a gradient foretells: f of a scored set with one unit more or less, give or take
-a share of the variance that this step has in the process.
+Besides scored sets it takes pseudo-observations, which a gradient predicts: f of a scored set with one unit more or
+less. Their error has a share of the variance that this step has in the process.
 
 Sets are rows of 0 and 1. Knows numbers alone: no scorer, no search.
 """
@@ -25,37 +25,40 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from jopa.methods.joint.configuration import STANDARD, SearchConfiguration
 from jopa.ordering import first_highest
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-_DRIFT = 0.3
-_RATES = (0.03, 0.1, 0.3, 1.0)
-"""The values of λ to choose from."""
-_JITTER = 1e-6
-_ERROR = 0.5
-"""Variance of a foretold step's error, as a share of the step's own."""
-
 
 @dataclass(frozen=True)
-class Foretold:
-    """Sets that were not scored, each within or around a scored one.
+class PseudoObservations:
+    """Sets whose f is predicted, not scored; each has one unit more or less than a scored set.
 
     Attributes:
         masks: the sets.
-        changes: what f of each should be, in nats.
-        scored: the scored set next to each.
+        changes: the predicted f of each, in nats.
+        scored: the scored set that each was predicted from.
     """
 
-    masks: Float[Tensor, "foretold units"]
-    changes: Float[Tensor, "foretold"]
-    scored: Float[Tensor, "foretold units"]
+    masks: Float[Tensor, "predicted units"]
+    changes: Float[Tensor, "predicted"]
+    scored: Float[Tensor, "predicted units"]
 
 
-class SetProcess:
-    """A Gaussian process over sets, conditioned on scored and foretold ones."""
+class SubsetGP:
+    """A Gaussian process over sets, conditioned on scored sets and on pseudo-observations.
+
+    Args:
+        masks: the scored sets.
+        changes: f of each, in nats.
+        weights: w of each unit, in [0, 1].
+        rate: λ.
+        predicted: pseudo-observations.
+        config: the kernel's constants.
+    """
 
     def __init__(
         self,
@@ -63,21 +66,23 @@ class SetProcess:
         changes: Float[Tensor, "sets"],
         weights: Float[Tensor, "units"],
         rate: float,
-        foretold: Foretold | None = None,
+        predicted: PseudoObservations | None = None,
+        config: SearchConfiguration = STANDARD,
     ) -> None:
         import torch
 
+        self._drift = config.drift_variance
         n_scored, units = len(masks), range(masks.shape[1])
-        if foretold is not None:
-            masks, changes = torch.cat([masks, foretold.masks]), torch.cat([changes, foretold.changes])
+        if predicted is not None:
+            masks, changes = torch.cat([masks, predicted.masks]), torch.cat([changes, predicted.changes])
         self._masks, self._rate, self._factors = masks, rate, (rate * weights).log1p()
         covariance = self._covariance(masks, masks, units)
-        covariance.diagonal().add_(_JITTER * covariance.diagonal().mean())
-        if foretold is not None:
+        covariance.diagonal().add_(config.jitter * covariance.diagonal().mean())
+        if predicted is not None:
             # f(A) − f(B) has this variance where one of A and B holds the other.
-            of_set = ((foretold.masks @ self._factors).exp() - (foretold.scored @ self._factors).exp()).abs() / rate
-            drift = _DRIFT * (foretold.masks.sum(dim=1) - foretold.scored.sum(dim=1)).square()
-            covariance.diagonal()[n_scored:].add_(_ERROR * (of_set + drift))
+            of_set = ((predicted.masks @ self._factors).exp() - (predicted.scored @ self._factors).exp()).abs() / rate
+            drift = self._drift * (predicted.masks.sum(dim=1) - predicted.scored.sum(dim=1)).square()
+            covariance.diagonal()[n_scored:].add_(config.step_error * (of_set + drift))
         self._root = torch.linalg.cholesky(covariance)
         self._solved = torch.cholesky_solve(changes[:, None], self._root)[:, 0]
         self._scale = max(float(changes @ self._solved) / len(changes), 1e-12)
@@ -86,13 +91,13 @@ class SetProcess:
     def expected_improvement(
         self, pool: Float[Tensor, "pool columns"], columns: Sequence[int], best: float
     ) -> Float[Tensor, "pool"]:
-        """How far below `best` f of each set is expected to be, in nats, counting what is above as nothing."""
+        """E[max(0, best − f(S))] of each set S, in nats."""
         mean, towards = self._condition(pool, columns)
         variance = self._variance(pool, columns) - towards.square().sum(dim=0)
         return _expected_improvement(mean, (self._scale * variance).clamp(min=1e-12).sqrt(), best)
 
     def batch(self, pool: Float[Tensor, "pool columns"], columns: Sequence[int], best: float, n: int) -> list[int]:
-        """n sets of a small pool, each the most promising as if those before it had come out as expected."""
+        """n sets of a small pool, each with the largest expected improvement if those before it score as expected."""
         import torch
 
         mean, towards = self._condition(pool, columns)
@@ -112,15 +117,15 @@ class SetProcess:
         import torch
 
         alone = self._factors.expm1() / self._rate
-        cross = self._masks * alone + _DRIFT * self._masks.sum(dim=1, keepdim=True)
+        cross = self._masks * alone + self._drift * self._masks.sum(dim=1, keepdim=True)
         towards = torch.linalg.solve_triangular(self._root, cross, upper=False)
-        variance = self._scale * (alone + _DRIFT - towards.square().sum(dim=0))
+        variance = self._scale * (alone + self._drift - towards.square().sum(dim=0))
         return self._solved @ cross - 2 * variance.clamp(min=0).sqrt()
 
     def _condition(
         self, pool: Float[Tensor, "pool columns"], columns: Sequence[int]
     ) -> tuple[Float[Tensor, "pool"], Float[Tensor, "sets pool"]]:
-        """Mean of f on the pool, and what the scored sets explain of its covariance (as a root)."""
+        """Mean of f on the pool, and a root of the covariance that the observations explain."""
         import torch
 
         cross = self._covariance(self._masks[:, columns], pool, columns, self._masks.sum(dim=1))
@@ -137,30 +142,32 @@ class SetProcess:
 
         sizes = a.sum(dim=1) if sizes is None else sizes
         kernel = (a * self._factors[list(columns)]) @ b.T
-        return kernel.expm1_().div_(self._rate).addr_(sizes, b.sum(dim=1), alpha=_DRIFT)
+        return kernel.expm1_().div_(self._rate).addr_(sizes, b.sum(dim=1), alpha=self._drift)
 
     def _variance(self, pool: Float[Tensor, "pool columns"], columns: Sequence[int]) -> Float[Tensor, "pool"]:
         """The kernel of each set with itself, without τ."""
-        return (pool @ self._factors[list(columns)]).expm1() / self._rate + _DRIFT * pool.sum(dim=1).square()
+        return (pool @ self._factors[list(columns)]).expm1() / self._rate + self._drift * pool.sum(dim=1).square()
 
 
 def fit(
     masks: Float[Tensor, "sets units"],
     changes: Float[Tensor, "sets"],
     weights: Float[Tensor, "units"],
-    foretold: Foretold | None = None,
-) -> SetProcess:
+    predicted: PseudoObservations | None = None,
+    config: SearchConfiguration = STANDARD,
+) -> SubsetGP:
     """Condition on scored sets and their changes (nats), with the λ of the largest marginal likelihood.
 
-    Of those that tie the least is taken.
+    Of values of λ that tie, the smallest is taken.
 
     Args:
         masks: the scored sets.
         changes: f of each, in nats.
         weights: w of each unit, in [0, 1].
-        foretold: sets that were not scored, but that something is known of.
+        predicted: pseudo-observations.
+        config: the kernel's constants.
     """
-    processes = [SetProcess(masks, changes, weights, rate, foretold) for rate in _RATES]
+    processes = [SubsetGP(masks, changes, weights, rate, predicted, config) for rate in config.rates]
     return processes[first_highest([process.log_likelihood for process in processes])]
 
 

@@ -1,4 +1,4 @@
-"""Sets of units as rows of 0 and 1, one column a unit, and what swaps make of them.
+"""Sets of units as rows of 0 and 1, one column a unit, and the neighbours of a set.
 
 Knows numbers alone: no scorer, no search.
 """
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def set_rows(sets: Iterable[Iterable[int]], columns: Sequence[int]) -> Float[Tensor, "sets columns"]:
+def to_masks(sets: Iterable[Iterable[int]], columns: Sequence[int]) -> Float[Tensor, "sets columns"]:
     """One row a set, 1 at its units."""
     import torch
 
@@ -25,13 +25,13 @@ def set_rows(sets: Iterable[Iterable[int]], columns: Sequence[int]) -> Float[Ten
     return masks
 
 
-def sets_of(masks: Float[Tensor, "sets columns"], columns: Sequence[int]) -> list[frozenset[int]]:
+def from_masks(masks: Float[Tensor, "sets columns"], columns: Sequence[int]) -> list[frozenset[int]]:
     """The units of each row."""
     return [frozenset(columns[j] for j, inside in enumerate(row) if inside) for row in masks.tolist()]
 
 
-def swapped(masks: Float[Tensor, "sets columns"]) -> Float[Tensor, "swapped columns"]:
-    """Every set that one swap leads to from one of these; some may come more than once."""
+def swap_neighbours(masks: Float[Tensor, "sets columns"]) -> Float[Tensor, "neighbours columns"]:
+    """Every set that one swap makes of one of these; a set may occur more than once."""
     import torch
 
     row, out, into = ((masks[:, :, None] > 0) & (masks[:, None, :] == 0)).nonzero(as_tuple=True)
@@ -41,20 +41,21 @@ def swapped(masks: Float[Tensor, "sets columns"]) -> Float[Tensor, "swapped colu
     return rows
 
 
-def shifts(units: frozenset[int], n_units: int) -> list[frozenset[int]]:
-    """Every set that a step of one unit to the left or to the right makes of this one, in the order of the units."""
+def adjacent_neighbours(units: frozenset[int], n_units: int) -> list[frozenset[int]]:
+    """Every set in which one unit is replaced by the one before or after it in the prompt, in the prompt's order."""
     steps = ((unit, unit + step) for unit in sorted(units) for step in (-1, 1))
     return [units - {unit} | {to} for unit, to in steps if 0 <= to < n_units and to not in units]
 
 
 def replacements(units: frozenset[int], order: Sequence[int], n_paired: int) -> list[frozenset[int]]:
-    """Every set that one swap makes of this one, and those that replace its two weakest units by two of the strongest
-    others; strong newcomers and weak leavers first.
+    """Every one-swap neighbour of a set, and every set that replaces its two weakest units by two strong others.
+
+    Sets that replace a weak unit by a strong one come first.
 
     Args:
         units: the set.
         order: all units, the strongest first.
-        n_paired: how many of the strongest others come in pairs.
+        n_paired: how many of the strongest units outside the set are tried in pairs.
     """
     inside = [unit for unit in reversed(order) if unit in units]
     others = [unit for unit in order if unit not in units]
@@ -66,7 +67,7 @@ def replacements(units: frozenset[int], order: Sequence[int], n_paired: int) -> 
     return [units - leaving | entering for _, leaving, entering in swaps]
 
 
-def distinct(masks: Float[Tensor, "sets columns"]) -> Float[Tensor, "distinct columns"]:
+def unique_rows(masks: Float[Tensor, "sets columns"]) -> Float[Tensor, "unique columns"]:
     """Each row once, in lexicographic order: what `torch.unique` gives, by comparing bits and not numbers."""
     import numpy as np
     import torch

@@ -1,4 +1,4 @@
-"""How much each unit may matter: what can be guessed before sets of them are scored.
+"""How much each unit may matter: a guess before sets of them are scored.
 
 Sees units and scores, never a tokenizer.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from jopa.methods.joint.configuration import STANDARD, SearchConfiguration
 from jopa.ordering import NAT, ranked
 
 if TYPE_CHECKING:
@@ -16,13 +17,11 @@ if TYPE_CHECKING:
 
     from jopa.problem import Problem
 
-_FLOOR = 0.05
-"""Weight, relative to the strongest unit's, of a unit of no strength."""
-
 
 def repeated_words(problem: Problem) -> dict[frozenset[int], float]:
-    """The words that the answer repeats, by the units that hold them, and the nats that it loses of each without the
-    prompt; the most first.
+    """The units of each word that the answer repeats, and the nats that the answer loses of it without the prompt.
+
+    The word of which most is lost comes first.
 
     Scores the prompt without all of its units but the last, because something must be left to predict from.
     """
@@ -32,23 +31,28 @@ def repeated_words(problem: Problem) -> dict[frozenset[int], float]:
         return words
     whole, without = problem.token_log_probs([(), range(problem.n_units - 1)])
     lost = (whole - without).clamp(min=0).double()
-    for echo in repeated_tokens:
-        words[echo.units] = words.get(echo.units, 0.0) + float(lost[list(echo.targets)].sum())
+    for token in repeated_tokens:
+        words[token.units] = words.get(token.units, 0.0) + float(lost[list(token.targets)].sum())
     found = list(words.items())
     return dict(found[i] for i in ranked(list(words.values()), least_scale=NAT))
 
 
-def stretch_strengths(effects: Mapping[frozenset[int], float], n_units: int) -> Float[Tensor, "units"]:
-    """How far removing its stretch of the prompt lowers log p(y), for each unit of it, in nats; 0 where it does not."""
+def segment_strengths(effects: Mapping[frozenset[int], float], n_units: int) -> Float[Tensor, "units"]:
+    """For each unit, how far removing its segment of the prompt lowers log p(y), per unit of the segment, in nats.
+
+    0 where the removal does not lower it.
+    """
     import torch
 
     strength = torch.zeros(n_units, dtype=torch.double)
-    for stretch, change in effects.items():
-        strength[list(stretch)] = max(0.0, -change) / len(stretch)
+    for segment, change in effects.items():
+        strength[list(segment)] = max(0.0, -change) / len(segment)
     return strength
 
 
-def unit_weights(strength: Float[Tensor, "units"], words: Mapping[frozenset[int], float]) -> Float[Tensor, "units"]:
+def unit_weights(
+    strength: Float[Tensor, "units"], words: Mapping[frozenset[int], float], config: SearchConfiguration = STANDARD
+) -> Float[Tensor, "units"]:
     """Weights in (0, 1]: each strength times (1 + the nats of the answer that the unit's words can claim).
 
     Mentions of a word share its nats evenly. The strongest unit weighs 1.
@@ -56,6 +60,7 @@ def unit_weights(strength: Float[Tensor, "units"], words: Mapping[frozenset[int]
     Args:
         strength: not negative; if all are 0, all weights are 1.
         words: units that hold a word, and the nats that they share.
+        config: the least weight.
     """
     import torch
 
@@ -64,5 +69,5 @@ def unit_weights(strength: Float[Tensor, "units"], words: Mapping[frozenset[int]
         claims[list(units)] += nats / len(units)
     strength = strength * claims
     if strength.max() > 0:
-        return (strength / strength.max() + _FLOOR) / (1 + _FLOOR)
+        return (strength / strength.max() + config.weight_floor) / (1 + config.weight_floor)
     return torch.ones_like(strength)

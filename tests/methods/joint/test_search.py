@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import jopa
-from jopa.methods.joint.neighbours import shifts
+from jopa.methods.joint.neighbours import adjacent_neighbours
 from jopa.methods.joint.search import JointSearch
 from jopa.prompt.repeated_tokens import RepeatedToken
 from table_scorer import TableScorer, TableWhiteBoxScorer, best_sets, problem, redundant_pair
@@ -132,7 +132,7 @@ def test_time_runs_out():
 
 
 @pytest.mark.parametrize("limit", [{"budget": 60}, {"budget": 10_000, "seconds": 60.0}], ids=["budget", "time"])
-def test_towards_the_end_units_of_the_best_set_are_shifted(limit, monkeypatch):
+def test_towards_the_end_adjacent_neighbours_of_the_best_set_are_tried(limit, monkeypatch):
     """Units side by side do the same work, of which six are best; each mask costs a full forward and a second."""
 
     def hills(removed):
@@ -141,41 +141,41 @@ def test_towards_the_end_units_of_the_best_set_are_shifted(limit, monkeypatch):
 
     scorer = TableScorer(60, hills)
     clock = SimpleNamespace(perf_counter=lambda: float(len(scorer.asked)))
-    monkeypatch.setattr("jopa.methods.joint.budget.time", clock)
+    monkeypatch.setattr("jopa.methods.joint.cost_meter.time", clock)
     JointSearch(**limit, batch=1).run(jopa.Problem(scorer), 6)
     assert len(scorer.asked) == 60
 
     def best_and_next(spent):
         asked, units = scorer.asked[:spent], scorer.asked[spent]
         best = min((units for units in asked if len(units) == 6), key=scorer.log_prob)
-        return set(shifts(best, 60)) - set(asked), scorer.log_prob(units) < scorer.log_prob(best), units
+        return set(adjacent_neighbours(best, 60)) - set(asked), scorer.log_prob(units) < scorer.log_prob(best), units
 
     ends = [best_and_next(spent) for spent in range(36, 60)]
     assert sum(bool(left) for left, _, _ in ends) > 8
     assert all(units in left for left, _, units in ends if left)  # once all are known, the search goes on as before
-    assert any(better for _, better, _ in ends)  # and the next are shifts of the new one
+    assert any(better for _, better, _ in ends)  # and the next are neighbours of the new one
     left, _, units = best_and_next(35)
     assert left and units not in left
 
 
-def test_shifts_take_half_of_a_round():
+def test_adjacent_neighbours_take_half_of_a_round():
     class Rounds(TableScorer):
         def log_probs(self, keep):
             scored = [units for units in self.asked if len(units) == 6]
             scores = super().log_probs(keep)
             if scored:
-                known = set(shifts(min(scored, key=self.log_prob), 60)) - set(self.asked[: -len(keep)])
-                n_shifts = sum(units in known for units in self.asked[-len(keep) :])
-                shifted.append((len(self.asked), n_shifts, len(keep), len(known)))
+                known = set(adjacent_neighbours(min(scored, key=self.log_prob), 60)) - set(self.asked[: -len(keep)])
+                n_adjacent = sum(units in known for units in self.asked[-len(keep) :])
+                counted.append((len(self.asked), n_adjacent, len(keep), len(known)))
             return scores
 
-    shifted = []
+    counted = []
     JointSearch(budget=60, batch=4).run(jopa.Problem(Rounds(60, quadratic(60, 4))), 6)
-    late = [(n_shifts, n_sets, n_known) for asked, n_shifts, n_sets, n_known in shifted if asked - n_sets >= 36]
+    late = [(n_adjacent, n_sets, n_known) for asked, n_adjacent, n_sets, n_known in counted if asked - n_sets >= 36]
     assert len(late) > 4
-    assert all(n_shifts == min(math.ceil(n_sets / 2), n_known) for n_shifts, n_sets, n_known in late)
+    assert all(n_adjacent == min(math.ceil(n_sets / 2), n_known) for n_adjacent, n_sets, n_known in late)
     assert sum(n_known >= math.ceil(n_sets / 2) for _, n_sets, n_known in late) > 3
-    early = [n_shifts for asked, n_shifts, n_sets, _ in shifted if asked - n_sets < 36]
+    early = [n_adjacent for asked, n_adjacent, n_sets, _ in counted if asked - n_sets < 36]
     assert sum(early) < len(early)  # by chance
 
 
@@ -268,9 +268,9 @@ def test_a_guide_that_knows_nothing_does_no_harm():
     assert chosen(JointSearch(), jopa.Problem(scorer), 3) in best_sets(scorer, 3)
 
 
-class Inside(TableScorer):
+class WithGradients(TableScorer):
     """60 units that hardly do anything alone. Three do everything together, any two of them a tenth of it; a scorer
-    that looks inside sees the slopes between the corners."""
+    with gradients sees the slopes between the corners."""
 
     strong = (7, 29, 51)
 
@@ -311,26 +311,26 @@ class Inside(TableScorer):
         raise AssertionError
 
 
-def test_what_the_gradient_at_the_best_set_foretells_is_tried_next():
-    class Watched(Inside):
+def test_what_the_gradient_at_the_best_set_predicts_is_tried_next():
+    class Watched(WithGradients):
         def attention_gradient(self, factors):
-            looks.append((len(self.asked), frozenset((factors < 0.1).nonzero()[:, 0].tolist())))
+            taken.append((len(self.asked), frozenset((factors < 0.1).nonzero()[:, 0].tolist())))
             assert set(factors.tolist()) == {0.5, float(torch.tensor(math.exp(-5)))}
             return super().attention_gradient(factors)
 
-    looks = []
+    taken = []
     scorer = Watched()
     assert isinstance(scorer, jopa.WhiteBoxScorer)
     JointSearch(budget=60, batch=4).run(jopa.Problem(scorer), 3)
-    n_asked, best = looks[0]
+    n_asked, best = taken[0]
     assert scorer.log_prob(best) == min(scorer.log_prob(units) for units in scorer.asked[:n_asked] if len(units) == 3)
-    assert any(units & set(Inside.strong) for units in scorer.asked[n_asked : n_asked + 4])
-    assert all(len(set(units)) == 3 for _, units in looks)
-    assert len({units for _, units in looks}) == len(looks)  # never twice at the same set
+    assert any(units & set(WithGradients.strong) for units in scorer.asked[n_asked : n_asked + 4])
+    assert all(len(set(units)) == 3 for _, units in taken)
+    assert len({units for _, units in taken}) == len(taken)  # never twice at the same set
 
 
 def test_a_model_whose_attention_takes_no_factors_is_searched_without():
-    class Refuses(Inside):
+    class Refuses(WithGradients):
         def attention_gradient(self, factors):
             raise jopa.ScoringError("cannot be made weaker")
 
@@ -344,7 +344,7 @@ def test_a_model_whose_attention_takes_no_factors_is_searched_without():
 
 
 def test_sizes_take_turns_at_gradients():
-    scorer = Inside()
+    scorer = WithGradients()
     selections = JointSearch(budget=150).run_nested(jopa.Problem(scorer), [1, 2, 4])
     assert [len(selection.removed) for selection in selections] == [1, 2, 4]
     assert scorer.ffe <= 150
@@ -377,13 +377,13 @@ def test_a_word_that_the_answer_repeats_is_removed_wherever_it_stands():
     scorer = Repeated()
     selection = JointSearch(budget=30).run(jopa.Problem(scorer), 4)
     assert scorer.mentions < set(selection.removed)
-    assert frozenset(range(119)) in scorer.asked  # what the answer owes to the prompt
+    assert frozenset(range(119)) in scorer.asked  # what the answer loses without the prompt
     assert scorer.mentions in scorer.asked
     assert not {frozenset({3}), frozenset(range(60, 70))} & set(scorer.asked)
     assert selection.trace[-1].ffe <= 30
     keep_mask = jopa.Problem(scorer).keep_mask
-    deaf = TableScorer(120, lambda removed: float(scorer.log_probs(keep_mask(removed)[None]).sum()))
-    assert not scorer.mentions <= set(JointSearch(budget=30).run(jopa.Problem(deaf), 4).removed)
+    wordless = TableScorer(120, lambda removed: float(scorer.log_probs(keep_mask(removed)[None]).sum()))
+    assert not scorer.mentions <= set(JointSearch(budget=30).run(jopa.Problem(wordless), 4).removed)
 
 
 class Alike(TableScorer):
@@ -393,10 +393,10 @@ class Alike(TableScorer):
         super().__init__(60, lambda removed: -1.0 - 0.01 * len(removed) - 12.0 * (len(removed) > 50))
 
 
-class AlikeInside(Alike):
-    """Looks inside and sees hardly a difference between them."""
+class AlikeWithGradients(Alike):
+    """Has gradients that hardly differ between them."""
 
-    mask_gradient = relaxed_log_probs = relaxed_gradients = attention = Inside.mask_gradient
+    mask_gradient = relaxed_log_probs = relaxed_gradients = attention = WithGradients.mask_gradient
 
     def gradient_norms(self):
         return torch.linspace(1.0, 0.9, 60)
@@ -405,7 +405,7 @@ class AlikeInside(Alike):
         return torch.zeros(60)
 
 
-@pytest.mark.parametrize("kind", [Alike, AlikeInside])
+@pytest.mark.parametrize("kind", [Alike, AlikeWithGradients])
 def test_units_of_a_word_that_the_answer_repeats_are_tried_first(kind):
     """One with more mentions than units are asked for, which is not removed by itself."""
     mentions = frozenset({5, 19, 33, 47})
@@ -445,15 +445,15 @@ def test_a_budget_is_a_setting():
 
 def test_the_surrogate_gives_back_what_it_was_told_and_is_sure_of_it():
     from jopa.methods.joint.gaussian_process import fit
-    from jopa.methods.joint.neighbours import set_rows
+    from jopa.methods.joint.neighbours import to_masks
 
     sets = [units for size in (1, 2) for units in combinations(range(6), size)]
     table = quadratic(6, 0)
     changes = 1.0 + torch.tensor([table(units) for units in sets], dtype=torch.double)
-    masks = set_rows(sets, range(6))
+    masks = to_masks(sets, range(6))
     surrogate = fit(masks, changes, torch.ones(6, dtype=torch.double))
     triples = list(combinations(range(6), 3))
-    mean, _ = surrogate._condition(set_rows(triples, range(6)), range(6))
+    mean, _ = surrogate._condition(to_masks(triples, range(6)), range(6))
     truth = 1.0 + torch.tensor([table(units) for units in triples], dtype=torch.double)
     assert torch.corrcoef(torch.stack([mean, truth]))[0, 1] > 0.95
     again, _ = surrogate._condition(masks, range(6))
@@ -461,17 +461,17 @@ def test_the_surrogate_gives_back_what_it_was_told_and_is_sure_of_it():
     assert (surrogate.expected_improvement(masks, range(6), float(changes.min())) < 0.01).all()
 
 
-def test_the_surrogate_half_believes_what_is_foretold():
-    from jopa.methods.joint.gaussian_process import Foretold, fit
-    from jopa.methods.joint.neighbours import set_rows
+def test_the_surrogate_moves_towards_pseudo_observations():
+    from jopa.methods.joint.gaussian_process import PseudoObservations, fit
+    from jopa.methods.joint.neighbours import to_masks
 
     scored = [(i,) for i in range(6)] + [(0, 1, 2)]
-    masks = set_rows(scored, range(6))
+    masks = to_masks(scored, range(6))
     changes = torch.tensor([-0.5, -0.4, -0.3, -0.2, -0.2, -0.1, -2.0], dtype=torch.double)
     weights = torch.ones(6, dtype=torch.double)
-    larger, smaller = set_rows([(0, 1, 2, 5)], range(6)), set_rows([(0, 2)], range(6))
+    larger, smaller = to_masks([(0, 1, 2, 5)], range(6)), to_masks([(0, 2)], range(6))
     before, _ = fit(masks, changes, weights)._condition(torch.cat([larger, smaller]), range(6))
-    told = Foretold(torch.cat([larger, smaller]), torch.tensor([-6.0, -0.9]).double(), masks[[6, 6]])
+    told = PseudoObservations(torch.cat([larger, smaller]), torch.tensor([-6.0, -0.9]).double(), masks[[6, 6]])
     surrogate = fit(masks, changes, weights, told)
     after, _ = surrogate._condition(torch.cat([larger, smaller]), range(6))
     assert -6.0 < after[0] < before[0] - 1

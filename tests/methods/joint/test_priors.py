@@ -1,14 +1,14 @@
-"""What may matter, guessed from the answer's words, from gradients and from stretches."""
+"""What may matter, guessed from the answer's words, from gradients and from segments."""
 
 import torch
 
 import jopa
-from jopa.methods.joint.priors import repeated_words, stretch_strengths, unit_weights
+from jopa.methods.joint.priors import repeated_words, segment_strengths, unit_weights
 from jopa.prompt.repeated_tokens import RepeatedToken
 from table_scorer import TableScorer
 
 
-class Echoing(TableScorer):
+class Repeating(TableScorer):
     """Six units. Without any five of them the first target token costs 4 nats more, the second 1, the third less."""
 
     def __init__(self):
@@ -29,7 +29,7 @@ class Echoing(TableScorer):
 
 
 def test_a_word_has_the_nats_that_its_targets_lose_without_the_prompt():
-    scorer = Echoing()
+    scorer = Repeating()
     words = repeated_words(jopa.Problem(scorer))
     assert list(words) == [frozenset({4}), frozenset({1, 4}), frozenset({5})]
     assert torch.allclose(torch.tensor(list(words.values())), torch.tensor([4.0, 2.0, 0.0]))
@@ -53,6 +53,6 @@ def test_no_strength_at_all_weighs_all_alike():
     assert unit_weights(torch.zeros(3).double(), {frozenset({1}): 5.0}).tolist() == [1.0, 1.0, 1.0]
 
 
-def test_the_units_of_a_stretch_share_what_it_does():
+def test_the_units_of_a_segment_share_what_it_does():
     effects = {frozenset({0, 1}): -3.0, frozenset({2, 3}): 1.0, frozenset({4}): -0.5}
-    assert stretch_strengths(effects, 6).tolist() == [1.5, 1.5, 0.0, 0.0, 0.5, 0.0]
+    assert segment_strengths(effects, 6).tolist() == [1.5, 1.5, 0.0, 0.0, 0.5, 0.0]
