@@ -92,7 +92,8 @@ def test_a_weight_changed_in_place_or_replaced_is_packed_again(product):
     assert agree()
     model.double()
     inputs = inputs.double()
-    assert packed_layers(weights, model) == 0
+    computes_double = product in [other.name for other in available(torch.float64)]
+    assert packed_layers(weights, model) == (2 if computes_double else 0)
     assert agree()
 
 
