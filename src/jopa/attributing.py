@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from jopa.attribution import Attribution
+from jopa.choices import Removal
 from jopa.errors import SettingError
 from jopa.evaluation.metrics import probability_ratio
 from jopa.method import Method, Selection
@@ -19,7 +20,7 @@ from jopa.ordering import NAT, first_lowest, ranked
 from jopa.preparation import Callbacks, Preparation, answer_without
 from jopa.problem import Problem, joint_effects
 from jopa.scoring.profile import Profile
-from jopa.scoring.protocols import PromptScorer
+from jopa.scoring.protocols import DetailedScorer, FastPathScorer, PackedModel, PromptScorer
 
 MAX_K = 10
 """The most units that a search for the smallest sufficient set removes, unless told otherwise."""
@@ -67,7 +68,7 @@ def attribute(
     *,
     k: int,
     method: Method,
-    removal: str,
+    removal: Removal,
     search: SearchOptions | None = None,
     callbacks: Callbacks | None = None,
 ) -> Attribution:
@@ -77,7 +78,7 @@ def attribute(
         preparation: the model, the prompt and the output to explain.
         k: how many units to find; of no meaning with `until_pr`.
         method: how to find them.
-        removal: "delete", "zero" or "hide".
+        removal: how units are removed.
         search: what else to look for and to measure.
         callbacks: functions to call as the work goes on.
 
@@ -118,14 +119,13 @@ def attribute(
     counterfactual = answer_without(model, scorer, problem.keep_mask(removed), generation, callbacks)
     if callbacks.on_profile:
         now = time.perf_counter()
-        packed = getattr(model, "packed", None)  # a model behind a server has no weights here
         profile = Profile(
             scorer.work,
             problem.ffe,
             repeats,
             now - started,
             generating=now - began,
-            products=packed.description if packed else "",
+            products=model.packed.description if isinstance(model, PackedModel) else "",
             slow_paths=_slow_paths(scorer),
         )
         callbacks.on_profile(profile)
@@ -168,13 +168,13 @@ def attribute(
 
 
 def _slow_paths(scorer: PromptScorer) -> tuple[str, ...]:
-    """One line for each fast path that a scorer could not take; a scorer that has none need not know of them."""
-    return getattr(scorer, "slow_paths", ())
+    """One line for each fast path that the scorer could not take."""
+    return scorer.slow_paths if isinstance(scorer, FastPathScorer) else ()
 
 
 def _scorer_details(scorer: PromptScorer) -> dict[str, Any]:
-    """What a scorer has to tell beside its scores: requests that it sent, fast paths that it could not take."""
-    details = dict(getattr(scorer, "details", {}))
+    """What is recorded of a scorer: requests that it sent, fast paths that it could not take."""
+    details = dict(scorer.details) if isinstance(scorer, DetailedScorer) else {}
     if slow := _slow_paths(scorer):
         details["slow_paths"] = list(slow)
     return details

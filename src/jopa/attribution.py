@@ -12,10 +12,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
+from jopa.choices import Certificate, Removal
 from jopa.errors import InputFileError
 from jopa.method import TraceStep
 from jopa.prompt.building import Unit
@@ -65,7 +66,7 @@ class _AttributionRecord(Struct, frozen=True, kw_only=True):
     model: dict[str, str | None]
     prompt: PromptRecord
     output: OutputRecord
-    removal: Literal["delete", "zero", "hide"]
+    removal: Removal
     k: Positive
     removed: tuple[Count, ...]
     log_prob: float
@@ -81,7 +82,7 @@ class _AttributionRecord(Struct, frozen=True, kw_only=True):
     seconds: Cost
     trace: tuple[TraceStep, ...]
     stop: str
-    certificate: Literal["none", "one-swap-optimal", "optimal"]
+    certificate: Certificate
     versions: dict[str, str]
     effects: tuple[float, ...] | None = None
     scores: tuple[float, ...] | None = None
@@ -144,7 +145,7 @@ class Attribution:
     output: str
     output_ids: tuple[int, ...]
     target: tuple[int, int]
-    removal: str
+    removal: Removal
     k: int
     removed: tuple[int, ...]
     log_prob: float
@@ -160,7 +161,7 @@ class Attribution:
     seconds: float
     trace: tuple[TraceStep, ...]
     stop: str
-    certificate: str
+    certificate: Certificate
     versions: dict[str, str]
     effects: tuple[float, ...] | None = None
     scores: tuple[float, ...] | None = None

@@ -11,7 +11,7 @@ from jopa.errors import SettingError
 
 Removal = Literal["delete", "zero", "hide"]
 """How units are removed: tokens cut out, embeddings multiplied by 0, or no token attends to them."""
-UnitKind = Literal["token", "word", "sentence", "line"]
+UnitKind = Literal["token", "word", "sentence", "line", "paragraph"]
 """What a unit is, if it is not given as character spans."""
 Certificate = Literal["none", "one-swap-optimal", "optimal"]
 """What the evaluations prove about a set; see `Problem.certificate`."""

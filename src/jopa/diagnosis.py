@@ -33,7 +33,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jopa.choices import checked_removal
+from jopa.choices import Removal, checked_removal
 from jopa.errors import SettingError
 from jopa.evaluation.metrics import probability_ratio
 from jopa.model.generation import Generation
@@ -97,7 +97,7 @@ class Diagnosis:
     output_ids: tuple[int, ...]
     target: tuple[int, int]
     parts: tuple[Part, ...]
-    removal: str
+    removal: Removal
     band: tuple[float, float]
     log_prob: float
     log_prob_removed: float
@@ -291,7 +291,7 @@ def diagnose(
     Raises:
         JopaError: one of its children, whose message says what is wrong and what to do.
     """
-    checked_removal(removal)
+    checked = checked_removal(removal)
     if not 0 < band[0] <= 1 <= band[1]:
         raise SettingError(f"the band must reach from above 0 to 1 or more and hold 1, got {band[0]:g} to {band[1]:g}")
     callbacks = callbacks or Callbacks()
@@ -302,7 +302,7 @@ def diagnose(
         callbacks.progress("diagnosing", 0, None)
     language_model, built, said = prepared.model, prepared.prompt, prepared.output
     return measured(
-        prepared.problem(removal),
+        prepared.problem(checked),
         sentences_of(said, language_model.decode),
         target=said.target,
         band=(float(band[0]), float(band[1])),
@@ -312,7 +312,7 @@ def diagnose(
         units=built.units,
         output=said.text,
         output_ids=said.ids,
-        removal=removal,
+        removal=checked,
         seed=prepared.generation.seed,
         versions=versions(),
         requests=marked,

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from jopa.attributing import SearchOptions, attribute
 from jopa.attribution import Attribution
-from jopa.choices import checked_removal
+from jopa.choices import Removal, checked_removal
 from jopa.errors import JopaError, SettingError, StoppedError
 from jopa.method import Method
 from jopa.methods import DEFAULT_METHOD, make_method
@@ -130,7 +130,7 @@ def _explain_each(
     """Explain one output by each method; a method refuses before the output is generated where it can."""
     options, search, callbacks = options or PromptOptions(), search or SearchOptions(), callbacks or Callbacks()
     chosen = [make_method(method) if isinstance(method, str) else method for method in methods]
-    removals = {method: checked_removal(removal or method.preset_removal) for method in chosen}
+    removals: dict[Method, Removal] = {method: checked_removal(removal or method.preset_removal) for method in chosen}
     explained_model = loaded(model)
     built = prepare_prompt(explained_model, prompt, options, unit=unit)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jopa.choices import checked_removal
+from jopa.choices import Removal
 from jopa.errors import JopaError, PromptError, SettingError
 from jopa.method import Method
 from jopa.model.generation import Generation, OnProgress, OnText
@@ -26,7 +26,7 @@ from jopa.prompt.options import PromptOptions
 from jopa.prompt.output import Output
 from jopa.prompt.segmentation import Span
 from jopa.scoring.profile import Profile
-from jopa.scoring.protocols import Model, PromptScorer
+from jopa.scoring.protocols import Model, PromptScorer, RemovalModel
 
 if TYPE_CHECKING:
     from jaxtyping import Bool
@@ -78,15 +78,15 @@ class Preparation:
     output: Output
     generation: Generation = field(default_factory=Generation)
 
-    def scorer(self, removal: str) -> PromptScorer:
+    def scorer(self, removal: Removal) -> PromptScorer:
         """A new scorer, whose work counts from 0.
 
         Raises:
-            SettingError: the removal is unknown, or the model cannot do it.
+            SettingError: the model cannot do this removal.
         """
-        return self.model.scorer(self.prompt, self.output, checked_removal(removal))
+        return self.model.scorer(self.prompt, self.output, removal)
 
-    def problem(self, removal: str, on_step: OnStep | None = None) -> Problem:
+    def problem(self, removal: Removal, on_step: OnStep | None = None) -> Problem:
         """A new problem, with a memo and counters of its own.
 
         Raises:
@@ -95,16 +95,15 @@ class Preparation:
         return Problem(self.scorer(removal), on_step)
 
 
-def shape_of(model: Model, prompt: Prompt, removal: str) -> ProblemShape:
+def shape_of(model: Model, prompt: Prompt, removal: Removal) -> ProblemShape:
     """What a method can be asked about before there is an output.
 
     Raises:
-        SettingError: the removal is unknown, or the model cannot do it.
+        SettingError: the model cannot do this removal.
     """
-    require_removal = getattr(model, "require_removal", None)  # only a model in this process is tried
-    if require_removal is not None:
-        require_removal(removal)
-    return ProblemShape(len(prompt.units), model.capabilities, checked_removal(removal))
+    if isinstance(model, RemovalModel):
+        model.require_removal(removal)
+    return ProblemShape(len(prompt.units), model.capabilities, removal)
 
 
 def loaded(model: Model | str | Path | None) -> Model:

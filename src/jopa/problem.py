@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jopa.choices import Certificate
+from jopa.choices import Certificate, Removal
 from jopa.ordering import LowestSet, falls
 from jopa.prompt.repeated_tokens import RepeatedToken
 from jopa.scoring.protocols import AttentionScorer, Capability, GradientScorer, Scorer, TextScorer, capabilities
@@ -58,7 +58,7 @@ class ProblemShape:
 
     n_units: int
     capabilities: frozenset[Capability]
-    removal: str | None = None
+    removal: Removal | None = None
 
 
 class Problem:

@@ -31,6 +31,7 @@ from jopa.benchmark.records import (
     KeyRecord,
     SearchRecord,
 )
+from jopa.choices import checked_removal
 from jopa.datasets.examples import Example
 from jopa.errors import SettingError
 from jopa.evaluation.regeneration import Evaluation, Evaluator
@@ -259,7 +260,7 @@ def _search(
     runner: Runner,
 ) -> SearchRecord:
     """Run one method for some k; its cost is that of answering all of them."""
-    problem, method = preparation.problem(spec.removal), spec.method
+    problem, method = preparation.problem(checked_removal(spec.removal)), spec.method
     for k in ks:
         method.validate(problem.shape, k)
     started = runner.seconds()
@@ -272,7 +273,7 @@ def _search(
         method=spec.label,
         seed=seed,
         settings=method.settings,
-        search_removal=spec.removal,
+        search_removal=checked_removal(spec.removal),
         ks=tuple(ks),
         evaluations=evaluations,
         ffe=ffe,
@@ -334,7 +335,7 @@ def _cell_record(
         key_record=KeyRecord(*key),
         method=search.settings,
         search_removal=search.search_removal,
-        removal=experiment.removal,
+        removal=checked_removal(experiment.removal),
         removed=evaluation.removed,
         removed_texts=tuple(prompt.units[unit].text for unit in evaluation.removed),
         units=len(prompt.units),

@@ -23,6 +23,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 from msgspec import Meta, Struct, field
 
 from jopa.attribution import Cost, Count, OutputRecord, Positive, PromptRecord
+from jopa.choices import Certificate, Removal
 from jopa.errors import InputFileError
 from jopa.storage import Record, converted, numbered_lines, read_json, require_schema
 
@@ -83,7 +84,7 @@ class AnswerRecord(Struct, frozen=True, kw_only=True):
     removed: tuple[Count, ...]
     search_log_prob_removed: LogProb
     stop: str
-    certificate: Literal["none", "one-swap-optimal", "optimal"]
+    certificate: Certificate
     trace: tuple[TraceRow, ...]
     scores: tuple[float, ...] | None = None
     details: dict[str, Any] | None = None
@@ -98,7 +99,7 @@ class SearchRecord(Struct, frozen=True, kw_only=True):
     method: str
     seed: int
     settings: dict[str, Any]
-    search_removal: str
+    search_removal: Removal
     ks: tuple[Positive, ...]
     evaluations: Count
     ffe: Cost
@@ -117,8 +118,8 @@ class FinishedCell(Struct, frozen=True, kw_only=True, tag_field="status", tag="d
     schema: int
     key_record: KeyRecord = field(name="key")
     method: dict[str, Any]
-    search_removal: str
-    removal: str
+    search_removal: Removal
+    removal: Removal
     removed: tuple[Count, ...]
     removed_texts: tuple[str, ...]
     units: Positive
@@ -136,7 +137,7 @@ class FinishedCell(Struct, frozen=True, kw_only=True, tag_field="status", tag="d
     seconds: Cost
     ks: tuple[Positive, ...]
     stop: str
-    certificate: Literal["none", "one-swap-optimal", "optimal"]
+    certificate: Certificate
     trace: tuple[TraceRow, ...]
     scores: tuple[float, ...] | None = None
     details: dict[str, Any] | None = None

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from jopa.choices import Removal
 from jopa.prompt.repeated_tokens import RepeatedToken
 
 if TYPE_CHECKING:
@@ -250,12 +251,65 @@ class Model(Protocol):
         """
         ...
 
-    def scorer(self, prompt: Prompt, output: Output, removal: str) -> PromptScorer:
+    def scorer(self, prompt: Prompt, output: Output, removal: Removal) -> PromptScorer:
         """A scorer of keep masks of one prompt and output under one removal.
 
         Raises:
             SettingError: the model cannot do this removal.
         """
+        ...
+
+
+@runtime_checkable
+class RemovalModel(Protocol):
+    """A model that knows, before there is a scorer, which removals it cannot do."""
+
+    def require_removal(self, removal: Removal) -> None:
+        """Refuse a removal that the model cannot do.
+
+        Raises:
+            SettingError: the model cannot do this removal.
+        """
+        ...
+
+
+@runtime_checkable
+class PackedModel(Protocol):
+    """A model in this process that may multiply by packed copies of its weights."""
+
+    @property
+    def packed(self) -> PackedProducts:
+        """How its linear layers are computed."""
+        ...
+
+
+@runtime_checkable
+class PackedProducts(Protocol):
+    """How linear layers are computed."""
+
+    @property
+    def description(self) -> str:
+        """The products in use, in a few words; empty where nothing is packed."""
+        ...
+
+
+@runtime_checkable
+class FastPathScorer(Protocol):
+    """A scorer that has fast paths, each of which it takes only where it agrees with the slow one."""
+
+    @property
+    def slow_paths(self) -> tuple[str, ...]:
+        """One line for each fast path that cannot be taken with this model."""
+        ...
+
+
+@runtime_checkable
+class DetailedScorer(Protocol):
+    """A scorer with more to record than its work, such as the requests that it sent."""
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """What results record in `details`, by name."""
         ...
 
 

@@ -34,6 +34,7 @@ from typing import Any
 
 from jopa.attributing import SearchOptions, attribute
 from jopa.attribution import Attribution, comparison_json
+from jopa.choices import checked_removal
 from jopa.errors import JopaError, StoppedError
 from jopa.explanation import run_each
 from jopa.method import Method
@@ -179,7 +180,9 @@ def run_request(model: LanguageModel, request: ExplainRequest, emit: Emit) -> No
             preparation,
             k=request.k,
             method=method,
-            removal=request.removal or (method.preset_removal if len(request.methods) == 1 else "delete"),
+            removal=checked_removal(
+                request.removal or (method.preset_removal if len(request.methods) == 1 else "delete")
+            ),
             search=SearchOptions(counterfactual=generation),
             callbacks=callbacks,
         )
