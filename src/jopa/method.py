@@ -1,6 +1,6 @@
 """What a method is: a way to choose k units, as an immutable value, and what it returns.
 
-A method asks a `Problem` for scores and returns a `Selection`, which the Problem, not the method, scores.
+A method asks a `Problem` for scores and returns a `Selection`; the Problem, not the method, scores the selection.
 
 Knows problems, never a tokenizer or a model.
 """
@@ -51,9 +51,9 @@ class Selection:
     Attributes:
         removed: distinct unit indices.
         stop: why the method ended, in a few words.
-        trace: how a search came there; empty for methods that do not search.
+        trace: the steps of a search; empty for methods that do not search.
         scores: one a unit, for methods that rank: the chosen units have the highest.
-        details: what else the method has to tell, such as standard errors; numbers, texts and lists of them.
+        details: further results of the method, such as standard errors; numbers, texts and lists of them.
     """
 
     removed: tuple[int, ...]
@@ -103,7 +103,7 @@ class Method(ABC):
     def select(self, problem: Problem, ks: Sequence[int], *, seed: int = 0) -> Iterator[Selection]:
         """Choose k units for each k of `ks`, in their order, each when it is asked for.
 
-        Here one run after another; a method whose runs can share work does so (`shares_work`).
+        By default one run after another; a method whose runs can share work does so (`shares_work`).
 
         Raises:
             SettingError: as `run`.
@@ -124,7 +124,7 @@ class Method(ABC):
         """
 
     def with_budget(self, budget: int) -> Method:
-        """The same method allowed to spend `budget`, in its own measure.
+        """The same method with a budget, in the method's own unit.
 
         Raises:
             SettingError: the method's cost is fixed.
@@ -139,12 +139,12 @@ class Method(ABC):
 
 @dataclass(frozen=True)
 class Ranking:
-    """A score for every unit, from which any k can be answered.
+    """A score for every unit, from which any k units can be chosen.
 
     Attributes:
         scores: one a unit; the higher, the more the unit matters.
         stop: why the method ended, in a few words.
-        details: what else the method has to tell.
+        details: further results of the method.
     """
 
     scores: tuple[float, ...]
@@ -176,7 +176,7 @@ class RankingMethod(Method):
 
 @dataclass(frozen=True)
 class NestedMethod(Method):
-    """A search that answers several k in one run, every evaluation shared between them."""
+    """A search that answers several k in one run; every evaluation is used for all of them."""
 
     shares_work: ClassVar[bool] = True
 

@@ -1,8 +1,8 @@
-"""What is asked: one prompt, one output, one removal and one scorer, and what the evaluations prove about a set.
+"""A problem: one prompt, output, removal and scorer, and what its evaluations prove about a set.
 
     L(S) = log p(y|x) − log p(y|x without S)        the joint effect of S, in nats, summed over the target
 
-Knows what scorers promise (`jopa.scoring.protocols`), never a scorer, a tokenizer or a model.
+Knows the protocols of scorers (`jopa.scoring.protocols`), never a scorer, a tokenizer or a model.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ OnStep = Callable[[int, int | None], None]
 
 @dataclass(frozen=True)
 class Best:
-    """The best set of the asked size so far, for people who watch a search.
+    """The best set of the searched size so far, for a callback that follows the search.
 
     Attributes:
-        units: indices of its units, in the prompt's order; none for the whole prompt, which comes first.
+        units: indices of its units, in the prompt's order; empty for the whole prompt, which comes first.
         log_prob: log p(y) with these units removed, in nats, summed over the target.
         evaluations: masks scored so far.
         ffe: model work so far, in full-forward equivalents.
@@ -43,12 +43,12 @@ class Best:
 
 
 OnBest = Callable[[Best], None]
-"""Called when a newly scored set is better than all of its size before; what it raises ends the search."""
+"""Called when a set is better than all sets of its size before; an exception that it raises ends the search."""
 
 
 @dataclass(frozen=True)
 class ProblemShape:
-    """What is known of a problem before there is an output: enough to refuse a method and k.
+    """What is known about a problem before there is an output: enough to refuse a method and k.
 
     Attributes:
         n_units: number of removable units.
@@ -74,7 +74,7 @@ class Problem:
         self.n_units = scorer.n_units
         self.progress: OnStep = progress or (lambda _done, _total: None)
         self.repeats = 0
-        """Masks asked for again, which cost nothing."""
+        """Masks asked for again, which were not scored again."""
         self._memo: dict[frozenset[int], Tensor] = {}
         self._watched: tuple[int, OnBest] | None = None
         self._best = LowestSet()
@@ -85,10 +85,10 @@ class Problem:
         return ProblemShape(self.n_units, capabilities(self.scorer), getattr(self.scorer, "removal", None))
 
     def watch(self, k: int, on_best: OnBest) -> None:
-        """Tell of the whole prompt's score, and from now on whenever a newly scored set of k units is the best so far.
+        """Call `on_best` with the whole prompt's score, and from now on with every new best set of k units.
 
-        Whoever scores it, and however many at a time: of several new sets the best is told. Whatever `on_best` raises
-        (`StoppedError`, to end the work) leaves through the method that asked for the scores.
+        If several sets are scored at once, it is called with the best of them. An exception that it raises
+        (`StoppedError`, to end the work) passes through the method that asked for the scores.
         """
         on_best(Best((), self.log_prob(), self.evaluations, self.ffe))
         self._watched, self._best = (k, on_best), LowestSet()
@@ -113,11 +113,11 @@ class Problem:
         if new:
             keep = torch.stack([self.keep_mask(removed) for removed in new])
             self._memo.update(zip(new, self.scorer.log_probs(keep), strict=True))
-            self._tell_best(new)
+            self._report_best(new)
         return torch.stack([self._memo[removed] for removed in sets])
 
-    def _tell_best(self, new: Sequence[frozenset[int]]) -> None:
-        """Tell who watches if one of these newly scored sets is better than all before."""
+    def _report_best(self, new: Sequence[frozenset[int]]) -> None:
+        """Call the callback if one of these newly scored sets is better than all before."""
         if self._watched is None:
             return
         k, on_best = self._watched
@@ -137,7 +137,7 @@ class Problem:
 
     def mask_gradient(self, removed: Iterable[int] = ()) -> Float[Tensor, "units"]:
         """Derivative of log p(y) by each unit's mask, with the given units removed (nats)."""
-        assert isinstance(self.scorer, GradientScorer)  # `Method.validate` was asked before any work
+        assert isinstance(self.scorer, GradientScorer)  # `Method.validate` was called before any work
         return self.scorer.mask_gradient(self.keep_mask(removed))
 
     def gradient_norms(self) -> Float[Tensor, "units"]:
@@ -182,9 +182,9 @@ class Problem:
     def certificate(self, removed: Iterable[int]) -> Certificate:
         """What the evaluations so far prove about a set.
 
-        "optimal": all sets of its size were scored and none is better. "one-swap-optimal": every single swap was
-        scored and none is better, the local optimum of Appendix A.1, checked rather than promised. Better is what is
-        lower by more than `jopa.ordering.TOLERANCE` allows for rounding.
+        "optimal": all sets of its size were scored and none is better. "one-swap-optimal": every single swap was scored
+        and none is better (the local optimum of Appendix A.1). A set is better if its log-probability is lower by more
+        than `jopa.ordering.TOLERANCE` allows for rounding.
         """
         chosen = frozenset(removed)
         value = self.log_prob(chosen)

@@ -169,7 +169,7 @@ def test_a_task_whose_workers_die_is_given_to_others_and_then_given_up(cluster, 
     failed = read_run(tmp_path / "run").failed
     # Cells come after all searches, so the example's other cell goes with it.
     assert {cell.key.example for cell in failed} == {"p0"}
-    assert all("2 workers died over this example" in cell.error for cell in failed)
+    assert all("2 workers died with this example" in cell.error for cell in failed)
     assert (outcome.done, outcome.failed) == (4, 2)
     assert len(cells(tmp_path / "run")) == 6
 
@@ -246,7 +246,7 @@ def test_a_few_examples_that_always_kill_are_failed_one_by_one(home):
     dying = DyingRay(init_failed=False)
     lines = list(_Pool(dying, RayMap(), tiny_bench.experiment(home), tasks(home, 3)).lines())
     assert dying.hired == 3 * 3  # three for each
-    assert all("3 workers died over this example" in line.record.error for line in lines)
+    assert all("3 workers died with this example" in line.record.error for line in lines)
     assert len(lines) == 3 * 8
     assert all(isinstance(line.record, FailedCell) for line in lines)
 
@@ -261,7 +261,7 @@ def test_what_was_at_work_together_when_a_worker_died_goes_on_alone(home):
     lines = list(_Pool(dying, RayMap(together=3), tiny_bench.experiment(home), tasks(home, 3)).lines())
     assert dying.hired == 1 + 3 * 2  # one for all of them, then two for each
     assert len(lines) == 3 * 8
-    assert all("3 workers died over this example" in line.record.error for line in lines)
+    assert all("3 workers died with this example" in line.record.error for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
-"""The cells of one example: search, answer again, compare, and hand out each finished record at once.
+"""The cells of one example: search, answer again, compare, and yield each finished record at once.
 
 A `Task` is one example for one model with everything still to be done about it. `run_task` yields entries for the
-journals of `jopa.benchmark.records` in the order in which they become true: the example with the model's own output,
-each search as it ends, then the cells. The same function runs in this process and in a worker of a cluster.
+journals of `jopa.benchmark.records` in the order in which they are known: the example with the model's own output, each
+search when it ends, then the cells. The same function runs in this process and in a worker of a cluster.
 
-What a search found is evaluated together with everything else found for the example, whether or not that is on record
-already: a run that was stopped and went on gives the same numbers as one that was not.
+All selections of an example are evaluated together, those already on record included: a run that was stopped and
+continued gives the same numbers as one that was not.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class ModelCache:
     def model(self, spec: ModelSpec) -> LanguageModel:
         """The model of a spec, loaded unless it is the one at hand."""
         if self._model is None or spec != self._spec:
-            self._model = None  # let go of the last one before the next is loaded
+            self._model = None  # free the last one before the next is loaded
             loaded = load(
                 spec.id, revision=spec.revision, device=spec.device, dtype=spec.dtype, batch_size=spec.batch_size
             )
@@ -135,10 +135,10 @@ def cells_of(experiment: Experiment, model: str, data: str, example: str) -> Ite
 
 
 def run_task(experiment: Experiment, task: Task, models: ModelCache) -> Iterator[JournalEntry]:
-    """Do what is pending of a task; a failure becomes the record of the cells it concerns.
+    """Do the pending cells of a task; a failure is recorded for the cells that it concerns.
 
     Raises:
-        JopaError: a model cannot be loaded, or does not fit what is on record; no cell can be done then.
+        JopaError: a model cannot be loaded, or is not the one on record; then no cell can be done.
     """
     model = models.model(task.model)
     _require_same_model(task, model)
@@ -148,7 +148,7 @@ def run_task(experiment: Experiment, task: Task, models: ModelCache) -> Iterator
         preparation = prepare_output(
             model, prompt, output=_recorded_output(task) or Generation(experiment.max_new_tokens)
         )
-    except Exception as error:  # whatever it is, it goes on record and the run goes on; so below
+    except Exception as error:  # any error is recorded, and the run continues; the same below
         yield from (failed_cell(key, error) for key in task.pending)
         return
     output = preparation.output
@@ -163,8 +163,8 @@ def run_task(experiment: Experiment, task: Task, models: ModelCache) -> Iterator
             for ks in _runs(spec.method, missing, len(prompt.units)):
                 try:
                     record = _search(task, spec, seed, ks, preparation, models.runner)
-                    encoded(record)  # a NaN among a method's numbers is its own failure, not the run's
-                except Exception as error:  # of a method, perhaps somebody's own: it goes on record
+                    encoded(record)  # a NaN among a method's numbers fails this search, not the run
+                except Exception as error:  # of a method, perhaps a user's own: it is recorded
                     yield from (failed_cell(CellKey(*task.names, spec.label, k, seed), error) for k in ks)
                 else:
                     yield JournalEntry("selections", record)
@@ -185,17 +185,17 @@ def run_task(experiment: Experiment, task: Task, models: ModelCache) -> Iterator
     for key in task.pending:
         chosen = found.get(key[3:])
         if chosen is None:
-            continue  # its failure is on record
+            continue  # its failure is recorded
         try:
             evaluation = evaluate(chosen[1].removed)
-        except Exception as error:  # of one set's evaluation: it goes on record
+        except Exception as error:  # of one set's evaluation: it is recorded
             yield failed_cell(key, error)
         else:
             yield JournalEntry("cells", _cell_record(experiment, key, prompt, output, *chosen, evaluation))
 
 
 def run_tasks(experiment: Experiment, tasks: Sequence[Task], models: ModelCache) -> Iterator[JournalEntry]:
-    """Perform tasks, as many at a time as the runner has workers.
+    """Run tasks, as many at a time as the runner has workers.
 
     Raises:
         JopaError: as `run_task`.
@@ -243,7 +243,7 @@ def _recorded_output(task: Task) -> Output | None:
 def _runs(method: Method, ks: Sequence[int], n_units: int) -> list[list[int]]:
     """The k that are answered together: all, if the method answers them with the work of one run.
 
-    A k that the prompt is too short for stands alone, so that it fails alone.
+    A k above the number of units is answered alone, so that only it fails.
     """
     if not method.shares_work:
         return [[k] for k in ks]
@@ -259,7 +259,7 @@ def _search(
     preparation: Preparation,
     runner: Runner,
 ) -> SearchRecord:
-    """Run one method for some k; its cost is that of answering all of them."""
+    """Run one method for several k; its cost is that of all of them together."""
     problem, method = preparation.problem(checked_removal(spec.removal)), spec.method
     for k in ks:
         method.validate(problem.shape, k)
@@ -295,7 +295,7 @@ def _search(
 
 
 def _answers(search: SearchRecord) -> Iterator[tuple[tuple[str, int, int], tuple[SearchRecord, AnswerRecord]]]:
-    """What a search found, by (method, k, seed), the end of a cell's key; beside it the search, which has the cost."""
+    """What a search found, by (method, k, seed), the end of a cell's key; with it the search, which has the cost."""
     for answered in search.answers:
         yield (search.method, answered.k, search.seed), (search, answered)
 
@@ -303,10 +303,10 @@ def _answers(search: SearchRecord) -> Iterator[tuple[tuple[str, int, int], tuple
 def _together(
     evaluator: Callable[[], Evaluator], sets: Sequence[Sequence[int]]
 ) -> Callable[[Sequence[int]], Evaluation]:
-    """Evaluate all sets as one; if one of them cannot be, each alone, so that it fails alone."""
+    """Evaluate all sets together; if that fails, each alone, so that only the sets with an error fail."""
     try:
         done = {frozenset(units): it for units, it in zip(sets, evaluator().evaluate(sets), strict=True)}
-    except Exception:  # of whatever kind: it comes again where it belongs, and is put on record there
+    except Exception:  # it is raised again for the set that it belongs to, and recorded there
         return lambda units: evaluator().evaluate([units])[0]
     return lambda units: done[frozenset(units)]
 

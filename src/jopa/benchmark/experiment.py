@@ -1,4 +1,4 @@
-"""An experiment file: which models, data, methods, k and seeds make the cells of a benchmark.
+"""An experiment file: the models, data, methods, k and seeds whose combinations are the cells of a benchmark.
 
     title = "Table 1: faithfulness at k = 3"
     ks = [3]
@@ -51,7 +51,7 @@ class ModelSpec:
         revision: a hub commit or branch.
         device: where it runs; by default the best there is.
         dtype: its number format; by default the device's.
-        batch_size: masks in one forward; by default as many as pay.
+        batch_size: masks in one forward; by default what speed and memory allow.
     """
 
     name: str
@@ -167,7 +167,7 @@ class Experiment:
         return tuple(sorted(spec.ks or self.ks))
 
     def to_dict(self) -> Record:
-        """The experiment as JSON values, every default spelled out."""
+        """The experiment as JSON values, with every default."""
         return {
             "schema": SCHEMA,
             **{item.name: getattr(self, item.name) for item in fields(self) if item.name != "max_new_tokens"},
@@ -204,7 +204,7 @@ def read_experiment(
         path: a TOML file; relative paths in it start from its folder.
         limit: the most prompts a data set, in place of the file's.
         model: one model in place of the file's: what `jopa.load` takes, or "bundled".
-        data: JSONL files by name: of a data set of the experiment, in place of where it finds it, or of a further one.
+        data: JSONL files by name: for a data set of the experiment, instead of its own source, or for a further one.
         prefill: the beginning of every answer, in place of the data sets' own; "" for none.
         max_new_tokens: the most tokens of an output, in place of the file's.
 
@@ -241,15 +241,16 @@ def read_experiment(
 
 
 def merged(old: Record, new: Record, sets: Sequence[str] = ()) -> Record:
-    """What a folder's experiment becomes when it goes on with another version of itself.
+    """The experiment of a folder, after its file has changed.
 
-    Models, data sets, methods, k, seeds and prompts may be added or left out, since each cell stands for itself. What
-    is left out stays on record as "retired". A data file may have moved: its prompts are compared when it is read.
+    Models, data sets, methods, k, seeds and prompts may be added or left out, because each cell is independent of the
+    others. What is left out stays on record as "retired". A data file may have moved: its prompts are compared when it
+    is read.
 
     Args:
         old: what is on record.
-        new: what is asked for.
-        sets: the data sets that are worked on now, if not all; the others stay as they are on record.
+        new: the experiment to run now.
+        sets: the data sets to run now, if not all; the others stay as they are on record.
 
     Raises:
         SettingError: something that cells on record depend on has changed; the message says what.
@@ -287,7 +288,7 @@ def merged(old: Record, new: Record, sets: Sequence[str] = ()) -> Record:
 
 
 def _same(field: str, before: Any, now: Any) -> bool:
-    """Whether an entry is the one on record; of a file, its name counts, not where it lies."""
+    """Whether an entry is the one on record; files are compared by name, not by folder."""
     if field == "path" and before is not None and now is not None:
         return Path(before).name == Path(now).name
     return before == now

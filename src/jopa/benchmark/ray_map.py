@@ -1,11 +1,11 @@
-"""The tasks of a benchmark over Ray: a worker a GPU, or a share of the processors, the model loaded once in each.
+"""The tasks of a benchmark over Ray: one worker for each GPU or share of the processors, the model loaded once in each.
 
-Tasks are handed out one at a time, or a few that share forwards, to whoever is free, so slow and fast workers finish
-together. Lines stream back as they become true, and only the caller writes them. When a worker dies, what it had
-finished is kept, a new worker takes its place, and the rest of its tasks go to the next free ones, each by itself; a
-task that brings down several workers is recorded as failed instead.
+Each free worker gets one task, or a few that share forwards, so slow and fast workers finish together. Workers send
+each record as soon as it is known, and only the caller writes records. If a worker dies, its finished records are kept,
+a new worker replaces it, and the rest of its tasks go to the next free workers, one at a time; a task with which
+several workers died is recorded as failed instead.
 
-Knows how to hand out tasks, not what they do. https://docs.ray.io/en/latest/ray-core/actors.html
+Knows how to distribute tasks, not what they do. https://docs.ray.io/en/latest/ray-core/actors.html
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from jopa.errors import JopaError, SettingError
 from jopa.scoring.batched_runner import BatchedRunner
 
 MAX_ATTEMPTS = 3
-"""Workers that a task may bring down before it is given up."""
+"""How many workers may die with a task before it is recorded as failed."""
 MAX_CONSECUTIVE_FAILURES = 4 * MAX_ATTEMPTS
-"""Deaths in a row for each worker, without one line between them, after which the fault is not an example's."""
+"""After so many deaths in a row for each worker, without a record between them, the cause is not one example."""
 
 
 @dataclass(frozen=True)
 class RayMap:
-    """A map for `run_bench` that performs tasks with the workers of a Ray cluster.
+    """A map for `run_bench` that runs tasks with the workers of a Ray cluster.
 
     Attributes:
         address: of a running cluster ("auto", "ray://host:10001"); None starts one on this machine, if this process
             is not connected to one already.
         workers: how many; by default one a GPU, or, without any, one for every `cpus` processors.
         cpus: processors that each worker computes with.
-        together: tasks that a worker performs at a time; what their searches score shares forwards.
+        together: tasks that a worker runs at a time; their searches share forwards.
     """
 
     address: str | None = None
@@ -51,7 +51,7 @@ class RayMap:
                 raise SettingError(f"{name} must be at least 1, got {value}")
 
     def __call__(self, experiment: Experiment, tasks: Sequence[Task]) -> Iterator[JournalEntry]:
-        """Perform tasks; lines come as they become true, tasks in no fixed order.
+        """Run tasks; records come as soon as they are known, tasks in no fixed order.
 
         Raises:
             SettingError: Ray is not installed, the cluster cannot be reached, or this machine has too few processors
@@ -80,7 +80,7 @@ class RayMap:
 
 
 class _Worker:
-    """What runs in each worker's process."""
+    """A worker: runs tasks in a process of its own."""
 
     def __init__(self, experiment: Experiment, settings: RayMap) -> None:
         import torch
@@ -90,13 +90,13 @@ class _Worker:
         self._models = ModelCache(BatchedRunner(settings.together) if settings.together > 1 else None)
 
     def run_task(self, tasks: Sequence[Task]) -> Iterator[JournalEntry]:
-        """Perform tasks, line by line."""
+        """Run tasks, and yield their records one by one."""
         yield from run_tasks(self._experiment, tasks, self._models)
 
 
 @dataclass
 class _Job:
-    """Tasks in a worker's hands."""
+    """Tasks that a worker has been given."""
 
     worker: Any
     tasks: dict[Names, Task]
@@ -104,7 +104,7 @@ class _Job:
 
 
 class _Pool:
-    """The workers, what each is doing, and what is still to be done."""
+    """The workers, the tasks of each, and the tasks that wait."""
 
     def __init__(self, ray: Any, settings: RayMap, experiment: Experiment, tasks: Sequence[Task]) -> None:
         self._ray = ray
@@ -121,7 +121,7 @@ class _Pool:
         self._options = {"num_gpus": 1} if gpus else {"num_cpus": settings.cpus}
 
     def lines(self) -> Iterator[JournalEntry]:
-        """Hand out tasks and pass on their lines until nothing is left."""
+        """Give tasks to workers and yield their records until nothing is left."""
         jobs = [self._assign(self._start_worker()) for _ in range(self._count)]
         failures = 0
         errors = self._ray.exceptions
@@ -136,7 +136,9 @@ class _Pool:
                     jobs.append(self._assign(job.worker))
             except errors.RayTaskError as error:
                 raise _original_error(error) from error
-            except errors.RayError as error:  # the worker is gone, or its machine with a line that was on its way
+            except (
+                errors.RayError
+            ) as error:  # the worker or its machine is gone, perhaps with a record that was not received
                 failures += 1
                 self._require_progress(error, failures)
                 jobs.remove(job)
@@ -158,7 +160,7 @@ class _Pool:
         return _Job(worker, {task.names: task for task in tasks}, lines)
 
     def _require_progress(self, error: Any, failures: int) -> None:
-        """Stop where it is not the examples that bring workers down, before all of them are recorded as failed."""
+        """Stop if examples are not the cause of the deaths, before all examples are recorded as failed."""
         reason = " ".join(str(error).split())
         if getattr(error, "actor_init_failed", False):
             raise JopaError(f"a worker cannot start; are jopa and its packages on every machine? {reason:.300}")
@@ -169,26 +171,26 @@ class _Pool:
             )
 
     def _requeue(self, task: Task) -> Iterator[JournalEntry]:
-        """What becomes of a task whose worker died: back into the queue, alone, or, after too often, its failure."""
+        """Put a task whose worker died back into the queue, alone; after too many deaths, record its failure."""
         if not task.pending:
             return
         self._attempts[task.names] = self._attempts.get(task.names, 0) + 1
         if self._attempts[task.names] < MAX_ATTEMPTS:
             self._waiting.appendleft((task,))
             return
-        error = JopaError(f"{MAX_ATTEMPTS} workers died over this example, perhaps for want of memory")
+        error = JopaError(f"{MAX_ATTEMPTS} workers died with this example, perhaps because memory was too small")
         yield from (failed_cell(key, error) for key in task.pending)
 
 
 def _bundles(tasks: Sequence[Task], size: int) -> Iterator[tuple[Task, ...]]:
-    """Tasks in bundles of one model."""
+    """Tasks in bundles; those of a bundle have the same model."""
     for _model, of_model in groupby(tasks, key=lambda task: task.model):
         while bundle := tuple(islice(of_model, size)):
             yield bundle
 
 
 def _without_finished(task: Task, line: JournalEntry) -> Task:
-    """A task after one of its lines is on record."""
+    """A task after one of its records is written."""
     record = line.record
     if isinstance(record, ExampleRecord):
         return replace(task, recorded=record)
@@ -199,7 +201,7 @@ def _without_finished(task: Task, line: JournalEntry) -> Task:
 
 
 def _original_error(error: Any) -> Exception:
-    """The error that a worker raised, as itself if it is one of ours."""
+    """The error that a worker raised, unchanged if it is one of ours."""
     cause = error.cause
     return cause if isinstance(cause, JopaError) else JopaError(f"a worker failed: {' '.join(str(cause).split())}")
 

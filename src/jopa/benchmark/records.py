@@ -1,4 +1,4 @@
-"""What a benchmark run leaves in its folder, as typed records: written and read here and nowhere else.
+"""The files of a benchmark run's folder as typed records; only this file defines how they are written and read.
 
     experiment.json    the experiment, normalised
     sessions.jsonl     one line a start of the command: when, where, with which versions, on which data
@@ -6,9 +6,9 @@
     selections.jsonl   one line a finished search, so that none is repeated
     cells.jsonl        one line a cell: the result
 
-A line is on the disk before the work goes on (`jopa.storage.Journal`), so a record's existence means done. Where a key
-occurs twice (a failed cell redone), the last line counts. Whatever is read is checked: types, ranges, schema, and
-whether indices name something. Fields that are not known are left out of what is read.
+A line is on the disk before the work continues (`jopa.storage.Journal`), so a record's existence means done. Where a
+key occurs twice (a failed cell that was done again), the last line counts. Everything that is read is checked: types,
+ranges, schema, and indices. Unknown fields are ignored.
 
 Knows files, nothing of models and methods.
 """
@@ -30,15 +30,15 @@ from jopa.storage import Record, converted, numbered_lines, read_json, require_s
 SCHEMA = 1
 
 LogProb = Annotated[float, Meta(le=1.0)]
-"""In nats; rounding may bring the log-probability of an output that is certain just above zero."""
+"""In nats; by rounding, the log-probability of a certain output can be slightly above zero."""
 Name = Annotated[str, Meta(min_length=1)]
 TraceRow = tuple[Count, float, Count, Cost]
-"""Step, log p of the set held then in nats, evaluations and FFE so far."""
+"""Step, log p without the current set in nats, evaluations and FFE so far."""
 S = TypeVar("S", bound=Struct)
 
 
 class CellKey(NamedTuple):
-    """What names a cell: one example, method, k and seed."""
+    """Identifies a cell: model, data set, example, method, k and seed."""
 
     model: str
     data: str
@@ -154,7 +154,7 @@ class FinishedCell(Struct, frozen=True, kw_only=True, tag_field="status", tag="d
 
     @property
     def key(self) -> CellKey:
-        """What names the cell."""
+        """The key of the cell."""
         return _key(self.key_record)
 
     @property
@@ -174,7 +174,7 @@ class FailedCell(Struct, frozen=True, kw_only=True, tag_field="status", tag="fai
 
     @property
     def key(self) -> CellKey:
-        """What names the cell."""
+        """The key of the cell."""
         return _key(self.key_record)
 
 
@@ -255,7 +255,7 @@ class SessionRecord(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Run:
-    """A benchmark run as its folder tells it.
+    """A benchmark run, as read from its folder.
 
     Attributes:
         experiment: the experiment, normalised.
@@ -286,7 +286,7 @@ def read_run(folder: Path) -> Run:
     """Read a run's folder; safe while the run goes on.
 
     Raises:
-        InputFileError: there is no run, or a line other than a torn last one is damaged or of another form.
+        InputFileError: there is no run, or a line is damaged or has another form; an incomplete last line is ignored.
     """
     path = folder / "experiment.json"
     if not path.is_file():
@@ -326,7 +326,7 @@ def read_searches(folder: Path) -> list[SearchRecord]:
     """The finished searches of a run.
 
     Raises:
-        InputFileError: a line other than a torn last one is damaged or of another form.
+        InputFileError: a line is damaged or has another form; an incomplete last line is ignored.
     """
     return [search for _, search in _typed_lines(folder / "selections.jsonl", SearchRecord)]
 

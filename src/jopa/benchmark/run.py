@@ -1,8 +1,7 @@
-"""Running an experiment: whatever is not on record yet, through a map over examples, into the journals of a folder.
+"""Running an experiment: everything that is not on record yet, through a map over examples, into a folder's journals.
 
-The map is an argument: `serially` does the work in this process, `jopa.benchmark.ray_map` hands it to the workers of
-a cluster.
-Records are written here alone, one synced line at a time; see `jopa.storage` for what survives a kill.
+The map is an argument: `serially` does the work in this process, `jopa.benchmark.ray_map` gives it to the workers of a
+cluster. Only this file writes records, one synced line at a time; see `jopa.storage` for what survives a kill.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from jopa.scoring.batched_runner import BatchedRunner
 from jopa.storage import Journal, Record, is_partial, locked, write_text
 
 Mapper = Callable[[Experiment, Sequence[Task]], Iterator[JournalEntry]]
-"""Performs tasks and yields their journal entries as they become true."""
+"""Runs tasks and yields each journal entry as soon as it is known."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,8 @@ class Outcome:
         done: cells that got a result.
         failed: cells that ended in an error, which is on record.
         before: cells that were on record already.
-        left: failed cells of earlier starts that were left alone.
-        data: the data sets, with their account of what was left out.
+        left: failed cells of earlier starts that were not done again.
+        data: the data sets, and how many prompts of each were left out and why.
     """
 
     done: int
@@ -70,12 +69,12 @@ class Outcome:
 
 
 def serially(experiment: Experiment, tasks: Sequence[Task]) -> Iterator[JournalEntry]:
-    """Perform tasks one after another in this process."""
+    """Run tasks one after another in this process."""
     return run_tasks(experiment, tasks, ModelCache())
 
 
 def together(n_examples: int) -> Mapper:
-    """A map that performs several tasks at a time in this process; what their searches score shares forwards.
+    """A map that runs several tasks at a time in this process; their searches share forwards.
 
     The seconds of a search are then its own and its share of the forwards.
 
@@ -105,12 +104,12 @@ def run_bench(
         sets: do cells of these data sets only; by default of all. No other is read.
         methods: do cells of these methods only, by label; by default of all.
         retry_failed: do cells again that failed at an earlier start.
-        mapper: performs the tasks.
+        mapper: runs the tasks.
         on_data: called with each data set once it is read.
         on_progress: called before the first cell and after each.
 
     Raises:
-        InputFileError: the folder or a data set cannot be used, or another run is at work there.
+        InputFileError: the folder or a data set cannot be used, or another run uses the folder.
         SettingError: the folder holds an experiment whose results would be mixed with this one's.
         ModelError: a model cannot be loaded.
     """
@@ -144,7 +143,7 @@ def run_bench(
         }
         searched = read_searches(folder)
         tasks = list(_tasks(experiment, datasets, on_record, searched, wanted - closed))
-        write_text(folder / "experiment.json", _json(adopted))  # not before everything that may be refused
+        write_text(folder / "experiment.json", _json(adopted))  # after everything that may refuse the experiment
         journals = {
             name: stack.enter_context(Journal(folder / f"{name}.jsonl"))
             for name in ("sessions", "examples", "selections", "cells")
@@ -158,13 +157,13 @@ def run_bench(
         for journal, record in mapper(experiment, tasks) if tasks else ():
             if isinstance(record, CellRecord):
                 if record.key not in pending:
-                    continue  # a worker that was given up after it had answered
+                    continue  # of a worker that was replaced after it had answered
                 pending.remove(record.key)
                 done += isinstance(record, FinishedCell)
                 failed += not isinstance(record, FinishedCell)
             journals[journal].append(record)
             on_progress(RunProgress(done, failed, total))
-    assert not pending, f"{len(pending)} cells were handed out and never came back"
+    assert not pending, f"{len(pending)} cells have no record"
     return Outcome(done, failed, len(wanted) - total, 0 if retry_failed else len(failed_before), tuple(datasets))
 
 
@@ -175,7 +174,7 @@ def _require_known(what: str, names: Sequence[str], known: Sequence[str]) -> Non
 
 
 def _adopted(experiment: Experiment, folder: Path, sets: Sequence[str]) -> tuple[Run, Record]:
-    """What is on record in the folder, and what its experiment becomes."""
+    """What is on record in the folder, and the experiment to write there."""
     path = folder / "experiment.json"
     new = experiment.to_dict()
     if path.exists():
@@ -193,7 +192,7 @@ def _tasks(
     searches: Iterable[SearchRecord],
     pending: set[CellKey],
 ) -> Iterator[Task]:
-    """One task an example that has something to do, model by model.
+    """One task for each example that has pending cells, model by model.
 
     Raises:
         SettingError: an example on record has another prompt than the data set's now.
@@ -217,7 +216,7 @@ def _tasks(
 
 
 def _session(datasets: Iterable[Dataset]) -> SessionRecord:
-    """When, where and on what this start of the command works."""
+    """The date, machine, versions and data of this start of the command."""
     return SessionRecord(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -255,7 +254,7 @@ def machine() -> Record:
 
 
 def _processor() -> str:
-    """The processor's name, where the system tells it."""
+    """The processor's name, if the system gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -1,1 +1,1 @@
-"""Faithfulness: remove what was chosen, generate again, and measure how far the answer moved."""
+"""Faithfulness: remove the chosen units, generate again, and measure how much the answer changed."""

@@ -1,12 +1,12 @@
-"""How faithful an explanation is: what the model says, and how probable its words are, without the chosen units.
+"""How faithful an explanation is: the answer, and the probability of the original answer, without the chosen units.
 
 The metrics of section 5.2 of the paper (arXiv 2405.20404), in two families:
 
     text           the original output y is the reference, the counterfactual output y' the candidate
     probability    the tokens of y, scored with the whole prompt x and without the chosen units, m ⊙ x
 
-`METRICS` names them all in the order of the paper's Table 1 and says which direction is the more faithful.
-docs/metrics.md sets the definitions beside what the paper's authors computed.
+`METRICS` names them all, in the order of the paper's Table 1, and says which direction is the more faithful.
+docs/metrics.md compares the definitions with what the paper's authors computed.
 
 Sees texts and log-probabilities; knows no model, prompt or units.
 """
@@ -96,9 +96,9 @@ def bleu(original: str, counterfactual: str) -> float:
     """Sentence BLEU by sacreBLEU, divided by 100: what `sacrebleu.sentence_bleu(counterfactual, [original])` gives.
 
     Up to 4-grams, brevity penalty, tokenizer 13a, case kept, smoothing "exp", and `effective_order`: orders for which
-    the candidate is too short are left out, without which every text under four words would score 0. Chinese, Japanese,
-    Thai, Lao, Khmer and Burmese characters count as words of their own. Identical texts and two blank ones give exactly
-    1; texts without a common word, and a blank one beside another, give 0.
+    the candidate is too short are left out; otherwise every text of fewer than four words would score 0. Chinese,
+    Japanese, Thai, Lao, Khmer and Burmese characters each count as a word. Identical texts and two blank texts give
+    exactly 1; texts without a common word, and a blank text compared with another one, give 0.
 
     Source: Papineni et al. 2002, https://aclanthology.org/P02-1040; Post 2018, https://aclanthology.org/W18-6319.
 
@@ -108,16 +108,17 @@ def bleu(original: str, counterfactual: str) -> float:
     scorer = _bleu_scorer()
     if original == counterfactual or not (original.strip() or counterfactual.strip()):
         return 1.0
-    # Its exp of a mean of logarithms rounds to a little more than 100 at times.
+    # It computes exp of a mean of logarithms, which can round to a little more than 100.
     return min(1.0, scorer.sentence_score(_spaced(counterfactual), [_spaced(original)]).score / 100)
 
 
 def bleu_char(original: str, counterfactual: str) -> float:
     """4-gram BLEU over characters, blanks and line breaks included, with brevity penalty and no smoothing.
 
-    The quantity in the authors' tables: NLTK's `sentence_bleu`, meant for lists of words, called on raw strings. Two
-    things differ. Where no n-gram of an order is shared NLTK puts the smallest float for that precision and ends far
-    below 1e-70; this gives 0. Identical texts of fewer than four characters, which have no 4-gram, give 1 here.
+    The quantity in the authors' tables: NLTK's `sentence_bleu`, which expects lists of words, called on raw strings.
+    Two things differ. Where no n-gram of an order is shared, NLTK uses the smallest float for that precision, and its
+    result is far below 1e-70; this function gives 0. Identical texts of fewer than four characters, which have no
+    4-gram, give 1 here.
 
     Raises:
         SettingError: sacrebleu is not installed.
@@ -136,8 +137,8 @@ def bleu_char(original: str, counterfactual: str) -> float:
 def rouge_l(original: str, counterfactual: str) -> tuple[float, float, float]:
     """ROUGE-L precision, recall and F1 by rouge-score: the longest common subsequence of words over words.
 
-    Words are those of `rouge_words`, not stemmed. Texts without any word equal each other (1, 1, 1) and no other text
-    (0, 0, 0).
+    Words are those of `rouge_words`, not stemmed. Two texts without any word give (1, 1, 1); a text without
+    any word and one with words give (0, 0, 0).
 
     Source: Lin 2004, https://aclanthology.org/W04-1013.
 
@@ -154,7 +155,7 @@ def rouge_l(original: str, counterfactual: str) -> tuple[float, float, float]:
 def rouge_words(text: str) -> list[str]:
     """The words that ROUGE-L compares: lower-cased runs of letters and digits of any script.
 
-    rouge-score's own tokenizer keeps a–z and 0–9 alone, so that a Russian text has no word in common with itself; on
+    rouge-score's own tokenizer keeps only a–z and 0–9, so a Russian text would have no word in common with itself; on
     ASCII text the two agree. Letters keep their combining marks and are composed (NFC). Each character of a script
     without blanks between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese) and each emoji is a word of its own.
     """
@@ -170,8 +171,8 @@ def probability_ratio(log_prob: float, log_prob_removed: float, length: int) -> 
         length: number of target tokens.
 
     Returns:
-        1 where the units do not matter, towards 0 where y needs them, above 1 where they stood in its way; infinite
-        where that is more than a float can hold.
+        1 if the units do not matter, near 0 if y depends on them, above 1 if they made y less likely; infinity if the
+        ratio is too large for a float.
 
     Raises:
         SettingError: length is below 1.
@@ -191,8 +192,8 @@ def probability_ratio(log_prob: float, log_prob_removed: float, length: int) -> 
 def kl(log_p_removed: Float[Tensor, "out vocab"], log_p: Float[Tensor, "out vocab"]) -> float:
     """Mean over output positions of D_KL(p(·|m⊙x) ‖ p(·|x)) over the whole vocabulary, in nats (paper, section 5.2).
 
-    Computed in float64, one position at a time, each distribution normalised once more: rounding of lower precisions
-    would else give small negative values. Tokens that the model rules out, at −inf, are allowed.
+    Computed in float64, one position at a time, each distribution normalised again: otherwise rounding of lower
+    precisions would give small negative values. Tokens of probability 0 (−inf) are allowed.
 
     Args:
         log_p_removed: log-probabilities without the chosen units; row t predicts output token t after y_1 … y_{t−1}.
@@ -223,7 +224,7 @@ def kl_chosen(
     """Σ a_t log(a_t / b_t), where a and b are the output tokens' own probabilities, each divided by its sum.
 
     The quantity in the authors' tables, a distribution over positions: a from the whole prompt, b without the units. It
-    sees how the loss of probability is spread over the output, not how large it is.
+    measures how the loss of probability is distributed over the output, not how large it is.
 
     Args:
         token_log_probs: log p(y_t|x, y_<t) of each target token, in nats.
@@ -264,7 +265,7 @@ def log_likelihood(token_log_probs_removed: Float[Tensor, "out"] | Sequence[floa
 
 
 def _floats(values: Tensor | Sequence[float]) -> list[float]:
-    """The values as Python's floats, fetched from their device at once."""
+    """The values as Python floats, copied from their device in one step."""
     return [float(value) for value in (values if isinstance(values, Sequence) else values.tolist())]
 
 
@@ -285,7 +286,7 @@ def _double(values: Tensor) -> Tensor:
 
 def _checked(name: str, value: float) -> float:
     if math.isnan(value):
-        raise ScoringError(f"metric '{name}' met log-probabilities that are no distribution (NaN, or all −inf)")
+        raise ScoringError(f"metric '{name}' got log-probabilities that are no distribution (NaN, or all −inf)")
     return value
 
 

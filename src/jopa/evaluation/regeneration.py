@@ -1,10 +1,10 @@
 """How faithful chosen units are: remove them, let the model answer again, and compare (paper, section 5.2).
 
-All sets of units chosen for one prompt, by whatever methods and k, are evaluated together: the counterfactual outputs
-are generated as one batch, the original output is scored under all of them as another, and a set that several methods
-chose is evaluated once. What the model says and how probable it is with the whole prompt is computed once a prompt.
+All sets of units chosen for one prompt, for all methods and k, are evaluated together: the counterfactual outputs are
+generated in one batch, the original output is scored under all sets in another, and a set that several methods chose is
+evaluated once. The scores of the whole prompt are computed once for each prompt.
 
-The removal is the evaluation's own, whatever the searches used.
+The evaluation has its own removal, whatever removal the searches used.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SETS_AT_ONCE = 8
-"""Sets whose full distributions are held at once: out × vocabulary numbers each."""
+"""Sets whose full distributions are in memory at once: out × vocabulary numbers each."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What removing a set of units does, in nats and in words.
+    """The effect of removing a set of units, in nats and as text.
 
     Attributes:
         removed: the units, the one with the largest individual effect first.
@@ -60,9 +60,9 @@ class Evaluator:
 
     Args:
         model: the language model.
-        prompt: its units are what sets speak of.
+        prompt: sets are sets of its units.
         output: what the model said; all of it counts, whatever its target.
-        removal: how units are taken away.
+        removal: how units are removed.
         max_new_tokens: the most tokens of a counterfactual output.
         similarity: the SentenceBert model, or None to leave that metric out.
     """

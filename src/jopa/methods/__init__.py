@@ -51,7 +51,7 @@ def make_method(name: str, **settings: Any) -> Method:
 
     Args:
         name: a key of `METHODS`.
-        settings: its fields; and, for any search, `budget`: how much it may spend, in its own measure.
+        settings: its fields; and, for any search, `budget`: how much it may spend, in its own unit.
 
     Raises:
         SettingError: there is no such method or setting, or the method has no budget.

@@ -1,4 +1,4 @@
-"""Methods that read attention weights: what the model looks at while it says y.
+"""Methods that read attention weights: what the model attends to while it predicts y.
 
 Averaged over heads and over the positions that predict the target tokens (the last token of the input, which predicts
 the first output token, and every output token but the last), summed over a unit's tokens; see `ModelScorer.attention`.
@@ -6,9 +6,9 @@ the first output token, and every output token but the last), summed over a unit
     attention         mean over all layers
     last-attention    the last layer
 
-Sees units and weights, never a tokenizer. Attention is what enters a weighted sum, not an effect on log p(y)
-(https://arxiv.org/abs/1902.10186): it has no sign, knows neither the values it weighs nor what other paths carry, and
-the first tokens draw much of it whatever they say (https://arxiv.org/abs/2309.17453).
+Sees units and weights, never a tokenizer. Attention is a weight in a sum, not an effect on log p(y)
+(https://arxiv.org/abs/1902.10186): it has no sign, it depends neither on the values it weighs nor on other paths, and
+the first tokens receive much of it whatever they say (https://arxiv.org/abs/2309.17453).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from jopa.scoring.protocols import Capability
 class Attention(RankingMethod):
     """Attention paid to each unit by the positions that predict the target, mean over all layers and heads.
 
-    It does not know whether what is looked at speaks for or against y.
+    It does not say whether a unit raises or lowers the probability of y.
     """
 
     name: ClassVar[str] = "attention"
@@ -43,8 +43,8 @@ class Attention(RankingMethod):
 class LastAttention(RankingMethod):
     """Attention paid to each unit by the positions that predict the target, in the last layer, mean over its heads.
 
-    There, every position already holds a mixture of those before it, so a unit's own position need not carry its
-    meaning any more.
+    In the last layer every position mixes information of those before it, so a unit's own position need not represent
+    the unit any more.
     """
 
     name: ClassVar[str] = "last-attention"

@@ -1,7 +1,7 @@
-"""Methods that follow the gradient of log p(y): by the units' input embeddings, or by the attention paid to them.
+"""Methods that use the gradient of log p(y): by the units' input embeddings, or by the attention paid to them.
 
 F(m) = log p(y | m ⊙ x), in nats, summed over the target, where m scales the units' input embeddings: m = 1 is the
-prompt as it is, m_i = 0 unit i taken away as removal "zero" does. A unit of several tokens has one m_i; the template
+whole prompt, m_i = 0 removes unit i as removal "zero" does. A unit of several tokens has one m_i; the template
 keeps its embeddings.
 
     gradient × input         ∂F/∂m_i at m = 1 = Σ_d e_id · ∂ log p/∂e_id, summed over the unit's tokens (d: hidden size)
@@ -9,8 +9,8 @@ keeps its embeddings.
     continuous mask          the m in [0, 1]^T that makes F small while T − k units stay (paper, Appendix A.10)
     attention gradient       ∂ log p/∂ log a_i, where a_i multiplies the attention paid to unit i: a_i = 0 hides it
 
-Sees units and gradients, never a tokenizer. Whatever the removal, gradients know m ⊙ x or a alone: how the model reacts
-when tokens are cut out and later ones move up ("delete") is not in them.
+Sees units and gradients, never a tokenizer. Whatever the removal, gradients are those of m ⊙ x or of a. They contain
+nothing of what happens when tokens are cut out and later ones move up ("delete").
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-# Points of the path asked for at once: enough to fill a batch, few enough that progress is told now and then.
+# Points of the path in one call: enough to fill a batch, few enough to report progress often.
 _POINTS = 20
-# The nodes are eigenvalues of a steps × steps matrix: a thousand take about a second.
+# The nodes are eigenvalues of a steps × steps matrix, which takes about a second for a thousand.
 _MOST_STEPS = 1000
 
 
@@ -40,10 +40,10 @@ class GradientTimesInput(RankingMethod):
     """Gradient × input: ∂ log p(y | m ⊙ x)/∂m_i at m = 1, signed.
 
     By the chain rule that is Σ_d e_id · ∂ log p/∂e_id summed over the unit's tokens, the "gradient × input" of
-    Shrikumar et al. (https://arxiv.org/abs/1605.01713) on input embeddings; its absolute value is the guide of the
-    paper's Algorithm 1. To first order it is what log p(y) loses when the unit's embeddings are zeroed.
+    Shrikumar et al. (https://arxiv.org/abs/1605.01713) on input embeddings; its absolute value guides the paper's
+    Algorithm 1. To first order it is how much log p(y) falls when the unit's embeddings are zeroed.
 
-    It does not know how log p(y) bends between m = 1 and m = 0, nor what units do together.
+    It does not measure the curvature of log p(y) between m = 1 and m = 0, nor what units do together.
     """
 
     name: ClassVar[str] = "grad-x-input"
@@ -62,11 +62,11 @@ class AttentionGradient(RankingMethod):
     """∂ log p(y) / ∂ log a_i at a = `factor` for every unit, signed.
 
     a_i multiplies the attention that all later tokens pay to unit i, in every layer and head, before it is normalised:
-    1 is the prompt as it is, 0 hides the unit (removal "hide"). So this is the slope of that removal somewhere between
-    its ends. At 1 attention is often saturated, and units that stand in for each other hide each other's slope; half of
-    the attention to all units at once shows more of both. It costs what gradient × input costs.
+    1 is the whole prompt, 0 hides the unit (removal "hide"). So this is the slope of that removal between its two ends.
+    At 1 attention is often saturated, and redundant units hide each other's slope; half of the attention to all units
+    at once shows more of both. It costs as much as gradient × input.
 
-    It knows one unit at a time, in the company of others half hidden; not what units do together.
+    It measures one unit at a time while the others are half hidden; not what units do together.
 
     Attributes:
         factor: a, the same for all units; more than 0, at most 1.
@@ -100,12 +100,12 @@ class IntegratedGradients(RankingMethod):
     F is a polynomial in α of degree up to twice the steps.
 
     The integrals add up to F(1) − F(0). How far the sum misses that is `completeness_gap` = Σφ − (F(1) − F(0)), in
-    nats, among the details. Read it: where RMSNorm follows the embeddings, F turns sharply near α = 0, as scaling an
-    embedding changes little until it is about as small as the norm's √ε, and many steps may not suffice. The scores
-    share out what units do together along one path, and so do not say what any k units do together.
+    nats, among the details. Check it: where RMSNorm follows the embeddings, F changes suddenly near α = 0, because
+    scaling an embedding changes little until it is about as small as the norm's √ε, and many steps may not be enough.
+    The scores divide what all units do together along one path; they do not say what any k units do together.
 
     Attributes:
-        steps: points on the path. The paper's authors take 100.
+        steps: points on the path; the authors of the JoPA paper take 100.
     """
 
     steps: int = 100
@@ -145,18 +145,18 @@ class ContinuousMask(Method):
 
     Minimises log p(y | m ⊙ x) + penalty · (Σ(1 − m_i) − k)² with m = sigmoid(θ), which keeps m within [0, 1], by Adam
     on θ. The paper names the relaxation, the penalty and the rounding, but neither optimiser nor settings; these are
-    ours. The start takes the same share k/(T + 1) of every unit away.
+    ours. At the start, every m_i is 1 − k/(T + 1).
 
-    It does not know that it will be rounded: units end up half removed, and log p(y) after rounding can be far from
-    what it was before. Details: `relaxed_log_prob` at the last m, `projected_log_prob` with the k units removed and
+    The descent takes no account of the rounding: units end up half removed, and log p(y) after rounding can be far from
+    its value before. Details: `relaxed_log_prob` at the last m, `projected_log_prob` with the k units removed and
     `rounding_gap` = projected − relaxed, in nats, and `mask`, the last m. The projected one is measured with the
     problem's removal; where that is not "zero", the gap also holds the difference between the two kinds of removal.
 
     Attributes:
         steps: gradient steps.
         learning_rate: Adam's, on θ.
-        penalty: nats for each squared unit removed too many or too few. A small one lets more than k units fade, a
-            large one holds every unit near the even start.
+        penalty: nats for each squared unit removed too many or too few. With a small penalty, more than k units are
+            partly removed; with a large one, every m_i stays near its start.
     """
 
     steps: int = 50

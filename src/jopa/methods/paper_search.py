@@ -6,11 +6,11 @@
     N times: draw l from the kept and v from the removed units, each by softmax(g); swap them;
              keep the swap if log p(y) falls
 
-The chain is run in batches without being changed. Most proposals are rejected, so the next ones are drawn ahead as if
-none will be accepted, and scored together; at the first that is accepted the chain is cut, the random state of that
-moment is put back, and the rest is drawn anew.
+Proposals are scored in batches, which does not change the chain. Most proposals are rejected, so the next ones are
+drawn as if none of them will be accepted, and scored together. When one is accepted, those drawn after it are dropped,
+the random state after its drawing is restored, and the next ones are drawn again.
 
-Read literally, softmax(m ⊙ g) over all T entries would give weight e⁰ to units of the other kind; like the text of
+The formula softmax(m ⊙ g) over all T entries would give the weight e⁰ to units of the other kind; as in the text of
 section 4, the drawing here is restricted to the kept (or removed) units.
 
 Sees units and scores, never a tokenizer.
@@ -50,9 +50,9 @@ class PaperSearch(Method):
         sampling: draw swaps by softmax of |g| ("gradient") or evenly ("uniform", "w/o Probability" in Table 5).
         gradients: take the gradient at m = 1 and keep it ("once", the paper), or anew at the current set after every
             accepted swap ("fresh").
-        lookahead: unscored proposals that are drawn ahead and scored together, at most; how many is decided by how long
-            ago one was accepted. It changes speed, never the result. 1 scores nothing in vain; masks that were scored
-            for a chain then cut count as evaluations and work like all others.
+        lookahead: the most proposals that are drawn and scored together, before the earlier ones are decided; how many
+            depends on how long ago one was accepted. It changes the speed, never the result. With 1, no proposal is
+            scored that is not used; masks that were scored and not used count as evaluations and work like all others.
     """
 
     steps: int = 200
@@ -63,7 +63,7 @@ class PaperSearch(Method):
 
     name: ClassVar[str] = "jopa"
     summary: ClassVar[str] = "Algorithm 1 of the paper: gradient-guided probabilistic swaps"
-    cost: ClassVar[str] = "3 + N, and what is scored ahead in vain"
+    cost: ClassVar[str] = "3 + N, and what lookahead scores unused"
     requires: ClassVar[Capability] = "gradient"
     preset_removal: ClassVar[str] = "zero"
 
@@ -86,8 +86,7 @@ class PaperSearch(Method):
     def run(self, problem: Problem, k: int, *, seed: int = 0) -> Selection:
         """Choose k units by Algorithm 1; see `Method.run`.
 
-        The trace has one step a proposal; its evaluations and work are those at the time, proposals scored ahead
-        included.
+        The trace has one step a proposal; its evaluations and work include proposals that were scored ahead by then.
         """
         import torch
 
@@ -115,7 +114,7 @@ class PaperSearch(Method):
         return Selection(tuple(chain.removed), f"all {self.steps} proposals made", tuple(trace))
 
     def _strength(self, gradient: Float[Tensor, "units"]) -> Float[Tensor, "units"]:
-        """What proposals are drawn by, through a softmax."""
+        """The logits of the softmax that proposals are drawn from."""
         return gradient.abs().double() if self.sampling == "gradient" else gradient.double() * 0
 
 
@@ -124,8 +123,8 @@ class _Swap:
     """A proposal, and the random state after it was drawn.
 
     Attributes:
-        into: index among the kept units of the one that goes.
-        out: index among the removed units of the one that comes back.
+        into: index, among the kept units, of the one to remove.
+        out: index, among the removed units, of the one to put back.
         proposal: the removed units if it is accepted.
         random_state: of the chain's generator.
     """
@@ -138,7 +137,7 @@ class _Swap:
 
 @dataclass
 class _Chain:
-    """Where Algorithm 1 stands, and every set it has scored."""
+    """The state of Algorithm 1, and every set that it has scored."""
 
     removed: list[int]
     kept: list[int]
@@ -154,10 +153,10 @@ class _Chain:
         return self.scores[frozenset(self.removed)]
 
     def draw_ahead(self, steps: int, most_new: int) -> list[_Swap]:
-        """The next proposals, at most `steps`, if none of them is accepted; up to one already known to be.
+        """The next proposals, at most `steps`, as if none were accepted; the last may be one known to be accepted.
 
-        With a chance of 1 in r + 2 that a proposal is accepted, after r rejections, and a forward that costs about
-        what one more row in it does, about √(2 (r + 2)) new sets in a batch lose least.
+        After r rejections a proposal is accepted with a probability of about 1 / (r + 2). If a forward costs about as
+        much as one more row in it, a batch of about √(2 (r + 2)) new sets wastes least.
         """
         n_new = min(most_new, math.ceil(math.sqrt(2 * (self.rejected + 2))))
         swaps: list[_Swap] = []
@@ -175,7 +174,7 @@ class _Chain:
         return swaps
 
     def decide(self, swap: _Swap) -> bool:
-        """Accept a scored proposal if log p(y) falls, rounding aside, and go back to when it was drawn."""
+        """Accept a scored proposal if log p(y) falls by more than rounding, and restore its random state."""
         if not falls(self.scores[frozenset(swap.proposal)], self.log_prob):
             self.rejected += 1
             return False

@@ -1,7 +1,7 @@
 """Other people's methods on the same problem, for comparison: Captum's leave-one-out, and ReAGent.
 
-`Captum` runs Captum's own code (https://captum.ai/api/llm_attr.html) through the extension point it offers, so that
-its numbers and its time can be set beside ours.
+`Captum` runs Captum's own code (https://captum.ai/api/llm_attr.html) through its extension point, so that its numbers
+and its time can be compared with ours.
 
 `ReAGent` follows Zhao & Shan, "ReAGent: A Model-agnostic Feature Attribution Method for Generative Language Models"
 (arXiv 2402.00794), with the whole output as its target, as in Appendix A.13 of the JoPA paper:
@@ -12,7 +12,7 @@ its numbers and its time can be set beside ours.
     until   p̃(y) hardly falls when all units but those with the highest s are replaced
     importance = softmax(s), averaged over independent chains
 
-Both look past the scores at the model, its ids and its tokenizer.
+Both use the model itself, its ids and its tokenizer, not only scores.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     Probability = Callable[[Bool[Tensor, "rows units"]], Float[Tensor, "rows"]]
 
 _PREDICTIONS = 20
-"""Words that the masked model is asked for in place of a unit: the most probable ones."""
+"""The most probable words that the masked model predicts in place of a unit."""
 _CONTEXT = 200
 """Characters on each side of a unit that the masked model sees."""
 _LEAST = 1e-6
@@ -55,7 +55,7 @@ class Captum(RankingMethod):
     carried: nothing is tokenised again. Captum's cached way of scoring token by token, its default, gives wrong
     numbers with transformers 5, so it is never used. Captum takes log-softmax in the model's own dtype.
 
-    `details` has what Captum's code cost: "captum_forwards", and "captum_ffe" in full-forward equivalents.
+    `details` has the cost of Captum's code: "captum_forwards", and "captum_ffe" in full-forward equivalents.
 
     Attributes:
         token_by_token: one forward for every output token, as Captum does by default but without its cache; otherwise
@@ -183,24 +183,26 @@ class _TokenNames:
 class ReAGent(RankingMethod):
     """Recursive Attribution Generator: random replacements raise or lower every unit's importance.
 
-    p̃ = p(y)^(1/len(y)) is the length-normalised probability of the target, so that Δ keeps the range the source's
-    one-token probability has. The source stops when the output token is still among the model's first three after
-    replacing the units of low importance; for a whole output that becomes: p̃ is at least `recovered` of the original.
+    p̃ = p(y)^(1/len(y)) is the length-normalised probability of the target, so that Δ has the same range as with the
+    source's probability of one token. The source stops when the output token is still among the model's first three
+    after replacing the units of low importance; for a whole output that becomes: p̃ is at least `recovered` of the
+    original.
 
-    Units are replaced, not removed, and keep their number of tokens: the problem's removal plays no part in the
-    ranking. What the replaced text says also acts on the output, and a redundant pair is seen only in draws that
-    replace both. Scores are probabilities, not nats.
+    Units are replaced, not removed, and keep their number of tokens: the problem's removal does not matter for the
+    ranking. The words that replace a unit also influence the output, and a redundant pair is found only by draws
+    that replace both. Scores are probabilities, not nats.
 
     Attributes:
         steps: updates of each chain at most.
         chains: independent runs whose importances are averaged.
         ratio: share of the units replaced in each update (the source: 0.3).
-        kept: share of the units, those of highest importance, that the stopping test leaves as they are.
+        kept: share of the units, those of highest importance, that the stopping test does not replace.
         recovered: share of p̃(y|x) at which the stopping test ends a chain.
         masked_lm: hub id or folder of a masked language model (the source takes RoBERTa) whose predictions replace
-            units; by default tokens drawn evenly from the vocabulary do. It predicts a unit's replacements once, with
-            the rest of the text in place; those that are not the unit's number of tokens long are left out, and a
-            unit without any is replaced by drawn tokens. Its own work is in no count of full-forward equivalents.
+            units; by default they are replaced by tokens drawn uniformly from the vocabulary. The model predicts a
+            unit's replacements once, with the rest of the text in place; those that are not the unit's number of tokens
+            long are left out, and a unit without any is replaced by drawn tokens. Its own work is not counted in
+            full-forward equivalents.
     """
 
     steps: int = 40
@@ -293,11 +295,13 @@ def _replacement(scorer: LocalModelScorer, masked_lm: str | None, random: torch.
     units = scorer.prompt.units
     original = torch.tensor(scorer.prompt.ids)
     vocabulary = _ordinary_ids(scorer.model)
-    offers = _offers(masked_lm, scorer.model, scorer.prompt) if masked_lm else [[] for _ in units]
+    candidates_of = _replacement_ids(masked_lm, scorer.model, scorer.prompt) if masked_lm else [[] for _ in units]
 
     def draw(unit: int) -> Int[Tensor, "tokens"]:
-        if offers[unit]:
-            return torch.tensor(offers[unit][int(torch.randint(len(offers[unit]), (1,), generator=random))])
+        if candidates_of[unit]:
+            return torch.tensor(
+                candidates_of[unit][int(torch.randint(len(candidates_of[unit]), (1,), generator=random))]
+            )
         return vocabulary[torch.randint(len(vocabulary), (len(units[unit].positions),), generator=random)]
 
     def replace(chosen: Bool[Tensor, "rows units"]) -> Int[Tensor, "rows tokens"]:
@@ -320,10 +324,10 @@ def _ordinary_ids(model: LanguageModel) -> Int[Tensor, "ids"]:
     return torch.tensor([i for i in range(size) if i not in special])
 
 
-def _offers(name: str, model: LanguageModel, prompt: Prompt) -> list[list[tuple[int, ...]]]:
+def _replacement_ids(name: str, model: LanguageModel, prompt: Prompt) -> list[list[tuple[int, ...]]]:
     """For every unit, ids of what a masked language model would put in its place, as many as the unit has tokens."""
     predict = _masked_predictor(name)
-    offers = []
+    found = []
     for unit in prompt.units:
         start = len(unit.text) - len(unit.text.lstrip())
         end = max(start, len(unit.text.rstrip()))
@@ -331,8 +335,8 @@ def _offers(name: str, model: LanguageModel, prompt: Prompt) -> list[list[tuple[
         before = prompt.text[max(0, unit.start - _CONTEXT) : unit.start] + lead
         after = trail + prompt.text[unit.end : unit.end + _CONTEXT]
         candidates = [model.encode_continuation(lead + word + trail) for word in predict(before, after) if word != own]
-        offers.append([ids for ids in candidates if len(ids) == len(unit.positions)])
-    return offers
+        found.append([ids for ids in candidates if len(ids) == len(unit.positions)])
+    return found
 
 
 def _masked_predictor(name: str) -> Callable[[str, str], list[str]]:

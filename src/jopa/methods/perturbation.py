@@ -1,4 +1,4 @@
-"""Methods that only remove units and look at the score: baselines, Shapley values, and the enumerated optimum.
+"""Methods that need scores of removals alone: baselines, Shapley values, and the enumerated optimum.
 
 With v(S) = log p(y | x with only the units of S) and U all T units, in nats:
 
@@ -7,7 +7,7 @@ With v(S) = log p(y | x with only the units of S) and U all T units, in nats:
     Greedy       k times: add the unit that lowers log p(y) most, given those already removed
     Exhaustive   argmin over all |S| = k of v(U ∖ S)
 
-Any scorer will do. Sees units and scores, never a tokenizer or a model.
+Any scorer is enough. Sees units and scores, never a tokenizer or a model.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _CHUNK = 128
-"""Sets asked for in one call: enough to fill any batch of the scorer, few enough that progress is seen."""
+"""Sets scored in one call: enough to fill any batch of the scorer, few enough to report progress often."""
 
 
 @dataclass(frozen=True)
 class Random(Method):
-    """k units drawn evenly, the floor under every other method (the paper's "Random" row). Knows nothing."""
+    """k units drawn uniformly: the baseline for every other method (the paper's "Random" row)."""
 
     name: ClassVar[str] = "random"
-    summary: ClassVar[str] = "k units at random: the floor under every other method"
+    summary: ClassVar[str] = "k units at random: the baseline for every other method"
     cost: ClassVar[str] = "0"
 
     def run(self, problem: Problem, k: int, *, seed: int = 0) -> Selection:
@@ -55,7 +55,8 @@ class Ablation(RankingMethod):
     L({i}) = log p(y|x) − log p(y|x without i), in nats: what Captum's `LLMAttribution(FeatureAblation(model))` gives
     with its default target, log-probabilities (https://captum.ai/api/llm_attr.html), here in a few batched passes.
 
-    Knows nothing of units that matter only together: a pair of which either alone says it all has no effect here.
+    It does not find units that matter only together: a redundant pair, of which either unit is enough, has no effect
+    here.
     """
 
     name: ClassVar[str] = "ablation"
@@ -76,15 +77,15 @@ class Shapley(RankingMethod):
     Units enter an empty prompt in some order; a unit's contribution is how much its entering raises log p(y), and its
     value φ_i is the mean over orders (Castro, Gómez & Tejada 2009, https://doi.org/10.1016/j.cor.2008.04.004). An
     order and its reverse make one independent sample: a unit that enters early in one enters late in the other, which
-    takes out much of the noise (Mitchell et al. 2022, https://jmlr.org/papers/v23/21-0439.html). Σ φ_i = log p(y|x) −
+    reduces the noise (Mitchell et al. 2022, https://jmlr.org/papers/v23/21-0439.html). Σ φ_i = log p(y|x) −
     log p(y|no unit) holds exactly. `details["standard_errors"]` has the standard error of each φ_i, in nats, over
     the pairs.
 
-    Knows the mean effect of a unit over contexts of all sizes, so it sees redundant units, but not which of them
-    belong together; most of its contexts are prompts that have lost far more than k units.
+    It measures the mean effect of a unit over contexts of all sizes, so it finds redundant units, but not which of them
+    belong together; most of its contexts are prompts without far more than k units.
 
     Attributes:
-        permutations: orders sampled, reverses included; even, and at least 4 so that there is a standard error.
+        permutations: orders sampled, reverses included; an even number of at least 4, which a standard error needs.
     """
 
     permutations: int = 20
@@ -128,7 +129,7 @@ def _standard_errors(samples: Float[Tensor, "samples units"]) -> Float[Tensor, "
 
 
 def _require_empty_prompt(problem: Problem) -> None:
-    """Score the prompt without any unit, before the long work, so that a prompt that cannot be emptied is refused."""
+    """Score the prompt without any unit before the long work, so that the prompt is refused early if this fails."""
     try:
         problem.log_prob(range(problem.n_units))
     except PromptError as error:
@@ -146,8 +147,8 @@ class Greedy(Method):
     one batch. This is the plain greedy rule for set functions (Nemhauser, Wolsey & Fisher 1978,
     https://doi.org/10.1007/BF01588971), whose guarantee does not hold here: L is not submodular.
 
-    Knows what goes well with the units it has, and never takes one back: it finds a redundant pair only when one of
-    the two happens to enter first.
+    It finds what adds most to the units it has, and never puts one back: it finds a redundant pair only if one of the
+    two enters first by chance.
     """
 
     name: ClassVar[str] = "greedy"
@@ -171,7 +172,7 @@ class Greedy(Method):
 
 @dataclass(frozen=True)
 class Exhaustive(Method):
-    """All C(T, k) sets of k units: the optimum, and the oracle that searches are judged by.
+    """All C(T, k) sets of k units: the optimum, with which searches are compared.
 
     The result's certificate is "optimal". Of equally good sets it takes the first in lexicographic order.
 

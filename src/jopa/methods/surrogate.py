@@ -5,13 +5,13 @@
 
 `ContextCite` follows Cohen-Wang et al. 2024 (arXiv 2409.00729) and its package `context-cite`. `Interactions` takes
 from ProxySPEX (arXiv 2505.17495) that interactions of prompts are few and hierarchical: it looks for them among the
-units that have strong main effects, and refits the ones it finds. ProxySPEX itself is in the package `shapiq`, which
-is not used here: it needs LightGBM, numba and ten more packages, draws half of the prompt away where a removal of k
-units is asked about, and returns interaction indices rather than a best set. The same idea is a screening, a Lasso and
-a ridge refit in scikit-learn, which `ContextCite` needs anyway.
+units that have strong main effects, and fits again those it finds. ProxySPEX itself is in the package `shapiq`, which
+is not used here: it needs LightGBM, numba and ten more packages, its random removals take half of the prompt where a
+removal of k units is of interest, and it returns interaction indices rather than a best set. The same idea is a
+screening, a Lasso and a ridge regression in scikit-learn, which `ContextCite` needs anyway.
 
-A surrogate is as good as its fit: what it says of a set it never saw is a guess, so `Interactions` has the model score
-its best guesses. Sees units and scores, never a tokenizer.
+A surrogate only predicts the score of a set that was not scored, so `Interactions` lets the model score the sets with
+the best predictions. Sees units and scores, never a tokenizer.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
     from numpy import ndarray
 
 _CHUNK = 128
-"""Masks asked for in one call: enough to fill any batch of the scorer, few enough that progress is seen."""
+"""Masks scored in one call: enough to fill any batch of the scorer, few enough to report progress often."""
 _LEAST_ABLATIONS = 8
 _NEAREST_TO_CERTAIN = 2.0**-24
-"""−log p is taken to be at least this: float32 knows no probability nearer to 1."""
+"""−log p is at least this: float32 has no probability between this one and 1."""
 _FOLDS = 5
 _TERMS_PER_MASK = 2
-"""Pairs, and as many triples, that the fit may choose from for each mask."""
+"""Pairs, and as many triples, that the fit may choose from, for each mask."""
 _MOST_TERMS = 512
-"""Pairs, and as many triples, however many masks there are: the fit stays a matter of a second."""
+"""The most pairs, and as many triples, whatever the number of masks: the fit then takes about a second."""
 _ENUMERABLE = 200_000
-"""The most sets of which the surrogate's best are found by looking at every one."""
+"""Up to so many sets, the surrogate predicts all of them to find the best."""
 _PREDICTED_AT_ONCE = 20_000
 """Sets that the surrogate predicts at once, so that memory stays small."""
 _ROUNDS = 20
-"""How often masks are drawn again in the place of those that may not be used."""
+"""How often masks are drawn again to replace those that cannot be used."""
 
 Term = tuple[int, ...]
 """Units whose removal together has a coefficient."""
@@ -60,18 +60,18 @@ class ContextCite(RankingMethod):
     probability of the whole target. A Lasso on standardised masks fits logit p divided by the number of target tokens;
     its coefficients, scaled back, are the scores, in nats: how much keeping a unit raises logit p. So does the
     package `context-cite` 0.0.4 (https://github.com/MadryLab/context-cite), with two differences: a mask that removes
-    every unit is drawn again, because a prompt without a template would have nothing left; and if there are no more
-    masks than `ablations`, each of them is taken once. A mask drawn twice counts twice in the fit and costs nothing.
+    every unit is drawn again, because nothing may be left of a prompt without a template; and if there are no more
+    masks than `ablations`, each of them is taken once. A mask drawn twice counts twice in the fit and is scored once.
 
     `details` has the number of coefficients that are not zero, R² on the masks of the fit, and the Spearman
     correlation of values with predictions by a fit that left them out (0 where either is constant).
 
-    Knows mean effects with half of the prompt gone: of units that can stand in for each other it sees that each
-    matters, but not that they belong together, nor what removing only k units does.
+    It measures mean effects with half of the prompt removed. Of redundant units it finds that each matters, but not
+    that they belong together, nor what the removal of only k units does.
 
     Attributes:
         ablations: masks drawn; the paper takes 32 to 256.
-        alpha: weight of the Lasso's penalty; the larger, the fewer units have a coefficient.
+        alpha: weight of the Lasso's penalty; the larger it is, the fewer coefficients differ from 0.
     """
 
     ablations: int = 64
@@ -105,30 +105,30 @@ class ContextCite(RankingMethod):
 
 @dataclass(frozen=True)
 class Interactions(Method):
-    """A sparse surrogate with pairs of units, minimised over all sets of k units; its best guesses are scored.
+    """A sparse surrogate with pairs of units, minimised over all sets of k units; the best predictions are scored.
 
-    1. Score random removals. Each unit goes with probability 1/4, or k/T if that is more, up to 1/2: enough together
-       for pairs to be seen, few enough to be near the removals of k units asked about. No set is drawn twice; if
-       there are no more than `ablations`, all are taken.
+    1. Score random removals. Each unit is removed with probability 1/4, or k/T if that is more, up to 1/2: enough units
+       at a time to measure pairs, few enough to be near the removals of k units. No set is drawn twice; if there are
+       no more than `ablations`, all are taken.
     2. Fit c_t: a ridge regression on main effects ranks the units; a Lasso on all main effects and on the pairs
        (triples) of the strongest units, of each size up to two for each mask and 512 in all, selects terms; a ridge
-       regression refits them. All choose their penalty by cross-validation.
+       regression fits their coefficients again. All choose their penalty by cross-validation.
     3. Minimise Σ_{t ⊆ S} c_t over |S| = k: over all sets if they are few, else by swaps from the strongest units and
-       from each of the strongest terms. Units without a term are all alike, so only k of them are looked at.
+       from each of the strongest terms. Units without a term have equal predictions, so only k of them are considered.
     4. Score the best `candidates` sets and return the best of all sets of k units that were scored.
 
-    The surrogate's first guess need not be its best: step 4 is what makes up for a fit to few masks.
+    The set with the best prediction need not be the best one: step 4 corrects a fit to few masks.
 
     `details` has the number of terms that are not zero, R² on the masks of the fit, and what the surrogate predicted
     for the chosen set, in nats.
 
-    Knows interactions of up to `order` units where both have a main effect with a quarter of the prompt gone. After
-    ProxySPEX (arXiv 2505.17495), with a Lasso in the place of its boosted trees; it promises no optimum.
+    It finds interactions of up to `order` units that each have a main effect with a quarter of the prompt removed.
+    After ProxySPEX (arXiv 2505.17495), with a Lasso in place of its boosted trees; it does not guarantee an optimum.
 
     Attributes:
         ablations: random removals scored.
         order: the most units in a term: 1 (main effects only), 2 (pairs) or 3 (triples).
-        candidates: sets of k units that the surrogate thinks best and the model scores.
+        candidates: how many sets of k units, those with the best predictions, the model scores.
     """
 
     ablations: int = 128
@@ -148,7 +148,7 @@ class Interactions(Method):
             raise SettingError(f"candidates must be at least 1, got {self.candidates}")
 
     def with_budget(self, budget: int) -> Interactions:
-        """The same fit with `budget` masks in all, of which the candidates keep their number."""
+        """The same fit with `budget` masks in all; the number of candidates does not change."""
         least = _LEAST_ABLATIONS + self.candidates
         if budget < least:
             raise SettingError(
@@ -208,7 +208,7 @@ def _require_scikit_learn(method: Method) -> None:
 def _random_removals(
     n_units: int, n_masks: int, rate: float, seed: int, *, distinct: bool = False
 ) -> Bool[ndarray, "masks units"]:
-    """Removals that take each unit with probability `rate` but never all; every possible one if they are few."""
+    """Random sets, each unit in them with probability `rate`, never all units; every possible set if they are few."""
     import numpy as np
 
     random = np.random.default_rng(seed)
@@ -299,7 +299,7 @@ def _held_out_correlation(pipeline: Any, keep: Bool[ndarray, "masks units"], val
 
 
 def _fit_interactions(removed: Bool[ndarray, "masks units"], values: Float[ndarray, "masks"], order: int) -> _Surrogate:
-    """Screen units by main effects, select terms by a Lasso, refit them by a ridge regression."""
+    """Rank units by main effects, select terms by a Lasso, and fit them again by a ridge regression."""
     import numpy as np
 
     _, main_effects = _ridge(removed, values)
@@ -325,7 +325,7 @@ def _units_for(size: int, limit: int) -> int:
 
 
 def _lasso(features: Bool[ndarray, "masks features"], values: Float[ndarray, "masks"]) -> Float[ndarray, "features"]:
-    """Coefficients of a cross-validated Lasso on standardised features, as they are standardised."""
+    """Coefficients of a cross-validated Lasso on standardised features, for the standardised features."""
     from sklearn.linear_model import LassoCV
     from sklearn.preprocessing import StandardScaler
 
@@ -369,10 +369,10 @@ def _lowest(surrogate: _Surrogate, sets: Sequence[Term], n_units: int, n: int) -
 
 
 def _lowest_by_swaps(surrogate: _Surrogate, units: Sequence[int], n_units: int, k: int, n: int) -> list[Term]:
-    """The n lowest sets met when the n lowest so far are swapped until none of them has a neighbour that belongs there.
+    """The n lowest sets that a beam search by one-swap neighbours finds; it ends when no neighbour enters the beam.
 
-    Starts from the k strongest units, and from each of the n strongest terms filled up with them: no single swap leads
-    to a pair whose units do nothing alone.
+    It starts from the k strongest units, and from each of the n strongest terms filled up with them, because no single
+    swap leads to a pair whose units have no effect alone.
     """
     effect = dict(zip(surrogate.terms, surrogate.coefficients, strict=True))
     alone = [-effect.get((unit,), 0.0) for unit in units]
