@@ -1,6 +1,7 @@
 """The public names, pinned: whoever adds or removes one means to."""
 
 import ast
+import dataclasses
 from pathlib import Path
 
 import jopa
@@ -38,6 +39,14 @@ def test_public_functions_have_few_parameters():
     assert not {where: names for where, names in found.items() if len(names) > MOST_PARAMETERS}
 
 
+def test_exported_values_have_few_fields():
+    results = {"Attribution", "Diagnosis"}  # users read them and never construct them
+    classes = {name: getattr(jopa, name) for name in jopa.__all__ if name not in results}
+    fields = {name: dataclasses.fields(it) for name, it in classes.items() if dataclasses.is_dataclass(it)}
+    assert "SearchOptions" in fields
+    assert not {name for name, found in fields.items() if len(found) > MOST_PARAMETERS}
+
+
 def test_the_parameters_of_the_main_functions_are_named():
     for function in (jopa.explain, jopa.compare, jopa.diagnose, jopa.detect, jopa.connect, jopa.load):
         (kwarg,) = [kwarg for where, _, kwarg in all_public_functions() if where.endswith(f".py.{function.__name__}")]
@@ -48,6 +57,7 @@ def test_public_names():
     assert jopa.__all__ == [
         "METHODS",
         "Attribution",
+        "Best",
         "Callbacks",
         "DetectionConfig",
         "Diagnosis",
@@ -63,9 +73,13 @@ def test_public_names():
         "Output",
         "PaperSearch",
         "Problem",
+        "Profile",
         "Prompt",
         "PromptError",
         "PromptOptions",
+        "PromptScorer",
+        "Ranking",
+        "RankingMethod",
         "RemoteModel",
         "RepeatedToken",
         "Scorer",
@@ -78,6 +92,7 @@ def test_public_names():
         "Unit",
         "Verdict",
         "WhiteBoxScorer",
+        "Work",
         "__version__",
         "build_prompt",
         "compare",

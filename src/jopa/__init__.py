@@ -13,7 +13,7 @@ from jopa.detection.hostility import DetectionConfig, Verdict, detect
 from jopa.diagnosis import Diagnosis, diagnose
 from jopa.errors import InputFileError, JopaError, ModelError, PromptError, ScoringError, SettingError, StoppedError
 from jopa.explanation import compare, explain
-from jopa.method import Method, Selection
+from jopa.method import Method, Ranking, RankingMethod, Selection
 from jopa.methods import METHODS, make_method
 from jopa.methods.joint.search import JointSearch
 from jopa.methods.paper_search import PaperSearch
@@ -21,7 +21,7 @@ from jopa.model.generation import Generation
 from jopa.model.language_model import LanguageModel
 from jopa.model.loading import load
 from jopa.preparation import Callbacks
-from jopa.problem import Problem
+from jopa.problem import Best, Problem
 from jopa.prompt.building import Prompt, Unit, build_prompt
 from jopa.prompt.options import PromptOptions
 from jopa.prompt.output import Output
@@ -29,11 +29,13 @@ from jopa.prompt.repeated_tokens import RepeatedToken
 from jopa.remote.connecting import connect
 from jopa.remote.remote_model import RemoteModel
 from jopa.scoring.model_scorer import ModelScorer
-from jopa.scoring.protocols import Model, Scorer, TextScorer, WhiteBoxScorer
+from jopa.scoring.profile import Profile
+from jopa.scoring.protocols import Model, PromptScorer, Scorer, TextScorer, WhiteBoxScorer, Work
 
 __all__ = [
     "METHODS",
     "Attribution",
+    "Best",
     "Callbacks",
     "DetectionConfig",
     "Diagnosis",
@@ -49,9 +51,13 @@ __all__ = [
     "Output",
     "PaperSearch",
     "Problem",
+    "Profile",
     "Prompt",
     "PromptError",
     "PromptOptions",
+    "PromptScorer",
+    "Ranking",
+    "RankingMethod",
     "RemoteModel",
     "RepeatedToken",
     "Scorer",
@@ -64,6 +70,7 @@ __all__ = [
     "Unit",
     "Verdict",
     "WhiteBoxScorer",
+    "Work",
     "__version__",
     "build_prompt",
     "compare",

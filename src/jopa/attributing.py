@@ -1,4 +1,4 @@
-"""One method at work on a prepared prompt and output: the search, then the evidence for what it chose.
+"""One method on a prepared prompt and output: the search, then the evidence for its selection.
 
 selection → joint and individual effects, certificate → the answer without the units → Attribution
 """

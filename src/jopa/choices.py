@@ -1,4 +1,4 @@
-"""The fixed choices that callers make by name, as types and as lists, and the check of a name.
+"""The names that callers choose from, as types and as lists, and the check of a name.
 
 Knows names alone.
 """

@@ -20,7 +20,7 @@ log-probability of every token of the answer, so one evaluation a unit fills its
 
 (Appendix A.4, "Benefit on Model Diagnosis", asks which request an answer overlooks; it gives no procedure.)
 
-Knows the way of an explanation up to its output; searches nothing.
+Prepares prompt and output as an explanation does; searches nothing.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ ROUNDING = 1e-4
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What each unit of a prompt does to each sentence of the answer. Effects are in nats; see the module's head.
+    """The effect of each unit of a prompt on each sentence of the answer, in nats; see the module's docstring.
 
     Attributes:
         model: id, revision, dtype and device of the model.
@@ -82,11 +82,11 @@ class Diagnosis:
         requests: the units that are requests.
         requests_given: whether the caller said which; otherwise they are guessed.
         cut_off: whether the answer ended at its token limit.
-        seed: what the generation's random choices came from.
+        seed: of the generation.
         evaluations: masks scored.
         ffe: model work in full-forward equivalents.
         seconds: wall-clock time of the scoring.
-        versions: of jopa and what it stands on.
+        versions: of jopa and its main dependencies.
     """
 
     model: dict[str, str | None]
@@ -253,8 +253,8 @@ class Diagnosis:
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=1, allow_nan=False)
 
     def _repr_html_(self) -> str:
-        """How a notebook shows it."""
-        from jopa.reports.diagnosis_html import diagnosis_html  # the arrow that points back, as in Attribution
+        """The HTML that a notebook shows."""
+        from jopa.reports.diagnosis_html import diagnosis_html  # imported here: reports are above this layer
 
         return diagnosis_html(self, standalone=False)
 
@@ -272,7 +272,7 @@ def diagnose(
     options: PromptOptions | None = None,
     callbacks: Callbacks | None = None,
 ) -> Diagnosis:
-    """Find what the model's answer makes of each request of a prompt.
+    """Find which requests of a prompt the model's answer depends on, and which sentences each influences.
 
     Scores the whole prompt, each unit removed alone, all units removed, and all units without influence removed.
 
@@ -324,14 +324,14 @@ def diagnose(
 def measured(
     problem: Problem, parts: tuple[Part, ...], *, target: tuple[int, int], band: tuple[float, float], **known: Any
 ) -> Diagnosis:
-    """Score what a diagnosis needs.
+    """Score everything that a diagnosis needs.
 
     Args:
         problem: gives the log-probability of each target token.
         parts: tile the target.
         target: `[start, end)`, the tokens whose probability counts.
         band: the PR that counts as unchanged.
-        known: what else a `Diagnosis` holds and needs no score.
+        known: the fields of the `Diagnosis` that need no score.
     """
     started = time.perf_counter()
     lengths, n_tokens = [part.end - part.start for part in parts], target[1] - target[0]

@@ -166,11 +166,11 @@ def _with_answering(callbacks: Callbacks, seconds: float) -> Callbacks:
 
 
 def run_each(methods: Sequence[Method], explain_one: Callable[[Method], T], on_refusal: OnRefusal | None) -> list[T]:
-    """What `explain_one` gives for each method that does not refuse, in their order.
+    """The results of `explain_one` for the methods that do not refuse, in their order.
 
     Raises:
         JopaError: a method's, if `on_refusal` is None; the first, if all refuse.
-        StoppedError: somebody ended the work, which is no method's refusal.
+        StoppedError: a callback ended the work, which is not a refusal.
     """
     found: list[T] = []
     refused: list[JopaError] = []

@@ -5,11 +5,12 @@ Two values tie if they differ by at most `TOLERANCE` times a scale:
     the best of values in nats    the magnitude of the best value, at least 1 nat
     a ranking                     the largest magnitude of all its values; at least 1 nat where they are known as nats
 
-A ranking takes all values that tie with the highest of those left, puts the lower index first among them, and goes on
-with the rest. Rounding to a grid would have a boundary near every value; this has one below each group.
+A ranking takes all values that tie with the highest of those left, puts the lower index first among them, and continues
+with the rest. (With rounding to a grid, any value could lie near a boundary; here the only boundary is below each
+group.)
 
-The tolerance is larger than what processors, numbers of threads and batch sizes make of float32 log-probabilities, and
-smaller than a difference that means something. Knows numbers alone: no scorer, no search.
+The tolerance is larger than the differences that processors, numbers of threads and batch sizes cause in float32
+log-probabilities, and smaller than a difference that means something. Knows numbers alone: no scorer, no search.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Sequence
 TOLERANCE = 1e-5
 """The largest difference of two values that tie, as a share of their scale."""
 NAT = 1.0
-"""The least scale of log-probabilities, of their differences and of what is expected of them."""
+"""The least scale of log-probabilities, of their differences and of their expected values."""
 
 
 def tolerance(*values: float, least_scale: float = NAT) -> float:
@@ -30,7 +31,7 @@ def tolerance(*values: float, least_scale: float = NAT) -> float:
 
 
 def falls(value: float, before: float) -> bool:
-    """Whether a log-probability is lower than another, by more than rounding makes of it."""
+    """Whether a log-probability is lower than another by more than rounding."""
     return value < before - tolerance(value, before)
 
 
@@ -70,10 +71,10 @@ def ranked(values: Sequence[float], first: int | None = None, *, least_scale: fl
 
 
 class LowestSet:
-    """The set with the lowest log-probability of those it was told of; of sets that tie, the lexicographically first.
+    """The set with the lowest log-probability of those added; of sets that tie, the lexicographically first.
 
     Attributes:
-        units: the set; None before any was told.
+        units: the set; None before any was added.
         log_prob: its log-probability, in nats.
     """
 
@@ -85,7 +86,7 @@ class LowestSet:
         """Sets that tie with the lowest."""
 
     def add(self, units: frozenset[int], log_prob: float) -> bool:
-        """Tell of a scored set; whether another set than before is now the chosen one."""
+        """Add a scored set. Returns whether the chosen set is another one than before."""
         before = self.units
         if log_prob < self._lowest:
             self._lowest = log_prob

@@ -5,7 +5,7 @@
 `explain`, `compare`, `diagnose`, `detect`, the benchmark and the page all go this way: by `prepare`, or by its two
 halves. `prepare_prompt` gives the prompt that a method may refuse; `prepare_output` then generates the answer.
 
-Knows what a model promises (`jopa.scoring.protocols.Model`), not which one it is.
+Knows the protocol of models (`jopa.scoring.protocols.Model`), not which model it is.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 OnProfile = Callable[[Profile], None]
-"""Called once, at the end, with what it cost."""
+"""Called once, at the end, with the cost."""
 
 OnRefusal = Callable[[Method, JopaError], None]
 """Called with a method that cannot explain a prompt, and why."""
@@ -41,17 +41,17 @@ OnRefusal = Callable[[Method, JopaError], None]
 
 @dataclass(frozen=True)
 class Callbacks:
-    """Who is told what while the work goes on.
+    """Functions that are called as the work goes on.
 
-    Whatever a callback raises (`StoppedError`, to end the work) ends it there and reaches the caller; the model is left
-    as it came.
+    An exception that a callback raises (`StoppedError`, to end the work) ends the work and reaches the caller; the
+    model is left as it was.
 
     Attributes:
         progress: called as the work goes on.
         on_best: called with the score of the whole prompt, then with every set of the asked size that is the best so
             far.
         on_text: called as the model writes, both its answer and its answer without the chosen units.
-        on_profile: called at the end with what it cost; loading is not in it, and is 0 there.
+        on_profile: called at the end with the cost, without the loading of the model.
         on_refusal: called, by `compare` alone, for each method that cannot explain the prompt, while the others go on.
     """
 
@@ -64,12 +64,12 @@ class Callbacks:
 
 @dataclass(frozen=True)
 class Preparation:
-    """A prompt and an output of a model: all that a Problem needs but the removal.
+    """A prompt and an output of a model: all that a Problem needs except the removal.
 
     Attributes:
         model: the model.
-        prompt: its units are what masks speak of.
-        output: its target tokens are what is scored.
+        prompt: masks keep or remove its units.
+        output: its target tokens are scored.
         generation: how the output was generated; the default where the caller gave it.
     """
 
@@ -96,7 +96,7 @@ class Preparation:
 
 
 def shape_of(model: Model, prompt: Prompt, removal: Removal) -> ProblemShape:
-    """What a method can be asked about before there is an output.
+    """What a method needs to know to refuse a problem before there is an output.
 
     Raises:
         SettingError: the model cannot do this removal.
@@ -107,7 +107,7 @@ def shape_of(model: Model, prompt: Prompt, removal: Removal) -> ProblemShape:
 
 
 def loaded(model: Model | str | Path | None) -> Model:
-    """A model as it is, or what `jopa.load` loads."""
+    """A model as it is, or the one that `jopa.load` loads."""
     if model is None or isinstance(model, str | Path):
         from jopa.model.loading import load
 
@@ -243,7 +243,7 @@ def answer(
 def answer_without(
     model: Model, scorer: PromptScorer, keep: Bool[Tensor, "units"], generation: Generation, callbacks: Callbacks
 ) -> tuple[int, ...]:
-    """The ids that the model answers to the prompt under one mask."""
+    """The ids of the model's answer to the prompt under one mask."""
     on_token, on_ids = _listeners(model, generation, "answering without them", callbacks)
     return scorer.generate(
         keep,
@@ -268,7 +268,7 @@ def require_room(model: Model, n_prompt: int, n_output: int) -> None:
 def _listeners(
     model: Model, generation: Generation, stage: str, callbacks: Callbacks
 ) -> tuple[Callable[[int], None] | None, Callable[[tuple[int, ...]], None] | None]:
-    """What is called with the number of tokens and with the ids while `stage` goes on."""
+    """The functions to call with the number of tokens, and with the ids, during `stage`."""
     progress, on_text = callbacks.progress, callbacks.on_text
 
     def count(done: int) -> None:

@@ -12,7 +12,7 @@
 Which numbers help, and how the coefficients were found, is in docs/detection.md; analysis/detection.py redoes it.
 Nothing is learnt from the words of a prompt: a model that reacts alike to two prompts gives them the same score.
 
-Knows the way of an explanation up to its output; reads no files.
+Prepares prompt and output as an explanation does; reads no files.
 """
 
 from __future__ import annotations
