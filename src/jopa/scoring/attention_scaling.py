@@ -1,8 +1,8 @@
-"""Attention to single tokens made weaker: the masks that a model's layers take for it.
+"""Masks that scale the attention paid to single tokens.
 
 A factor a_j multiplies the attention that later tokens pay to token j, before attention is normalised: log a_j is added
-to its attention logits. With a_j = 1 nothing changes, towards 0 the token is hidden from all others. A token's
-attention to itself stays as it is.
+to its attention logits. With a_j = 1 nothing changes; with a_j near 0 the token is hidden from all others. A
+token's attention to itself does not change.
 
 Knows models and attention masks, nothing of units.
 """
@@ -23,17 +23,17 @@ def scaled_attention_masks(
     cache: Cache | None,
     log_factors: Float[Tensor, "all"],
 ) -> Tensor | dict[str, Tensor]:
-    """What to hand to the model as `attention_mask`: its own masks, plus log a; one for each kind of layer.
+    """The `attention_mask` to give to the model: its own masks plus log a, one for each kind of layer.
 
     Args:
         model: one whose attention takes masks of numbers, as `probe` finds.
         embeddings: the input of one row.
-        cache: what stands before it.
+        cache: of the tokens before it.
         log_factors: log a of each token, the cache included; masks are differentiable by it.
     """
     from transformers.masking_utils import create_masks_for_generate
 
-    # By place: releases of transformers name the cache differently.
+    # By position: releases of transformers have different names for the cache.
     masks: Any = create_masks_for_generate(model.config, embeddings, None, cache)
     if isinstance(masks, dict):
         return {kind: _added(mask, log_factors, embeddings) for kind, mask in masks.items()}

@@ -1,10 +1,12 @@
 """One forward of rows: what enters the model, and what comes back.
 
-A row is a cached beginning and the tokens behind it; it is read where it predicts a target. Rows of one forward differ
-in all of that, and may be of several prompts. Shorter rows are padded at the right, where causality hides the padding,
-shorter beginnings at the left, where a mask does. The language-model head sees nothing but the positions that are read.
+A row is a cached beginning and the tokens after it; its target positions are those that predict a target token. Rows of
+one forward may differ in all of that, and may belong to several prompts. Shorter rows are padded at the right, where
+causality hides the padding; shorter beginnings are padded at the left, where a mask hides it. The language-model head
+gets only the target positions.
 
-Who wants rows scored asks a `Runner`. It runs them at once; that of `company` gathers what several searches ask for.
+A `Runner` runs the forwards. The plain one runs each at once; a `BatchedRunner` runs those of several searches
+together.
 
 Knows ids and positions, nothing of units and masks.
 """
@@ -37,12 +39,12 @@ class CallOptions:
     """How a model is called; `probe` finds which of these agree with the model's plain forward.
 
     Attributes:
-        positions: tell the model where each token stands.
-        target_logits: let the language-model head see the target positions only.
+        positions: give the model the position of each token.
+        target_logits: give the language-model head the target positions only.
         packed: multiply by packed weights.
         cache_argument: the name under which the forward takes a cache.
         restore: called before each forward of a model whose rows must be alone, because its rotary factors depend on
-            the longest row; gives it the factors that it starts with.
+            the longest row; restores the factors that it starts with.
     """
 
     positions: bool = True
@@ -57,12 +59,12 @@ class BatchInput:
     """Rows of one prompt that enter a forward together.
 
     Attributes:
-        inputs: `input_ids` (`Int[rows, n]`) or `inputs_embeds` of what follows the bases, padded at the right.
-        reads: the positions in them whose predictions are wanted.
-        bases: what each row begins with, all of one length.
-        attention_mask: 0 where no token may attend, base included; without it every token counts.
-        keep: keep the cache of so many tokens of each row, base included; by default none.
-        log_factors: of the attention paid to each token of a single row of `inputs_embeds`, base included.
+        inputs: `input_ids` (`Int[rows, n]`) or `inputs_embeds` of what follows the caches, padded at the right.
+        target_positions: the positions in them that predict a target token.
+        prefix_caches: what each row begins with, all of one length.
+        attention_mask: 0 where no token may attend, the cached beginning included; without it every token counts.
+        keep: keep the cache of so many tokens of each row, its beginning included; by default none.
+        log_factors: of the attention paid to each token of a single row of `inputs_embeds`, its beginning included.
         options: how the model is called; the same for all that enter a forward together.
     """
 
@@ -76,12 +78,12 @@ class BatchInput:
 
     @property
     def width(self) -> int:
-        """Tokens of each row behind its base, padding included."""
+        """Tokens of each row after its cached beginning, padding included."""
         return next(iter(self.inputs.values())).shape[1]
 
     @property
     def begin(self) -> int:
-        """Tokens of each base."""
+        """Tokens of each cached beginning."""
         return self.prefix_caches[0].length
 
     @property
@@ -92,13 +94,13 @@ class BatchInput:
 
 @dataclass(frozen=True, eq=False)
 class BatchOutput:
-    """What a forward gave some rows.
+    """The result of a forward for some rows.
 
     Attributes:
         logits: in the model's dtype, on its device.
-        prefixes: the caches that were to be kept.
-        seconds: wall-clock time inside the model; of a forward that others share, as much as the rows' share of its
-            tokens. On a GPU, which goes on by itself, the time that starting it took.
+        prefixes: the caches to keep.
+        seconds: wall-clock time inside the model; of a shared forward, the rows' share by their tokens. On a GPU, which
+            runs asynchronously, the time to start it.
     """
 
     logits: Float[Tensor, "rows out vocab"]
@@ -107,33 +109,33 @@ class BatchOutput:
 
 
 class Runner:
-    """Runs the forwards that a search asks for: each by itself, at once.
+    """Runs the forwards of a search: each by itself, at once.
 
     Attributes:
-        members: the most searches that are at work at a time, and so share the memory that there is for caches.
+        members: the most searches that run at a time, and so share the memory for caches.
     """
 
     members: int = 1
 
     def work(self, pieces: Iterable[Iterator[T]]) -> Iterator[T]:
-        """Whatever these pieces of work give, one after another."""
+        """The values that these searches yield, one search after another."""
         for piece in pieces:
             yield from piece
 
     def seconds(self) -> float:
-        """A clock of the search that asks, wall-clock; differences of it count."""
+        """A wall-clock for the calling search, in seconds; only differences have a meaning."""
         return time.perf_counter()
 
     def read(self, model: LanguageModel, rows: BatchInput, limits: BatchLimits) -> BatchOutput:
-        """Run a forward in inference mode. Here it holds these rows alone, and limits on more of them do not matter.
+        """Run a forward of these rows in inference mode. This runner adds no other rows, so it needs no limits.
 
         Args:
             model: the language model.
             rows: what enters it.
-            limits: what a forward with these rows in it may hold.
+            limits: what a forward that includes these rows may hold.
 
         Raises:
-            RuntimeError: memory does not suffice for these rows.
+            RuntimeError: memory is too small for these rows.
         """
         with without_gradients(model.model):
             return forward(model, [rows])[0]
@@ -143,9 +145,9 @@ def forward(model: LanguageModel, parts: Sequence[BatchInput]) -> list[BatchOutp
     """One forward of all rows of these parts; differentiable where gradients are enabled.
 
     Args:
-        model: the language model; it must take positions if the bases of two parts differ in length.
+        model: the language model; it must take positions if the caches of two parts differ in length.
         parts: the rows of each prompt, all with the same options. All have ids, or all have embeddings; either all
-            have bases of some length that can be cut, or none has. Only a single part may have factors of attention.
+            have caches of some length that can be cut, or none has. Only a single part may have factors of attention.
 
     Raises:
         ModelError: the model has no language-model head.
@@ -162,7 +164,7 @@ def forward(model: LanguageModel, parts: Sequence[BatchInput]) -> list[BatchOutp
     if options.positions:
         begins = torch.tensor([base.length for base in prefix_caches])[:, None]
         positions = torch.arange(width)[None]
-        if len(prefix_caches) > 1:  # padding stands where the last token does: further on, a table might end
+        if len(prefix_caches) > 1:  # padding gets the last token's position: a table of positions may end there
             positions = positions.minimum(torch.cat([part.target_positions[:, -1:] for part in parts]))
         arguments["position_ids"] = (begins + positions).to(model.device)
     if any(missing) or any(part.attention_mask is not None for part in parts):
@@ -173,8 +175,8 @@ def forward(model: LanguageModel, parts: Sequence[BatchInput]) -> list[BatchOutp
         arguments[options.cache_argument] = cache
     if parts[0].log_factors is not None:
         assert len(parts) == 1 and "attention_mask" not in arguments
-        damped = scaled_attention_masks(model.model, arguments["inputs_embeds"], cache, parts[0].log_factors)
-        arguments["attention_mask"] = damped
+        scaled = scaled_attention_masks(model.model, arguments["inputs_embeds"], cache, parts[0].log_factors)
+        arguments["attention_mask"] = scaled
     targets = [row for part in parts for row in part.target_positions]
     packed = model.packed.active() if options.packed and not torch.is_grad_enabled() else nullcontext()
     selected = logits_only_at(model, targets) if options.target_logits else nullcontext()
@@ -207,7 +209,7 @@ def _padded(rows: Tensor, width: int) -> Tensor:
 
 
 def _attention_mask(parts: Sequence[BatchInput], begin: int, width: int) -> Int[Tensor, "rows all"]:
-    """1 for every token but what is missing before the shorter bases, and what the parts themselves hide."""
+    """1 for every token, 0 for the padding before shorter caches and for what the parts hide."""
     import torch
 
     masks = []
@@ -223,10 +225,10 @@ def _attention_mask(parts: Sequence[BatchInput], begin: int, width: int) -> Int[
 
 @contextmanager
 def without_gradients(model: PreTrainedModel) -> Iterator[None]:
-    """Inference mode for the time of a block, which costs less than leaving out gradients does.
+    """Inference mode for the time of a block, which costs less than `torch.no_grad`.
 
-    Tensors made meanwhile can have no part in gradients ever after, so those that the model keeps (position tables that
-    grew, say) are replaced by ordinary copies.
+    Tensors that are made in it can never take part in gradients, so those that the model keeps (for example larger
+    tables of positions) are replaced by ordinary copies.
     """
     import torch
 
@@ -244,7 +246,7 @@ def without_gradients(model: PreTrainedModel) -> Iterator[None]:
 
 @contextmanager
 def logits_only_at(model: LanguageModel, target_positions: Sequence[Int[Tensor, "_"]]) -> Iterator[None]:
-    """Let the language-model head see only the given positions of each row, for the time of a block.
+    """Give the language-model head only these positions of each row, for the time of a block.
 
     The model then gives logits `[1, positions of all rows, vocab]`.
     """
@@ -268,7 +270,7 @@ def logits_only_at(model: LanguageModel, target_positions: Sequence[Int[Tensor, 
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether a forward failed for want of memory."""
+    """Whether a forward failed because memory was too small."""
     import torch
 
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,11 +1,11 @@
 """Which rows are computed together, and which cached beginning each batch starts from.
 
-A row is a prompt with some positions taken away. Sorted, rows form a tree: two rows are the same up to the first
-position that one has and the other has not. The plan follows, from every branch, the way that most rows take; the row
-at its end is computed first and alone, its cache kept, and every row that leaves this way later starts where it leaves
-it. So a batch of leave-one-out masks costs about half of each prompt, and a branch pays for a cache of its own where
-the tokens it saves outweigh the forward it costs. Every other row begins with the cache that goes furthest. The rest is
-cut into batches of least cost: rows that start and end at like places go together, whatever cache each begins with.
+A row is a prompt without some positions. Sorted, rows form a tree: two rows are equal up to the first position that
+only one of them has. From every branch the plan follows the path that most rows share; the row at its end is computed
+first and alone, its cache is kept, and every row that leaves the path later starts there. So a batch of leave-one-out
+masks costs about half of each prompt. A branch gets a cache of its own where that saves more tokens than its forward
+costs. Every other row begins with the longest cache that fits. The rest is cut into batches of least cost: rows with
+similar starts and ends go together, whatever cache each begins with.
 
 Works on positions and numbers of tokens alone: no model, no ids.
 """
@@ -28,8 +28,8 @@ class BatchLimits:
     Attributes:
         rows: rows in a batch.
         tokens: tokens in a batch of more than one row, if that matters.
-        launch: what a forward costs by itself, in tokens: weights are read once, whatever the number of rows.
-        new_bases: rows whose cache may be kept.
+        launch: the fixed cost of a forward, in tokens: weights are read once, whatever the number of rows.
+        new_caches: rows whose cache may be kept.
     """
 
     rows: int
@@ -44,10 +44,10 @@ class Batch:
 
     Attributes:
         rows: their numbers.
-        bases: the cached row that each of them begins with: those given come first, then those that this plan keeps, in
-            order.
-        start: how many tokens every row takes from its base.
-        keep: the only row's cache is a base of later batches.
+        prefix_caches: for each row the number of the cache that it begins with: the given caches come first, then those
+            that this plan keeps, in order.
+        start: how many tokens every row takes from its cache.
+        keep: the cache of the only row is kept for later batches.
     """
 
     rows: tuple[int, ...]
@@ -58,32 +58,32 @@ class Batch:
 
 @dataclass
 class _PlannedRows:
-    """Rows as the planner sees them, and the best base of each so far."""
+    """The rows to plan, and the best cache for each so far."""
 
     visible: Bool[np.ndarray, "rows positions"]
     tokens: Int[np.ndarray, "rows positions+1"]
     """How many tokens a row has before each position."""
     lengths: Int[np.ndarray, "rows"]
-    base: Int[np.ndarray, "rows"] = field(init=False)
+    cache: Int[np.ndarray, "rows"] = field(init=False)
     start: Int[np.ndarray, "rows"] = field(init=False)
 
     def __post_init__(self) -> None:
         import numpy as np
 
-        self.base = np.zeros(len(self.visible), dtype=int)
+        self.cache = np.zeros(len(self.visible), dtype=int)
         self.start = np.zeros(len(self.visible), dtype=int)
 
-    def shared(self, rows: Int[np.ndarray, "some"], base: Bool[np.ndarray, "extent"]) -> Int[np.ndarray, "some"]:
-        """Tokens at the beginning of each row that a base has, too; the last token is always the row's own."""
+    def shared(self, rows: Int[np.ndarray, "some"], cache: Bool[np.ndarray, "extent"]) -> Int[np.ndarray, "some"]:
+        """Tokens at the beginning of each row that a cached row has, too; never the row's last token."""
         import numpy as np
 
-        common = _same_at_first(self.visible[rows, : len(base)], base)
+        common = _same_at_first(self.visible[rows, : len(cache)], cache)
         return np.minimum(self.tokens[rows, common], self.tokens[rows, -1] - 1).clip(min=0)
 
-    def use(self, rows: Int[np.ndarray, "some"], base: int, start: Int[np.ndarray, "some"]) -> None:
-        """Let rows begin with a base where that is further than what they have."""
+    def use(self, rows: Int[np.ndarray, "some"], cache: int, start: Int[np.ndarray, "some"]) -> None:
+        """Let rows begin with a cache where it is longer than their best one so far."""
         better = start > self.start[rows]
-        self.base[rows[better]], self.start[rows[better]] = base, start[better]
+        self.cache[rows[better]], self.start[rows[better]] = cache, start[better]
 
 
 def plan(
@@ -98,10 +98,10 @@ def plan(
 
     Args:
         visible: which positions of the prompt each row has.
-        bases: the same of rows whose caches are there, up to where each is known. The first is that of nothing, or of
-            what all rows begin with.
+        prefix_caches: the same for the cached rows, up to the length of each cache. The first is empty, or has what all
+            rows begin with.
         limits: what a batch may hold.
-        compact: positions a row has not take no token (otherwise they are filled with something else).
+        compact: positions that a row does not have take no token (otherwise another token fills them).
         after: tokens behind the prompt, the same for all rows.
     """
     import numpy as np
@@ -111,15 +111,15 @@ def plan(
     tokens[:, 1:] = visible.cumsum(axis=1) if compact else np.arange(1, n_positions + 1)
     rows = _PlannedRows(visible, tokens, tokens[:, -1] + after)
     everything = np.arange(n_rows)
-    for number, base in enumerate(prefix_caches):
-        rows.use(everything, number, rows.shared(everything, base))
+    for number, cache in enumerate(prefix_caches):
+        rows.use(everything, number, rows.shared(everything, cache))
     first = _kept_rows(rows, len(prefix_caches), limits)
     done = {row for batch in first for row in batch.rows}
     return first + _cheapest_batches(rows, [row for row in range(n_rows) if row not in done], limits)
 
 
-def _kept_rows(rows: _PlannedRows, n_bases: int, limits: BatchLimits) -> list[Batch]:
-    """Rows to compute alone, since what others save by starting from their caches is more than that costs."""
+def _kept_rows(rows: _PlannedRows, n_caches: int, limits: BatchLimits) -> list[Batch]:
+    """Rows to compute alone, because starting from their caches saves the others more than that costs."""
     import numpy as np
 
     kept: list[Batch] = []
@@ -131,18 +131,18 @@ def _kept_rows(rows: _PlannedRows, n_bases: int, limits: BatchLimits) -> list[Ba
     groups = [(0, len(order))]
     while groups and len(kept) < limits.new_caches:
         first, last = groups.pop()
-        spine, branches = _widest_way(common, first, last)
+        path_end, branches = _widest_path(common, first, last)
         groups += branches
         group = order[first:last]
-        start = rows.shared(group, rows.visible[order[spine]])
+        start = rows.shared(group, rows.visible[order[path_end]])
         saved = (start - rows.start[group]).clip(min=0)
-        saved[spine - first] = 0
-        # Its own forward, and as a rule one more for those that begin with it and would have filled other batches.
+        saved[path_end - first] = 0
+        # The cost is its own forward, and usually one more for the rows that begin with it.
         if saved.sum() > 2 * limits.launch:
-            row = int(order[spine])
-            kept.append(Batch((row,), (int(rows.base[row]),), int(rows.start[row]), keep=True))
+            row = int(order[path_end])
+            kept.append(Batch((row,), (int(rows.cache[row]),), int(rows.start[row]), keep=True))
             others = group != row
-            rows.use(group[others], n_bases + len(kept) - 1, start[others])
+            rows.use(group[others], n_caches + len(kept) - 1, start[others])
     return kept
 
 
@@ -155,9 +155,11 @@ def _same_at_first(
     return np.logical_and.accumulate(rows == others, axis=1).sum(axis=1)
 
 
-def _widest_way(common: Int[np.ndarray, "_"], first: int, last: int) -> tuple[int, list[tuple[int, int]]]:
-    """From the branch of sorted rows [first, last): the row at the end of the way that most rows take, and the
-    branches of several rows that leave it. `common[i]` is where rows i and i + 1 part."""
+def _widest_path(common: Int[np.ndarray, "_"], first: int, last: int) -> tuple[int, list[tuple[int, int]]]:
+    """The row at the end of the path that most of the sorted rows [first, last) share, and the branches that leave it.
+
+    Branches have several rows. `common[i]` is the first position in which rows i and i + 1 differ.
+    """
     branches = []
     while last - first > 1:
         middle = first + int(common[first : last - 1].argmin()) + 1
@@ -178,7 +180,7 @@ def _cheapest_batches(rows: _PlannedRows, rest: list[int], limits: BatchLimits) 
         _partition(order, lengths[order].tolist(), start[order].tolist(), limits) for order in (by_start, by_length)
     ]
     parts = min(ways, key=lambda way: way[0])[1]
-    return [Batch(tuple(part), tuple(rows.base[part].tolist()), int(start[part].min())) for part in parts]
+    return [Batch(tuple(part), tuple(rows.cache[part].tolist()), int(start[part].min())) for part in parts]
 
 
 def _partition(

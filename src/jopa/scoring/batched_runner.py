@@ -1,12 +1,11 @@
-"""Several pieces of work in turns, whose forwards are run together.
+"""Runs the forwards of several searches in one batch.
 
-A search asks for a few rows at a time, too few to fill a fast device. A `BatchedRunner` lets several searches, as a
-rule of
-different prompts, go on until every one of them waits for a forward; then it runs what they ask for, as many rows at
-once as fit, and each goes on with its own. Searches know nothing of it. Which rows meet depends on nothing but the work
-itself, so a run can be repeated; scores are those of each search alone, to rounding.
+A search asks for a few rows at a time, too few to fill a fast device. A `BatchedRunner` runs several searches, usually
+of different prompts, until each of them waits for a forward; then it runs the requested rows, as many at once as fit,
+and resumes each search with its own results. Searches do not know this. Which rows share a forward depends only on the
+searches, so a run can be repeated; scores are those of each search alone, up to rounding.
 
-Each piece of work has a thread, for the sake of its stack alone: one of them runs at a time.
+Each search has its own thread, only because each needs its own stack: one thread runs at a time.
 
 Knows rows, nothing of what they mean.
 """
@@ -30,21 +29,21 @@ T = TypeVar("T")
 
 
 class _Stop(BaseException):
-    """Ends a piece of work from outside."""
+    """Raised in a worker's thread to end it."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Yielded:
-    """What a piece of work gives."""
+    """A value that the work of a worker yields."""
 
     value: Any
 
 
 @dataclass(frozen=True, eq=False)
 class _ForwardRequest:
-    """A forward that a piece of work waits for."""
+    """A forward that a worker waits for."""
 
-    member: _Worker
+    worker: _Worker
     model: LanguageModel
     rows: BatchInput
     limits: BatchLimits
@@ -52,16 +51,16 @@ class _ForwardRequest:
 
 @dataclass(frozen=True, eq=False)
 class _Finished:
-    """A piece of work has ended, perhaps by an error."""
+    """The work of a worker has ended, perhaps by an error."""
 
     error: BaseException | None = None
 
 
 class _Worker:
-    """A piece of work in its thread.
+    """One search in a thread of its own.
 
     Attributes:
-        spent: its seconds.
+        spent: its seconds so far, its share of common forwards included.
     """
 
     def __init__(self, piece: Iterator[Any], current: threading.local) -> None:
@@ -69,31 +68,31 @@ class _Worker:
         self._since = 0.0
         self._stopped = False
         self._given: SimpleQueue[Any] = SimpleQueue()
-        self._said: SimpleQueue[_Yielded | _ForwardRequest | _Finished] = SimpleQueue()
+        self._sent: SimpleQueue[_Yielded | _ForwardRequest | _Finished] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, args=(piece, current), daemon=True)
         self._thread.start()
 
     def resume(self, given: BatchOutput | Exception | None) -> _Yielded | _ForwardRequest | _Finished:
-        """Let it work until it has something to say."""
+        """Let it run until it yields a value, requests a forward, or ends."""
         self._since = time.perf_counter()
         self._given.put(given)
-        said = self._said.get()
+        sent = self._sent.get()
         self.spent = self.seconds()
-        return said
+        return sent
 
     def stop(self) -> None:
-        """End it where it is, and wait for that."""
+        """End it, and wait until it has ended."""
         self._stopped = True
         self._given.put(None)
         self._thread.join()
 
     def seconds(self) -> float:
-        """While it works: its seconds so far."""
+        """Its seconds so far, while it runs."""
         return self.spent + time.perf_counter() - self._since
 
-    def say(self, something: _Yielded | _ForwardRequest) -> Any:
-        """From its own thread: say something, and wait for what is given in return."""
-        self._said.put(something)
+    def send(self, message: _Yielded | _ForwardRequest) -> Any:
+        """From its own thread: send a value or request to the runner, and wait for the reply."""
+        self._sent.put(message)
         return self._receive()
 
     def _receive(self) -> Any:
@@ -105,23 +104,23 @@ class _Worker:
         return given
 
     def _work(self, piece: Iterator[Any], current: threading.local) -> None:
-        current.member = self
+        current.worker = self
         try:
             self._receive()
             for value in piece:
-                self.say(_Yielded(value))
-            self._said.put(_Finished())
+                self.send(_Yielded(value))
+            self._sent.put(_Finished())
         except _Stop:
             pass
-        except BaseException as error:  # it belongs to whoever waits for this work
-            self._said.put(_Finished(error))
+        except BaseException as error:  # the runner raises it
+            self._sent.put(_Finished(error))
 
 
 class BatchedRunner(Runner):
-    """Runs forwards of several pieces of work together.
+    """Runs the forwards of several searches together.
 
     Args:
-        members: the most pieces of work in hand at a time.
+        members: the most searches at a time.
 
     Raises:
         SettingError: members is out of range.
@@ -134,53 +133,53 @@ class BatchedRunner(Runner):
         self._current = threading.local()
 
     def seconds(self) -> float:
-        """A clock of the work that asks: it stands still while others work, and counts its share of their forwards."""
-        return self._current.member.seconds()
+        """A clock of the calling search: it stops while others run, and counts its share of common forwards."""
+        return self._current.worker.seconds()
 
     def read(self, model: LanguageModel, rows: BatchInput, limits: BatchLimits) -> BatchOutput:
-        """Wait until the company runs a forward of these rows. To be called by its work alone."""
-        member = self._current.member
-        return member.say(_ForwardRequest(member, model, rows, limits))
+        """Wait until the runner has run a forward of these rows. Only its own searches may call it."""
+        worker = self._current.worker
+        return worker.send(_ForwardRequest(worker, model, rows, limits))
 
     def work(self, pieces: Iterable[Iterator[T]]) -> Iterator[T]:
-        """Whatever the pieces of work give, each in its own order; what one of them raises ends all."""
+        """The values that all searches yield, each in its own order; an error of one of them ends all."""
         rest = iter(pieces)
-        members: list[_Worker] = []
-        granted: list[tuple[_Worker, BatchOutput | Exception]] = []
+        workers: list[_Worker] = []
+        results_due: list[tuple[_Worker, BatchOutput | Exception]] = []
 
         def resume(
-            member: _Worker, given: BatchOutput | Exception | None, wishes: list[_ForwardRequest]
+            worker: _Worker, given: BatchOutput | Exception | None, requests: list[_ForwardRequest]
         ) -> Iterator[T]:
-            while isinstance(said := member.resume(given), _Yielded):
-                yield said.value
+            while isinstance(sent := worker.resume(given), _Yielded):
+                yield sent.value
                 given = None
-            if isinstance(said, _ForwardRequest):
-                wishes.append(said)
+            if isinstance(sent, _ForwardRequest):
+                requests.append(sent)
             else:
-                members.remove(member)
-                if said.error is not None:
-                    raise said.error
+                workers.remove(worker)
+                if sent.error is not None:
+                    raise sent.error
 
         try:
             while True:
-                wishes: list[_ForwardRequest] = []
-                for member, given in granted:
-                    yield from resume(member, given, wishes)
-                while len(wishes) < self.members and (piece := next(rest, None)) is not None:
-                    members.append(_Worker(piece, self._current))
-                    yield from resume(members[-1], None, wishes)
-                if not wishes:
+                requests: list[_ForwardRequest] = []
+                for worker, given in results_due:
+                    yield from resume(worker, given, requests)
+                while len(requests) < self.members and (piece := next(rest, None)) is not None:
+                    workers.append(_Worker(piece, self._current))
+                    yield from resume(workers[-1], None, requests)
+                if not requests:
                     return
-                granted = [pair for group in _groups(wishes) for pair in _grant(group)]
+                results_due = [pair for group in _groups(requests) for pair in _run_group(group)]
         finally:
-            for member in members:
-                member.stop()
+            for worker in workers:
+                worker.stop()
 
 
-def _grant(group: list[_ForwardRequest]) -> list[tuple[_Worker, BatchOutput | Exception]]:
-    """One forward for all of these wishes; where that fails, as for want of memory, one for each, and its own error.
+def _run_group(group: list[_ForwardRequest]) -> list[tuple[_Worker, BatchOutput | Exception]]:
+    """One forward for all of these requests; if it fails, as when memory is too small, one for each, or its own error.
 
-    A fault that memory does not explain, and that none of them has alone, is raised.
+    An error that is not one of memory, and that no request alone causes, is raised.
     """
     import torch
 
@@ -189,55 +188,58 @@ def _grant(group: list[_ForwardRequest]) -> list[tuple[_Worker, BatchOutput | Ex
     results: list[BatchOutput | Exception]
     try:
         with without_gradients(model.model):
-            results = list(forward(model, [wish.rows for wish in group]))
-        if model.device.type == "cuda":  # which goes on by itself, and whoever looks first would wait for all
+            results = list(forward(model, [request.rows for request in group]))
+        if model.device.type == "cuda":
+            # It runs asynchronously: the first search to read its result would wait for all of them.
             torch.cuda.synchronize(model.device)
-    except Exception as error:  # whatever it is, it belongs to the search that asked
+    except Exception as error:  # any error is given to the search that requested the forward
         if len(group) > 1:
-            apart = [pair for wish in group for pair in _grant([wish])]
+            apart = [pair for request in group for pair in _run_group([request])]
             if not out_of_memory(error) and not any(isinstance(result, Exception) for _, result in apart):
                 raise
             return apart
         results = [error]
-    seconds, tokens = time.perf_counter() - start, sum(wish.rows.tokens for wish in group)
-    for wish in group:
-        wish.member.spent += seconds * wish.rows.tokens / tokens
-    return [(wish.member, result) for wish, result in zip(group, results, strict=True)]
+    seconds, tokens = time.perf_counter() - start, sum(request.rows.tokens for request in group)
+    for request in group:
+        request.worker.spent += seconds * request.rows.tokens / tokens
+    return [(request.worker, result) for request, result in zip(group, results, strict=True)]
 
 
-def _groups(wishes: list[_ForwardRequest]) -> Iterator[list[_ForwardRequest]]:
-    """Wishes that one forward can grant, and that cost no more together than apart."""
+def _groups(requests: list[_ForwardRequest]) -> Iterator[list[_ForwardRequest]]:
+    """Requests that one forward can serve, and that cost no more together than separately."""
     group: list[_ForwardRequest] = []
-    for wish in sorted(wishes, key=lambda wish: (_kind(wish), wish.rows.width)):
-        if group and not _fits(group, wish):
+    for request in sorted(requests, key=lambda request: (_kind(request), request.rows.width)):
+        if group and not _fits(group, request):
             yield group
             group = []
-        group.append(wish)
+        group.append(request)
     if group:
         yield group
 
 
-def _fits(group: list[_ForwardRequest], wish: _ForwardRequest) -> bool:
-    """Whether a wish can join others of its kind that are no wider."""
-    if _kind(group[0]) != _kind(wish) or any(base.whole is not None for base in wish.rows.prefix_caches):
+def _fits(group: list[_ForwardRequest], request: _ForwardRequest) -> bool:
+    """Whether a request can join others of its kind that are not wider."""
+    if _kind(group[0]) != _kind(request) or any(base.whole is not None for base in request.rows.prefix_caches):
         return False
-    probe = probe_of(wish.model)
-    if wish.rows.options.restore is not None or not probe.batches:
+    probe = probe_of(request.model)
+    if request.rows.options.restore is not None or not probe.batches:
         return False
-    everything = [*group, wish]
+    everything = [*group, request]
     n_rows = sum(len(it.rows.prefix_caches) for it in everything)
-    size = n_rows * wish.rows.width
+    size = n_rows * request.rows.width
     padding = size - sum(it.rows.tokens for it in everything)
     return (
         n_rows <= min(it.limits.rows for it in everything)
         and size <= min(it.limits.tokens or size for it in everything)
-        and padding <= wish.limits.launch
+        and padding <= request.limits.launch
     )
 
 
-def _kind(wish: _ForwardRequest) -> tuple[int, list[str], int]:
-    """What all rows of a forward must have in common: the model, the kind of input, and whether anything is cached; for
-    a model that cannot mix cached beginnings of different lengths, how much."""
-    begin = wish.rows.begin
-    mixes = begin == 0 or probe_of(wish.model).mixes_prefixes
-    return id(wish.model.model), sorted(wish.rows.inputs), min(begin, 1) if mixes else begin
+def _kind(request: _ForwardRequest) -> tuple[int, list[str], int]:
+    """What all rows of a forward must have in common: the model, the kind of input, and whether anything is cached.
+
+    A model that cannot mix cached beginnings of different lengths also needs equal lengths.
+    """
+    begin = request.rows.begin
+    mixes = begin == 0 or probe_of(request.model).mixes_prefixes
+    return id(request.model.model), sorted(request.rows.inputs), min(begin, 1) if mixes else begin

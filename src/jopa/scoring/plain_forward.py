@@ -1,4 +1,4 @@
-"""A model's own forward of one row of ids: no batch, mask or positions. What faster paths are compared with.
+"""A model's own forward of one row of ids, without batch, mask or positions: the reference for faster paths.
 
 Knows ids, logits and caches, nothing of units.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def plain_logits(model: LanguageModel, row: Sequence[int]) -> Tensor:
-    """Logits `[tokens, vocab]` of one row, made without a cache."""
+    """Logits `[tokens, vocab]` of one row, computed without a cache."""
     import torch
 
     ids = torch.tensor([row], device=model.device)
@@ -27,7 +27,7 @@ def plain_logits(model: LanguageModel, row: Sequence[int]) -> Tensor:
 
 
 def whole_cache(model: LanguageModel, ids: Sequence[int]) -> PrefixCache:
-    """A beginning as the model's own cache; of no length if it gives none."""
+    """The model's own cache after these ids; of length 0 if it gives none."""
     import torch
 
     given = torch.tensor([list(ids)], device=model.device)

@@ -1,14 +1,13 @@
 """Key-value caches of a beginning that many rows share.
 
-A `PrefixCache` holds one row's keys and values, layer by layer. Any shorter beginning of it is a view. Rows of a
-batch may
-each begin with another prefix; if it is the same for all, they read the same memory. Before a shorter one stand zeros,
-which a mask must hide. Nothing is copied until attention puts the rows' own keys behind it, one layer at a time.
-Sliding-window layers keep every key here, since a shorter beginning needs keys that their window has left behind; the
-model's own mask still hides what is outside the window.
+A `PrefixCache` holds one row's keys and values, layer by layer. Any shorter beginning of it is a view. Each row of a
+batch may begin with another prefix; if all rows have the same one, they read the same memory. Shorter prefixes are
+padded with zeros at the left, which a mask must hide. Nothing is copied until attention appends the rows' own keys, one
+layer at a time. Sliding-window layers keep every key here, because a shorter beginning needs keys outside the window of
+a longer one; the model's own mask still hides what is outside the window.
 
-A model whose memory is more than keys and values (recurrent or linear-attention layers, layers that share caches)
-cannot go back to a shorter beginning. For it the cache is taken whole and copied for each batch.
+The cache of a model that has more state than keys and values (recurrent or linear-attention layers, layers that share
+caches) cannot be cut to a shorter beginning. It is used whole, and copied for each batch.
 
 Knows caches, nothing of ids or masks.
 """
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class PrefixCache:
-    """What a model remembers of the first `length` tokens of a row.
+    """The state of a model after the first `length` tokens of a row.
 
     Attributes:
         length: tokens.
@@ -51,9 +50,9 @@ class PrefixCache:
 
 
 def cache_after(prefixes: Sequence[PrefixCache], keep: bool = False) -> Cache:
-    """A cache to give to a forward whose rows begin with these; if asked to, it keeps what they add.
+    """A cache for a forward whose rows begin with these prefixes; with `keep`, it keeps the rows' own keys.
 
-    All of them end where the rows' own tokens begin. Those that cannot be cut must be one and the same.
+    All prefixes end where the rows' own tokens begin. If they cannot be cut, all must be the same one.
     """
     whole = prefixes[0].whole
     if whole is not None:
@@ -82,10 +81,10 @@ def extract_prefix_caches(cache: Cache, lengths: Sequence[int], missing: Sequenc
 
     Args:
         cache: as the forward left it.
-        lengths: how many tokens of each row; a row of which none are wanted is left out.
-        missing: the zeros that stand before each row.
+        lengths: how many tokens of each row; a row with 0 is left out.
+        missing: the number of padding zeros before each row.
     """
-    # Only models whose layers all have keys and values come here; the type of a cache knows of others.
+    # Only models whose layers all have keys and values come here, though a cache may have other layers.
     pairs: list[tuple[Any, Any]] = [(layer.keys, layer.values) for layer in cache.layers]  # type: ignore[union-attr]
     prefixes = []
     for row, (length, first) in enumerate(zip(lengths, missing, strict=True)):
@@ -100,11 +99,11 @@ def extract_prefix_caches(cache: Cache, lengths: Sequence[int], missing: Sequenc
 
 
 CACHE_NAMES = ("cache", "past_key_values", "cache_params")
-"""What releases and models call a cache, in arguments and outputs."""
+"""The names of a cache in arguments and outputs, in different releases and models."""
 
 
 def output_cache(output: ModelOutput) -> Cache | None:
-    """The cache in what a forward returned, under whichever name."""
+    """The cache in the output of a forward, under any of its names."""
     found = dict(output.items())
     return next((found[name] for name in CACHE_NAMES if found.get(name) is not None), None)
 
@@ -123,7 +122,7 @@ def _prefix_layer_class() -> type:
         return torch.cat([rows, own], dim=2)
 
     class PrefixLayer(DynamicLayer):
-        """Puts each row's own keys and values behind the first ones, and forgets them unless asked to keep them."""
+        """Appends each row's own keys and values to its prefix; keeps the result only with `keep`."""
 
         def __init__(self, first: Sequence[tuple[Tensor, Tensor]], keep: bool) -> None:
             super().__init__()

@@ -1,7 +1,7 @@
-"""What an explanation cost, as a short table: model work, and seconds by phase.
+"""The cost of an explanation as a short table: model work, and seconds by phase.
 
-Numbers come from `Work`, which the engine counts as it goes, and from whoever holds a clock around the rest. Knows
-counters and seconds; runs nothing.
+The numbers come from `Work`, which scorers count, and from the callers' clocks. Knows counters and seconds; runs
+nothing.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jopa.scoring.protocols import Work
 
-# The engine's own phases under the names that people read; what is missing here is shown under its own name.
+# Names to show for phases of `Work`; other phases are shown under their own names.
 _PHASES = {"prefix": "scoring", "scores": "scoring"}
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What an explanation cost.
+    """The cost of an explanation.
 
     Attributes:
-        work: what the engine counted.
+        work: what the scorer counted.
         ffe: its model work in full-forward equivalents.
-        repeats: masks that were asked for again and came from the memo.
+        repeats: masks that were asked for again and were not scored again.
         seconds: wall-clock time of everything, loading and generation included.
-        loading: of them, for the model to be loaded.
-        generating: of them, for the answers, with and without the removed units; no part of `work`.
-        products: what the model's linear layers were computed by, if it is known.
+        loading: of them, for loading the model.
+        generating: of them, for the answers with and without the removed units; not in `work`.
+        products: how the model's linear layers were computed, if it is known.
         slow_paths: one line for each fast path that this model could not take.
     """
 
@@ -52,12 +52,12 @@ class Profile:
 
     @property
     def padding(self) -> float:
-        """Share of the tokens processed that only filled up shorter rows; between 0 and 1."""
+        """Share of the processed tokens that were padding; between 0 and 1."""
         return _share(self.work.padding, self.work.tokens)
 
     @property
     def saved(self) -> float:
-        """Share of the tokens needed that shared beginnings stood for; between 0 and 1."""
+        """Share of the needed tokens that were not processed, because caches had them; between 0 and 1."""
         return _share(self.work.reused, self.work.tokens + self.work.reused)
 
     @property
