@@ -27,7 +27,7 @@ from jopa.scoring.batched_runner import BatchedRunner
 
 SEARCHES = {"jopa": "zero", "joint": "delete"}
 """Each with the removal it is made for."""
-COMPANIES = (1, 4, 16)
+SEARCHES_AT_A_TIME = (1, 4, 16)
 """Searches at a time; the first is one after another."""
 
 
@@ -97,12 +97,12 @@ def main() -> None:
 
 
 def together(model: jopa.LanguageModel, options: argparse.Namespace) -> str:
-    """Seconds for each of as many random prompts as the largest company has members."""
-    cases = [random_case(options, options.seed + number) for number in range(max(COMPANIES))]
+    """Seconds for each of several random prompts, with more and more of their searches at a time."""
+    cases = [random_case(options, options.seed + number) for number in range(max(SEARCHES_AT_A_TIME))]
     rows = []
     for name in SEARCHES:
         first = 0.0
-        for size in COMPANIES:
+        for size in SEARCHES_AT_A_TIME:
             runner = BatchedRunner(size) if size > 1 else Runner()
             start = time.perf_counter()
             list(runner.work(search(model, *case, name, options, runner) for case in cases))

@@ -12,7 +12,7 @@ from jopa.benchmark.run import run_bench, serially, together
 from jopa.choices import REMOVALS
 from jopa.errors import ScoringError, SettingError
 from jopa.methods import make_method
-from jopa.scoring import batched_runner as company_module
+from jopa.scoring import batched_runner as runner_module
 from jopa.scoring.batched_runner import BatchedRunner
 from jopa.scoring.probe import probe_of
 from jopa.storage import read_lines
@@ -40,14 +40,14 @@ def calls(case):
 
 @pytest.fixture
 def parts(monkeypatch):
-    """The parts of each forward that a company runs."""
+    """The parts of each forward that a batched runner runs."""
     seen = []
 
     def forward(model, parts):
         seen.append(parts)
         return jopa.scoring.batch_input.forward(model, parts)
 
-    monkeypatch.setattr(company_module, "forward", forward)
+    monkeypatch.setattr(runner_module, "forward", forward)
     return seen
 
 
@@ -63,7 +63,7 @@ def asked(model, case, removal, runner, n_calls=None, **settings):
 
 
 def by_case(found):
-    """What was found for each case; in company they end in any order."""
+    """What was found for each case; searches of a batched runner end in any order."""
     return sorted(found, key=lambda it: CASES.index(it[0]))
 
 
@@ -125,7 +125,7 @@ def tight(monkeypatch, most):
             raise torch.OutOfMemoryError("no room")
         return jopa.scoring.batch_input.forward(model, parts)
 
-    monkeypatch.setattr(company_module, "forward", forward)
+    monkeypatch.setattr(runner_module, "forward", forward)
     return sizes
 
 
@@ -169,7 +169,7 @@ def test_a_fault_of_sharing_itself_is_not_passed_over(llama, monkeypatch):
             raise RuntimeError("shapes do not fit")
         return jopa.scoring.batch_input.forward(model, parts)
 
-    monkeypatch.setattr(company_module, "forward", forward)
+    monkeypatch.setattr(runner_module, "forward", forward)
     runner = BatchedRunner(3)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         list(runner.work(asked(llama, case, "zero", runner) for case in CASES))
@@ -218,7 +218,7 @@ def test_a_clock_counts_what_a_piece_of_work_did_and_its_share_of_forwards(llama
         time.sleep(0.05)
         return jopa.scoring.batch_input.forward(model, parts)
 
-    monkeypatch.setattr(company_module, "forward", slow)
+    monkeypatch.setattr(runner_module, "forward", slow)
 
     def timed(case, idle):
         start = runner.seconds()

@@ -136,11 +136,11 @@ def test_answers_to_what_is_left(llamas, removal):
     assert there == here
 
 
-def test_prompts_in_company(llamas):
+def test_several_prompts_at_a_time(llamas):
     here, there = llamas
 
     def asked(text, runner):
-        with second_device.operations():  # a search in company has a thread of its own
+        with second_device.operations():  # a search of a batched runner has a thread of its own
             of = scorer(there, text=text, runner=runner)
             yield text, [of.log_probs(masks(of.n_units, n)) for n in (5, 9)]
 
