@@ -47,7 +47,7 @@ NEVER_REACHED = {
 }
 HEAVY = {
     *("torch", "transformers", "accelerate", "gguf", "huggingface_hub"),
-    *("numpy", "scipy", "sklearn", "captum", "rich", "jinja2", "platformdirs", "psutil"),
+    *("numpy", "pandas", "scipy", "sklearn", "captum", "rich", "jinja2", "platformdirs", "psutil"),
     *("sacrebleu", "rouge_score", "sentence_transformers", "regex", "datasets", "ray", "matplotlib", "filelock"),
     *("gradio", "fastapi", "starlette", "uvicorn", "sentencex", "icu4py"),
 }

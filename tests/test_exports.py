@@ -75,6 +75,7 @@ def test_public_names():
         "Problem",
         "Profile",
         "Prompt",
+        "PromptComparison",
         "PromptError",
         "PromptOptions",
         "PromptScorer",
@@ -96,12 +97,16 @@ def test_public_names():
         "__version__",
         "build_prompt",
         "compare",
+        "comparison_from_json",
+        "comparison_json",
         "connect",
         "detect",
         "diagnose",
         "explain",
         "load",
         "make_method",
+        "to_frame",
+        "to_html",
     ]
     assert all(hasattr(jopa, name) for name in jopa.__all__)
 

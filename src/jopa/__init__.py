@@ -8,7 +8,7 @@ print(attribution.chosen, attribution.probability_ratio)
 from importlib.metadata import version as _version
 
 from jopa.attributing import SearchOptions
-from jopa.attribution import Attribution
+from jopa.attribution import Attribution, PromptComparison, comparison_from_json, comparison_json
 from jopa.detection.hostility import DetectionConfig, Verdict, detect
 from jopa.diagnosis import Diagnosis, diagnose
 from jopa.errors import InputFileError, JopaError, ModelError, PromptError, ScoringError, SettingError, StoppedError
@@ -28,6 +28,7 @@ from jopa.prompt.output import Output
 from jopa.prompt.repeated_tokens import RepeatedToken
 from jopa.remote.connecting import connect
 from jopa.remote.remote_model import RemoteModel
+from jopa.reports.frames import to_frame, to_html
 from jopa.scoring.model_scorer import ModelScorer
 from jopa.scoring.profile import Profile
 from jopa.scoring.protocols import Model, PromptScorer, Scorer, TextScorer, WhiteBoxScorer, Work
@@ -53,6 +54,7 @@ __all__ = [
     "Problem",
     "Profile",
     "Prompt",
+    "PromptComparison",
     "PromptError",
     "PromptOptions",
     "PromptScorer",
@@ -74,12 +76,16 @@ __all__ = [
     "__version__",
     "build_prompt",
     "compare",
+    "comparison_from_json",
+    "comparison_json",
     "connect",
     "detect",
     "diagnose",
     "explain",
     "load",
     "make_method",
+    "to_frame",
+    "to_html",
 ]
 
 __version__ = _version("jopa")

@@ -164,6 +164,8 @@ def attribute(
             **_scorer_details(scorer),
             **_sampling(preparation.generation),
         },
+        fixed=prompt.fixed,
+        rendered=prompt.rendered,
     )
 
 

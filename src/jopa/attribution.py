@@ -20,43 +20,16 @@ from jopa.choices import Certificate, Removal
 from jopa.errors import InputFileError
 from jopa.method import TraceStep
 from jopa.prompt.building import Unit
-from jopa.storage import converted, parse_json, require_plain, require_schema
+from jopa.prompt.fixed_parts import FixedPart
+from jopa.prompt.records import Count, OutputRecord, Positive, PromptRecord
+from jopa.storage import Record, converted, parse_json, plain, require_plain, require_schema
 
 SCHEMA = 1
 
-Count = Annotated[int, Meta(ge=0)]
-Positive = Annotated[int, Meta(ge=1)]
 Cost = Annotated[float, Meta(ge=0)]
 
-_NESTED = {"model", "prompt", "input_ids", "units", "output", "output_ids", "target"}
+_NESTED = {"model", "prompt", "input_ids", "units", "fixed", "rendered", "output", "output_ids", "target"}
 _OPTIONAL = {"effects", "scores", "details"}
-
-
-class PromptRecord(Struct, frozen=True):
-    """A prompt as JSON has it: its text, the model's whole input, and the units."""
-
-    text: str
-    ids: tuple[Count, ...]
-    units: tuple[Unit, ...]
-
-    def __post_init__(self) -> None:
-        for i, unit in enumerate(self.units):
-            if not 0 <= unit.start <= unit.end <= len(self.text):
-                raise ValueError(f"unit {i} lies outside the prompt's {len(self.text)} characters")
-            if not all(0 <= position < len(self.ids) for position in unit.positions):
-                raise ValueError(f"unit {i} lies outside the prompt's {len(self.ids)} tokens")
-
-
-class OutputRecord(Struct, frozen=True):
-    """An output as JSON has it: its text, ids, and `[start, end)` of the ids whose probability counts."""
-
-    text: str
-    ids: tuple[Count, ...]
-    target: tuple[Count, Positive]
-
-    def __post_init__(self) -> None:
-        if not self.target[0] < self.target[1] <= len(self.ids):
-            raise ValueError(f"the target {list(self.target)} lies outside the output's {len(self.ids)} tokens")
 
 
 class _AttributionRecord(Struct, frozen=True, kw_only=True):
@@ -136,6 +109,8 @@ class Attribution:
         effects: L({i}) of every unit of the prompt, if asked for.
         scores: the method's own score of every unit, if it ranks units.
         details: what else the method has to tell, if anything.
+        fixed: what stayed in place beside the prompt: system message, other turns, prefix, prefill, tools.
+        rendered: the model's whole input as text; empty where it is not recorded.
     """
 
     model: dict[str, str | None]
@@ -166,6 +141,8 @@ class Attribution:
     effects: tuple[float, ...] | None = None
     scores: tuple[float, ...] | None = None
     details: dict[str, Any] | None = None
+    fixed: tuple[FixedPart, ...] = ()
+    rendered: str = ""
 
     @property
     def joint(self) -> float:
@@ -182,15 +159,11 @@ class Attribution:
         record: dict[str, Any] = {
             "schema": SCHEMA,
             "model": self.model,
-            "prompt": {
-                "text": self.prompt,
-                "ids": list(self.input_ids),
-                "units": [{**asdict(unit), "positions": list(unit.positions)} for unit in self.units],
-            },
+            "prompt": plain(PromptRecord(self.prompt, self.input_ids, self.units, self.fixed, self.rendered)),
             "output": {"text": self.output, "ids": list(self.output_ids), "target": list(self.target)},
         }
-        plain = [item.name for item in fields(self) if item.name not in _NESTED]
-        record |= {name: getattr(self, name) for name in plain}
+        flat = [item.name for item in fields(self) if item.name not in _NESTED]
+        record |= {name: getattr(self, name) for name in flat}
         record["trace"] = [asdict(step) for step in self.trace]
         record |= {name: list(value) for name, value in record.items() if isinstance(value, tuple)}
         return {name: value for name, value in record.items() if value is not None or name not in _OPTIONAL}
@@ -206,24 +179,22 @@ class Attribution:
         Raises:
             InputFileError: the record has another schema, lacks something, or holds a value of the wrong type or range.
         """
-        require_schema(record, SCHEMA, "this attribution")
-        try:
-            require_plain(record)
-        except ValueError as error:
-            raise InputFileError(f"this attribution cannot be read: {error}") from error
+        require_readable(record, SCHEMA, "this attribution")
         form = converted(record, _AttributionRecord, "this attribution")
         prompt, output = form.prompt, form.output
-        plain = {name: getattr(form, name) for name in form.__struct_fields__}
+        flat = {name: getattr(form, name) for name in form.__struct_fields__}
         for name in ("schema", "prompt", "output"):
-            del plain[name]
+            del flat[name]
         return cls(
             prompt=prompt.text,
             input_ids=prompt.ids,
             units=prompt.units,
+            fixed=prompt.fixed,
+            rendered=prompt.rendered,
             output=output.text,
             output_ids=output.ids,
             target=output.target,
-            **plain,
+            **flat,
         )
 
     @classmethod
@@ -233,24 +204,178 @@ class Attribution:
         Raises:
             InputFileError: the text is no JSON, or no attribution.
         """
-        try:
-            record = parse_json(text)
-        except ValueError as error:
-            raise InputFileError(f"this is no JSON: {error}") from error
-        if not isinstance(record, dict):
-            raise InputFileError("this JSON is no attribution: it is no object")
-        return cls.from_dict(record)
+        return cls.from_dict(json_object(text, "attribution"))
+
+    def to_html(self, *, title: str | None = None) -> str:
+        """The attribution as a web page that needs nothing but itself, with a title of the caller's."""
+        from jopa.reports.attribution_html import to_html  # the one arrow that points back: a value shows itself
+
+        return to_html(self, title=title)
+
+    def to_frame(self) -> Any:
+        """A pandas data frame with one row a unit; see `jopa.reports.frames`.
+
+        Raises:
+            SettingError: pandas is not installed.
+        """
+        from jopa.reports.frames import attribution_frame
+
+        return attribution_frame(self)
+
+    def __repr__(self) -> str:
+        names = ", ".join(f"{unit.text.strip()[:24]!r}" for unit in self.chosen[:4])
+        more = f" and {len(self.removed) - 4} more" if len(self.removed) > 4 else ""
+        return (
+            f"<Attribution by {self.method.get('name')}: without {names}{more} of {len(self.units)} units "
+            f"PR {self.probability_ratio:.3g}, joint effect {self.joint:.2f} nats; {self.model.get('id')}>"
+        )
 
     def _repr_html_(self) -> str:
         """How a notebook shows it."""
-        from jopa.reports.attribution_html import (
-            to_html,  # the one arrow that points back: a notebook asks the value itself
-        )
+        from jopa.reports.attribution_html import to_html
 
         return to_html(self, standalone=False)
+
+
+@dataclass(frozen=True)
+class PromptComparison:
+    """Two prompts explained with the same options: what the change of the prompt changed.
+
+    Attributes:
+        first: the attribution of the prompt to compare with.
+        second: that of the other prompt.
+    """
+
+    first: Attribution
+    second: Attribution
+
+    @property
+    def same_output(self) -> bool:
+        """Whether the model gave the same answer to both."""
+        return self.first.output == self.second.output
+
+    @property
+    def in_both(self) -> tuple[str, ...]:
+        """Texts of units that were found for both prompts, without the blanks around them."""
+        return tuple(text for text in _texts(self.first) if text in _texts(self.second))
+
+    @property
+    def only_first(self) -> tuple[str, ...]:
+        """Texts of units that were found for the first prompt only."""
+        return tuple(text for text in _texts(self.first) if text not in _texts(self.second))
+
+    @property
+    def only_second(self) -> tuple[str, ...]:
+        """Texts of units that were found for the second prompt only."""
+        return tuple(text for text in _texts(self.second) if text not in _texts(self.first))
+
+    def to_dict(self) -> Record:
+        """Both attributions, and what follows from them, as JSON holds them (schema 1)."""
+        return {
+            "schema": SCHEMA,
+            "kind": "prompts",
+            "first": self.first.to_dict(),
+            "second": self.second.to_dict(),
+            "same_output": self.same_output,
+            "in_both": list(self.in_both),
+            "only_first": list(self.only_first),
+            "only_second": list(self.only_second),
+        }
+
+    def to_json(self) -> str:
+        """Both attributions as JSON text; `from_json` gives an equal value."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, indent=1, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> PromptComparison:
+        """Rebuild the comparison from `to_json`'s text.
+
+        Raises:
+            InputFileError: the text is no JSON, or no comparison of two prompts.
+        """
+        record = json_object(text, "comparison of two prompts")
+        require_readable(record, SCHEMA, "this comparison of two prompts")
+        if not isinstance(first := record.get("first"), dict) or not isinstance(second := record.get("second"), dict):
+            raise InputFileError("this JSON is no comparison of two prompts: it lacks 'first' or 'second'")
+        return cls(Attribution.from_dict(first), Attribution.from_dict(second))
+
+    def to_html(self, *, title: str | None = None) -> str:
+        """Both as one web page that needs nothing but itself, with a title of the caller's."""
+        from jopa.reports.prompts_html import prompts_html
+
+        return prompts_html(self, title=title)
+
+    def to_frame(self) -> Any:
+        """A pandas data frame with one row a prompt and unit: as `Attribution.to_frame`, with a column "prompt".
+
+        Raises:
+            SettingError: pandas is not installed.
+        """
+        from jopa.reports.frames import prompts_frame
+
+        return prompts_frame(self)
+
+    def __repr__(self) -> str:
+        answers = "the same answer" if self.same_output else "different answers"
+        return (
+            f"<PromptComparison: {answers}, {len(self.in_both)} units found for both, {len(self.only_first)} only for "
+            f"the first, {len(self.only_second)} only for the second>"
+        )
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it."""
+        from jopa.reports.prompts_html import prompts_html
+
+        return prompts_html(self, standalone=False)
+
+
+def _texts(attribution: Attribution) -> tuple[str, ...]:
+    """The texts of the chosen units without the blanks around them, each once."""
+    return tuple(dict.fromkeys(unit.text.strip() or unit.text for unit in attribution.chosen))
 
 
 def comparison_json(attributions: Sequence[Attribution]) -> str:
     """Several attributions of one prompt and output as JSON: `{"schema": 1, "comparison": [attribution, …]}`."""
     record = {"schema": SCHEMA, "comparison": [attribution.to_dict() for attribution in attributions]}
     return json.dumps(record, ensure_ascii=False, indent=1, allow_nan=False)
+
+
+def comparison_from_json(text: str) -> tuple[Attribution, ...]:
+    """Rebuild the attributions from `comparison_json`'s text.
+
+    Raises:
+        InputFileError: the text is no JSON, or no comparison.
+    """
+    record = json_object(text, "comparison")
+    require_readable(record, SCHEMA, "this comparison")
+    if not isinstance(found := record.get("comparison"), list) or not all(isinstance(each, dict) for each in found):
+        raise InputFileError("this JSON is no comparison: it has no list of attributions under 'comparison'")
+    return tuple(Attribution.from_dict(each) for each in found)
+
+
+def json_object(text: str, what: str) -> Record:
+    """The object that a JSON text holds.
+
+    Raises:
+        InputFileError: the text is no JSON, or holds another value; the message says what it should be.
+    """
+    try:
+        record = parse_json(text)
+    except ValueError as error:
+        raise InputFileError(f"this is no JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise InputFileError(f"this JSON is no {what}: it is no object")
+    return record
+
+
+def require_readable(record: Record, schema: int, what: str) -> None:
+    """Refuse a record of another schema, nested too deep, or with numbers that are not finite.
+
+    Raises:
+        InputFileError: it is such a record.
+    """
+    require_schema(record, schema, what)
+    try:
+        require_plain(record)
+    except ValueError as error:
+        raise InputFileError(f"{what} cannot be read: {error}") from error

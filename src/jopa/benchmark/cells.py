@@ -18,7 +18,6 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import NamedTuple
 
-from jopa.attribution import OutputRecord, PromptRecord
 from jopa.benchmark.experiment import Experiment, MethodSpec, ModelSpec
 from jopa.benchmark.records import (
     SCHEMA,
@@ -44,6 +43,7 @@ from jopa.preparation import Preparation, prepare_output, prepare_prompt
 from jopa.prompt.building import Prompt
 from jopa.prompt.options import PromptOptions
 from jopa.prompt.output import Output
+from jopa.prompt.records import OutputRecord, PromptRecord
 from jopa.scoring.batch_input import Runner
 from jopa.storage import encoded
 
@@ -314,7 +314,7 @@ def _together(
 def _example_record(task: Task, model: LanguageModel, prompt: Prompt, output: Output) -> ExampleRecord:
     return ExampleRecord(
         **task.names._asdict(),
-        prompt=PromptRecord(prompt.text, prompt.ids, prompt.units),
+        prompt=PromptRecord(prompt.text, prompt.ids, prompt.units, prompt.fixed, prompt.rendered),
         output=OutputRecord(output.text, output.ids, output.target),
         language_model=model.identity,
         versions=versions(),

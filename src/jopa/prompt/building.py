@@ -23,6 +23,7 @@ from operator import index as whole_number
 from typing import TYPE_CHECKING, Any
 
 from jopa.errors import PromptError, SettingError
+from jopa.prompt.fixed_parts import FixedPart, fixed_parts
 from jopa.prompt.language import is_language_code
 from jopa.prompt.messages import Message, conversation
 from jopa.prompt.options import PromptOptions
@@ -65,12 +66,16 @@ class Prompt:
         ids: the whole input of the model, template included.
         units: the removable parts, in reading order; every other position of `ids` is template.
         unit_kind: what the units are: one of `UNIT_KINDS`, or "spans" where the caller gave them.
+        fixed: what stays in place beside `text`, in reading order.
+        rendered: the whole input as text, as the chat template writes it.
     """
 
     text: str
     ids: tuple[int, ...]
     units: tuple[Unit, ...]
     unit_kind: str = "spans"
+    fixed: tuple[FixedPart, ...] = ()
+    rendered: str = ""
 
 
 def build_prompt(
@@ -118,7 +123,14 @@ def build_prompt(
     if unit == AUTO:
         unit = fitting_unit(rendered.text, options.language)
     kind = unit if isinstance(unit, str) else "spans"
-    return Prompt(rendered.text, tuple(rendered.ids), tuple(_units(rendered, unit, options.language)), kind)
+    return Prompt(
+        rendered.text,
+        tuple(rendered.ids),
+        tuple(_units(rendered, unit, options.language)),
+        kind,
+        fixed_parts(messages, [index], prefix=lead, prefill=prefill, tools=options.tools),
+        rendered.rendered,
+    )
 
 
 def _units(tokens: RenderedPrompt, unit: str | Sequence[Span], language: str | None) -> list[Unit]:

@@ -11,6 +11,7 @@ import math
 from itertools import accumulate, chain, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from jopa.reports.in_place import in_place
 from jopa.reports.wording import (
     NOTHING,
     REMOVAL_WORDS,
@@ -33,6 +34,8 @@ CERTIFICATE_WORDS = {
     "one-swap-optimal": "every set that differs in a single unit was scored, and none does more",
     "optimal": "all sets of {k} of the {n} units were scored ({sets}), and none does more",
 }
+PARTS = ("verdict", "effects", "outputs", "in_place", "found")
+"""The parts of an attribution's page that stand by themselves; each has a template."""
 _NAMED = 4  # so many units are named in the verdict
 
 
@@ -45,27 +48,25 @@ class Bar(NamedTuple):
     end: float
 
 
-def to_html(attribution: Attribution, *, standalone: bool = True, styled: bool = True) -> str:
+def to_html(attribution: Attribution, *, standalone: bool = True, styled: bool = True, title: str | None = None) -> str:
     """The attribution as a web page that needs nothing but itself.
 
     Args:
         attribution: what to show.
         standalone: a whole page; otherwise a fragment for notebooks, whose style touches nothing around it.
         styled: with its style; False for a fragment on a page that has it.
+        title: the page's heading; by default the page has no other than its question.
     """
     shown = _shown(attribution)
-    title = "".join(piece.text for piece in shown["verdict"])
+    name = title or "".join(piece.text for piece in shown["verdict"])
     template = environment().get_template("attribution.html.j2")
-    return template.render(standalone=standalone, styled=styled, title=title, **shown)
+    return template.render(standalone=standalone, styled=styled, title=name, heading=title, **shown)
 
 
 def parts_html(attribution: Attribution) -> dict[str, str]:
-    """The parts of `to_html`'s page for a page that has its own place for each: verdict, effects, outputs, found."""
-    shown = {**_shown(attribution), "h2": "h2", "h3": "h3"}
-    return {
-        name: environment().get_template(f"{name}.html.j2").render(shown)
-        for name in ("verdict", "effects", "outputs", "found")
-    }
+    """The parts of `to_html`'s page for a page that has its own place for each, by name; see `PARTS`."""
+    shown = {**_shown(attribution), "h2": "h2", "h3": "h3", "standalone": False}
+    return {name: environment().get_template(f"{name}.html.j2").render(shown) for name in PARTS}
 
 
 def page_html(setup: dict[str, Any]) -> str:
@@ -84,12 +85,13 @@ def _shown(attribution: Attribution) -> dict[str, Any]:
         "span": target_span(attribution),
         "outputs": word_diff(attribution.output, attribution.counterfactual_output),
         "nothing": NOTHING,
+        "in_place": in_place(attribution),
         "facts": attribution_facts(attribution),
         "trace": _trace_line(attribution),
     }
 
 
-def comparison_html(attributions: Sequence[Attribution]) -> str:
+def comparison_html(attributions: Sequence[Attribution], *, title: str | None = None) -> str:
     """Several methods on the same prompt and output as one page: a table, then each attribution to unfold."""
     from markupsafe import Markup
 
@@ -97,9 +99,11 @@ def comparison_html(attributions: Sequence[Attribution]) -> str:
         (a.method["name"], Markup(to_html(a, standalone=False, styled=False)))  # its template has escaped it
         for a in attributions
     ]
-    title = f"{len(attributions)} method{'s' if len(attributions) > 1 else ''}, one output"
+    summary = f"{len(attributions)} method{'s' if len(attributions) > 1 else ''}, one output"
     table = Markup(comparison_table_html(attributions))  # as above
-    return environment().get_template("comparison.html.j2").render(title=title, table=table, parts=parts)
+    template = environment().get_template("comparison.html.j2")
+    shown = {"title": title or summary, "heading": title, "summary": summary, "table": table, "parts": parts}
+    return template.render(in_place=in_place(attributions[0]), standalone=True, h2="h2", **shown)
 
 
 def comparison_table_html(attributions: Sequence[Attribution]) -> str:
@@ -208,7 +212,7 @@ def _trace_line(attribution: Attribution) -> dict[str, Any] | None:
     turns = [[(ffe, before), (ffe, height)] for (_, before), (ffe, height) in pairwise(steps) if height != before]
     return {
         "points": " ".join(
-            f"{100 * _share(ffe, 0, right):.2f},{100 * _share(height, high, low):.2f}"
+            f"{100 * _share(ffe, 0.0, right):.2f},{100 * _share(height, high, low):.2f}"
             for ffe, height in [steps[0], *chain.from_iterable(turns), steps[-1]]
         ),
         "whole": f"{100 * _share(attribution.log_prob, high, low):.2f}",

@@ -253,6 +253,8 @@ def joined(example: ExampleRecord, cell: FinishedCell) -> Attribution:
         versions=example.versions,
         scores=cell.scores,
         details=details or None,
+        fixed=prompt.fixed,
+        rendered=prompt.rendered,
     )
 
 

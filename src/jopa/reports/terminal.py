@@ -17,6 +17,8 @@ from jopa.reports.attribution_html import (
     verdict,
 )
 from jopa.reports.diagnosis_html import diagnosis_facts, diagnosis_verdict, heat, label, requests
+from jopa.reports.in_place import in_place_lines
+from jopa.reports.prompts_html import NAMES, prompts_rows, prompts_verdict
 from jopa.reports.wording import GLOSSARY, NOTHING, Piece, glossary_of, nats, unit_name, visible, word_diff
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-    from jopa.attribution import Attribution
+    from jopa.attribution import Attribution, PromptComparison
     from jopa.diagnosis import Diagnosis
 
 _BAR = 34  # terminal cells
@@ -52,6 +54,7 @@ def to_terminal(attribution: Attribution) -> RenderableType:
         each = zip(a.units, a.effects, strict=True)
         strip = "  ".join(f"{unit_name(unit.text)} {nats(effect)}" for unit, effect in each)
         sections.append(("Every unit alone", "in nats", _text([(strip, "")])))
+    sections.append(("What stayed in place", "", _terms(in_place_lines(a))))
     sections.append(("How this was found", "", _terms(attribution_facts(a))))
     sections.append(("Words", "", _terms(GLOSSARY.items())))
     parts: list[RenderableType] = [Panel(_text((run, "bold" if mark else "") for run, mark in verdict(a)))]
@@ -79,6 +82,30 @@ def comparison_table(attributions: Sequence[Attribution]) -> RenderableType:
     note = f"★ largest joint effect, in nats. Removal: {first.removal}. Output: {' '.join(first.output.split())}"
     words = "\n".join(f"{term}: {meant}" for term, meant in glossary_of("nats", "PR", "FFE"))
     return Group(table, _text([(note, "italic")]), _text([(words, "italic")]))
+
+
+def prompts_view(prompts: PromptComparison) -> RenderableType:
+    """Two prompts for a terminal: both answers, what explains each, and what changed, side by side."""
+    from rich import box
+    from rich.console import Group
+    from rich.panel import Panel
+    from rich.table import Table
+
+    p = prompts
+    table = Table(box=box.SIMPLE_HEAD, expand=True, padding=(0, 1), show_edge=False, show_lines=True)
+    table.add_column("")
+    for name in NAMES:
+        table.add_column(name, ratio=1)
+    for term, sides in (
+        ("Prompt", word_diff(p.first.prompt, p.second.prompt)),
+        ("Answer", word_diff(p.first.output, p.second.output)),
+    ):
+        table.add_row(term, *(_text(_quoted(side)) for side in sides))
+    for term, *sides in prompts_rows(p):
+        table.add_row(_text([(term, "")]), *(_text([(words, "")]) for words in sides))
+    words = "\n".join(f"{term}: {meant}" for term, meant in glossary_of("nats", "joint effect", "synergy", "PR"))
+    verdict_line = _text((run, "bold" if mark else "") for run, mark in prompts_verdict(p))
+    return Group(Panel(verdict_line), table, _text([("‹…› differs between the two\n" + words, "italic")]))
 
 
 def diagnosis_view(diagnosis: Diagnosis) -> RenderableType:

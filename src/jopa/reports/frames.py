@@ -1,0 +1,121 @@
+"""Results as pandas data frames, one row a unit, and several results as one page or frame.
+
+    Attribution    unit, text, start, end, removed, rank, effect, score
+    Diagnosis      unit, text, start, end, request, effect, probability_ratio, share, without_influence, drives
+    Verdict        unit, text, start, end, surprisal, in_span, rank, effect
+
+Effects and surprisals are in nats. What a method did not score is missing (NaN; of `rank`, <NA>). Ranks count from 1,
+units and sentences from 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from jopa.attribution import Attribution, PromptComparison
+from jopa.errors import SettingError
+from jopa.reports.attribution_html import comparison_html
+
+if TYPE_CHECKING:
+    from jopa.detection.hostility import Verdict
+    from jopa.diagnosis import Diagnosis
+    from jopa.prompt.building import Unit
+
+
+def to_html(
+    value: Attribution | PromptComparison | Diagnosis | Sequence[Attribution], *, title: str | None = None
+) -> str:
+    """A result as a web page that needs nothing but itself; several attributions of one prompt as a comparison.
+
+    Args:
+        value: an attribution, a diagnosis, or what `compare` gives.
+        title: the page's heading, if it shall have one.
+    """
+    return comparison_html(value, title=title) if isinstance(value, Sequence) else value.to_html(title=title)
+
+
+def to_frame(value: Attribution | PromptComparison | Diagnosis | Verdict | Sequence[Attribution]) -> Any:
+    """A result as a pandas data frame, one row a unit; of several attributions one row a method and unit.
+
+    Raises:
+        SettingError: pandas is not installed.
+    """
+    if not isinstance(value, Sequence):
+        return value.to_frame()
+    frames = [each.to_frame().assign(method=each.method["name"]) for each in value]
+    return _pandas().concat(frames, ignore_index=True)
+
+
+def attribution_frame(attribution: Attribution) -> Any:
+    """One row a unit of an attribution; see the module's head."""
+    a = attribution
+    effects = dict(zip(a.removed, a.individual, strict=True)) if a.effects is None else dict(enumerate(a.effects))
+    columns = {
+        "removed": [i in a.removed for i in range(len(a.units))],
+        "rank": _ranks(a.removed, len(a.units)),
+        "effect": _floats(effects, len(a.units)),
+        "score": _floats(dict(enumerate(a.scores or ())), len(a.units)),
+    }
+    return _frame(a.units, columns)
+
+
+def prompts_frame(prompts: PromptComparison) -> Any:
+    """One row a prompt ("first" or "second") and unit of a comparison of two prompts."""
+    both = {"first": prompts.first, "second": prompts.second}
+    frames = [each.to_frame().assign(prompt=name) for name, each in both.items()]
+    return _pandas().concat(frames, ignore_index=True)
+
+
+def diagnosis_frame(diagnosis: Diagnosis) -> Any:
+    """One row a unit of a diagnosis; see the module's head."""
+    d = diagnosis
+    columns = {
+        "request": [i in d.requests for i in range(len(d.units))],
+        "effect": list(d.individual),
+        "probability_ratio": list(d.ratios),
+        "share": _floats(dict(enumerate(d.shares or ())), len(d.units)),
+        "without_influence": [i in d.without_influence for i in range(len(d.units))],
+        "drives": [list(parts) for parts in d.drives],
+    }
+    return _frame(d.units, columns)
+
+
+def verdict_frame(verdict: Verdict) -> Any:
+    """One row a unit of a verdict; see the module's head."""
+    e, units = verdict.evidence, verdict.prompt.units
+    columns = {
+        "surprisal": list(e.surprisals),
+        "in_span": [e.span.start <= i < e.span.end for i in range(len(units))],
+        "rank": _ranks(e.units, len(units)),
+        "effect": _floats(dict(zip(e.units, e.individual, strict=True)), len(units)),
+    }
+    return _frame(units, columns)
+
+
+def _frame(units: Sequence[Unit], columns: Mapping[str, Any]) -> Any:
+    named = {
+        "unit": range(len(units)),
+        "text": [unit.text for unit in units],
+        "start": [unit.start for unit in units],
+        "end": [unit.end for unit in units],
+    }
+    return _pandas().DataFrame({**named, **columns})
+
+
+def _ranks(chosen: Sequence[int], n_units: int) -> Any:
+    """The place of each unit among the chosen ones, from 1; missing for the others."""
+    ranks = {unit: rank for rank, unit in enumerate(chosen, start=1)}
+    return _pandas().array([ranks.get(i) for i in range(n_units)], dtype="Int64")
+
+
+def _floats(values: Mapping[int, float], n_units: int) -> list[float]:
+    return [values.get(i, float("nan")) for i in range(n_units)]
+
+
+def _pandas() -> Any:
+    try:
+        import pandas
+    except ImportError as error:
+        raise SettingError("a data frame needs pandas: pip install pandas") from error
+    return pandas

@@ -1,0 +1,79 @@
+"""Two prompts side by side: both answers, both sets and what changed, in each view."""
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+from test_attribution_html import HOSTILE, Page, attribution, squeezed
+
+import jopa
+from jopa.reports.prompts_html import prompts_html
+from jopa.reports.terminal import prompts_view
+
+
+def pair():
+    second = attribution(
+        ("Tell", " a", " joke", " of", " doctors"), removed=(2, 4), output="A doctor laughs.", individual=(7.5, 1.0)
+    )
+    return jopa.PromptComparison(attribution(), second)
+
+
+def screen(value):
+    console = Console(file=io.StringIO(), width=80, no_color=True)
+    console.print(prompts_view(value))
+    return console.file.getvalue()
+
+
+def test_what_changed_is_told_by_the_texts_of_units():
+    assert pair().in_both == ("doctors",)
+    assert pair().only_first == ("story",)
+    assert pair().only_second == ("joke",)
+    assert not pair().same_output
+
+
+@pytest.mark.parametrize("view", [lambda value: Page(prompts_html(value)).words, screen], ids=["page", "terminal"])
+def test_each_view_shows_both_answers_and_both_sets(view):
+    text = squeezed(view(pair()))
+    assert "The answers differ. Found for both: “doctors”. Only for the first: “story”. Only for" in text
+    for words in ("+9.50", "+7.50", "“joke”", "“story”", "first prompt", "second prompt", "+14.50 nats", "PR"):
+        assert words in text
+    assert "Both prompts have the same answer." in squeezed(view(jopa.PromptComparison(attribution(), attribution())))
+
+
+def test_the_page_marks_what_differs_and_holds_both_reports():
+    page = Page(prompts_html(pair()))
+    assert page.texts("del")[1:2] == ["story"] and page.texts("ins")[1:2] == ["joke"]
+    assert page.boxes[:4] == [
+        "Tell a story of doctors",
+        "Tell a joke of doctors",
+        attribution().output,
+        "A doctor laughs.",
+    ]
+    assert [text.strip() for text in page.texts("summary")][:1] == ["The whole report of the first prompt"]
+    assert "Once a lawyer met a patient." in page.words
+    assert not Page(prompts_html(pair(), standalone=False)).all("html")
+
+
+def test_the_terminal_keeps_to_80_columns():
+    assert max(map(len, screen(pair()).splitlines())) <= 80
+
+
+def test_json_round_trip_is_exact():
+    again = jopa.PromptComparison.from_json(pair().to_json())
+    assert again == pair() and again.to_json() == pair().to_json()
+    for text, message in (("[]", "no object"), ('{"schema": 1, "first": {}}', "lacks"), ('{"schema": 7}', "schema")):
+        with pytest.raises(jopa.InputFileError, match=message):
+            jopa.PromptComparison.from_json(text)
+
+
+def test_hostile_text_cannot_act():
+    hostile = replace(attribution(), output=HOSTILE, counterfactual_output=HOSTILE)
+    page = Page(jopa.PromptComparison(hostile, attribution()).to_html(title=HOSTILE))
+    assert not page.all("script") and not page.all("img")
+
+
+def test_one_line_and_one_frame():
+    assert repr(pair()).startswith("<PromptComparison: different answers, 1 units found for both")
+    pytest.importorskip("pandas")
+    assert list(pair().to_frame().prompt) == ["first"] * 5 + ["second"] * 5
