@@ -23,13 +23,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from jopa.attribution import PromptRecord
 from jopa.benchmark.records import ExampleRecord, ExperimentRecord, FinishedCell, Run, read_run
 from jopa.evaluation.regeneration import Evaluation, Evaluator
 from jopa.model.language_model import LanguageModel
 from jopa.model.loading import load
 from jopa.prompt.building import build_prompt
 from jopa.prompt.output import Output
+from jopa.prompt.records import PromptRecord
 from jopa.reports.gallery import escaped, extremes, quote
 from jopa.reports.wording import nats, unit_name
 
