@@ -1,7 +1,10 @@
 """The report of a run: what it writes, what it links, and that it neither trusts text nor runs a model."""
 
+import csv
 import errno
+import io
 import json
+import math
 import os
 import re
 import shutil
@@ -67,6 +70,35 @@ def test_the_page_says_how_it_was_made(written):
     for words in ("made-up CPU", "jopa bench made-up.toml", "torch 2.13.0", "2026-11-22T01:02:03", "abc123"):
         assert words in text
     assert "4 kept from made up, 2 left out (shorter than 16 words)" in text
+
+
+def test_every_cell_is_a_row_of_one_csv_file(tmp_path):
+    cells = [cell("joint", pr=0.25, removed_texts=["=1", "b", "c"]), failed("joint", "p2", error="=ScoringError")]
+    folder = write_run(tmp_path / "run", experiment(["joint"]), cells)
+    write_report(folder)
+    done, lost = csv.DictReader(io.StringIO((folder / "report" / "cells.csv").read_text()))
+    assert (done["method"], done["example"], done["k"], done["status"], done["start"]) == (
+        "joint",
+        "p1",
+        "3",
+        "done",
+        "1",
+    )
+    assert float(done["pr"]) == 0.25 and float(done["joint"]) == pytest.approx(-2 * math.log(0.25))
+    assert json.loads(done["removed"]) == [0, 1, 2] and json.loads(done["removed_texts"]) == ["=1", "b", "c"]
+    assert (lost["status"], lost["pr"], lost["error"]) == ("failed", "", "'=ScoringError")
+
+
+def test_latex_takes_the_metrics_that_are_named(tmp_path):
+    folder = write_run(tmp_path / "run", experiment(["joint"]), [cell("joint"), cell("joint", "p2")])
+    write_report(folder, metrics=["pr"], decimals=1)
+    text = (folder / "report" / "tables" / "faithfulness-k3.tex").read_text()
+    assert "PR" in text and "KL" not in text and "0.500" not in text
+    assert "KL" in (folder / "report" / "tables" / "faithfulness-k3.md").read_text()
+    with pytest.raises(jopa.SettingError, match="no metric 'accuracy': choose of pr,"):
+        write_report(folder, metrics=["accuracy"])
+    with pytest.raises(jopa.SettingError, match="decimals must be from 0 to 9, got 12"):
+        write_report(folder, decimals=12)
 
 
 def joined_records(example, cell):

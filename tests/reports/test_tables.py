@@ -12,9 +12,9 @@ from jopa.benchmark.records import read_run
 from jopa.reports import estimates, tables, typesetting
 from jopa.reports.estimates import bootstrap_intervals, estimate, resampled_counts, trace_value
 from jopa.reports.wording import visible
-from synthetic_run import HOSTILE, cell, experiment, failed, write_run
+from synthetic_run import HOSTILE, cell, experiment, failed, session, write_run
 
-JOPA, RANDOM = (0.2, 0.3, 0.7), (0.5, 0.6, 0.7)
+JOPA, RANDOM = (0.2, 0.3, 0.7), (0.5, 0.5, 0.8)
 
 
 @pytest.fixture
@@ -41,23 +41,33 @@ def test_means_errors_and_bold_as_worked_out_by_hand(run_of):
     assert ours.mean == pytest.approx(0.4)
     assert ours.spread == pytest.approx(math.sqrt(0.07) / math.sqrt(3))  # deviations −0.2, −0.1, +0.3
     assert theirs.mean == pytest.approx(0.6)
-    assert theirs.spread == pytest.approx(0.1 / math.sqrt(3))
+    assert theirs.spread == pytest.approx(math.sqrt(0.03) / math.sqrt(3))
     assert (ours.best, theirs.best) == (True, False)
     assert number(table, "joint", "kl").mean == pytest.approx(0.8)
     assert (number(table, "joint", "kl").best, number(table, "random", "kl").best) == (True, False)  # higher is better
     assert [row.n for row in table.rows] == [3, 3]
     text = typesetting.markdown(table)
     assert "**0.400** ± 0.153" in text
-    assert "| 0.600 ± 0.058 |" in text
+    assert "| 0.600 ± 0.100 |" in text
     assert "PR ↓" in text
     assert "KL ↑" in text
     assert "k = 3" in text.splitlines()[0]
 
 
-def test_all_of_a_tie_are_bold_to_the_decimals_shown(run_of):
-    cells = [cell("a", pr=0.5), cell("b", pr=0.50004), cell("c", pr=0.501)]
-    table = tables.faithfulness(run_of(experiment(["a", "b", "c"]), cells), 3)
-    assert [number(table, name, "pr").best for name in "abc"] == [True, True, False]
+@pytest.mark.parametrize(
+    ("values", "best"),
+    [
+        ({"a": (0.1, 0.2, 0.3), "b": (0.2, 0.3, 0.4), "c": (0.4, 0.5, 0.6)}, "a"),
+        ({"a": (0.1, 0.2, 0.3), "b": (0.2, 0.3, 0.2), "c": (0.4, 0.5, 0.6)}, None),  # b is better on one prompt
+        ({"a": (0.1, 0.2, 0.3), "b": (0.1, 0.2, 0.3)}, None),
+        ({"a": (0.1,), "b": (0.9,)}, None),  # one prompt has no interval
+    ],
+)
+def test_bold_only_where_the_interval_against_each_other_method_allows_it(run_of, values, best):
+    cells = [cell(name, f"p{i}", pr=pr) for name, row in values.items() for i, pr in enumerate(row)]
+    table = tables.faithfulness(run_of(experiment(list(values)), cells), 3)
+    assert [name for name in values if number(table, name, "pr").best] == ([best] if best else [])
+    assert any("leaves out zero" in note for note in table.notes)
 
 
 def test_a_method_alone_is_not_called_best(run_of):
@@ -67,9 +77,13 @@ def test_a_method_alone_is_not_called_best(run_of):
 
 def test_each_data_set_and_model_has_its_own_best_and_the_order_of_the_experiment(run_of):
     cells = [
-        *[cell("b", data="mhc", pr=0.1), cell("a", data="mhc", pr=0.2)],
-        *[cell("b", data="alpaca", pr=0.4), cell("a", data="alpaca", pr=0.3)],
-        *[cell("b", model="big", pr=0.9), cell("a", model="big", pr=0.8)],
+        cell(method, f"p{i}", pr=pr, **where)
+        for i in range(2)
+        for method, pr, where in (
+            *[("b", 0.1, {"data": "mhc"}), ("a", 0.2, {"data": "mhc"})],
+            *[("b", 0.4, {"data": "alpaca"}), ("a", 0.3, {"data": "alpaca"})],
+            *[("b", 0.9, {"model": "big"}), ("a", 0.8, {"model": "big"})],
+        )
     ]
     plan = experiment(["a", "b"], models=("tiny", "big"), data=("alpaca", "mhc"))
     table = tables.faithfulness(run_of(plan, cells), 3)
@@ -197,7 +211,7 @@ def test_a_single_prompt_has_no_error_and_no_interval(run_of):
         found = tables.all_tables(run_of(experiment(["joint", "random"]), [cell("joint"), cell("random", pr=0.6)]))
         texts = [form(t) for t in found for form in (typesetting.markdown, typesetting.csv_text, typesetting.latex)]
     assert [table.stem for table in found] == ["faithfulness-k3", "differences-k3", "cost"]
-    assert "**0.500** ± —" in texts[0]
+    assert "0.500 ± —" in texts[0] and "**" not in texts[0].replace("**Model", "").replace("tiny**", "")
     assert "+0.100 [—]" in texts[3].replace("\\", "")
 
 
@@ -216,16 +230,57 @@ def test_a_search_that_answered_several_k_costs_once(run_of):
     alone = [cell("b", f"p{i}", k=k, ks=[k], seconds=float(k)) for i in (0, 1) for k in (1, 2)]
     table = tables.cost(run_of(experiment(["a", "b"], ks=(1, 2)), shared + alone))
     assert [row.method for row in table.rows] == ["a, all k at once", "b, k = 1", "b, k = 2"]
-    seconds = [row.numbers[0] for row in table.rows]
+    assert [column.key for column in table.columns] == ["ffe", "evaluations", "seconds"]
+    seconds = [row.numbers[2] for row in table.rows]
     assert [(entry.mean, entry.n) for entry in seconds] == [(3.0, 2), (1.0, 2), (2.0, 2)]
     assert seconds[0].spread == pytest.approx(1.0)
     assert not any(entry.best for row in table.rows for entry in row.numbers)
 
 
+def starts(*loads):
+    """A start of the command each, a day apart, with the load of the machine where it is known."""
+    return [session() | {"date": f"2026-11-{20 + i}T00:00:00+00:00", "machine": {"cores": 2, "load": load}}
+            for i, load in enumerate(loads)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("sessions", "changes", "why"),
+    [
+        (starts(0.1), {}, None),
+        (starts(0.1, 0.1), {"date": "2026-11-21T05:00:00+00:00"}, "2 starts of the command"),
+        (starts(0.1), {"worker": "host:2"}, "2 processes"),
+        (starts(1.7), {}, "1.7 cores busy"),
+        (starts(None), {}, None),
+    ],
+)
+def test_seconds_of_different_starts_or_loads_are_marked(tmp_path, sessions, changes, why):
+    first = {"date": "2026-11-20T05:00:00+00:00"}
+    cells = [cell("a", **first), cell("b", **(first | changes))]
+    run = read_run(write_run(tmp_path / "run", experiment(["a", "b"]), cells, sessions=sessions))
+    table = tables.cost(run)
+    assert table.columns[2].title == ("seconds" if why is None else "seconds ‡")
+    assert [note for note in table.notes if "not comparable" in note] == ([] if why is None else [table.notes[1]])
+    assert why is None or why in table.notes[1]
+    assert "ddag" in typesetting.latex(table) or why is None
+
+
+def test_latex_takes_metrics_and_decimals(run_of):
+    table = tables.faithfulness(run_of(experiment(["joint", "random"]), three_by_two()), 3)
+    narrow = typesetting.narrowed(table, ["kl", "pr"], 1)
+    assert [column.key for column in narrow.columns] == ["kl", "pr"]
+    text = typesetting.latex(narrow)
+    assert r"\textbf{0.4} {\scriptsize $\pm$ 0.2}" in text and "0.400" not in text
+    assert typesetting.narrowed(table) == table
+    cost = tables.cost(run_of(experiment(["joint", "random"]), three_by_two()))
+    assert len(typesetting.narrowed(cost, ["kl"]).columns) == 3
+
+
 def test_iterations_read_the_trace_and_an_ended_search_keeps_its_value(run_of):
     long = [[0, -1.0, 1, 1.0], [1, -2.0, 2, 2.0], [4, -3.0, 3, 3.0], [12, -9.0, 4, 4.0]]
     short = [[0, -1.0, 1, 1.0], [3, -4.0, 2, 2.0]]
-    cells = [cell("long", trace=long), cell("short", trace=short), cell("none"), failed("none", "p2")]
+    prompts = ("p1", "p2")
+    cells = [cell(name, p, trace=steps) for p in prompts for name, steps in (("long", long), ("short", short))]
+    cells += [cell("none"), failed("none", "p2")]
     table = tables.iterations(run_of(experiment(["long", "short", "none"]), cells), 3)
     assert [column.title for column in table.columns] == ["1", "5", "10"]
     assert {row.method: [entry.mean for entry in row.numbers] for row in table.rows} == {

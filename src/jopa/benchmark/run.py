@@ -236,7 +236,7 @@ def _session(datasets: Iterable[Dataset]) -> SessionRecord:
 
 
 def machine() -> Record:
-    """The processor, cores, memory and accelerator of this machine, as results record them."""
+    """The processor, cores, memory, accelerator and load of this machine, as results record them."""
     import os
 
     import torch
@@ -250,6 +250,7 @@ def machine() -> Record:
         else None,
         "gpu": torch.cuda.get_device_name() if cuda else None,
         "platform": platform.platform(),
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
     }
 
 

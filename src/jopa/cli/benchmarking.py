@@ -106,12 +106,19 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="Where the report goes.", show_default="the run's own folder, report/")
     ] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="What LaTeX tables show, NAME,NAME,… in this order.", show_default="all")
+    ] = None,
+    decimals: Annotated[
+        int | None, typer.Option(help="Decimals in LaTeX tables.", show_default="what a column needs")
+    ] = None,
 ) -> None:
     """Turn the records of a benchmark run into tables, figures and a page; runs no model."""
     from jopa.reports.benchmark_report import write_report
     from jopa.reports.wording import visible
 
-    for path in write_report(folder, out):
+    names = [name.strip() for name in (metrics or "").split(",") if name.strip()]
+    for path in write_report(folder, out, metrics=names, decimals=decimals):
         typer.echo(visible(str(path)))
 
 

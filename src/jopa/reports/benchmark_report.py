@@ -1,6 +1,7 @@
 """A benchmark run as tables, figures and one page: `jopa report DIR`.
 
     DIR/report/index.html      everything on one page that needs nothing but itself
+    DIR/report/cells.csv       one row a cell, nothing rounded
     DIR/report/tables/         each table as Markdown, CSV and LaTeX
     DIR/report/figures/        each figure as PNG and SVG
     DIR/report/explanations/   single explanations, one page a cell
@@ -24,11 +25,12 @@ from typing import NamedTuple
 
 from jopa.attribution import Attribution
 from jopa.benchmark.records import CellRecord, ExampleRecord, FinishedCell, Run, SessionData, read_run
-from jopa.errors import InputFileError
+from jopa.errors import InputFileError, SettingError
 from jopa.evaluation.metrics import METRICS
 from jopa.method import TraceStep
 from jopa.reports import typesetting
 from jopa.reports.attribution_html import to_html
+from jopa.reports.cells_csv import cells_csv
 from jopa.reports.drawing import save
 from jopa.reports.figures import Picture, all_figures, main_k
 from jopa.reports.tables import all_tables, labels
@@ -38,6 +40,7 @@ from jopa.storage import staged_folder, write_text
 
 EXPLANATIONS = 300
 """Pages of single explanations that a report writes, unless told otherwise."""
+MOST_DECIMALS = 9
 _ERRORS = 50  # different errors that the page lists
 
 
@@ -51,7 +54,14 @@ class Linked(NamedTuple):
     links: dict[str, list[tuple[str, str]]]
 
 
-def write_report(folder: Path, out: Path | None = None, *, explanations: int = EXPLANATIONS) -> tuple[Path, ...]:
+def write_report(
+    folder: Path,
+    out: Path | None = None,
+    *,
+    explanations: int = EXPLANATIONS,
+    metrics: Sequence[str] = (),
+    decimals: int | None = None,
+) -> tuple[Path, ...]:
     """Write the tables, figures and the page of a run; safe while the run goes on.
 
     Args:
@@ -59,28 +69,35 @@ def write_report(folder: Path, out: Path | None = None, *, explanations: int = E
         out: where to write; `folder/report` if not given.
         explanations: at most so many pages of single explanations, whole prompts in turn from each model and data set
             (every cell of a prompt, or none); at least one prompt of each if it is not 0.
+        metrics: the metrics that LaTeX tables show, in this order; empty for all.
+        decimals: of the numbers in LaTeX tables; by default as many as a column needs.
 
     Returns:
         What was written, the page first.
 
     Raises:
         InputFileError: there is no run, or it has no cell yet, or the files cannot be written.
-        SettingError: matplotlib is not installed.
+        SettingError: matplotlib is not installed, no table has a metric, or the decimals are out of range.
     """
+    if decimals is not None and not 0 <= decimals <= MOST_DECIMALS:
+        raise SettingError(f"decimals must be from 0 to {MOST_DECIMALS}, got {decimals}")
     run = without_retired(read_run(folder))
     if not run.cells:
         raise InputFileError(f"the run in '{folder}' has no finished cell yet: go on with 'jopa bench' first")
     out = folder / "report" if out is None else out
-    tables, pictures = all_tables(run), all_figures(run)
+    tables = all_tables(run)
+    _require_metrics(metrics, tables)
+    pictures = all_figures(run)
     with staged_folder(out) as staged:
         for name in ("tables", "figures", "explanations"):
             (staged / name).mkdir()
-        written = [path for table in tables for path in _write_table(table, staged / "tables")]
+        written = [path for table in tables for path in _write_table(table, staged / "tables", metrics, decimals)]
         figures = [(picture, *save(picture.drawing, picture.stem, staged / "figures")) for picture in pictures]
         linked = [_write_prompt(run, cells, staged / "explanations") for cells in chosen_prompts(run, explanations)]
         page = write_text(staged / "index.html", to_page(run, tables, figures, linked))
         pages = [staged / address for item in linked for links in item.links.values() for _, address in links]
-        paths = [page, *written, *(path for _, *drawn in figures for path in drawn), *pages]
+        cells = write_text(staged / "cells.csv", cells_csv(run))
+        paths = [page, cells, *written, *(path for _, *drawn in figures for path in drawn), *pages]
     return tuple(out / path.relative_to(staged) for path in paths)
 
 
@@ -258,13 +275,20 @@ def joined(example: ExampleRecord, cell: FinishedCell) -> Attribution:
     )
 
 
-def _write_table(table: Table, folder: Path) -> list[Path]:
-    forms = {"md": typesetting.markdown, "csv": typesetting.csv_text, "tex": typesetting.latex}
-    paths = []
-    for ending, form in forms.items():
-        paths.append(folder / f"{table.stem}.{ending}")
-        write_text(paths[-1], form(table))
-    return paths
+def _require_metrics(names: Sequence[str], tables: Sequence[Table]) -> None:
+    """Refuse names of metrics that no table has."""
+    known = list(dict.fromkeys(column.key for table in tables for column in table.columns if column.key in METRICS))
+    if unknown := [name for name in names if name not in known]:
+        raise SettingError(f"the run has no metric '{unknown[0]}': choose of {', '.join(known)}")
+
+
+def _write_table(table: Table, folder: Path, metrics: Sequence[str], decimals: int | None) -> list[Path]:
+    forms = {
+        "md": typesetting.markdown(table),
+        "csv": typesetting.csv_text(table),
+        "tex": typesetting.latex(typesetting.narrowed(table, metrics, decimals)),
+    }
+    return [write_text(folder / f"{table.stem}.{ending}", text) for ending, text in forms.items()]
 
 
 def _write_prompt(run: Run, cells: Sequence[FinishedCell], folder: Path) -> Linked:

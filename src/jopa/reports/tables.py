@@ -2,7 +2,7 @@
 
     faithfulness    every metric, methods × data sets, for one k                (Tables 1, 6 and 8)
     differences     each method minus the baseline, with a paired interval      (Table 1)
-    cost            seconds, evaluations and FFE of the searches                (Table 2)
+    cost            FFE, evaluations and seconds of the searches                (Table 2)
     iterations      log p of the set a search held after so many proposals      (Table 5)
     seeds           spread of each method's mean from one seed to another       (Table 7)
 
@@ -19,11 +19,12 @@ from typing import Any
 from jopa.benchmark.records import CellRecord, FinishedCell, Run
 from jopa.evaluation.metrics import METRICS
 from jopa.reports.estimates import RESAMPLES, Group, Measure, bootstrap_intervals, groups, trace_value
-from jopa.reports.typesetting import LESS, MORE, PARTIAL, Column, Number, Row, Spread, Table
+from jopa.reports.typesetting import APART, LESS, MORE, PARTIAL, Column, Number, Row, Spread, Table
 
 ITERATIONS = (1, 5, 10, 15, 20, 30, 40, 50)
 """The columns of the paper's Table 5."""
-COSTS = {"seconds": "seconds", "evaluations": "evaluations", "ffe": "FFE"}
+COSTS = {"ffe": "FFE", "evaluations": "evaluations", "seconds": "seconds"}
+"""FFE first: it is the same on every machine and under every load."""
 
 
 def all_tables(run: Run) -> tuple[Table, ...]:
@@ -118,7 +119,7 @@ def differences(run: Run, k: int) -> Table | None:
 
 
 def cost(run: Run) -> Table | None:
-    """Seconds, evaluations and FFE of each search (Table 2); a search that answered several k counts once."""
+    """FFE, evaluations and seconds of each search (Table 2); a search that answered several k counts once."""
     names = labels(run)
     once = {(cell.key._replace(k=0), cell.ks): cell for cell in run.done}
     cells = sorted(once.values(), key=lambda cell: (_place(cell.key.method, names), cell.ks))
@@ -129,8 +130,10 @@ def cost(run: Run) -> Table | None:
         label, own = cell.key.method, cell.ks
         return label if len(answered) == 1 else f"{label}, k = {own[0]}" if len(own) == 1 else f"{label}, all k at once"
 
-    columns = [Column(name, title) for name, title in COSTS.items()]
-    measures: list[Measure] = [lambda cell: cell.seconds, lambda cell: cell.evaluations, lambda cell: cell.ffe]
+    apart = seconds_apart(run, cells)
+    titles = COSTS | ({"seconds": f"{COSTS['seconds']} {APART}"} if apart else {})
+    columns = [Column(name, title) for name, title in titles.items()]
+    measures: list[Measure] = [lambda cell: cell.ffe, lambda cell: cell.evaluations, lambda cell: cell.seconds]
     found = grouped(run, cells, measures, method_of=row, order=list(dict.fromkeys(map(row, cells))))
     if not found:
         return None
@@ -141,9 +144,30 @@ def cost(run: Run) -> Table | None:
     ]
     if any(len(together) > 1 for together in answered):
         notes[0] += " Where one search answered several k, this is its whole cost."
+    if apart:
+        notes.append(f"{APART} not comparable with one another: {apart}. FFE and evaluations are.")
     rows = [row for group in found for row in _mean_rows(group, columns)]
     title = "Cost of the searches (as Table 2 of the paper)"
     return _table("cost", title, columns, rows, "standard_error", [*notes, *_left_out(found)])
+
+
+def start_of(run: Run, cell: CellRecord) -> int:
+    """The number of the start of the command, from 1, that finished a cell, by their dates."""
+    return max(1, sum(session.date <= cell.date for session in run.sessions))
+
+
+def seconds_apart(run: Run, cells: Sequence[CellRecord]) -> str:
+    """Why the seconds of these cells cannot be compared with one another; empty where nothing speaks against it."""
+    starts = {start_of(run, cell) for cell in cells}
+    workers = {cell.worker for cell in cells}
+    loads = [session.machine.get("load") for session in run.sessions]
+    busy = [load for load in loads if isinstance(load, int | float) and load >= _BUSY]
+    reasons = [
+        f"they come from {len(starts)} starts of the command" if len(starts) > 1 else "",
+        f"they come from {len(workers)} processes" if len(workers) > 1 and len(workers) > len(starts) else "",
+        f"other work kept up to {max(busy):g} cores busy when the run started" if busy else "",
+    ]
+    return "; ".join(filter(None, reasons))
 
 
 def traced(run: Run, k: int) -> list[CellRecord]:
@@ -202,7 +226,12 @@ def search_removals(run: Run, cells: Sequence[CellRecord]) -> str:
     return ", ".join(f"{label} '{used[label]}'" for label in labels(run) if label in used)
 
 
-_BOLD = "Bold: the best of its group, to the decimals shown."
+_BOLD = (
+    "Bold: better than every other compared method of its group, and each paired 95 % bootstrap interval of the "
+    "difference over prompts leaves out zero."
+)
+_BUSY = 0.5
+"""From this load of the machine on, in cores, seconds are marked."""
 
 
 def _metric(name: str) -> Measure:
@@ -229,11 +258,14 @@ def _units(run: Run, k: int) -> str:
 
 def _mean_rows(group: Group, columns: Sequence[Column]) -> list[Row]:
     """A row for each method: mean and standard error of every column over the common prompts."""
-    rows = []
+    rows, best = [], _clearly_best(group, columns)
     for method in group.methods:
         found = [group.estimate(method, i) for i in range(len(columns))]
         n = max((number.n for number in found if number), default=0)
-        numbers = tuple(Number(*number) if number else None for number in found)
+        numbers = tuple(
+            Number(*number, best=method == winner) if number else None
+            for number, winner in zip(found, best, strict=True)
+        )
         rows.append(Row(group.model, group.data, method, n, numbers, n > 0 and method not in group.full))
     return rows
 
@@ -241,27 +273,38 @@ def _mean_rows(group: Group, columns: Sequence[Column]) -> list[Row]:
 def _table(
     stem: str, title: str, columns: list[Column], rows: list[Row], spread: Spread, notes: list[str], **more: Any
 ) -> Table:
-    """The table, with so many decimals in each column as its values need, and the best of each group marked."""
+    """The table, with so many decimals in each column as its values need."""
     shown = []
     for i, column in enumerate(columns):
         largest = max((abs(number.mean) for row in rows if (number := row.numbers[i])), default=0.0)
         shown.append(replace(column, digits=3 if largest < 10 else 2 if largest < 100 else 1 if largest < 1000 else 0))
-    if spread == "standard_error":
-        rows = [_with_best(row, rows, shown) for row in rows]
     return Table(stem, title, tuple(shown), tuple(rows), spread, tuple(notes), **more)
 
 
-def _with_best(row: Row, rows: Sequence[Row], columns: Sequence[Column]) -> Row:
-    """The row, its numbers marked where no other of its model and data set is better to the decimals shown."""
-    rivals = [other for other in rows if (other.model, other.data) == (row.model, row.data) and not other.partial]
-    numbers = []
-    for i, (number, column) in enumerate(zip(row.numbers, columns, strict=True)):
-        values = [round(rival.mean, column.digits) for other in rivals if (rival := other.numbers[i])]
-        if number and column.better and not row.partial and len(values) > 1:
-            best = min(values) if column.better == "lower" else max(values)
-            number = replace(number, best=round(number.mean, column.digits) == best)
-        numbers.append(number)
-    return replace(row, numbers=tuple(numbers))
+def _clearly_best(group: Group, columns: Sequence[Column]) -> list[str | None]:
+    """For each column the method that is better than every other one beyond doubt, or None.
+
+    Compared are the full methods, on their common prompts; the interval of each paired difference leaves out zero.
+    """
+    leaders: list[str | None] = []
+    differences: list[list[float]] = []
+    for i, column in enumerate(columns):
+        values = {method: group.series(method, i, group.common(i)) for method in group.full}
+        if not column.better or len(values) < 2 or not group.common(i):
+            leaders.append(None)
+            continue
+        choose = min if column.better == "lower" else max
+        leader = choose(values, key=lambda method: fmean(values[method]))
+        leaders.append(leader)
+        for method in values:
+            if method != leader:
+                differences.append([own - other for own, other in zip(values[leader], values[method], strict=True)])
+    limits = iter(_intervals(differences))
+    best: list[str | None] = []
+    for leader, column in zip(leaders, columns, strict=True):
+        marks = [_mark(column, *next(limits)) for _ in group.full[1:]] if leader else [""]
+        best.append(leader if all(mark == MORE for mark in marks) else None)
+    return best
 
 
 def _intervals(series: Sequence[Sequence[float]]) -> list[tuple[float | None, float | None]]:

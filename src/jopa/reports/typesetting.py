@@ -10,8 +10,8 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Literal, NamedTuple
 
@@ -19,7 +19,7 @@ from jopa.reports.wording import one_line, visible
 
 LESS, MORE = "●", "○"
 """Marks of a difference whose interval leaves out zero: less, and more faithful than the baseline."""
-PARTIAL, NOTHING = "†", "—"
+PARTIAL, APART, NOTHING = "†", "‡", "—"
 
 Spread = Literal["standard_error", "standard_deviation", "interval"]
 
@@ -34,7 +34,7 @@ class Number:
         n: what the mean is over.
         low: lower end of the 95 % interval.
         high: its upper end.
-        best: nothing in the group is better.
+        best: it is better than all others of the group, beyond doubt.
         mark: `LESS`, `MORE` or nothing.
     """
 
@@ -107,7 +107,7 @@ _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "↓": r"$\downarrow$", "↑": r"$\uparrow$", "±": r"$\pm$", "−": "$-$", "—": "---", "–": "--", "…": r"\dots{}",
-    LESS: r"$\bullet$", MORE: r"$\circ$", PARTIAL: r"\dag{}",
+    LESS: r"$\bullet$", MORE: r"$\circ$", PARTIAL: r"\dag{}", APART: r"\ddag{}",
 }  # fmt: skip
 
 
@@ -210,7 +210,7 @@ def csv_text(table: Table) -> str:
     words = {LESS: "less faithful", MORE: "more faithful", "": ""}
     for row in table.rows:
         for number, column in zip(row.numbers, table.columns, strict=True):
-            key = [*map(_csv_name, (row.model, row.data, row.method, column.key)), column.better]
+            key = [*map(csv_name, (row.model, row.data, row.method, column.key)), column.better]
             if number is None:
                 writer.writerow([*key, 0, "", *[""] * len(spread)])
                 continue
@@ -218,6 +218,23 @@ def csv_text(table: Table) -> str:
             rest = ends if table.spread == "interval" else [number.spread, int(number.best)]
             writer.writerow([*key, number.n, number.mean, *rest])
     return file.getvalue()
+
+
+def narrowed(table: Table, metrics: Sequence[str] = (), decimals: int | None = None) -> Table:
+    """The table with fewer columns, or with other decimals.
+
+    Args:
+        table: the whole table.
+        metrics: keys of the columns to keep, in this order; a table that has none of them keeps all. Empty for all.
+        decimals: of every number; None for those of the table.
+    """
+    keys = [column.key for column in table.columns]
+    places = [keys.index(name) for name in metrics if name in keys] or list(range(len(keys)))
+    columns = [table.columns[i] for i in places]
+    if decimals is not None:
+        columns = [replace(column, digits=decimals) for column in columns]
+    rows = tuple(replace(row, numbers=tuple(row.numbers[i] for i in places)) for row in table.rows)
+    return replace(table, columns=tuple(columns), rows=rows)
 
 
 def _pipes(cells: Iterable[str]) -> str:
@@ -229,7 +246,7 @@ def _markdown(text: str) -> str:
     return MARKDOWN.sub(r"\\\1", one_line(text))
 
 
-def _csv_name(text: str) -> str:
+def csv_name(text: str) -> str:
     """A name that a spreadsheet takes for text: an apostrophe stands before what it would run as a formula."""
     shown = visible(text)
     return f"'{shown}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else shown
