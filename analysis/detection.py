@@ -28,16 +28,9 @@ from typing import Any
 import numpy as np
 
 from jopa.detection.answer_kinds import KINDS
-from jopa.detection.hostility import (
-    Answer,
-    DetectionConfig,
-    Evidence,
-    Stretch,
-    gather,
-    numbers,
-    read_prompt,
-)
+from jopa.detection.hostility import gather, read_prompt
 from jopa.detection.scoring import BIAS, WEIGHTS
+from jopa.detection.verdict import Answer, DetectionConfig, Evidence, Stretch, numbers
 from jopa.storage import Journal, Record, locked, read_lines, write_text
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -1,6 +1,6 @@
 """What a run of `detect` may have gathered about a prompt, written down by hand."""
 
-from jopa.detection.hostility import Answer, Evidence, Stretch
+from jopa.detection.verdict import Answer, Evidence, Stretch
 
 EVIDENCE = Evidence(
     answer=Answer("compliance", 4),

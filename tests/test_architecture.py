@@ -34,8 +34,9 @@ LAYERS = [
 """The lowest first. Files of one layer may know one another; `scoring.protocols` is the part of its folder that is
 below the rest of it."""
 EXCEPTIONS = {
-    ("attribution", "reports"),  # a notebook asks an Attribution for its HTML; imported when it does
+    ("attribution", "reports"),  # users and notebooks ask an Attribution for its HTML; imported when they do
     ("diagnosis", "reports"),  # and a Diagnosis
+    ("detection", "reports"),  # and a Verdict
     ("model", "scoring"),  # a model makes its own scorers; imported when it does
     ("model", "scoring.protocols"),  # names of types
 }

@@ -9,8 +9,10 @@ from importlib.metadata import version as _version
 
 from jopa.attributing import SearchOptions
 from jopa.attribution import Attribution, PromptComparison, comparison_from_json, comparison_json
-from jopa.detection.hostility import DetectionConfig, Verdict, detect
-from jopa.diagnosis import Diagnosis, diagnose
+from jopa.detection.hostility import detect
+from jopa.detection.verdict import DetectionConfig, Verdict
+from jopa.diagnosis.diagnosing import diagnose
+from jopa.diagnosis.result import Diagnosis
 from jopa.errors import InputFileError, JopaError, ModelError, PromptError, ScoringError, SettingError, StoppedError
 from jopa.explanation import compare, explain
 from jopa.method import Method, Ranking, RankingMethod, Selection

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jopa.detection.hostility import Stretch, numbers
+from jopa.detection.verdict import Stretch, numbers
 from planted_evidence import EVIDENCE
 
 ROOT = Path(__file__).parents[2]

@@ -12,18 +12,9 @@ import torch
 import jopa
 import tiny_models
 from jopa.detection.answer_kinds import COMPLIANCES, KINDS, REFUSAL, REFUSALS, kind_of
-from jopa.detection.hostility import (
-    Answer,
-    DetectionConfig,
-    contiguity,
-    detect,
-    gather,
-    numbers,
-    peak,
-    read_prompt,
-    window_means,
-)
+from jopa.detection.hostility import detect, gather, peak, read_prompt
 from jopa.detection.scoring import FITTED_ON, WEIGHTS, is_calibrated, score
+from jopa.detection.verdict import Answer, DetectionConfig, contiguity, numbers, window_means
 from planted_evidence import EVIDENCE
 
 PROMPT = "write a story about the doctor and his patient in rain"

@@ -12,8 +12,9 @@ import pytest
 import jopa
 import tiny_models
 from jopa.detection import screening
-from jopa.detection.hostility import DetectionConfig, detect
+from jopa.detection.hostility import detect
 from jopa.detection.screening import ScreeningPrompt, read_prompts, screen
+from jopa.detection.verdict import DetectionConfig
 
 QUICK = DetectionConfig(budget=4, max_new_tokens=3)
 PROMPT = "write a story about the doctor"

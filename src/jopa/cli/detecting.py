@@ -42,6 +42,9 @@ def detect(
     json_path: Annotated[
         Path | None, typer.Option("--json", help="Write one prompt's verdict as JSON ('-': stdout).")
     ] = None,
+    html_path: Annotated[
+        Path | None, typer.Option("--html", help="Write one prompt's verdict as a self-contained page.")
+    ] = None,
     model: Model = None,
     k: Annotated[int, typer.Option("--k", "-k", help="How many units to attribute the answer to.")] = 3,
     budget: Annotated[int, typer.Option(help="What the search for them may spend.")] = 8,
@@ -55,12 +58,16 @@ def detect(
     if not prompts and not files:
         raise typer.BadParameter("give a PROMPT, or --file")
     require_writable(json_path)
+    require_writable(html_path)
+    if html_path is not None and out is not None:
+        raise typer.BadParameter("--html needs all that was measured, and --out keeps summaries: leave one of them out")
     asked = _asked(prompts or [], files or [], out)
-    if json_path is not None and len(asked) != 1:
-        raise typer.BadParameter(f"--json takes one prompt, got {len(asked)}; use --out for the records of many")
+    for option, path in (("--json", json_path), ("--html", html_path)):
+        if path is not None and len(asked) != 1:
+            raise typer.BadParameter(f"{option} takes one prompt, got {len(asked)}; use --out for the records of many")
 
-    from jopa.detection.hostility import DetectionConfig
     from jopa.detection.screening import require_distinct, screen
+    from jopa.detection.verdict import DetectionConfig
     from jopa.model.loading import load
 
     require_distinct(asked)
@@ -84,7 +91,7 @@ def detect(
             if out is None
             else f"stopped; what is done is in '{out}', and the same command goes on from there"
         )
-    _deliver(records, json_path, out)
+    _deliver(records, json_path, html_path, out)
 
 
 def _asked(prompts: Sequence[str], files: Sequence[Path], out: Path | None) -> list[ScreeningPrompt]:
@@ -114,16 +121,18 @@ def _path_or_text(prompt: str) -> Path | str:
     return prompt
 
 
-def _deliver(records: Sequence[Record], json_path: Path | None, out: Path | None) -> None:
+def _deliver(records: Sequence[Record], json_path: Path | None, html_path: Path | None, out: Path | None) -> None:
     """Show the verdicts, write what was asked for, and fail if there is none."""
     failed = [record for record in records if record["status"] == "failed"]
     if len(records) == 1 and failed:
         fail(failed[0]["error"])
     if len(records) == 1:
+        from jopa.detection.verdict import Verdict
+
         record = {name: value for name, value in records[0].items() if name not in ("status", "sha256")}
         # an id may hold half a surrogate pair, which no file takes but as JSON's escape
         text = json.dumps(record, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace").decode("utf-8")
-        write_results(text, _one(records[0]), lambda: "", json_path, None)
+        write_results(text, _one(records[0]), lambda: Verdict.from_dict(record).to_html(), json_path, html_path)
     else:
         from rich.console import Console
 
@@ -175,10 +184,9 @@ def _one(record: Record) -> RenderableType:
 
 def _meaning(record: Record) -> str:
     """What a score was tuned for, and whether that holds for the model."""
-    said = f"The score was tuned for {record['tuned_for']}."
-    if record["calibrated"]:
-        return said
-    return f"{said} Uncalibrated: its weights were not fitted on this model ({record['model']['id']})."
+    from jopa.reports.verdict_html import score_meaning
+
+    return score_meaning(calibrated=record["calibrated"], model=record["model"]["id"], tuned_for=record["tuned_for"])
 
 
 def _table(records: Sequence[Record]) -> RenderableType:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jopa.attribution import Attribution
-    from jopa.diagnosis import Diagnosis
+    from jopa.diagnosis.result import Diagnosis
     from jopa.errors import JopaError
     from jopa.method import Method
     from jopa.scoring.profile import Profile
@@ -145,8 +145,9 @@ def explain(
     spans = unit_from(unit or ("sentence" if diagnose else "auto"))
     part = target_from(target)
 
-    from jopa import diagnosis, explanation
+    from jopa import explanation
     from jopa.attributing import SearchOptions
+    from jopa.diagnosis import diagnosing
     from jopa.model.generation import Generation
     from jopa.model.loading import load
     from jopa.preparation import Callbacks
@@ -162,7 +163,7 @@ def explain(
         until_pr=until_pr, max_k=max_k, all_effects=all_effects, counterfactual=generation, seed=seed
     )
     requested = unit_numbers(requests) if requests else None
-    unchanged = band_of(band) if band else diagnosis.BAND
+    unchanged = band_of(band) if band else diagnosing.BAND
     profiles: list[Profile] = []
     refusals: list[str] = []
 
@@ -179,7 +180,7 @@ def explain(
         callbacks = Callbacks(progress, on_profile=profiles.append, on_refusal=refuse if compare else None)
         if diagnose:
             found: list[Attribution] = []
-            diagnosed = diagnosis.diagnose(
+            diagnosed = diagnosing.diagnose(
                 text,
                 model=language_model,
                 unit=spans,

@@ -23,7 +23,8 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from jopa.datasets.sources import MalformedError, identity
-from jopa.detection.hostility import DetectionConfig, Verdict, detect
+from jopa.detection.hostility import detect
+from jopa.detection.verdict import DetectionConfig, Verdict
 from jopa.errors import InputFileError, JopaError
 from jopa.model.language_model import LanguageModel
 from jopa.storage import (
@@ -137,7 +138,8 @@ def screen(
         on_record: called with each record and whether it was there already.
 
     Returns:
-        One record a prompt, in the order asked; `status` is "done" or "failed".
+        One record a prompt, in the order asked; `status` is "done" or "failed". Records that are not kept in a folder
+        hold the whole verdict, the others its summary.
 
     Raises:
         InputFileError: the folder is in use, cannot be written, or holds verdicts of another kind.
@@ -154,7 +156,7 @@ def screen(
             record = known.get((one.id, one.digest))
             there = record is not None
             if record is None:
-                record = judged(model, one, closely)
+                record = judged(model, one, closely, whole=folder is None)
                 if journal is not None:
                     journal.append(record)
             found.append(record)
@@ -163,8 +165,15 @@ def screen(
     return found
 
 
-def judged(model: LanguageModel, asked: ScreeningPrompt, config: DetectionConfig) -> Record:
-    """One prompt's record: its verdict, or the error that stands in its place."""
+def judged(model: LanguageModel, asked: ScreeningPrompt, config: DetectionConfig, *, whole: bool = False) -> Record:
+    """One prompt's record: its verdict, or the error that stands in its place.
+
+    Args:
+        model: the language model.
+        asked: the prompt.
+        config: how closely to look.
+        whole: with the prompt and all that was measured, so that the record can be read back as a `Verdict`.
+    """
     key = {"id": asked.id, "sha256": asked.digest}
     try:
         if asked.text is None:
@@ -175,7 +184,7 @@ def judged(model: LanguageModel, asked: ScreeningPrompt, config: DetectionConfig
     except Exception as error:  # a fault of ours or of the tokenizer's; the other prompts go on
         reason = " ".join(str(error).split())
         return {**key, "status": "failed", "error": f"unexpected {type(error).__name__}: {reason:.300}"}
-    return {**key, "status": "done", **verdict.to_dict()}
+    return {**key, "status": "done", **(verdict.to_dict() if whole else verdict.summary())}
 
 
 @contextmanager

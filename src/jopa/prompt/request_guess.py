@@ -35,7 +35,7 @@ def marked_requests(units: Sequence[str], requests: Sequence[int] | None) -> tup
     """The units that are requests: those that the caller names, or a guess.
 
     Raises:
-        SettingError: the caller names none, or one that is not there.
+        SettingError: the caller names none, one that is not there, or one that is blank.
     """
     if requests is None:
         return guessed_requests(units)
@@ -43,4 +43,6 @@ def marked_requests(units: Sequence[str], requests: Sequence[int] | None) -> tup
         raise SettingError(
             f"requests must name some of the prompt's {len(units)} units, counted from 0, got {list(requests)}"
         )
+    if (blank := next((i for i in requests if not units[i].strip()), None)) is not None:
+        raise SettingError(f"unit {blank} (counted from 0) is blank, so it is no request; leave it out")
     return tuple(sorted(set(requests)))

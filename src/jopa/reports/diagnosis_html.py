@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from jopa.reports.in_place import in_place
 from jopa.reports.wording import (
     REMOVAL_WORDS,
     Piece,
@@ -18,7 +19,7 @@ from jopa.reports.wording import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jopa.diagnosis import Diagnosis
+    from jopa.diagnosis.result import Diagnosis
 
 
 _NAMED = 4
@@ -39,20 +40,29 @@ class Heat(NamedTuple):
     rank: int
 
 
-def diagnosis_html(diagnosis: Diagnosis, *, standalone: bool = True) -> str:
-    """A diagnosis as a web page that needs nothing but itself, or as a fragment for notebooks."""
+def diagnosis_html(diagnosis: Diagnosis, *, standalone: bool = True, title: str | None = None) -> str:
+    """A diagnosis as a web page that needs nothing but itself, or as a fragment for notebooks.
+
+    Args:
+        diagnosis: what to show.
+        standalone: a whole page; otherwise a fragment for notebooks.
+        title: the page's heading; by default the page has no other than its question.
+    """
     shown = diagnosis_verdict(diagnosis)
     return (
         environment()
         .get_template("diagnosis.html.j2")
         .render(
             standalone=standalone,
-            title="".join(piece.text for piece in shown),
+            title=title or "".join(piece.text for piece in shown),
+            heading=title,
+            in_place=in_place(diagnosis),
             verdict=shown,
             d=diagnosis,
             requests=requests(diagnosis),
             heat=heat(diagnosis),
             labels=[label(diagnosis, i) for i in range(len(diagnosis.units))],
+            titles=[unit_title(diagnosis, i) for i in range(len(diagnosis.units))],
             facts=diagnosis_facts(diagnosis),
         )
     )
@@ -119,7 +129,7 @@ def _listed(names: Sequence[str]) -> list[Piece]:
 
 
 def requests(diagnosis: Diagnosis) -> tuple[list[str], list[list[str]]]:
-    """The header and rows of the table of requests, the joint effect of all of them last."""
+    """The header and rows of the table of units, the joint effect of all of them last."""
     d = diagnosis
     shares: Sequence[float | None] = d.shares or [None] * len(d.units)
     rows = [
@@ -138,7 +148,7 @@ def requests(diagnosis: Diagnosis) -> tuple[list[str], list[list[str]]]:
     whole = 1.0 if d.shares else None
     together = nats(d.joint, signed=True), _percent(whole), ratio_text(d.joint_ratio)
     rows.append(["", "all removed together", *together, ""])
-    return ["#", "request", "nats", "share", "PR", "what was measured"], rows
+    return ["#", "unit", "nats", "share", "PR", "what was measured"], rows
 
 
 def _driven(diagnosis: Diagnosis, unit: int) -> list[str]:
@@ -174,7 +184,7 @@ def diagnosis_facts(diagnosis: Diagnosis) -> list[tuple[str, str]]:
     """How the diagnosis was made, as terms and plain words."""
     d, (low, high) = diagnosis, diagnosis.band
     single = sum(d.individual[i] for i in d.without_influence)
-    marked = ", ".join(label(d, i) for i in d.requests)
+    marked = "".join(piece.text for piece in _listed([unit_title(d, i) for i in d.requests]))
     together = (
         "fewer than two units have none"
         if d.together is None
@@ -195,8 +205,9 @@ def diagnosis_facts(diagnosis: Diagnosis) -> list[tuple[str, str]]:
         ("Target", f"tokens {d.target[0]}:{d.target[1]} of the output's {len(d.output_ids)}"),
         (
             "Requests",
-            f"{len(d.requests)} of {len(d.units)} units ({marked}), "
-            + ("as given" if d.requests_given else "guessed from their words; --requests says which"),
+            f"{len(d.requests)} of {len(d.units)} units, "
+            + ("as given" if d.requests_given else "guessed from their words (--requests says which)")
+            + f": {marked}",
         ),
         ("No influence", f"PR from {low:g} to {high:g} when the unit is removed alone; of this answer only"),
         ("These at once", together),

@@ -18,18 +18,18 @@ from jopa.errors import SettingError
 from jopa.reports.attribution_html import comparison_html
 
 if TYPE_CHECKING:
-    from jopa.detection.hostility import Verdict
-    from jopa.diagnosis import Diagnosis
+    from jopa.detection.verdict import Verdict
+    from jopa.diagnosis.result import Diagnosis
     from jopa.prompt.building import Unit
 
 
 def to_html(
-    value: Attribution | PromptComparison | Diagnosis | Sequence[Attribution], *, title: str | None = None
+    value: Attribution | PromptComparison | Diagnosis | Verdict | Sequence[Attribution], *, title: str | None = None
 ) -> str:
     """A result as a web page that needs nothing but itself; several attributions of one prompt as a comparison.
 
     Args:
-        value: an attribution, a diagnosis, or what `compare` gives.
+        value: any result, or what `compare` gives.
         title: the page's heading, if it shall have one.
     """
     return comparison_html(value, title=title) if isinstance(value, Sequence) else value.to_html(title=title)

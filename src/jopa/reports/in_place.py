@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from jopa.prompt.building import Prompt
 from jopa.reports.wording import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jopa.attribution import Attribution
-    from jopa.diagnosis import Diagnosis
+    from jopa.diagnosis.result import Diagnosis
     from jopa.prompt.building import Unit
 
 _NAMES = {
@@ -49,21 +50,26 @@ class InPlace:
 
 def in_place(value: Attribution | Diagnosis) -> InPlace:
     """What stayed in place while the units of a value were removed."""
-    rest = _between(value.prompt, value.units)
-    parts = [(_NAMES.get(part.kind, one_line(part.kind)), part.text) for part in value.fixed]
+    return in_place_of(Prompt(value.prompt, value.input_ids, value.units, fixed=value.fixed, rendered=value.rendered))
+
+
+def in_place_of(prompt: Prompt) -> InPlace:
+    """What stays in place while the units of a prompt are removed."""
+    rest = _between(prompt.text, prompt.units)
+    parts = [(_NAMES.get(part.kind, one_line(part.kind)), part.text) for part in prompt.fixed]
     if rest:
         parts.append(("Text of the prompt that belongs to no unit", rest))
-    n_fixed = len(value.input_ids) - len({position for unit in value.units for position in unit.positions})
-    tokens = f"{n_fixed:,} of the input's {len(value.input_ids):,} tokens belong to no unit"
+    n_fixed = len(prompt.ids) - len({position for unit in prompt.units for position in unit.positions})
+    tokens = f"{n_fixed:,} of the input's {len(prompt.ids):,} tokens belong to no unit"
     if not n_fixed:
         note = "Nothing: every token of the input belongs to a unit"
     elif parts:
         note = f"{tokens}, the chat template's marks included"
-    elif value.rendered:
+    elif prompt.rendered:
         note = f"{tokens}: what the chat template or the tokenizer adds"
     else:
         note = f"{tokens}; this older record does not hold their text"
-    return InPlace(tuple(parts), value.rendered, note)
+    return InPlace(tuple(parts), prompt.rendered, note)
 
 
 def in_place_lines(value: Attribution | Diagnosis) -> list[tuple[str, str]]:

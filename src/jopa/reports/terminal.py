@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from jopa.attribution import Attribution, PromptComparison
-    from jopa.diagnosis import Diagnosis
+    from jopa.diagnosis.result import Diagnosis
 
 _BAR = 34  # terminal cells
 _COLUMNS = 4
@@ -119,6 +119,7 @@ def diagnosis_view(diagnosis: Diagnosis) -> RenderableType:
     sections: list[tuple[str, str, Sequence[RenderableType]]] = [
         ("Units", "R request, U other; each removed alone", [_requests_table(d)]),
         ("Answer", note, [_heat_table(d, first) for first in range(0, len(d.units), _COLUMNS)]),
+        ("What stayed in place", "", [_terms(in_place_lines(d))]),
         ("How this was found", "", [_terms(diagnosis_facts(d))]),
     ]
     parts: list[RenderableType] = [Panel(_text((run, "bold" if mark else "") for run, mark in diagnosis_verdict(d)))]

@@ -1,7 +1,4 @@
-"""What the answer makes of each request of a prompt: which has no measurable influence, and what each one drives.
-
-Every unit (a request, by default a sentence) is removed alone, and all of them together; one evaluation gives the
-log-probability of every token of the answer, so one evaluation a unit fills its row of the table.
+"""What was measured of an answer's requests, what follows from it, and its JSON form.
 
     L({i})             log p(y|x) − log p(y|x without i): the individual effect, in nats, over all target tokens
     L(all)             the same with every unit removed: the joint effect of the whole prompt
@@ -18,40 +15,30 @@ log-probability of every token of the answer, so one evaluation a unit fills its
     i drives j         without i, j falls by `DRIVE_NATS` per token or more, and by `DRIVE_SHARE` or more of what it
                        falls without the unit that it needs most; ranked within each sentence
 
-(Appendix A.4, "Benefit on Model Diagnosis", asks which request an answer overlooks; it gives no procedure.)
-
-Prepares prompt and output as an explanation does; searches nothing.
+Knows values alone: no scorer, tokenizer or model.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from jopa.choices import Removal, checked_removal
-from jopa.errors import SettingError
+from msgspec import Struct
+
+from jopa.attribution import Cost, json_object, require_readable
+from jopa.choices import Removal
 from jopa.evaluation.metrics import probability_ratio
-from jopa.model.generation import Generation
-from jopa.model.language_model import versions
 from jopa.ordering import ranked
-from jopa.preparation import Callbacks, loaded, prepare
-from jopa.problem import Problem
-from jopa.prompt.answer_parts import Part, sentences_of
-from jopa.prompt.building import Message, Unit
-from jopa.prompt.options import PromptOptions
-from jopa.prompt.output import Output
-from jopa.prompt.request_guess import marked_requests
-from jopa.prompt.segmentation import Span
-from jopa.scoring.protocols import Model
+from jopa.prompt.answer_parts import Part
+from jopa.prompt.building import Unit
+from jopa.prompt.fixed_parts import FixedPart
+from jopa.prompt.records import Count, OutputRecord, PromptRecord
+from jopa.storage import Record, converted, plain
 
 SCHEMA = 2
-BAND = (0.95, 1.05)
-"""The PR within which a removal counts as having changed nothing, unless told otherwise."""
 DRIVE_NATS = 0.2
 """The least fall of a sentence, in nats per token, for a unit to drive it: it is a fifth less likely per token."""
 DRIVE_SHARE = 0.25
@@ -87,6 +74,8 @@ class Diagnosis:
         ffe: model work in full-forward equivalents.
         seconds: wall-clock time of the scoring.
         versions: of jopa and its main dependencies.
+        fixed: what stayed in place beside the prompt: system message, other turns, prefix, prefill, tools.
+        rendered: the model's whole input as text; empty where it is not recorded.
     """
 
     model: dict[str, str | None]
@@ -111,6 +100,8 @@ class Diagnosis:
     ffe: float
     seconds: float
     versions: dict[str, str]
+    fixed: tuple[FixedPart, ...] = ()
+    rendered: str = ""
 
     @property
     def n_tokens(self) -> int:
@@ -206,11 +197,7 @@ class Diagnosis:
             "schema": SCHEMA,
             "kind": "diagnosis",
             "model": self.model,
-            "prompt": {
-                "text": self.prompt,
-                "ids": list(self.input_ids),
-                "units": [{**asdict(unit), "positions": list(unit.positions)} for unit in self.units],
-            },
+            "prompt": plain(PromptRecord(self.prompt, self.input_ids, self.units, self.fixed, self.rendered)),
             "output": {
                 "text": self.output,
                 "ids": list(self.output_ids),
@@ -249,111 +236,107 @@ class Diagnosis:
         }
 
     def to_json(self) -> str:
-        """The diagnosis as JSON text."""
+        """The diagnosis as JSON text; `from_json` gives an equal value."""
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=1, allow_nan=False)
+
+    @classmethod
+    def from_dict(cls, record: Record) -> Diagnosis:
+        """Rebuild a diagnosis from `to_dict`'s form; what follows from the other fields is computed again.
+
+        Raises:
+            InputFileError: the record has another schema, lacks something, or holds a value of the wrong type or range.
+        """
+        require_readable(record, SCHEMA, "this diagnosis")
+        form = converted(record, _DiagnosisRecord, "this diagnosis")
+        flat = {name: getattr(form, name) for name in form.__struct_fields__}
+        prompt, output = flat.pop("prompt"), flat.pop("output")
+        del flat["kind"]
+        return cls(
+            prompt=prompt.text,
+            input_ids=prompt.ids,
+            units=prompt.units,
+            fixed=prompt.fixed,
+            rendered=prompt.rendered,
+            output=output.text,
+            output_ids=output.ids,
+            target=output.target,
+            parts=output.parts,
+            **flat,
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Diagnosis:
+        """Rebuild a diagnosis from `to_json`'s text.
+
+        Raises:
+            InputFileError: the text is no JSON, or no diagnosis.
+        """
+        return cls.from_dict(json_object(text, "diagnosis"))
+
+    def to_html(self, *, title: str | None = None) -> str:
+        """The diagnosis as a web page that needs nothing but itself, with a title of the caller's."""
+        from jopa.reports.diagnosis_html import diagnosis_html  # imported here: reports are above this layer
+
+        return diagnosis_html(self, title=title)
+
+    def to_frame(self) -> Any:
+        """A pandas data frame with one row a unit; see `jopa.reports.frames`.
+
+        Raises:
+            SettingError: pandas is not installed.
+        """
+        from jopa.reports.frames import diagnosis_frame
+
+        return diagnosis_frame(self)
+
+    def __repr__(self) -> str:
+        silent = sum(i in self.without_influence for i in self.requests)
+        return (
+            f"<Diagnosis: {silent} of {len(self.requests)} requests without measurable influence, {len(self.units)} "
+            f"units by {len(self.parts)} sentences, PR {self.joint_ratio:.3g} without all; {self.model.get('id')}>"
+        )
 
     def _repr_html_(self) -> str:
         """The HTML that a notebook shows."""
-        from jopa.reports.diagnosis_html import diagnosis_html  # imported here: reports are above this layer
+        from jopa.reports.diagnosis_html import diagnosis_html
 
         return diagnosis_html(self, standalone=False)
 
 
-def diagnose(
-    prompt: str | Sequence[Message],
-    *,
-    model: Model | str | Path | None = None,
-    unit: str | Sequence[Span] = "sentence",
-    requests: Sequence[int] | None = None,
-    removal: str = "delete",
-    band: tuple[float, float] = BAND,
-    output: str | Output | Generation | None = None,
-    target: Span | str | None = None,
-    options: PromptOptions | None = None,
-    callbacks: Callbacks | None = None,
-) -> Diagnosis:
-    """Find which requests of a prompt the model's answer depends on, and which sentences each influences.
+class _AnswerRecord(OutputRecord, frozen=True):
+    """The diagnosed answer as JSON has it: as any output, with its sentences."""
 
-    Scores the whole prompt, each unit removed alone, all units removed, and all units without influence removed.
-
-    Args:
-        prompt: a text, or chat messages whose last user message is diagnosed.
-        model: a loaded model, or what `load` takes; None for the bundled one.
-        unit: what a request is: "sentence", "line", "paragraph", "word", "token", or character spans of the prompt.
-        requests: which units are requests, as indices from 0; guessed from their words by default.
-        removal: "delete", "zero" or "hide".
-        band: the PR, from and to, within which a removal counts as having changed nothing; 1 lies in it.
-        output: as for `explain`.
-        target: as for `explain`.
-        options: as for `explain`.
-        callbacks: as for `explain`; `progress` and `on_text` are called.
-
-    Raises:
-        JopaError: one of its children, whose message says what is wrong and what to do.
-    """
-    checked = checked_removal(removal)
-    if not 0 < band[0] <= 1 <= band[1]:
-        raise SettingError(f"the band must reach from above 0 to 1 or more and hold 1, got {band[0]:g} to {band[1]:g}")
-    callbacks = callbacks or Callbacks()
-    prepared = prepare(loaded(model), prompt, options, unit=unit, output=output, target=target, callbacks=callbacks)
-    marked = marked_requests([unit.text for unit in prepared.prompt.units], requests)
-    generated = output is None or isinstance(output, Generation)
-    if callbacks.progress:
-        callbacks.progress("diagnosing", 0, None)
-    language_model, built, said = prepared.model, prepared.prompt, prepared.output
-    return measured(
-        prepared.problem(checked),
-        sentences_of(said, language_model.decode),
-        target=said.target,
-        band=(float(band[0]), float(band[1])),
-        model=language_model.identity,
-        prompt=built.text,
-        input_ids=built.ids,
-        units=built.units,
-        output=said.text,
-        output_ids=said.ids,
-        removal=checked,
-        seed=prepared.generation.seed,
-        versions=versions(),
-        requests=marked,
-        requests_given=requests is not None,
-        cut_off=generated and len(said.ids) >= prepared.generation.max_new_tokens,
-    )
+    parts: tuple[Part, ...]
 
 
-def measured(
-    problem: Problem, parts: tuple[Part, ...], *, target: tuple[int, int], band: tuple[float, float], **known: Any
-) -> Diagnosis:
-    """Score everything that a diagnosis needs.
+class _DiagnosisRecord(Struct, frozen=True, kw_only=True):
+    """What is read of a diagnosis' JSON form, with the types and ranges that are checked."""
 
-    Args:
-        problem: gives the log-probability of each target token.
-        parts: tile the target.
-        target: `[start, end)`, the tokens whose probability counts.
-        band: the PR that counts as unchanged.
-        known: the fields of the `Diagnosis` that need no score.
-    """
-    started = time.perf_counter()
-    lengths, n_tokens = [part.end - part.start for part in parts], target[1] - target[0]
-    each = ([unit] for unit in range(problem.n_units))
-    whole, without_all, *alone = problem.token_log_probs([(), range(problem.n_units), *each]).double()
-    table = tuple(tuple(float(part.sum()) for part in (whole - row).split(lengths)) for row in alone)
-    log_prob = float(whole.sum())
-    silent = units_without_influence(table, n_tokens, band)
-    together = log_prob - problem.log_prob(silent) if len(silent) > 1 else None
-    return Diagnosis(
-        parts=parts,
-        target=target,
-        band=band,
-        log_prob=log_prob,
-        log_prob_removed=float(without_all.sum()),
-        table=table,
-        together=together,
-        evaluations=problem.evaluations,
-        ffe=problem.ffe,
-        seconds=time.perf_counter() - started,
-        **known,
-    )
+    kind: Literal["diagnosis"]
+    model: dict[str, str | None]
+    prompt: PromptRecord
+    output: _AnswerRecord
+    removal: Removal
+    band: tuple[float, float]
+    log_prob: float
+    log_prob_removed: float
+    requests: tuple[Count, ...]
+    requests_given: bool
+    cut_off: bool
+    together: float | None
+    table: tuple[tuple[float, ...], ...]
+    seed: int
+    evaluations: Count
+    ffe: Cost
+    seconds: Cost
+    versions: dict[str, str]
+
+    def __post_init__(self) -> None:
+        n_units, n_parts = len(self.prompt.units), len(self.output.parts)
+        if len(self.table) != n_units or any(len(row) != n_parts for row in self.table):
+            raise ValueError(f"'table' must have {n_units} rows of {n_parts} numbers")
+        if any(i >= n_units for i in self.requests):
+            raise ValueError(f"'requests' must be units below {n_units}, got {list(self.requests)}")
 
 
 def units_without_influence(

@@ -12,7 +12,7 @@ from rich.console import Console
 import jopa
 import tiny_models
 from jopa.attributing import smallest_sufficient
-from jopa.diagnosis import diagnose, measured
+from jopa.diagnosis.diagnosing import diagnose, measured
 from jopa.prompt.answer_parts import Part, parts_of, sentences_of
 from jopa.prompt.building import Unit
 from jopa.prompt.request_guess import guessed_requests

@@ -1,0 +1,378 @@
+"""What was measured of a prompt, the numbers and the score made of it, and its JSON form.
+
+Knows values alone: no model.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import accumulate
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from jopa.attribution import Cost, json_object, require_readable
+from jopa.detection.answer_kinds import Kind
+from jopa.detection.scoring import TUNED_FOR, is_calibrated, score
+from jopa.errors import SettingError
+from jopa.evaluation.metrics import probability_ratio
+from jopa.prompt.building import Prompt
+from jopa.prompt.records import Count, PromptRecord
+from jopa.storage import Record, converted, plain
+
+SCHEMA = 1
+BEGINNING = 120  # characters of the prompt that a record holds
+WINDOW = 10
+"""Tokens of a window of surprisal."""
+MOST_TOKENS = 1024
+"""The longest prompt, in tokens with its template, unless told otherwise: a prompt costs some twelve forwards."""
+
+
+@dataclass(frozen=True)
+class DetectionConfig:
+    """How closely to look at a prompt.
+
+    Attributes:
+        k: how many units to attribute the answer to; fewer where the prompt has fewer.
+        budget: what the search for them may spend, in full-forward equivalents.
+        max_new_tokens: the most tokens of an answer.
+        most_tokens: a longer prompt (tokens, template included) is refused.
+    """
+
+    k: int = 3
+    budget: int = 8
+    max_new_tokens: int = 16
+    most_tokens: int = MOST_TOKENS
+
+    def __post_init__(self) -> None:
+        for name in ("k", "budget", "max_new_tokens", "most_tokens"):
+            if (value := getattr(self, name)) < 1:
+                raise SettingError(f"{name} must be at least 1, got {value}")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is kept of an answer.
+
+    Attributes:
+        kind: "refusal", "compliance" or "other".
+        tokens: how many tokens it has, of at most `max_new_tokens`.
+    """
+
+    kind: Kind
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A run of neighbouring units and the effect of removing it.
+
+    Attributes:
+        start: its first unit.
+        end: one past its last.
+        effect: L of it, in nats.
+    """
+
+    start: int
+    end: int
+    effect: float
+
+    @property
+    def size(self) -> int:
+        """How many units it has."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was measured of a prompt. Stretches and `units` index the prompt's units.
+
+    Attributes:
+        answer: the model's answer to the whole prompt.
+        log_prob: log p of that answer, in nats.
+        refusal: log p of the fixed refusal, in nats.
+        surprisals: of each unit, in nats, summed over its tokens.
+        units: the units that jointly cause the answer, strongest first.
+        joint: L of them together.
+        individual: L of each of them alone.
+        span: the suspicious span: the most surprising stretch.
+        span_answer: the answer without it.
+        span_refusal: log p of the fixed refusal without it.
+        tokens: how many tokens the prompt has, template left out.
+        ffe: model work in full-forward equivalents, generation left out.
+        seconds: wall-clock time in all.
+    """
+
+    answer: Answer
+    log_prob: float
+    refusal: float
+    surprisals: tuple[float, ...]
+    units: tuple[int, ...]
+    joint: float
+    individual: tuple[float, ...]
+    span: Stretch
+    span_answer: Answer
+    span_refusal: float
+    tokens: int
+    ffe: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How hostile a prompt looks to a model, and what that rests on.
+
+    Attributes:
+        prompt: the prompt in the units that the evidence speaks of.
+        evidence: what was measured.
+        config: how closely the prompt was looked at.
+        model: id, revision, dtype and device of the model.
+        versions: of jopa and what it stands on.
+    """
+
+    prompt: Prompt
+    evidence: Evidence
+    config: DetectionConfig
+    model: dict[str, str | None]
+    versions: dict[str, str]
+
+    @property
+    def score(self) -> float:
+        """Between 0 and 1; see docs/detection.md for how to read it."""
+        return score(numbers(self.evidence))
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the score's weights were fitted on this model."""
+        return is_calibrated(self.model.get("id"))
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The suspicious span as `[start, end)` in characters of the prompt."""
+        span, units = self.evidence.span, self.prompt.units
+        return units[span.start].start, units[span.end - 1].end
+
+    @property
+    def span_ratio(self) -> float:
+        """PR without the suspicious span."""
+        return _ratio(self.evidence.span.effect, self.evidence)
+
+    def to_dict(self) -> Record:
+        """All of the verdict as JSON holds it (schema 1): its summary, the prompt and what was measured."""
+        p, e = self.prompt, self.evidence
+        return {
+            **self.summary(),
+            "prompt": plain(PromptRecord(p.text, p.ids, p.units, p.fixed, p.rendered)),
+            "evidence": {
+                "refusal": e.refusal,
+                "surprisals": list(e.surprisals),
+                "units": list(e.units),
+                "span": [e.span.start, e.span.end],
+                "span_refusal": e.span_refusal,
+            },
+        }
+
+    def summary(self) -> Record:
+        """What is kept of each of many verdicts: effects in nats, spans in characters; no text of any answer."""
+        e, units = self.evidence, self.prompt.units
+        start, end = self.span
+        return {
+            "schema": SCHEMA,
+            "kind": "verdict",
+            "score": self.score,
+            "calibrated": self.calibrated,
+            "tuned_for": TUNED_FOR,
+            "beginning": self.prompt.text[:BEGINNING],
+            "answer": {**asdict(e.answer), "log_prob": e.log_prob},
+            "units": [
+                {"text": units[unit].text, "start": units[unit].start, "end": units[unit].end, "effect": effect}
+                for unit, effect in zip(e.units, e.individual, strict=True)
+            ],
+            "joint": e.joint,
+            "synergy": e.joint - math.fsum(e.individual),
+            "probability_ratio": _ratio(e.joint, e),
+            "span": {"start": start, "end": end, "text": self.prompt.text[start:end], "effect": e.span.effect},
+            "without_span": {**asdict(e.span_answer), "probability_ratio": self.span_ratio},
+            "numbers": numbers(e),
+            "tokens": e.tokens,
+            "looking": asdict(self.config),
+            "model": self.model,
+            "ffe": e.ffe,
+            "seconds": e.seconds,
+            "versions": self.versions,
+        }
+
+    def to_json(self) -> str:
+        """The verdict as JSON text; `from_json` gives an equal value."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, indent=1, allow_nan=False)
+
+    @classmethod
+    def from_dict(cls, record: Record) -> Verdict:
+        """Rebuild a verdict from `to_dict`'s form; a summary does not hold enough.
+
+        Raises:
+            InputFileError: the record has another schema, lacks something, or holds a value of the wrong type or range.
+        """
+        require_readable(record, SCHEMA, "this verdict")
+        form = converted(record, _VerdictRecord, "this verdict")
+        measured, prompt = form.evidence, form.prompt
+        evidence = Evidence(
+            answer=Answer(form.answer.kind, form.answer.tokens),
+            log_prob=form.answer.log_prob,
+            refusal=measured.refusal,
+            surprisals=measured.surprisals,
+            units=measured.units,
+            joint=form.joint,
+            individual=tuple(unit.effect for unit in form.units),
+            span=Stretch(*measured.span, form.span.effect),
+            span_answer=form.without_span,
+            span_refusal=measured.span_refusal,
+            tokens=form.tokens,
+            ffe=form.ffe,
+            seconds=form.seconds,
+        )
+        built = Prompt(prompt.text, prompt.ids, prompt.units, "token", prompt.fixed, prompt.rendered)
+        return cls(built, evidence, form.looking, form.model, form.versions)
+
+    @classmethod
+    def from_json(cls, text: str) -> Verdict:
+        """Rebuild a verdict from `to_json`'s text.
+
+        Raises:
+            InputFileError: the text is no JSON, or no verdict.
+        """
+        return cls.from_dict(json_object(text, "verdict"))
+
+    def to_html(self, *, title: str | None = None) -> str:
+        """The verdict as a web page that needs nothing but itself, with a title of the caller's."""
+        from jopa.reports.verdict_html import verdict_html  # the arrow that points back, as in Attribution
+
+        return verdict_html(self, title=title)
+
+    def to_frame(self) -> Any:
+        """A pandas data frame with one row a unit; see `jopa.reports.frames`.
+
+        Raises:
+            SettingError: pandas is not installed.
+        """
+        from jopa.reports.frames import verdict_frame
+
+        return verdict_frame(self)
+
+    def __repr__(self) -> str:
+        start, end = self.span
+        trusted = "" if self.calibrated else ", uncalibrated"
+        return (
+            f"<Verdict: score {self.score:.2f} from 0 to 1{trusted}, answer {self.evidence.answer.kind}, most "
+            f"surprising text {self.prompt.text[start:end][:24]!r}; {self.model.get('id')}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it."""
+        from jopa.reports.verdict_html import verdict_html
+
+        return verdict_html(self, standalone=False)
+
+
+class _AnswerRecord(Struct, frozen=True):
+    """The answer as JSON has it."""
+
+    kind: Kind
+    tokens: Count
+    log_prob: float
+
+
+class _EffectRecord(Struct, frozen=True):
+    """What is read of a unit or span: its effect in nats."""
+
+    effect: float
+
+
+class _EvidenceRecord(Struct, frozen=True):
+    """What was measured, beside what the summary holds."""
+
+    refusal: float
+    surprisals: tuple[float, ...]
+    units: tuple[Count, ...]
+    span: tuple[Count, Count]
+    span_refusal: float
+
+
+class _VerdictRecord(Struct, frozen=True):
+    """What is read of a verdict's JSON form, with the types and ranges that are checked."""
+
+    kind: Literal["verdict"]
+    prompt: PromptRecord
+    evidence: _EvidenceRecord
+    answer: _AnswerRecord
+    units: tuple[_EffectRecord, ...]
+    span: _EffectRecord
+    without_span: Answer
+    joint: float
+    tokens: Count
+    looking: DetectionConfig
+    model: dict[str, str | None]
+    ffe: Cost
+    seconds: Cost
+    versions: dict[str, str]
+
+    def __post_init__(self) -> None:
+        n_units, (start, end) = len(self.prompt.units), self.evidence.span
+        if len(self.evidence.surprisals) != n_units:
+            raise ValueError(f"'surprisals' must have {n_units} numbers, got {len(self.evidence.surprisals)}")
+        if len(self.units) != len(self.evidence.units) or any(i >= n_units for i in self.evidence.units):
+            raise ValueError(f"'units' must be {len(self.units)} units below {n_units}")
+        if not start < end <= n_units:
+            raise ValueError(f"the span {start}:{end} lies outside the prompt's {n_units} units")
+
+
+def numbers(evidence: Evidence) -> dict[str, float]:
+    """What a score can be made of, one number each; docs/detection.md says which of them help.
+
+    Surprisals are in nats a unit (nearly always a token), effects in nats for each token of the answer.
+    """
+    e = evidence
+    n_units, n_answer = len(e.surprisals), max(1, e.answer.tokens)
+    total = math.fsum(e.surprisals)
+    inside = math.fsum(e.surprisals[e.span.start : e.span.end])
+    outside = (total - inside) / max(1, n_units - e.span.size)
+    return {
+        "tokens": float(e.tokens),
+        "surprisal": total / n_units,
+        "window": max(window_means(e.surprisals)),
+        "spread": math.sqrt(math.fsum((value - total / n_units) ** 2 for value in e.surprisals) / n_units),
+        "span_surprisal": inside / e.span.size - outside,
+        "span_effect": e.span.effect / n_answer,
+        "contiguity": contiguity(e.units, n_units),
+        "unit_effect": e.joint / n_answer,
+        "unit_synergy": (e.joint - math.fsum(e.individual)) / n_answer,
+        "confidence": e.log_prob / n_answer,
+        "refusal": e.refusal,
+        "refusal_without_span": e.span_refusal - e.refusal,
+        "flip": float(e.answer.kind != e.span_answer.kind),
+    }
+
+
+def window_means(surprisals: Sequence[float], width: int = WINDOW) -> list[float]:
+    """The mean over each run of `width` neighbours; over all of a shorter prompt."""
+    width = min(width, len(surprisals))
+    sums = [0.0, *accumulate(surprisals)]
+    return [(sums[i + width] - sums[i]) / width for i in range(len(surprisals) - width + 1)]
+
+
+def contiguity(units: Sequence[int], n_units: int) -> float:
+    """1 − the distance from the first to the last unit over what it is on average for units drawn at random.
+
+    k of n units drawn without replacement are (n + 1)(k − 1)/(k + 1) apart on average. 0 as at random, below 0 further
+    apart; 0 for a single unit.
+    """
+    k = len(units)
+    expected = (n_units + 1) * (k - 1) / (k + 1)
+    return 1 - (max(units) - min(units)) / expected if expected else 0.0
+
+
+def _ratio(effect: float, evidence: Evidence) -> float:
+    return probability_ratio(0.0, -effect, max(1, evidence.answer.tokens))

@@ -1,0 +1,75 @@
+"""A Verdict's JSON is read back exactly, and shown with what the score was tuned for."""
+
+from dataclasses import replace
+
+import pytest
+
+import jopa
+import tiny_models
+from jopa.detection.verdict import DetectionConfig
+from jopa.prompt.fixed_parts import FixedPart
+from planted_evidence import EVIDENCE
+
+PROMPT = "write a story about the doctor and his"
+
+
+def verdict():
+    prompt = jopa.build_prompt(tiny_models.tokenizer(True), PROMPT, unit="token", system="please tell me")
+    return jopa.Verdict(prompt, EVIDENCE, DetectionConfig(k=2), {"id": "some/model"}, {"jopa": "9.9"})
+
+
+def test_json_round_trip_is_exact():
+    again = jopa.Verdict.from_json(verdict().to_json())
+    assert again == verdict()
+    assert again.to_json() == verdict().to_json()
+    assert verdict().to_dict()["prompt"]["fixed"] == [{"kind": "system", "text": "please tell me"}]
+
+
+def test_a_summary_holds_neither_the_prompt_nor_each_surprisal():
+    record = verdict().summary()
+    assert not {"prompt", "evidence"} & record.keys()
+    with pytest.raises(jopa.InputFileError, match="missing required field 'prompt'"):
+        jopa.Verdict.from_dict(record)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": 3}, "schema must be 1, got 3"),
+        ({"kind": "diagnosis"}, "kind"),
+        (
+            {"evidence": {"refusal": 0.0, "surprisals": [1.0], "units": [], "span": [0, 1], "span_refusal": 0.0}},
+            "8 num",
+        ),
+        ({"units": []}, "'units' must be"),
+        ({"joint": float("inf")}, "not finite"),
+    ],
+)
+def test_a_json_that_is_no_verdict_is_refused(change, message):
+    with pytest.raises(jopa.InputFileError, match=message):
+        jopa.Verdict.from_dict(verdict().to_dict() | change)
+
+
+def test_the_page_shows_the_score_its_meaning_and_the_text():
+    page = verdict().to_html(title="A strange prompt")
+    assert f"<strong>{verdict().score:.2f}</strong>" in page
+    assert "it was not shown to find attacks in fluent language" in page
+    assert "Uncalibrated" in page and "some/model" in page
+    assert "<mark>about the</mark>" in page.replace("<mark> ", "<mark>")
+    assert "please tell me" in page and "A strange prompt" in page
+    assert "<html" not in verdict()._repr_html_()
+
+
+def test_hostile_prompts_cannot_act():
+    prompt = replace(verdict().prompt, fixed=(FixedPart("system", "<script>x</script>"),), rendered="<img src=x>\x1b")
+    page = replace(verdict(), prompt=prompt).to_html()
+    assert "<script" not in page and "<img" not in page and "\x1b" not in page
+
+
+def test_one_line_and_a_row_a_unit():
+    assert repr(verdict()).startswith("<Verdict: score 0.") and "\n" not in repr(verdict())
+    pytest.importorskip("pandas")
+    frame = verdict().to_frame()
+    assert list(frame.surprisal) == list(EVIDENCE.surprisals)
+    assert [i for i, inside in enumerate(frame.in_span) if inside] == [3, 4]
+    assert frame["rank"][4] == 1

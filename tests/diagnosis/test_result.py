@@ -1,0 +1,85 @@
+"""A diagnosis' JSON is read back exactly, and what stayed in place is with it."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+import jopa
+from jopa.diagnosis.diagnosing import diagnose
+from jopa.prompt.fixed_parts import FixedPart
+from jopa.prompt.request_guess import guessed_requests, marked_requests
+from jopa.reports.diagnosis_html import diagnosis_facts
+from jopa.reports.terminal import diagnosis_view
+
+
+@pytest.fixture(scope="module")
+def found(llama):
+    return diagnose(
+        "tell me about the rain . write a story about green birds",
+        model=llama,
+        unit=[(0, 24), (24, 56)],
+        output="there was rain . green birds met",
+        options=jopa.PromptOptions(system="please tell me"),
+    )
+
+
+def test_json_round_trip_is_exact(found):
+    again = jopa.Diagnosis.from_json(found.to_json())
+    assert again == found
+    assert again.to_json() == found.to_json()
+    older = found.to_dict()
+    for name in ("fixed", "rendered"):
+        del older["prompt"][name]
+    assert jopa.Diagnosis.from_dict(older) == replace(found, fixed=(), rendered="")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": 1}, "the schema must be 2, got 1"),
+        ({"kind": "verdict"}, "kind"),
+        ({"table": [[0.0]]}, "'table' must have 2 rows of"),
+        ({"requests": [9]}, "'requests' must be units below 2"),
+        ({"log_prob": float("nan")}, "not finite"),
+        ({"removal": "burn"}, "removal"),
+    ],
+)
+def test_a_json_that_is_no_diagnosis_is_refused(found, change, message):
+    with pytest.raises(jopa.InputFileError, match=message):
+        jopa.Diagnosis.from_dict(found.to_dict() | change)
+    with pytest.raises(jopa.InputFileError, match="no JSON"):
+        jopa.Diagnosis.from_json("{")
+
+
+def test_it_shows_what_stayed_in_place(found):
+    assert found.fixed == (FixedPart("system", "please tell me"),)
+    assert "please tell me" in found.to_html()
+    assert json.loads(found.to_json())["prompt"]["fixed"] == [{"kind": "system", "text": "please tell me"}]
+    console = Console(record=True, width=80, quiet=True)
+    console.print(diagnosis_view(found))
+    assert "please tell me" in console.export_text()
+
+
+def test_a_title_heads_the_page_and_one_line_says_what_it_is(found):
+    assert '<p class="heading">A letter</p>' in found.to_html(title="A letter")
+    assert repr(found).startswith("<Diagnosis: ") and "\n" not in repr(found)
+
+
+def test_a_row_a_unit(found):
+    pytest.importorskip("pandas")
+    frame = jopa.to_frame(found)
+    assert list(frame.effect) == list(found.individual)
+    assert list(frame.request) == [i in found.requests for i in range(2)]
+
+
+def test_codes_of_requests_stand_beside_their_text(found):
+    words = dict(diagnosis_facts(found))["Requests"]
+    assert "R1 “tell me about the rain .”" in words
+
+
+def test_a_blank_unit_is_no_request():
+    with pytest.raises(jopa.SettingError, match=r"unit 1 \(counted from 0\) is blank"):
+        marked_requests(["tell me ", "\n", "write"], [0, 1])
+    assert guessed_requests(["tell me ", "\n", "write a story"]) == (0, 2)
