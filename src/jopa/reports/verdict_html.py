@@ -1,4 +1,4 @@
-"""A Verdict for people: the score with what it was tuned for, the prompt with its most surprising text marked, the facts.
+"""A Verdict for people: the score and what it was tuned for, the prompt with its most surprising text marked, facts.
 
 Runs no model; sees a Verdict only. No text of any answer is in it.
 """
