@@ -1,5 +1,6 @@
 """A diagnosis' JSON is read back exactly, and what stayed in place is with it."""
 
+import io
 import json
 from dataclasses import replace
 
@@ -57,7 +58,7 @@ def test_it_shows_what_stayed_in_place(found):
     assert found.fixed == (FixedPart("system", "please tell me"),)
     assert "please tell me" in found.to_html()
     assert json.loads(found.to_json())["prompt"]["fixed"] == [{"kind": "system", "text": "please tell me"}]
-    console = Console(record=True, width=80, quiet=True)
+    console = Console(record=True, width=80, file=io.StringIO())
     console.print(diagnosis_view(found))
     assert "please tell me" in console.export_text()
 

@@ -95,7 +95,7 @@ def test_latex_takes_the_metrics_that_are_named(tmp_path):
     text = (folder / "report" / "tables" / "faithfulness-k3.tex").read_text()
     assert "PR" in text and "KL" not in text and "0.500" not in text
     assert "KL" in (folder / "report" / "tables" / "faithfulness-k3.md").read_text()
-    with pytest.raises(jopa.SettingError, match="no metric 'accuracy': choose of pr,"):
+    with pytest.raises(jopa.SettingError, match="no metric 'accuracy': choose of bleu,"):
         write_report(folder, metrics=["accuracy"])
     with pytest.raises(jopa.SettingError, match="decimals must be from 0 to 9, got 12"):
         write_report(folder, decimals=12)
@@ -233,7 +233,8 @@ def test_without_a_baseline_there_are_no_differences(tmp_path):
 
 def test_a_run_that_only_failed_still_says_why(tmp_path):
     write_run(tmp_path, experiment(["a"]), [failed("a")], [example()])
-    (page,) = write_report(tmp_path)
+    page, cells = write_report(tmp_path)
+    assert cells.name == "cells.csv"
     assert "ScoringError: NaN" in page.read_text()
 
 
