@@ -22,7 +22,7 @@ def test_json_round_trip_is_exact():
     again = jopa.Verdict.from_json(verdict().to_json())
     assert again == verdict()
     assert again.to_json() == verdict().to_json()
-    assert verdict().to_dict()["prompt"]["fixed"] == [{"kind": "system", "text": "please tell me"}]
+    assert list(verdict().to_dict()["prompt"]["fixed"]) == [{"kind": "system", "text": "please tell me"}]
 
 
 def test_a_summary_holds_neither_the_prompt_nor_each_surprisal():
