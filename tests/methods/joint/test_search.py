@@ -2,7 +2,6 @@
 
 import math
 import time
-from itertools import combinations
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +10,6 @@ import torch
 import jopa
 from jopa.methods.joint.neighbours import adjacent_neighbours
 from jopa.methods.joint.search import JointSearch
-from jopa.prompt.repeated_tokens import RepeatedToken
 from table_scorer import TableScorer, TableWhiteBoxScorer, best_sets, problem, redundant_pair
 
 
@@ -241,198 +239,6 @@ def test_a_long_black_box_prompt_is_searched_fast():
     assert time.perf_counter() - began < 30
 
 
-def test_a_guide_that_knows_nothing_does_no_harm():
-    class Blind(TableScorer):
-        """Looks inside and sees nothing."""
-
-        def gradient_norms(self):
-            return torch.zeros(self.n_units)
-
-        def mask_gradient(self, keep):
-            return torch.zeros(self.n_units)
-
-        def attention_gradient(self, factors):
-            return torch.zeros(self.n_units)
-
-        def relaxed_log_probs(self, factors):
-            raise AssertionError
-
-        def relaxed_gradients(self, factors):
-            raise AssertionError
-
-        def attention(self):
-            raise AssertionError
-
-    scorer = Blind(16, redundant_pair)
-    assert isinstance(scorer, jopa.WhiteBoxScorer)
-    assert chosen(JointSearch(), jopa.Problem(scorer), 3) in best_sets(scorer, 3)
-
-
-class WithGradients(TableScorer):
-    """60 units that hardly do anything alone. Three do everything together, any two of them a tenth of it; a scorer
-    with gradients sees the slopes between the corners."""
-
-    strong = (7, 29, 51)
-
-    def __init__(self):
-        super().__init__(60, lambda removed: float(self.between(self.corner(removed))))
-        self.gradients = 0
-
-    def corner(self, removed):
-        factors = torch.ones(60, dtype=torch.double)
-        factors[list(removed)] = 0
-        return factors
-
-    def between(self, factors):
-        gone = 1 - factors[list(self.strong)]
-        pairs = gone[0] * gone[1] + gone[0] * gone[2] + gone[1] * gone[2]
-        return -5.0 - pairs - 7.0 * gone.prod() - 0.02 * (1 - factors).sum()
-
-    @property
-    def ffe(self):
-        return len(self.asked) + 3.0 * self.gradients
-
-    def gradient_norms(self):
-        self.gradients += 1
-        return torch.ones(60)
-
-    def attention_gradient(self, factors):
-        self.gradients += 1
-        factors = factors.double().requires_grad_()
-        (gradient,) = torch.autograd.grad(self.between(factors), factors)
-        return (factors * gradient).detach().float()
-
-    def mask_gradient(self, keep):
-        raise AssertionError
-
-    relaxed_log_probs = relaxed_gradients = mask_gradient
-
-    def attention(self):
-        raise AssertionError
-
-
-def test_what_the_gradient_at_the_best_set_predicts_is_tried_next():
-    class Watched(WithGradients):
-        def attention_gradient(self, factors):
-            taken.append((len(self.asked), frozenset((factors < 0.1).nonzero()[:, 0].tolist())))
-            assert set(factors.tolist()) == {0.5, float(torch.tensor(math.exp(-5)))}
-            return super().attention_gradient(factors)
-
-    taken = []
-    scorer = Watched()
-    assert isinstance(scorer, jopa.WhiteBoxScorer)
-    JointSearch(budget=60, batch=4).run(jopa.Problem(scorer), 3)
-    n_asked, best = taken[0]
-    assert scorer.log_prob(best) == min(scorer.log_prob(units) for units in scorer.asked[:n_asked] if len(units) == 3)
-    assert any(units & set(WithGradients.strong) for units in scorer.asked[n_asked : n_asked + 4])
-    assert all(len(set(units)) == 3 for _, units in taken)
-    assert len({units for _, units in taken}) == len(taken)  # never twice at the same set
-
-
-def test_a_model_whose_attention_takes_no_factors_is_searched_without():
-    class Refuses(WithGradients):
-        def attention_gradient(self, factors):
-            raise jopa.ScoringError("cannot be made weaker")
-
-    scorer = Refuses()
-    question = jopa.Problem(scorer)
-    selection = JointSearch(budget=60).run(question, 3)
-    assert len(set(selection.removed)) == 3
-    assert selection.details == {"without_gradients": "cannot be made weaker"}
-    assert scorer.gradients == 1
-    assert question.ffe > 50
-
-
-def test_sizes_take_turns_at_gradients():
-    scorer = WithGradients()
-    selections = JointSearch(budget=150).run_nested(jopa.Problem(scorer), [1, 2, 4])
-    assert [len(selection.removed) for selection in selections] == [1, 2, 4]
-    assert scorer.ffe <= 150
-    assert 2 < scorer.gradients < 20
-
-
-class Repeated(TableScorer):
-    """120 units whose three mentions of one word do everything together and nothing by twos. Two more words stand in
-    the answer: one that it says without the prompt as well, and one with more mentions than a set of four has room for.
-    """
-
-    mentions = frozenset({17, 58, 104})
-
-    def __init__(self):
-        super().__init__(120, lambda removed: 0.0)
-
-    def log_probs(self, keep):
-        gone = [frozenset((~mask).nonzero()[:, 0].tolist()) for mask in keep]
-        self.asked += gone
-        said = [-6.0 * (self.mentions <= units) for units in gone]
-        other = [-0.01 * sum(unit % 7 for unit in units) for units in gone]
-        return torch.tensor([[a, b, -1.0] for a, b in zip(said, other, strict=True)])
-
-    def repeated_tokens(self):
-        quiet, long = RepeatedToken(frozenset({3}), (2,)), RepeatedToken(frozenset(range(60, 70)), (1,))
-        return [quiet, long, RepeatedToken(self.mentions, (0,))]
-
-
-def test_a_word_that_the_answer_repeats_is_removed_wherever_it_stands():
-    scorer = Repeated()
-    selection = JointSearch(budget=30).run(jopa.Problem(scorer), 4)
-    assert scorer.mentions < set(selection.removed)
-    assert frozenset(range(119)) in scorer.asked  # what the answer loses without the prompt
-    assert scorer.mentions in scorer.asked
-    assert not {frozenset({3}), frozenset(range(60, 70))} & set(scorer.asked)
-    assert selection.trace[-1].ffe <= 30
-    keep_mask = jopa.Problem(scorer).keep_mask
-    wordless = TableScorer(120, lambda removed: float(scorer.log_probs(keep_mask(removed)[None]).sum()))
-    assert not scorer.mentions <= set(JointSearch(budget=30).run(jopa.Problem(wordless), 4).removed)
-
-
-class Alike(TableScorer):
-    """60 units that all do the same; the answer is lost only with nearly all of the prompt."""
-
-    def __init__(self):
-        super().__init__(60, lambda removed: -1.0 - 0.01 * len(removed) - 12.0 * (len(removed) > 50))
-
-
-class AlikeWithGradients(Alike):
-    """Has gradients that hardly differ between them."""
-
-    mask_gradient = relaxed_log_probs = relaxed_gradients = attention = WithGradients.mask_gradient
-
-    def gradient_norms(self):
-        return torch.linspace(1.0, 0.9, 60)
-
-    def attention_gradient(self, factors):
-        return torch.zeros(60)
-
-
-@pytest.mark.parametrize("kind", [Alike, AlikeWithGradients])
-def test_units_of_a_word_that_the_answer_repeats_are_tried_first(kind):
-    """One with more mentions than units are asked for, which is not removed by itself."""
-    mentions = frozenset({5, 19, 33, 47})
-
-    class Wordy(kind):
-        def repeated_tokens(self):
-            return [RepeatedToken(mentions, (0,))]
-
-    scorer = Wordy()
-    JointSearch(budget=40).run(jopa.Problem(scorer), 3)
-    first = next(units for units in scorer.asked if len(units) == 3)
-    assert first <= mentions
-    assert mentions not in scorer.asked
-
-
-def test_words_with_many_mentions_do_not_crowd_out_the_rest():
-    words = [frozenset(range(30 * i, 30 * i + 20)) for i in range(6)]
-
-    class Wordy(TableScorer):
-        def repeated_tokens(self):
-            return [RepeatedToken(units, (0,)) for units in words]
-
-    scorer = Wordy(180, lambda removed: -1.0 - 0.1 * len(removed))
-    JointSearch(budget=40).run(jopa.Problem(scorer), 20)
-    assert [units in scorer.asked for units in words] == [True, True, False, False, False, False]
-
-
 @pytest.mark.parametrize("setting", [{"budget": 0}, {"seconds": 0.0}, {"seconds": math.nan}, {"batch": 0}])
 def test_settings_out_of_range_are_refused(setting):
     with pytest.raises(jopa.SettingError, match=f"{next(iter(setting))} must be"):
@@ -441,43 +247,6 @@ def test_settings_out_of_range_are_refused(setting):
 
 def test_a_budget_is_a_setting():
     assert JointSearch(batch=3).with_budget(77) == JointSearch(budget=77, batch=3)
-
-
-def test_the_surrogate_gives_back_what_it_was_told_and_is_sure_of_it():
-    from jopa.methods.joint.gaussian_process import fit
-    from jopa.methods.joint.neighbours import to_masks
-
-    sets = [units for size in (1, 2) for units in combinations(range(6), size)]
-    table = quadratic(6, 0)
-    changes = 1.0 + torch.tensor([table(units) for units in sets], dtype=torch.double)
-    masks = to_masks(sets, range(6))
-    surrogate = fit(masks, changes, torch.ones(6, dtype=torch.double))
-    triples = list(combinations(range(6), 3))
-    mean, _ = surrogate._condition(to_masks(triples, range(6)), range(6))
-    truth = 1.0 + torch.tensor([table(units) for units in triples], dtype=torch.double)
-    assert torch.corrcoef(torch.stack([mean, truth]))[0, 1] > 0.95
-    again, _ = surrogate._condition(masks, range(6))
-    assert torch.allclose(again, changes, atol=0.01)
-    assert (surrogate.expected_improvement(masks, range(6), float(changes.min())) < 0.01).all()
-
-
-def test_the_surrogate_moves_towards_pseudo_observations():
-    from jopa.methods.joint.gaussian_process import PseudoObservations, fit
-    from jopa.methods.joint.neighbours import to_masks
-
-    scored = [(i,) for i in range(6)] + [(0, 1, 2)]
-    masks = to_masks(scored, range(6))
-    changes = torch.tensor([-0.5, -0.4, -0.3, -0.2, -0.2, -0.1, -2.0], dtype=torch.double)
-    weights = torch.ones(6, dtype=torch.double)
-    larger, smaller = to_masks([(0, 1, 2, 5)], range(6)), to_masks([(0, 2)], range(6))
-    before, _ = fit(masks, changes, weights)._condition(torch.cat([larger, smaller]), range(6))
-    told = PseudoObservations(torch.cat([larger, smaller]), torch.tensor([-6.0, -0.9]).double(), masks[[6, 6]])
-    surrogate = fit(masks, changes, weights, told)
-    after, _ = surrogate._condition(torch.cat([larger, smaller]), range(6))
-    assert -6.0 < after[0] < before[0] - 1
-    assert abs(after[1] + 0.9) < abs(before[1] + 0.9)
-    again, _ = surrogate._condition(masks, range(6))
-    assert torch.allclose(again, changes, atol=0.01)  # what was scored stays certain
 
 
 @pytest.mark.parametrize("box", [black_box, lambda n, table: jopa.Problem(TableWhiteBoxScorer(n, table))])
