@@ -144,7 +144,7 @@ def test_a_budget_that_nothing_is_taken_from_still_ends():
 
 
 def test_a_clock_that_stands_still(monkeypatch):
-    monkeypatch.setattr("jopa.methods.joint.budget.time.perf_counter", lambda: 0.0)
+    monkeypatch.setattr("jopa.methods.joint.cost_meter.time.perf_counter", lambda: 0.0)
     problem = jopa.Problem(limited(TableScorer, 60, 1.0, 30, Table("any", 30, 1)))
     check_search(problem, JointSearch(budget=50, seconds=1.0).run(problem, 3), 3)
 
