@@ -49,11 +49,11 @@ class Bar(NamedTuple):
 
 
 def to_html(attribution: Attribution, *, standalone: bool = True, styled: bool = True, title: str | None = None) -> str:
-    """The attribution as a web page that needs nothing but itself.
+    """The attribution as a self-contained web page.
 
     Args:
         attribution: what to show.
-        standalone: a whole page; otherwise a fragment for notebooks, whose style touches nothing around it.
+        standalone: a whole page; otherwise a fragment for notebooks, whose style affects nothing outside it.
         styled: with its style; False for a fragment on a page that has it.
         title: the page's heading; by default the page has no other than its question.
     """
@@ -92,7 +92,7 @@ def _shown(attribution: Attribution) -> dict[str, Any]:
 
 
 def comparison_html(attributions: Sequence[Attribution], *, title: str | None = None) -> str:
-    """Several methods on the same prompt and output as one page: a table, then each attribution to unfold."""
+    """Several methods on the same prompt and output as one page: a table, then each attribution."""
     from markupsafe import Markup
 
     parts = [

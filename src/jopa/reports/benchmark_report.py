@@ -1,13 +1,13 @@
 """A benchmark run as tables, figures and one page: `jopa report DIR`.
 
-    DIR/report/index.html      everything on one page that needs nothing but itself
+    DIR/report/index.html      everything on one self-contained page
     DIR/report/cells.csv       one row a cell, nothing rounded
     DIR/report/tables/         each table as Markdown, CSV and LaTeX
     DIR/report/figures/        each figure as PNG and SVG
     DIR/report/explanations/   single explanations, one page a cell
 
-Only what the records support is written. Names, errors and model outputs are text from strangers and are escaped.
-Reads records; runs no model.
+Only tables and figures that the records can fill are written. Names, errors and model outputs are text from strangers
+and are escaped. Reads records; runs no model.
 """
 
 from __future__ import annotations

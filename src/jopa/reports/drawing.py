@@ -1,7 +1,7 @@
-"""Lines with bands, and bars, by matplotlib: how the figures look, nothing of what they show.
+"""Lines with bands, and bars, by matplotlib: the appearance of the figures, independent of their content.
 
-Methods are told apart by colour (Okabe and Ito's, safe for colour-blind readers), line style and marker at once, so
-that print in grey works too. Names come from strangers and are never read as formulas.
+Methods differ in colour (Okabe and Ito's, safe for colour-blind readers), line style and marker, so that they can be
+told apart in grey print, too. Names come from strangers and are never read as formulas.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Bars:
 
 @contextmanager
 def style(more: dict[str, Any] | None = None) -> Iterator[None]:
-    """Matplotlib's settings as these figures need them, for a while.
+    """Matplotlib's settings for these figures, for the time of a block.
 
     Raises:
         SettingError: matplotlib is not installed.
@@ -91,7 +91,7 @@ def save(drawing: Figure, stem: str, folder: Path) -> tuple[Path, Path]:
     png, svg = folder / f"{stem}.png", folder / f"{stem}.svg"
     with style({"svg.hashsalt": stem}):
         drawing.savefig(png, dpi=DPI, metadata={"Software": None})
-        drawing.set_layout_engine("none")  # it lies as it should now: the SVG need not find that out again
+        drawing.set_layout_engine("none")  # the layout is done: the SVG does not compute it again
         drawing.savefig(svg, metadata={"Date": None, "Creator": None})
     return png, svg
 

@@ -1,12 +1,12 @@
 """From the cells of a benchmark run to numbers: means over prompts, their errors, and paired differences.
 
     value of a prompt    the mean over the seeds that the method ran with
-    mean                 over the prompts that every method of the group finished, so that all rows tell of the same
+    mean                 over the prompts that every method of the group finished, so that all rows have the same
     standard error       standard deviation over those prompts (n − 1) / √n; none for a single prompt
     paired interval      percentile bootstrap of the mean difference over prompts (Efron & Tibshirani 1993, chapter 13)
 
-A method that finished less than half as many prompts as the method that finished most narrows nothing: it is "partial",
-its mean is over the others' prompts that it has, and it is never called best.
+A method that finished less than half as many prompts as the method that finished most does not restrict these prompts:
+it is "partial", its mean is over the others' prompts that it has, and it is never called best.
 
 Knows records, nothing of tables and models.
 """
@@ -35,7 +35,7 @@ _PARTIAL = 0.5
 
 
 class Estimate(NamedTuple):
-    """A mean over prompts; `spread` is None where one value cannot tell it."""
+    """A mean over prompts; `spread` is None where there is a single value."""
 
     mean: float
     spread: float | None
@@ -44,7 +44,7 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class Group:
-    """All cells of one model and one data set that belong into one comparison.
+    """All cells of one model and one data set that are compared with one another.
 
     Attributes:
         model: its name in the experiment.
@@ -115,7 +115,7 @@ class Group:
         return self._common[measure]
 
     def series(self, method: str, measure: int, prompts: Iterable[str]) -> list[float]:
-        """The method's value of each of the prompts, those left out for which it has none."""
+        """The method's value of each of the prompts; prompts without one are left out."""
         found = (self._averages[method].get(prompt) for prompt in prompts)
         return [value for row in found if row is not None and (value := row[measure]) is not None]
 
@@ -153,7 +153,7 @@ def groups(
     method_of: Callable[[CellRecord], str] = lambda cell: cell.key.method,
     order: Sequence[str] = (),
 ) -> list[Group]:
-    """Sort cells into groups by model and data set, in the order in which they are first met.
+    """Sort cells into groups by model and data set, in the order of their first cells.
 
     Args:
         cells: done and failed ones; every (example, method, seed) once.
@@ -219,7 +219,7 @@ def bootstrap_intervals(
 
 
 def trace_value(trace: Sequence[Sequence[float]], at: float, column: int = 0) -> float | None:
-    """log p of the set a search held at a step (column 0), evaluation (2) or FFE (3), in nats.
+    """log p without the current set of a search at a step (column 0), evaluation (2) or FFE (3), in nats.
 
     A search that had ended keeps its last value; before its first it has none.
     """

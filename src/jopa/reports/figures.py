@@ -1,10 +1,10 @@
 """The paper's figures from the records of a run.
 
     pr-by-k        probability ratio against k                               (Figure 5)
-    convergence    log p of the set held against steps, evaluations and FFE  (Figure 6)
+    convergence    log p without the current set against steps, evaluations and FFE  (Figure 6)
     comparison     every metric of every method                              (Figures 7, 8 and 9)
 
-Sees records and makes numbers of them; `drawing` draws. Runs no model.
+Computes numbers from records; `drawing` draws them. Runs no model.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def pr_by_k(run: Run) -> Iterator[Picture]:
 
 
 def convergence(run: Run) -> Iterator[Picture]:
-    """log p of the set that each search held, against steps, evaluations and FFE (Figure 6)."""
+    """log p without the current set of each search, against steps, evaluations and FFE (Figure 6)."""
     k = main_k(run)
     cells = traced(run, k) if k is not None else []
     traces: dict[tuple, dict[int, Sequence[Sequence[float]]]] = {}
@@ -150,7 +150,7 @@ def convergence(run: Run) -> Iterator[Picture]:
 
 
 def _curve(method: str, prompts: Sequence[Sequence[Sequence[Sequence[float]]]], column: int) -> Curve:
-    """A method's mean over prompts (and, for each, over seeds) of what its searches held, along one axis."""
+    """A method's mean over prompts (and, for each, over seeds) of its searches' current log p, along one axis."""
     every = [trace for traces in prompts for trace in traces]
     first, last = max(trace[0][column] for trace in every), max(trace[-1][column] for trace in every)
     places = sorted({first + (last - first) * i / (_POINTS - 1) for i in range(_POINTS)})

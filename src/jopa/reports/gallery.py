@@ -5,11 +5,11 @@
 
 Each example shows the units that two methods chose, what each does alone and all do together, the answer with all units
 and without the chosen ones; and the answer without one of them, where the run has a cell with k = 1 that removed it.
-Nothing else is known of single removals, and no model is asked. Both pictures of an example have one scale.
+The records have no other answers to single removals, and no model runs. Both pictures of an example have one scale.
 
 Examples are chosen by a rule, not by a person: of each model and data set the prompts with the largest, the median (the
 lower of two) and the smallest lead of the first method, its joint effect less the other's, in nats; equal leads in the
-order of the records. The smallest shows where the first method does worst: as a rule it is no better there.
+order of the records. The smallest shows where the first method does worst; usually it is not better there.
 
 Reads records; runs no model.
 """
@@ -35,7 +35,7 @@ from jopa.storage import staged_folder, write_text
 
 LEAVE_ONE_OUT = "ablation"
 _LINE_START = re.compile(r"^(\d*)([-+=.)])(?=\s|=|$)")
-"""What Markdown would take for a list or the line below a heading."""
+"""What Markdown would read as a list or as the line below a heading."""
 
 
 class Side(NamedTuple):
@@ -51,7 +51,7 @@ class Side(NamedTuple):
 
 
 class GalleryEntry(NamedTuple):
-    """A prompt and what both methods made of it; `lead` is the first one's joint effect less the other's, in nats."""
+    """A prompt and the selections of both methods; `lead` is the first one's joint effect less the other's, in nats."""
 
     model: str
     data: str
@@ -102,7 +102,7 @@ def write_gallery(
 
 
 def rule(pair: tuple[str, str]) -> list[str]:
-    """How the examples were chosen, and what the records do not tell."""
+    """How the examples were chosen, and what the records do not contain."""
     first, second = pair
     return [
         f"Examples are chosen by a rule: of each model and data set the prompts with the largest, the median and the "
@@ -148,7 +148,7 @@ def chosen_examples(run: Run, pair: tuple[str, str], k: int | None) -> list[Gall
 
 
 def extremes(values: Mapping[str, float]) -> dict[str, list[str]]:
-    """Who has the largest, the median (the lower of two) and the smallest value; ties keep their order.
+    """The names with the largest, the median (the lower of two) and the smallest value; ties keep their order.
 
     Returns:
         Each name once, with all that it is ("largest", "median", "smallest"), the largest first.

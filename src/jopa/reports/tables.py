@@ -1,10 +1,10 @@
-"""The paper's tables from the records of a run: what is in them, before anything is written.
+"""The content of the paper's tables, from the records of a run.
 
     faithfulness    every metric, methods × data sets, for one k                (Tables 1, 6 and 8)
     differences     each method minus the baseline, with a paired interval      (Table 1)
     cost            FFE, evaluations and seconds of the searches                (Table 2)
-    iterations      log p of the set a search held after so many proposals      (Table 5)
-    seeds           spread of each method's mean from one seed to another       (Table 7)
+    iterations      log p without the current set after so many proposals       (Table 5)
+    seeds           spread of each method's mean over the seeds                 (Table 7)
 
 A table that the records cannot fill is None. Sees records; runs no model and writes no file.
 """
@@ -157,7 +157,7 @@ def start_of(run: Run, cell: CellRecord) -> int:
 
 
 def seconds_apart(run: Run, cells: Sequence[CellRecord]) -> str:
-    """Why the seconds of these cells cannot be compared with one another; empty where nothing speaks against it."""
+    """Why the seconds of these cells cannot be compared with one another; empty where they can be compared."""
     starts = {start_of(run, cell) for cell in cells}
     workers = {cell.worker for cell in cells}
     loads = [session.machine.get("load") for session in run.sessions]
@@ -178,7 +178,7 @@ def traced(run: Run, k: int) -> list[CellRecord]:
 
 
 def iterations(run: Run, k: int) -> Table | None:
-    """Mean log p of the set held after so many proposals, in nats (Table 5)."""
+    """Mean log p without the current set after so many proposals, in nats (Table 5)."""
     cells = traced(run, k)
     last = max((_steps(cell) for cell in cells if isinstance(cell, FinishedCell)), default=0)
     columns = [Column(f"iteration_{i}", str(i), "lower") for i in ITERATIONS if i <= last]
@@ -282,7 +282,7 @@ def _table(
 
 
 def _clearly_best(group: Group, columns: Sequence[Column]) -> list[str | None]:
-    """For each column the method that is better than every other one beyond doubt, or None.
+    """For each column the method that is significantly better than every other one, or None.
 
     Compared are the full methods, on their common prompts; the interval of each paired difference leaves out zero.
     """

@@ -2,7 +2,7 @@
 
 Markdown and LaTeX are for reading: means with their spread or interval, the best in bold. CSV is for programs: one
 number a line with nothing rounded. Names come from strangers: each form escapes them, shows unseen characters, and
-CSV hands no formula to a spreadsheet.
+CSV has no formula that a spreadsheet would run.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Number:
         n: what the mean is over.
         low: lower end of the 95 % interval.
         high: its upper end.
-        best: it is better than all others of the group, beyond doubt.
+        best: it is significantly better than all others of the group.
         mark: `LESS`, `MORE` or nothing.
     """
 
