@@ -163,6 +163,7 @@ def attribute(
             "unit": prompt.unit_kind,
             **_scorer_details(scorer),
             **_sampling(preparation.generation),
+            **({"answer": "kept from an earlier run"} if preparation.kept else {}),
         },
         fixed=prompt.fixed,
         rendered=prompt.rendered,

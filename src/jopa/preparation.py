@@ -71,12 +71,14 @@ class Preparation:
         prompt: masks keep or remove its units.
         output: its target tokens are scored.
         generation: how the output was generated; the default where the caller gave it.
+        kept: whether the output was generated in an earlier run, and kept.
     """
 
     model: Model
     prompt: Prompt
     output: Output
     generation: Generation = field(default_factory=Generation)
+    kept: bool = False
 
     def scorer(self, removal: Removal) -> PromptScorer:
         """A new scorer, whose work counts from 0.
@@ -199,7 +201,13 @@ def prepare_output(
             output = replace(output, target=_target(model, output.ids, output.text, target))
         return Preparation(model, prompt, output, generation)
     text = output if isinstance(output, str) else None
+    answers = getattr(model, "answers", None) if text is None else None
+    if answers is not None and (ids := answers.get(model, prompt.ids, generation)):
+        said = model.decode(ids)
+        return Preparation(model, prompt, Output(ids, said, _target(model, ids, said, target)), generation, kept=True)
     answered = answer(model, prompt, generation, output=text, target=target, callbacks=callbacks)
+    if answers is not None:
+        answers.put(model, prompt.ids, generation, answered.ids)
     return Preparation(model, prompt, answered, generation)
 
 

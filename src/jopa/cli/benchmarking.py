@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from jopa.cli.options import Threads
+from jopa.cli.progress import cell_progress
 from jopa.cli.showing import fail, sigterm_as_interrupt, tell
 from jopa.reports.wording import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from jopa.benchmark.run import RunProgress as CellProgress
     from jopa.datasets.examples import Dataset
 
 
@@ -52,6 +51,7 @@ def bench(
     workers: Annotated[
         int | None, typer.Option(help="Ray workers.", show_default="one a GPU, or one a processor")
     ] = None,
+    threads: Threads = None,
     worker_cpus: Annotated[int, typer.Option(help="Processors of each Ray worker.")] = 1,
     prompts: Annotated[
         int,
@@ -64,9 +64,12 @@ def bench(
     from jopa.benchmark.experiment import read_experiment
     from jopa.benchmark.ray_map import RayMap
     from jopa.benchmark.run import run_bench, serially, together
+    from jopa.model.threads import use_threads
 
     if workers is not None and not (ray or ray_address):
         raise typer.BadParameter("--workers needs --ray")
+    if threads is not None and (ray or ray_address):
+        raise typer.BadParameter("--threads is for this process: give Ray's workers --worker-cpus")
     files = {}
     for item in data or []:
         name, equals, path = item.partition("=")
@@ -80,9 +83,10 @@ def bench(
     if ray or ray_address:
         mapper = RayMap(ray_address, workers, worker_cpus, prompts)
     else:
+        use_threads(threads)
         mapper = serially if prompts == 1 else together(prompts)
     try:
-        with sigterm_as_interrupt(), _cell_progress() as on_progress:
+        with sigterm_as_interrupt(), cell_progress() as on_progress:
             outcome = run_bench(
                 wanted,
                 folder,
@@ -146,48 +150,3 @@ def _tell_data(dataset: Dataset) -> None:
     tell(dataset.summary)
     for problem in dataset.problems:
         typer.echo(f"  {one_line(problem)}", err=True)
-
-
-def _cell_progress() -> Any:
-    """A context whose value shows how far a benchmark is, on stderr: a bar, or a line a minute where there is none."""
-    import time
-    from contextlib import contextmanager
-
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    @contextmanager
-    def shown() -> Iterator[Any]:
-        console = Console(stderr=True)
-        columns = (
-            *(TextColumn("cells"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}")),
-            *(
-                TextColumn("{task.fields[failed]} failed"),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-            ),
-        )
-        started = told = time.monotonic()
-        with Progress(*columns, console=console, speed_estimate_period=600, disable=not console.is_terminal) as bar:
-            task = bar.add_task("", total=None, failed=0, rate="")
-
-            def show(now: CellProgress) -> None:
-                nonlocal told
-                finished, seconds = now.done + now.failed, time.monotonic() - started
-                rate = f"{60 * finished / seconds:.1f} a minute" if finished and seconds else ""
-                bar.update(task, total=now.total, completed=finished, failed=now.failed, rate=rate)
-                if not console.is_terminal and time.monotonic() - told >= 60:
-                    told = time.monotonic()
-                    typer.echo(f"{finished} of {now.total} cells, {now.failed} failed, {rate}", err=True)
-
-            yield show
-
-    return shown()

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jopa.cli.options import Device, Dtype, Model, TrustRemoteCode
+from jopa.cli.options import Device, Dtype, Model, Threads, TrustRemoteCode
+from jopa.cli.progress import progress_bar
 from jopa.cli.reading import read_text
-from jopa.cli.showing import fail, progress_bar, require_writable, sigterm_as_interrupt, tell, write_results
+from jopa.cli.showing import fail, require_writable, sigterm_as_interrupt, tell, write_results
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +51,7 @@ def detect(
     budget: Annotated[int, typer.Option(help="What the search for them may spend.")] = 8,
     max_new_tokens: Annotated[int, typer.Option(help="The most tokens of an answer.")] = 16,
     most_tokens: Annotated[int, typer.Option(help="A longer prompt, template included, is refused.")] = 1024,
+    threads: Threads = None,
     device: Device = None,
     dtype: Dtype = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -69,12 +71,14 @@ def detect(
     from jopa.detection.screening import require_distinct, screen
     from jopa.detection.verdict import DetectionConfig
     from jopa.model.loading import load
+    from jopa.model.threads import use_threads
 
     require_distinct(asked)
     config = DetectionConfig(k, budget, max_new_tokens, most_tokens)
     try:
         with sigterm_as_interrupt(), progress_bar() as progress:
             progress("loading the model", 0, None)
+            use_threads(threads)
             language_model = load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
             done = 0
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from jopa.cli.config import Config, first_given, given
+from jopa.cli.delivering import Delivery, tell_cost
 from jopa.cli.endpoints import Connection, tell_sent
 from jopa.cli.options import (
     Api,
@@ -24,26 +27,26 @@ from jopa.cli.options import (
     ScoreCache,
     ServedTokenizer,
     TemplateArg,
+    Threads,
     TrustRemoteCode,
 )
+from jopa.cli.progress import progress_bar
 from jopa.cli.reading import band_of, prompt_from, setting, target_from, unit_from, unit_numbers
-from jopa.cli.showing import fail, progress_bar, require_writable, tell, write_results
+from jopa.cli.showing import fail, require_writable, tell
 from jopa.errors import SettingError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from jopa.attribution import Attribution
-    from jopa.diagnosis.result import Diagnosis
     from jopa.errors import JopaError
     from jopa.method import Method
+    from jopa.prompt.building import Message
     from jopa.scoring.profile import Profile
 
 
 _OF_A_SEARCH = {
     **{"k": "--k", "until_pr": "--until-pr", "max_k": "--max-k", "method": "--method", "compare": "--compare"},
     **{"settings": "--set", "budget": "--budget", "all_effects": "--all-effects"},
-    "profile": "--profile",
+    **{"profile": "--profile", "against": "--against"},
 }
 """Options of `explain` that mean nothing to a diagnosis."""
 
@@ -54,6 +57,14 @@ def explain(
     file: Annotated[Path | None, typer.Option(help="Read the prompt from a UTF-8 file ('-': stdin).")] = None,
     messages: Annotated[
         Path | None, typer.Option(help="Chat messages, a JSON list; the last user message is explained.")
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="A second prompt, explained with the same options and shown beside the first: a text, or with --file "
+            "or --messages another such file.",
+            show_default=False,
+        ),
     ] = None,
     model: Model = None,
     endpoint: Endpoint = None,
@@ -117,6 +128,12 @@ def explain(
         Path | None, typer.Option("--json", help="Write the attribution as JSON ('-': stdout).")
     ] = None,
     html_path: Annotated[Path | None, typer.Option("--html", help="Write one self-contained page.")] = None,
+    title: Annotated[str | None, typer.Option(help="The heading of that page.", show_default=False)] = None,
+    answer_cache: Annotated[
+        bool, typer.Option(help="Keep the model's answers between runs, in the user's cache.")
+    ] = True,
+    config: Config = None,
+    threads: Threads = None,
     device: Device = None,
     dtype: Dtype = None,
     batch_size: Annotated[
@@ -127,29 +144,40 @@ def explain(
     """Find the k units of a prompt that together made the model answer as it did."""
     connection = Connection(endpoint, endpoint_model, api, tokenizer, key_variable, max_tokens_sent, score_cache)
     connection.check(model=model, device=device, dtype=dtype, batch_size=batch_size)
-    text = prompt_from(prompt, file, messages)
+    source = first_given(context, {"prompt": prompt, "file": file, "messages": messages})
+    text = prompt_from(**source)
+    other = None if against is None else _second_prompt(source, against)
     for path in (json_path, html_path):
         require_writable(path)
     if json_path is not None and json_path == html_path:
         raise typer.BadParameter("--json and --html name the same file")
+    if title is not None and html_path is None:
+        raise typer.BadParameter("--title heads the page: it needs --html")
     if diagnose:
         for name, option in _OF_A_SEARCH.items():
-            if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE":
+            if given(context, name):
                 raise typer.BadParameter(f"--diagnose removes every unit and searches nothing: leave out {option}")
-    if until_pr is not None and (source := context.get_parameter_source("k")) and source.name == "COMMANDLINE":
+    if until_pr is not None and given(context, "k"):
         raise typer.BadParameter("--until-pr finds k: leave out --k, or limit it with --max-k")
     if band is not None and not diagnose:
         raise typer.BadParameter("--band needs --diagnose")
     if requests is not None and not diagnose:
         raise typer.BadParameter("--requests needs --diagnose")
+    if against is not None and compare is not None:
+        raise typer.BadParameter("--against compares two prompts and --compare methods: leave out one of them")
     spans = unit_from(unit or ("sentence" if diagnose else "auto"))
+    if against is not None and not isinstance(spans, str):
+        raise typer.BadParameter("--against needs units that fit both prompts: give --unit a name, not spans")
     part = target_from(target)
 
     from jopa import explanation
     from jopa.attributing import SearchOptions
     from jopa.diagnosis import diagnosing
+    from jopa.model.answer_cache import AnswerCache
     from jopa.model.generation import Generation
+    from jopa.model.language_model import LanguageModel
     from jopa.model.loading import load
+    from jopa.model.threads import use_threads
     from jopa.preparation import Callbacks
     from jopa.prompt.options import PromptOptions
 
@@ -170,13 +198,18 @@ def explain(
     def refuse(method: Method, error: JopaError) -> None:
         refusals.append(f"{method.name}: {error}")
 
+    delivery = Delivery(json_path, html_path, title)
+    answers = AnswerCache() if answer_cache and endpoint is None else None
     with progress_bar() as progress:
         progress("loading the model", 0, None)
         began = time.perf_counter()
+        used = use_threads(threads)
         language_model = connection.connect() or load(
             model, device=device, dtype=dtype, trust_remote_code=trust_remote_code, batch_size=batch_size
         )
         loading = time.perf_counter() - began
+        if answers is not None and isinstance(language_model, LanguageModel):
+            language_model = replace(language_model, answers=answers)
         callbacks = Callbacks(progress, on_profile=profiles.append, on_refusal=refuse if compare else None)
         if diagnose:
             found: list[Attribution] = []
@@ -192,15 +225,15 @@ def explain(
                 options=options,
                 callbacks=callbacks,
             )
-            deliver = partial(_deliver_diagnosis, diagnosed, json_path, html_path)
+            deliver = partial(delivery.diagnosis, diagnosed)
         else:
             explain_or_compare = (
                 partial(explanation.explain, method=chosen[0], removal=removal)
                 if compare is None
                 else partial(explanation.compare, methods=chosen, removal=removal or "delete")
             )
-            result = explain_or_compare(
-                text,
+            explained = partial(
+                explain_or_compare,
                 k=k,
                 model=language_model,
                 unit=spans,
@@ -210,14 +243,29 @@ def explain(
                 search=search,
                 callbacks=callbacks,
             )
+            result = explained(text)
             found = list(result) if isinstance(result, tuple) else [result]
-            deliver = partial(_deliver, found, compare is not None, json_path, html_path)
+            deliver = partial(delivery.attributions, found, compared=compare is not None)
+            if other is not None:
+                found.append(explained(other))
+                deliver = partial(delivery.prompts, *found)
     deliver()
     tell_sent(language_model)
+    if answers is not None and answers.found:
+        tell("The answer was kept from an earlier run; --no-answer-cache generates it again")
     if profile:
-        _tell_cost([each.method["name"] for each in found], profiles, loading)
+        names = [each.method["name"] for each in found]
+        tell_cost(names, profiles, loading, f"{used.n}; {used.reason}")
     if refusals:
         fail("; ".join(refusals))
+
+
+def _second_prompt(source: dict[str, Any], against: str) -> str | list[Message]:
+    """The other prompt, given in the same way as the first."""
+    kind = next((name for name in ("file", "messages") if source[name] is not None), "prompt")
+    if kind != "prompt" and against == "-":
+        raise typer.BadParameter("--against cannot be stdin: give a file")
+    return prompt_from(**{**dict.fromkeys(source), kind: against if kind == "prompt" else Path(against)})
 
 
 def _methods(name: str, compared: str | None, settings: Sequence[str], budget: int | None) -> list[Method]:
@@ -231,37 +279,3 @@ def _methods(name: str, compared: str | None, settings: Sequence[str], budget: i
     if settings or budget is not None:
         raise SettingError("--compare runs each method with its own settings; leave out --set and --budget")
     return methods
-
-
-def _deliver(found: Sequence[Attribution], compared: bool, json_path: Path | None, html_path: Path | None) -> None:
-    """Show and write what was found."""
-    from jopa.attribution import comparison_json
-    from jopa.reports.attribution_html import comparison_html, to_html
-    from jopa.reports.terminal import comparison_table, to_terminal
-
-    record = comparison_json(found) if compared else found[0].to_json()
-    view = comparison_table(found) if compared else to_terminal(found[0])
-    write_results(record, view, lambda: comparison_html(found) if compared else to_html(found[0]), json_path, html_path)
-    for attribution in found:
-        if not (attribution.details or {}).get("until_pr", {}).get("reached", True):
-            tell(f"jopa: {attribution.method['name']}: {attribution.stop}")
-
-
-def _tell_cost(names: Sequence[str], profiles: Sequence[Profile], loading: float) -> None:
-    """What each method's explanation cost, on stderr; the model was loaded for the first."""
-    from jopa.scoring.profile import profile_table
-
-    for name, profile in zip(names, profiles, strict=True):
-        whole = replace(profile, loading=loading, seconds=profile.seconds + loading)
-        typer.echo(f"\n{name}\n{profile_table(whole)}", err=True)
-        loading = 0.0
-
-
-def _deliver_diagnosis(diagnosis: Diagnosis, json_path: Path | None, html_path: Path | None) -> None:
-    """Show and write a diagnosis."""
-    from jopa.reports.diagnosis_html import diagnosis_html
-    from jopa.reports.terminal import diagnosis_view
-
-    write_results(
-        diagnosis.to_json(), diagnosis_view(diagnosis), lambda: diagnosis_html(diagnosis), json_path, html_path
-    )

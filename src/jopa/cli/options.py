@@ -26,6 +26,9 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, or aut
 Dtype = Annotated[
     str | None, typer.Option(help="float32, bfloat16 or float16.", show_default="bfloat16 on CUDA, else float32")
 ]
+Threads = Annotated[
+    int | None, typer.Option(help="Threads on the processor.", show_default="as many as cores are idle")
+]
 TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Plain text, without the model's chat template.")]
 TemplateArg = Annotated[

@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
-from jopa.cli.options import Device, Dtype, Model, TrustRemoteCode
+from jopa.cli.options import Device, Dtype, Model, Threads, TrustRemoteCode
 
 
 def serve(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Its port; 0: any free one.", min=0, max=65535)] = 7860,
     model: Model = None,
+    threads: Threads = None,
     device: Device = None,
     dtype: Dtype = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -29,8 +30,10 @@ def serve(
 ) -> None:
     """Open the web page: type a prompt, watch the search, take units out and put them back."""
     from jopa.model.loading import load
+    from jopa.model.threads import use_threads
     from jopa.web import server as page
 
+    use_threads(threads)
     page.serve(
         lambda: load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code),
         host=host,

@@ -52,6 +52,7 @@ class LanguageModel:
         revision: the hub commit, or the checksum of the GGUF file, if known.
         batch_size: masks that its scorers score in one forward; by default as many as pay. Halved when memory runs out.
         runner: runs the forwards of its scorers (`scoring.batch_input.Runner`); by default each by itself, at once.
+        answers: keeps answers between runs (`model.answer_cache.AnswerCache`); None to generate each anew.
     """
 
     model: PreTrainedModel
@@ -60,6 +61,7 @@ class LanguageModel:
     revision: str | None = None
     batch_size: int | None = None
     runner: Any = field(default=None, repr=False, compare=False)
+    answers: Any = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:

@@ -170,12 +170,12 @@ def unpack_gguf(path: Path) -> tuple[Path, str]:
     checksum = _sha256(path)
     folder = cache_folder() / "models" / f"{path.stem}-{checksum[:16]}"
     for place in (cache_folder(), folder.parent):
-        if not _only_ours(place):
+        if not only_ours(place):
             raise ModelError(
                 f"the model cache '{place}' belongs to another user or can be written by others, who could replace "
                 "the model; make it yours alone (chmod go-w), or set JOPA_CACHE"
             )
-    if not _only_ours(folder, *folder.glob("*")) or not _intact(folder):
+    if not only_ours(folder, *folder.glob("*")) or not _intact(folder):
         if folder.exists():
             shutil.rmtree(folder)
         _unpack(path, folder, checksum)
@@ -226,7 +226,7 @@ def _unpack(path: Path, folder: Path, checksum: str) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _only_ours(folder: Path, *files: Path) -> bool:
+def only_ours(folder: Path, *files: Path) -> bool:
     """Whether no other user can change a folder or its files; true of a folder that is not there yet.
 
     Asks owner and mode; where the system has none, as Windows, nothing is refused.

@@ -1,0 +1,92 @@
+"""What `jopa explain` found, shown and written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from jopa.cli.showing import tell, write_results
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jopa.attribution import Attribution
+    from jopa.diagnosis.result import Diagnosis
+    from jopa.scoring.profile import Profile
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """Where results go.
+
+    Attributes:
+        json_path: a file for the JSON, "-" for stdout.
+        html_path: a file for the page.
+        title: the page's heading.
+    """
+
+    json_path: Path | None
+    html_path: Path | None
+    title: str | None = None
+
+    def attributions(self, found: Sequence[Attribution], *, compared: bool) -> None:
+        """Show and write one attribution, or several methods on one output."""
+        from jopa.attribution import comparison_json
+        from jopa.reports.attribution_html import comparison_html, to_html
+        from jopa.reports.terminal import comparison_table, to_terminal
+
+        record = comparison_json(found) if compared else found[0].to_json()
+        view = comparison_table(found) if compared else to_terminal(found[0])
+
+        def page() -> str:
+            return comparison_html(found, title=self.title) if compared else to_html(found[0], title=self.title)
+
+        write_results(record, view, page, self.json_path, self.html_path)
+        for attribution in found:
+            _tell_unreached(attribution)
+
+    def prompts(self, first: Attribution, second: Attribution) -> None:
+        """Show and write two prompts side by side."""
+        from jopa.attribution import PromptComparison
+        from jopa.reports.terminal import prompts_view
+
+        pair = PromptComparison(first, second)
+        page = pair.to_html
+        write_results(
+            pair.to_json(), prompts_view(pair), lambda: page(title=self.title), self.json_path, self.html_path
+        )
+        for attribution in (first, second):
+            _tell_unreached(attribution)
+
+    def diagnosis(self, diagnosis: Diagnosis) -> None:
+        """Show and write a diagnosis."""
+        from jopa.reports.terminal import diagnosis_view
+
+        page = diagnosis.to_html
+        write_results(
+            diagnosis.to_json(),
+            diagnosis_view(diagnosis),
+            lambda: page(title=self.title),
+            self.json_path,
+            self.html_path,
+        )
+
+
+def _tell_unreached(attribution: Attribution) -> None:
+    """Say so where no set of units was enough."""
+    if not (attribution.details or {}).get("until_pr", {}).get("reached", True):
+        tell(f"jopa: {attribution.method['name']}: {attribution.stop}")
+
+
+def tell_cost(names: Sequence[str], profiles: Sequence[Profile], loading: float, threads: str) -> None:
+    """What each method's explanation cost, on stderr; the model was loaded for the first."""
+    from jopa.scoring.profile import profile_table
+
+    for name, profile in zip(names, profiles, strict=True):
+        whole = replace(profile, loading=loading, seconds=profile.seconds + loading)
+        typer.echo(f"\n{name}\n{profile_table(whole)}", err=True)
+        loading = 0.0
+    typer.echo(f"{'threads':<16}  {threads}", err=True)

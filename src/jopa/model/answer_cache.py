@@ -1,0 +1,101 @@
+"""Answers that were generated before, kept on disk: another method or unit does not generate the same answer again.
+
+    key     SHA-256 of the model's identity and weights, the input's token ids, how the answer was generated, versions
+    file    CACHE/answers/KEY.json: the answer's token ids
+
+The weights enter as a sample of each parameter, so that a model that was trained further has other answers, whatever
+it is called. A file is whole or absent. The cache holds at most `MOST` answers; those used longest ago go first. It is
+used only where no other user can write to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from jopa.errors import InputFileError, ModelError
+from jopa.model.generation import Generation
+from jopa.model.language_model import LanguageModel, versions
+from jopa.model.loading import cache_folder, only_ours
+from jopa.storage import read_json, write_text
+
+MOST = 1000
+"""Answers that are kept."""
+SAMPLED = 32
+"""Values of each parameter that tell its model from another."""
+SCHEMA = 1
+
+
+@dataclass
+class AnswerCache:
+    """The answers of models, kept between runs.
+
+    Attributes:
+        folder: where they are; by default in the user's cache.
+        found: how many answers were taken from it.
+    """
+
+    folder: Path = field(default_factory=lambda: cache_folder() / "answers")
+    found: int = 0
+
+    def __post_init__(self) -> None:
+        for place in (self.folder.parent, self.folder):
+            if not only_ours(place):
+                raise ModelError(
+                    f"the answer cache '{place}' belongs to another user or can be written by others, who could put "
+                    "other answers there; make it yours alone (chmod go-w), set JOPA_CACHE, or give --no-answer-cache"
+                )
+
+    def get(self, model: LanguageModel, ids: Sequence[int], generation: Generation) -> tuple[int, ...] | None:
+        """The ids of the answer that this model gave to these ids before; None if it is not known."""
+        path = self._path(model, ids, generation)
+        try:
+            record = read_json(path)
+        except InputFileError:
+            return None
+        answer = record.get("ids") if isinstance(record, dict) and record.get("schema") == SCHEMA else None
+        size = model.vocabulary_size
+        if not isinstance(answer, list) or not answer or not all(type(i) is int and 0 <= i < size for i in answer):
+            return None  # damaged: it is generated again and written anew
+        with suppress(OSError):
+            os.utime(path)
+        self.found += 1
+        return tuple(answer)
+
+    def put(self, model: LanguageModel, ids: Sequence[int], generation: Generation, answer: Sequence[int]) -> None:
+        """Keep an answer; where nothing can be written, nothing is kept."""
+        with suppress(OSError, InputFileError):
+            for place in (self.folder.parent, self.folder):
+                place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            record = {"schema": SCHEMA, "ids": list(answer)}
+            write_text(self._path(model, ids, generation), json.dumps(record)).chmod(0o600)
+            self._forget_the_oldest()
+
+    def _path(self, model: LanguageModel, ids: Sequence[int], generation: Generation) -> Path:
+        how = [asdict(generation), sorted(model.stop_ids), versions()]
+        key = [model.identity, weights_sample(model), list(ids), how]
+        return self.folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json"
+
+    def _forget_the_oldest(self) -> None:
+        kept = sorted(self.folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in kept[MOST:]:
+            path.unlink(missing_ok=True)
+
+
+def weights_sample(model: LanguageModel) -> str:
+    """A checksum of the names, shapes and some values of all parameters: other weights, another checksum."""
+    import torch
+
+    checksum = hashlib.sha256()
+    with model.lock, torch.no_grad():
+        for name, parameter in model.model.named_parameters():
+            flat = parameter.detach().flatten()
+            step = max(1, len(flat) // SAMPLED)
+            values = flat[::step][:SAMPLED].to("cpu", torch.float64) if parameter.device.type != "meta" else flat[:0]
+            checksum.update(f"{name} {tuple(parameter.shape)} {parameter.dtype} {values.tolist()}".encode())
+    return checksum.hexdigest()
