@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 _NAMES = {
     "system": "System message",
     "developer": "Developer message",
-    "user": "Earlier or later turn, user",
-    "assistant": "Earlier or later turn, assistant",
+    "user": "Other turn, user",
+    "assistant": "Other turn, assistant",
     "tool": "Result of a tool",
     "tools": "Tools that the model could call",
     "prefix": "Fixed instruction before the prompt",
