@@ -574,7 +574,7 @@ def test_comparison_marks_the_largest_joint_effect_and_escapes():
     strong = attribution()
     weak = replace(strong, log_prob_removed=strong.log_prob - 1, method={"name": "<b>weak</b>"})
     header, rows = comparison([strong, weak])
-    assert header == ["method", "units", "joint effect", "PR", "evaluations", "FFE", "seconds"]
+    assert header == ["method", "units", "joint effect", "PR", "FFE", "evaluations", "seconds"]
     assert [best for _, best in rows] == [True, False]
     html = comparison_html([strong, weak])
     assert "<b>weak" not in html

@@ -70,6 +70,9 @@ class LanguageModel:
         with self.lock:
             require_causal(self.model, self.id)
 
+    def __repr__(self) -> str:
+        return f"<LanguageModel {self.id}, {self.dtype} on {self.device}>"
+
     @property
     def lock(self) -> Any:
         """Held while the model runs or its state is changed; one for all that wrap the same model."""

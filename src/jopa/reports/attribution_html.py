@@ -17,6 +17,7 @@ from jopa.reports.wording import (
     REMOVAL_WORDS,
     Piece,
     environment,
+    glossary_of,
     made_with,
     nats,
     ratio_text,
@@ -110,12 +111,13 @@ def comparison_table_html(attributions: Sequence[Attribution]) -> str:
     """The table of a comparison by itself."""
     header, rows = comparison(attributions)
     template = environment().get_template("comparison_table.html.j2")
-    return template.render(header=header, rows=rows, removal=attributions[0].removal)
+    words = glossary_of("nats", "PR", "FFE")
+    return template.render(header=header, rows=rows, removal=attributions[0].removal, words=words)
 
 
 def comparison(attributions: Sequence[Attribution]) -> tuple[list[str], list[tuple[list[str], bool]]]:
     """The header and rows of a comparison; a row's flag says that no method found a larger joint effect."""
-    header = ["method", "units", "joint effect", "PR", "evaluations", "FFE", "seconds"]
+    header = ["method", "units", "joint effect", "PR", "FFE", "evaluations", "seconds"]
     best = max(round(a.joint, 4) for a in attributions)
     rows = [
         (
@@ -124,8 +126,8 @@ def comparison(attributions: Sequence[Attribution]) -> tuple[list[str], list[tup
                 " · ".join(unit_name(a.units[i].text) for i in sorted(a.removed)),
                 nats(a.joint, signed=True),
                 ratio_text(a.probability_ratio),
-                f"{a.evaluations:,}",
                 f"{a.ffe:,.1f}",
+                f"{a.evaluations:,}",
                 f"{a.seconds:,.1f}",
             ],
             round(a.joint, 4) == best,
