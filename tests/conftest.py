@@ -1,5 +1,6 @@
 """Shapes in signatures are enforced while the tests run; tiny random models of every architecture."""
 
+import itertools
 import os
 import typing
 
@@ -22,8 +23,19 @@ with jaxtyping.install_import_hook("jopa", "beartype.beartype"):
 typing.TYPE_CHECKING = False
 
 import tiny_models
+from jopa.model import answer_cache
 
 torch.set_num_threads(1)  # tiny models; the test processes share the cores
+
+
+_TESTS = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def _own_answers(tmp_path_factory, monkeypatch):
+    """Each test has a cache of answers of its own, empty at first."""
+    folder = tmp_path_factory.getbasetemp() / f"cache-{next(_TESTS)}"
+    monkeypatch.setattr(answer_cache, "cache_folder", lambda: folder)
 
 
 @pytest.fixture(scope="session", params=sorted(tiny_models.BUILDERS))

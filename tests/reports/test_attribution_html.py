@@ -337,8 +337,6 @@ def hostile():
         counterfactual_output="never " + HOSTILE,
         effects=(1.0, 2.0, 3.0),
         stop=HOSTILE,
-        certificate=HOSTILE,
-        removal=HOSTILE,
         model={"id": HOSTILE, "revision": HOSTILE, "dtype": HOSTILE, "device": HOSTILE},
         method={"name": HOSTILE, HOSTILE: HOSTILE},
         versions={HOSTILE: HOSTILE},
