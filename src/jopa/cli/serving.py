@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jopa.cli.options import Device, Dtype, Model, Threads, TrustRemoteCode
+from jopa.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from jopa.model.language_model import LanguageModel
 
 
 def serve(
@@ -33,9 +37,14 @@ def serve(
     from jopa.model.threads import use_threads
     from jopa.web import server as page
 
+    def loaded() -> LanguageModel:
+        with progress_bar() as progress:
+            progress("loading the model", 0, None)
+            return load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+
     use_threads(threads)
     page.serve(
-        lambda: load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code),
+        loaded,
         host=host,
         port=port,
         password=share_password,
