@@ -105,7 +105,7 @@ class Attribution:
         trace: how its search went.
         stop: why it ended.
         certificate: "none", "one-swap-optimal" or "optimal"; see `Problem.certificate`.
-        versions: of jopa and what it stands on.
+        versions: of jopa and its main dependencies.
         effects: L({i}) of every unit of the prompt, if asked for.
         scores: the method's own score of every unit, if it ranks units.
         details: what else the method has to tell, if anything.
@@ -208,7 +208,7 @@ class Attribution:
 
     def to_html(self, *, title: str | None = None) -> str:
         """The attribution as a web page that needs nothing but itself, with a title of the caller's."""
-        from jopa.reports.attribution_html import to_html  # the one arrow that points back: a value shows itself
+        from jopa.reports.attribution_html import to_html  # imported here: reports are above this layer
 
         return to_html(self, title=title)
 

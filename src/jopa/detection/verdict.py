@@ -130,7 +130,7 @@ class Verdict:
         evidence: what was measured.
         config: how closely the prompt was looked at.
         model: id, revision, dtype and device of the model.
-        versions: of jopa and what it stands on.
+        versions: of jopa and its main dependencies.
     """
 
     prompt: Prompt
@@ -248,7 +248,7 @@ class Verdict:
 
     def to_html(self, *, title: str | None = None) -> str:
         """The verdict as a web page that needs nothing but itself, with a title of the caller's."""
-        from jopa.reports.verdict_html import verdict_html  # the arrow that points back, as in Attribution
+        from jopa.reports.verdict_html import verdict_html  # imported here: reports are above this layer
 
         return verdict_html(self, title=title)
 

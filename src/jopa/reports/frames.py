@@ -48,7 +48,7 @@ def to_frame(value: Attribution | PromptComparison | Diagnosis | Verdict | Seque
 
 
 def attribution_frame(attribution: Attribution) -> Any:
-    """One row a unit of an attribution; see the module's head."""
+    """One row a unit of an attribution; see the module's docstring."""
     a = attribution
     effects = dict(zip(a.removed, a.individual, strict=True)) if a.effects is None else dict(enumerate(a.effects))
     columns = {
@@ -68,7 +68,7 @@ def prompts_frame(prompts: PromptComparison) -> Any:
 
 
 def diagnosis_frame(diagnosis: Diagnosis) -> Any:
-    """One row a unit of a diagnosis; see the module's head."""
+    """One row a unit of a diagnosis; see the module's docstring."""
     d = diagnosis
     columns = {
         "request": [i in d.requests for i in range(len(d.units))],
@@ -82,7 +82,7 @@ def diagnosis_frame(diagnosis: Diagnosis) -> Any:
 
 
 def verdict_frame(verdict: Verdict) -> Any:
-    """One row a unit of a verdict; see the module's head."""
+    """One row a unit of a verdict; see the module's docstring."""
     e, units = verdict.evidence, verdict.prompt.units
     columns = {
         "surprisal": list(e.surprisals),
