@@ -70,4 +70,4 @@ def test_what_a_file_cannot_say_is_one_line(run, config, text, message):
 def test_a_value_out_of_range_is_named_as_on_the_command_line(run, config):
     code, _, err = run("explain", PROMPT, "--config", config('k = "many"'))
     assert code == 2
-    assert "'many' is not a valid int" in err or "many" in err, err
+    assert "--k" in err and "valid int" in err
