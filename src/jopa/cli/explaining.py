@@ -243,11 +243,10 @@ def explain(
                 search=search,
                 callbacks=callbacks,
             )
-            result = explained(text)
-            found = list(result) if isinstance(result, tuple) else [result]
+            found = _listed(explained(text))
             deliver = partial(delivery.attributions, found, compared=compare is not None)
             if other is not None:
-                found.append(explained(other))
+                found += _listed(explained(other))
                 deliver = partial(delivery.prompts, *found)
     deliver()
     tell_sent(language_model)
@@ -258,6 +257,11 @@ def explain(
         tell_cost(names, profiles, loading, f"{used.n}; {used.reason}")
     if refusals:
         fail("; ".join(refusals))
+
+
+def _listed(found: Attribution | tuple[Attribution, ...]) -> list[Attribution]:
+    """What one call found, as a list."""
+    return list(found) if isinstance(found, tuple) else [found]
 
 
 def _second_prompt(source: dict[str, Any], against: str) -> str | list[Message]:
