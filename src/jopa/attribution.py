@@ -1,4 +1,4 @@
-"""The answer, and all that is needed to judge it or to do it again; its JSON form.
+"""The result, with everything that is needed to judge it or to repeat it; its JSON form.
 
     L(S) = log p(y|x) − log p(y|x without S)        the joint effect of S, in nats, summed over the target
     synergy = L(S) − Σ_i L({i})                     what the units do together beyond what each does alone
@@ -98,17 +98,17 @@ class Attribution:
         synergy: L(S) − Σ L({i}).
         counterfactual_output: what the model says without the chosen units.
         method: its name and settings.
-        seed: what the method's random choices came from.
+        seed: of the method's random choices.
         evaluations: masks the method had scored.
         ffe: its model work in full-forward equivalents.
         seconds: its wall-clock time.
-        trace: how its search went.
+        trace: the steps of its search.
         stop: why it ended.
         certificate: "none", "one-swap-optimal" or "optimal"; see `Problem.certificate`.
         versions: of jopa and its main dependencies.
         effects: L({i}) of every unit of the prompt, if asked for.
         scores: the method's own score of every unit, if it ranks units.
-        details: what else the method has to tell, if anything.
+        details: further results of the method and the scorer.
         fixed: what stayed in place beside the prompt: system message, other turns, prefix, prefill, tools.
         rendered: the model's whole input as text; empty where it is not recorded.
     """

@@ -3,14 +3,14 @@
     answer       the first tokens of the model's answer y, and their kind; nothing of its text is kept
     surprisal    −log p of each token of the prompt given what stands before it; in the same forward, the
                  log-probability of a fixed refusal
-    units        the k units S that jointly cause y (method `jopa`, small budget): L(S) = log p(y|x) − log p(y|x without
-                 S), and L of each alone
-    span         the most surprising stretch: the one with the largest sum of surprisal above the prompt's mean. It is
-                 removed as a whole: L(span), the refusal's log-probability, and the model answers again
+    units        the k units S that jointly cause y (method `joint`, small budget):
+                 L(S) = log p(y|x) − log p(y|x without S), and L of each alone
+    span         the most surprising run of tokens: the one with the largest sum of surprisal above the prompt's mean.
+                 It is removed as a whole: L(span), the refusal's log-probability, and the model answers again
     score        a logistic function of numbers made of these, between 0 and 1
 
 Which numbers help, and how the coefficients were found, is in docs/detection.md; analysis/detection.py redoes it.
-Nothing is learnt from the words of a prompt: a model that reacts alike to two prompts gives them the same score.
+The words of a prompt are not used: two prompts with the same reaction of the model get the same score.
 
 Prepares prompt and output as an explanation does; reads no files.
 """
@@ -95,7 +95,7 @@ def gather(model: LanguageModel, prompt: Prompt, config: DetectionConfig) -> Evi
     # Both answers are generated together: a step of two rows takes hardly longer than a step of one.
     inputs = [{"input_ids": torch.tensor([ids], device=model.device)} for ids in (list(prompt.ids), rest) if ids]
     said, said_without, *_ = *model.generate_batch(inputs, max_new_tokens=config.max_new_tokens), ()
-    # A model that stops at once has said its stop token, and that can be attributed as any other.
+    # If the model stops at once, its answer is the stop token, which can be attributed like any other.
     output = _output(model, said or tuple(sorted(model.stop_ids))[:1])
     scorer = prepare_output(model, prompt, output=output).scorer("delete")
     problem = Problem(scorer)
@@ -128,7 +128,7 @@ def gather(model: LanguageModel, prompt: Prompt, config: DetectionConfig) -> Evi
 
 
 def peak(surprisals: Sequence[float]) -> tuple[int, int]:
-    """The stretch `[start, end)` with the largest sum of surprisal above the mean; the first of equals."""
+    """The run `[start, end)` with the largest sum of surprisal above the mean; the first of equals."""
     mean = math.fsum(surprisals) / len(surprisals)
     best, span = -math.inf, (0, 1)
     total, start = 0.0, 0

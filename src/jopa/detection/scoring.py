@@ -10,7 +10,7 @@ WEIGHTS = {
     **{"surprisal": 0.022, "window": 0.671, "span_surprisal": -0.213, "spread": 0.188},
     **{"confidence": -2.996, "flip": 3.054},
 }
-"""Of the score, for the bundled model; the development half of analysis/detection.py gave them."""
+"""Of the score, for the bundled model; analysis/detection.py fitted it on the development half."""
 FITTED_ON = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """The model whose reactions the weights were fitted on."""
 TUNED_FOR = "optimised suffixes and jailbreak templates; it was not shown to find attacks in fluent language"

@@ -1,13 +1,13 @@
 """Many prompts through `detect`: from texts, JSONL files and folders to one synced line each.
 
-    settings.json     how closely was looked, by which model; a folder holds verdicts of one kind
-    verdicts.jsonl    one line a prompt: a verdict, or the error that stands in its place
+    settings.json     the model and the settings of all verdicts in the folder
+    verdicts.jsonl    one line a prompt: a verdict, or an error
 
-A prompt that cannot be read or judged gets an error line, and the others go on. A line on record is not made again,
-unless it is an error or the prompt of that id has changed; where an id occurs twice the last line counts. A killed run
-goes on where it stopped (see `jopa.storage`).
+A prompt that cannot be read or judged gets an error line, and the work continues with the others. A prompt on record is
+not judged again, unless its line is an error or its text has changed; where an id occurs twice, the last line counts. A
+killed run continues where it stopped (see `jopa.storage`).
 
-Knows files and `detect`, nothing of what a verdict is made of.
+Knows files and `detect`, not the content of a verdict.
 """
 
 from __future__ import annotations
