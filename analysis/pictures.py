@@ -26,7 +26,7 @@ PATIENCE = 300_000
 
 def report_pictures(browser: Any, model: jopa.LanguageModel, folder: Path) -> None:
     """Take the first screen of the report."""
-    attribution = jopa.explain(PROMPT, model=model, k=3, unit="word", output=jopa.Generation(100))
+    attribution = jopa.explain(PROMPT, model=model, k=3, output=jopa.Generation(100))
     for scheme, name in (("light", "explanation"), ("dark", "explanation-dark")):
         tab = browser.new_page(viewport=REPORT, color_scheme=scheme)
         tab.set_content(attribution.to_html())
