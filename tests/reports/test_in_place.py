@@ -103,3 +103,10 @@ def test_one_line_says_what_an_attribution_is():
     line = repr(value())
     assert "\n" not in line and len(line) < 200
     assert "'doctors', 'story' of 5 units PR 0.163" in line
+
+
+def test_an_answer_that_was_kept_is_told():
+    kept = replace(value(), details={"answer": "kept from an earlier run"})
+    assert "kept from an earlier run" in Page(to_html(kept)).words
+    assert "kept from an earlier run" in squeezed(terminal(kept))
+    assert "kept" not in Page(to_html(value())).words

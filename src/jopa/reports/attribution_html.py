@@ -244,10 +244,17 @@ def attribution_facts(attribution: Attribution) -> list[tuple[str, str]]:
         ("Method", a.method["name"] + (f" ({settings})" if settings else "")),
         ("Asked for", f"k = {a.k} of {n_units} {_units_word(a)}, seed {a.seed}"),
         *sufficient_facts(a),
+        *_kept_answer(a),
         ("Stopped", a.stop),
         ("Cost", f"{a.evaluations:,} evaluations, {a.ffe:,.1f} FFE, {a.seconds:,.1f} seconds"),
         *made_with(a.model, a.versions),
     ]
+
+
+def _kept_answer(attribution: Attribution) -> list[tuple[str, str]]:
+    """That the answer was not generated in this run; nothing where it was."""
+    kept = (attribution.details or {}).get("answer")
+    return [("Answer", str(kept))] if kept else []
 
 
 def _units_word(attribution: Attribution) -> str:
