@@ -5,6 +5,7 @@ import os
 import typing
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the hub
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # processes that tests start round alike, whatever else is at work
 
 # Imported before TYPE_CHECKING is set, which must reach nothing but jopa.
 import beartype  # noqa: F401
