@@ -15,6 +15,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "jopa"
 
 LAYERS = [
     {"errors", "storage", "ordering", "choices"},
+    {"plugins"},
     {"prompt"},
     {"model"},
     {"scoring.protocols"},
@@ -22,6 +23,7 @@ LAYERS = [
     {"problem"},
     {"method"},
     {"methods"},
+    {"testing"},
     {"attribution", "evaluation", "datasets"},
     {"preparation"},
     {"attributing", "explanation"},

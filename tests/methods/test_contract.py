@@ -7,24 +7,7 @@ import pytest
 import torch
 
 import jopa
-from table_scorer import TableScorer, TableWhiteBoxScorer, best_sets, redundant_pair
-
-
-def dominant(removed):
-    """Unit 3 is nearly all that matters."""
-    return -1.0 - 4.0 * (3 in removed) - 0.02 * len(removed)
-
-
-def negative(removed):
-    """Without unit 1 the output becomes likelier."""
-    return -2.0 + 1.5 * (1 in removed) - 1.0 * (4 in removed) - 0.1 * len(removed)
-
-
-def equal(removed):
-    return -1.0 - 0.5 * len(removed)
-
-
-PLANTED = {"dominant": (6, dominant), "pair": (7, redundant_pair), "negative": (6, negative), "equal": (5, equal)}
+from jopa.testing import PLANTED, TableScorer, TableWhiteBoxScorer, best_sets, check_method, redundant_pair
 
 # Methods that need a model itself run on a tiny one below.
 NEED_A_MODEL = {name for name, method in jopa.METHODS.items() if method.requires == "model"}
@@ -43,8 +26,7 @@ def make(name):
 
 
 def table(planted):
-    n_units, log_prob = PLANTED[planted]
-    return jopa.Problem(TableWhiteBoxScorer(n_units, log_prob))
+    return jopa.Problem(TableWhiteBoxScorer(PLANTED[planted].n_units, PLANTED[planted].log_prob))
 
 
 def run(name, problem, k, seed=0):
@@ -59,14 +41,14 @@ def run(name, problem, k, seed=0):
 @pytest.mark.parametrize("planted", PLANTED)
 @pytest.mark.parametrize("name", ON_TABLES)
 def test_k_distinct_units_for_every_k(name, planted):
-    n_units = PLANTED[planted][0]
+    n_units = PLANTED[planted].n_units
     for k in range(1, n_units + 1):
         run(name, table(planted), k)
 
 
 @pytest.mark.parametrize("name", ON_TABLES)
 def test_a_prompt_of_one_unit(name):
-    problem = jopa.Problem(TableWhiteBoxScorer(1, dominant))
+    problem = jopa.Problem(TableWhiteBoxScorer(1, PLANTED["dominant"].log_prob))
     assert run(name, problem, 1).removed == (0,)
 
 
@@ -223,3 +205,13 @@ def test_methods_agree_where_they_must():
         assert set(run(name, problem, 2).removed) == {1, 3}, name
     best = min(combinations(range(5), 2), key=problem.log_prob)
     assert best == (1, 3)
+
+
+CHECKED = {"joint": {"budget": 30}, "continuous-mask": {"steps": 5}, "jopa": {"steps": 10}}
+
+
+@pytest.mark.parametrize("name", ON_TABLES)
+def test_the_check_for_authors_holds_for_our_own_methods(name):
+    if name in EXTRAS:
+        pytest.importorskip(EXTRAS[name])
+    check_method(jopa.make_method(name, **CHECKED.get(name, {})), finds_dominant=name not in PROMISES_NOTHING)

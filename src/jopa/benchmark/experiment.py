@@ -16,7 +16,7 @@
     limit = 110
 
     [[methods]]
-    name = "jopa"             # as in `jopa methods`
+    name = "jopa"             # as in `jopa methods`, or "package.module:Class"
     label = "w/o initialization"    # as tables call it
     removal = "zero"                # of the search; by default the method's own
     settings = { initial = "random" }
@@ -36,7 +36,7 @@ from jopa.benchmark.records import SCHEMA
 from jopa.choices import REMOVALS
 from jopa.errors import InputFileError, SettingError
 from jopa.method import Method
-from jopa.methods import make_method
+from jopa.methods import find_method
 from jopa.prompt.building import UNIT_KINDS
 from jopa.storage import Record
 
@@ -341,7 +341,7 @@ def _method(entry: dict[str, Any]) -> MethodSpec:
         raise SettingError(f"the settings of method '{entry['name']}' have no entry 'name'")
     if type(settings.get("budget", 1)) is not int:
         raise SettingError(f"the budget of method '{entry['name']}' must be a whole number, got {settings['budget']!r}")
-    method = make_method(entry["name"], **settings)
+    method = find_method(entry["name"], **settings)
     ks = _whole_numbers(entry["ks"], f"'ks' of '{entry['name']}'") if "ks" in entry else None
     return MethodSpec(entry.get("label", method.name), method, entry.get("removal", method.preset_removal), ks)
 

@@ -118,9 +118,12 @@ def report(
     ] = None,
 ) -> None:
     """Turn the records of a benchmark run into tables, figures and a page; runs no model."""
+    from jopa.evaluation.metrics import METRICS
     from jopa.reports.benchmark_report import write_report
     from jopa.reports.wording import visible
 
+    for fault in METRICS.faults.values():
+        tell(f"jopa: {fault}")
     names = [name.strip() for name in (metrics or "").split(",") if name.strip()]
     for path in write_report(folder, out, metrics=names, decimals=decimals):
         typer.echo(visible(str(path)))

@@ -274,12 +274,12 @@ def _second_prompt(source: dict[str, Any], against: str) -> str | list[Message]:
 
 def _methods(name: str, compared: str | None, settings: Sequence[str], budget: int | None) -> list[Method]:
     """The methods that the user named; one, unless several are compared."""
-    from jopa.methods import make_method
+    from jopa.methods import find_method
 
     if compared is None:
         given = dict(map(setting, settings))
-        return [make_method(name, **given if budget is None else given | {"budget": budget})]
-    methods = [make_method(each.strip()) for each in compared.split(",")]
+        return [find_method(name, **given if budget is None else given | {"budget": budget})]
+    methods = [find_method(each.strip()) for each in compared.split(",")]
     if settings or budget is not None:
         raise SettingError("--compare runs each method with its own settings; leave out --set and --budget")
     return methods

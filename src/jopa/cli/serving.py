@@ -8,6 +8,7 @@ import typer
 
 from jopa.cli.options import Device, Dtype, Model, Threads, TrustRemoteCode
 from jopa.cli.progress import progress_bar
+from jopa.cli.showing import tell
 
 if TYPE_CHECKING:
     from jopa.model.language_model import LanguageModel
@@ -57,13 +58,20 @@ def serve(
 def methods() -> None:
     """List the methods, one line each."""
     from jopa.methods import METHODS
+    from jopa.reports.wording import visible
 
     needs = {"scores": "black box", "gradient": "gradient", "attention": "attention", "model": "model"}
     rows = [("METHOD", "NEEDS", "COST IN FFE", "WHAT IT IS")]
-    rows += [(name, needs[method.requires], method.cost, method.summary) for name, method in METHODS.items()]
+    for name, method in METHODS.items():
+        origin = METHODS.origin(name)
+        summary = f"{method.summary} [{origin}]" if origin else method.summary
+        rows.append((name, needs[method.requires], method.cost, summary))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        typer.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+        line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        typer.echo(visible(line.rstrip()))
+    for fault in METHODS.faults.values():
+        tell(f"jopa: {fault}")
 
 
 def models() -> None:

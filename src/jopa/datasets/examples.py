@@ -87,7 +87,7 @@ class Dataset:
 
 
 def load_dataset(name: str, *, path: str | Path | None = None, limit: int | None = None, seed: int = 0) -> Dataset:
-    """Load a named data set from the hub, or any data set from a JSONL file.
+    """Load a named data set, from the hub or another package, or any data set from a JSONL file.
 
     Args:
         name: one of `DATASETS`; with a path any name.
@@ -113,7 +113,8 @@ def load_dataset(name: str, *, path: str | Path | None = None, limit: int | None
         raise SettingError(
             f"unknown data set '{name}': choose one of {', '.join(DATASETS)}, or give a JSONL file: --data {name}=path"
         )
-    return _assemble(name, str(spec), spec, _hub_rows(spec), limit, seed)
+    rows = _hub_rows(spec) if spec.rows is None else _given_rows(spec)
+    return _assemble(name, str(spec), spec, rows, limit, seed)
 
 
 # From rows to examples ------------------------------------------------------------------------------------------------
@@ -191,11 +192,13 @@ def _example(record: SourceRow, place: str, spec: Source | None) -> Example:
         reference_field = spec.reference_field if spec else "reference"
         taken = {"id", "prompt", reference_field}
         prompt, reference = text_field(record, "prompt"), optional_text(record, reference_field)
-    if spec:
+    if spec and spec.rows is None:
         controls = {"prefix": spec.prefix, "prefill": spec.prefill}
     else:
         controls = {key: optional_text(record, key) for key in ("system", "prefix", "prefill")}
         taken |= controls.keys()
+        if spec:
+            controls = {key: value or getattr(spec, key, None) for key, value in controls.items()}
     extra = {key: value for key, value in record.items() if key not in taken}
     return Example(name, prompt, **controls, reference=reference, extra=extra)
 
@@ -260,6 +263,26 @@ def _parsed(line: bytes) -> SourceRow:
         raise MalformedError("not JSON", f": {error}") from error
     if not isinstance(record, dict):
         raise MalformedError("not a JSON object")
+    return record
+
+
+# Other packages -------------------------------------------------------------------------------------------------------
+
+
+def _given_rows(spec: Source) -> Iterator[_Row]:
+    """Every record of another package's data set; by default its id is its number."""
+    assert spec.rows is not None
+    try:
+        for number, record in enumerate(spec.rows(), start=1):
+            yield f"{spec.name}:{number}", lambda record=record: _checked_row(record)
+    except Exception as error:  # of whatever kind: the code is somebody else's
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputFileError(f"data set '{spec.name}' cannot give its records ({spec}): {reason}") from error
+
+
+def _checked_row(record: Any) -> SourceRow:
+    if not isinstance(record, Mapping):
+        raise MalformedError("not a mapping of fields", f" but {record!r:.60}")
     return record
 
 

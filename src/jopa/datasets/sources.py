@@ -6,11 +6,12 @@ Appendix A.2 and Table 3 of the paper, and for the fixed instructions and the pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from jopa.errors import InputFileError, SettingError
+from jopa.plugins.registry import Registry
 
 SourceRow = Mapping[str, Any]
 
@@ -46,6 +47,8 @@ AQUA_DEMONSTRATIONS = (
 class Source:
     """Where a named data set comes from, how its rows are read, and the control texts around its prompts.
 
+    A data set of another package gives `rows` and needs no hub.
+
     Attributes:
         name: what it is asked for by.
         summary: what it is, in a line.
@@ -59,13 +62,15 @@ class Source:
         prefix: the fixed instruction, template.
         prefill: the prefilled answer, template.
         questions: its records hold a question with choices instead of a prompt.
+        rows: gives its records one by one, in place of the hub: mappings with `prompt` and perhaps `id`, `system`,
+            `prefix`, `prefill` and `reference`, as lines of a JSONL file have them.
     """
 
     name: str
     summary: str
-    hub_id: str
-    split: str
-    from_hub: Callable[[SourceRow], dict[str, Any]]
+    hub_id: str = ""
+    split: str = ""
+    from_hub: Callable[[SourceRow], dict[str, Any]] = dict
     config: str | None = None
     words: tuple[int, int] | None = None
     words_field: str = ""
@@ -73,8 +78,11 @@ class Source:
     prefix: str | None = None
     prefill: str | None = None
     questions: bool = False
+    rows: Callable[[], Iterable[SourceRow]] | None = None
 
     def __str__(self) -> str:
+        if self.rows is not None:
+            return f"{self.rows.__module__}:{self.rows.__qualname__}"
         return ", ".join(part for part in (self.hub_id, self.config, self.split) if part)
 
 
@@ -184,7 +192,7 @@ def _aqua(row: SourceRow) -> dict[str, Any]:
 
 _ADVICE = "Please generate advice or suggestions in response to the following mental health-related question."
 
-DATASETS: Mapping[str, Source] = {
+_BUILTIN: Mapping[str, Source] = {
     source.name: source
     for source in (
         Source(
@@ -243,4 +251,27 @@ DATASETS: Mapping[str, Source] = {
         ),
     )
 }
-"""The data sets known by name."""
+
+
+def checked_source(name: str, thing: Any) -> Source:
+    """The data set that another package offers: a `Source`, or a function without arguments that gives its records.
+
+    Raises:
+        SettingError: it is neither; the message says what is wrong.
+    """
+    if not isinstance(thing, Source) and callable(thing):
+        summary = (thing.__doc__ or name).strip().partition("\n")[0]
+        thing = Source(name, summary, rows=thing)
+    if not isinstance(thing, Source):
+        raise SettingError(f"{thing!r:.80} is neither a jopa Source nor a function that gives records")
+    if thing.name != name:
+        raise SettingError(f"the data set has the name '{thing.name}', not '{name}'")
+    if thing.rows is None and not thing.hub_id:
+        raise SettingError("the data set needs 'rows', a function that gives its records, or a hub id")
+    return thing
+
+
+DATASETS: Registry[Source] = Registry(
+    "data set", "jopa.datasets", _BUILTIN, checked_source, lambda thing: getattr(thing, "name", None)
+)
+"""Every data set by name: built in, registered with `DATASETS.register`, or offered by an installed package."""

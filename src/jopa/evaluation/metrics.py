@@ -5,8 +5,8 @@ The metrics of section 5.2 of the paper (arXiv 2405.20404), in two families:
     text           the original output y is the reference, the counterfactual output y' the candidate
     probability    the tokens of y, scored with the whole prompt x and without the chosen units, m ⊙ x
 
-`METRICS` names them all, in the order of the paper's Table 1, and says which direction is the more faithful.
-docs/metrics.md compares the definitions with what the paper's authors computed.
+`METRICS` names them all in the order of the paper's Table 1 and says which direction is the more faithful; other
+packages add theirs. docs/metrics.md sets the definitions beside what the paper's authors computed.
 
 Sees texts and log-probabilities; knows no model, prompt or units.
 """
@@ -17,11 +17,12 @@ import math
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from jopa.errors import ScoringError, SettingError
+from jopa.evaluation.metric import Metric, checked_metric
+from jopa.plugins.registry import Registry
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -33,24 +34,7 @@ _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}
 """Scripts that put no blanks between words; each of their characters counts as a word."""
 
 
-@dataclass(frozen=True)
-class Metric:
-    """What a metric is called and how to read it.
-
-    Attributes:
-        name: its key in records.
-        title: its heading in tables.
-        better: whether "lower" or "higher" values mean a more faithful explanation.
-        summary: its definition in one line.
-    """
-
-    name: str
-    title: str
-    better: Literal["lower", "higher"]
-    summary: str
-
-
-METRICS: dict[str, Metric] = {
+_BUILTIN: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         Metric("bleu", "BLEU", "lower", "sacreBLEU's sentence BLEU of the new output against the original, 0 to 1"),
@@ -69,7 +53,10 @@ METRICS: dict[str, Metric] = {
         Metric("log_likelihood", "log p", "lower", "log-probability of the original output without the units, in nats"),
     )
 }
-"""Every metric by name, in table order."""
+METRICS: Registry[Metric] = Registry(
+    "metric", "jopa.metrics", _BUILTIN, checked_metric, lambda thing: getattr(thing, "name", None)
+)
+"""Every metric by name, in table order: built in, registered with `METRICS.register`, or of an installed package."""
 
 
 def text_metrics(original: str, counterfactual: str) -> dict[str, float]:

@@ -42,8 +42,8 @@ class Evaluation:
         individual: L({i}) of each unit, in the order of `removed`.
         synergy: L(S) − Σ L({i}).
         counterfactual_output: what the model says without the units, generated greedily.
-        metrics: a value for each name of `jopa.evaluation.metrics.METRICS`; `sentence_bert` is None where it was not
-            asked for.
+        metrics: a value for each of jopa's own metrics (`jopa.evaluation.metrics.METRICS.builtin`); `sentence_bert` is
+            None where it was not asked for. Reports compute those of other packages.
     """
 
     removed: tuple[int, ...]
@@ -144,7 +144,7 @@ class Evaluator:
                     individual=tuple(individual.values()),
                     synergy=log_prob - log_prob_removed - math.fsum(individual.values()),
                     counterfactual_output=text,
-                    metrics={name: _finite(name, values[name]) for name in METRICS},
+                    metrics={name: _finite(name, values[name]) for name in METRICS.builtin},
                 )
             )
         return evaluations

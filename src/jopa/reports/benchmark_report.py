@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jopa.attribution import Attribution
+from jopa.benchmark.measuring import with_plugin_metrics
 from jopa.benchmark.records import CellRecord, ExampleRecord, FinishedCell, Run, SessionData, read_run
 from jopa.errors import InputFileError, SettingError
 from jopa.evaluation.metrics import METRICS
@@ -81,7 +82,7 @@ def write_report(
     """
     if decimals is not None and not 0 <= decimals <= MOST_DECIMALS:
         raise SettingError(f"decimals must be from 0 to {MOST_DECIMALS}, got {decimals}")
-    run = without_retired(read_run(folder))
+    run = with_plugin_metrics(without_retired(read_run(folder)))
     if not run.cells:
         raise InputFileError(f"the run in '{folder}' has no finished cell yet: go on with 'jopa bench' first")
     out = folder / "report" if out is None else out
