@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from inspect import isfunction
 from typing import Any
 
 from jopa.errors import InputFileError, SettingError
@@ -259,7 +260,7 @@ def checked_source(name: str, thing: Any) -> Source:
     Raises:
         SettingError: it is neither; the message says what is wrong.
     """
-    if not isinstance(thing, Source) and callable(thing):
+    if not isinstance(thing, Source) and isfunction(thing):
         summary = (thing.__doc__ or name).strip().partition("\n")[0]
         thing = Source(name, summary, rows=thing)
     if not isinstance(thing, Source):
