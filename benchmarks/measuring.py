@@ -108,7 +108,7 @@ def machine() -> str:
     """Processor, threads, accelerator, versions, date and command, in one paragraph."""
     import torch
 
-    from jopa.model.products import processor_name
+    from jopa.model.machine import processor_name
 
     names = ("torch", "transformers", "captum", "scikit-learn")
     versions = ", ".join(f"{name} {found}" for name in names if (found := _version(name)))

@@ -12,7 +12,9 @@ import pytest
 import torch
 from torch.nn.functional import linear
 
+from jopa.errors import SettingError
 from jopa.model import products
+from jopa.model.machine import OtherWork
 from jopa.model.products import ROWS, available, choose, measured, time_products
 
 DTYPES = [torch.float32, torch.bfloat16]
@@ -25,6 +27,11 @@ class CpuTimes(NamedTuple):
     user: float
     system: float
     idle: float
+
+
+@pytest.fixture(autouse=True)
+def _no_product_is_named(monkeypatch):
+    monkeypatch.delenv("JOPA_LINEAR", raising=False)
 
 
 @pytest.fixture
@@ -229,4 +236,15 @@ def test_the_work_of_other_processes_is_the_machines_less_ones_own(monkeypatch):
     monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(cpu_times=lambda: next(own)))
     monkeypatch.setattr(time, "perf_counter", iter([100.0, 105.0]).__next__)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    assert products.OtherWork().share() == pytest.approx(0.4)
+    assert OtherWork().share() == pytest.approx(0.4)
+
+
+def test_a_product_can_be_named_so_that_every_run_rounds_alike(monkeypatch):
+    monkeypatch.setattr(products, "time_products", None)
+    monkeypatch.setenv("JOPA_LINEAR", "transposed")
+    assert names(choose(measured([SHAPE], torch.float32)[SHAPE])) == ["transposed"] * len(ROWS)
+    monkeypatch.setenv("JOPA_LINEAR", "plain")
+    assert choose(measured([SHAPE], torch.float32)[SHAPE]).is_plain
+    monkeypatch.setenv("JOPA_LINEAR", "fastest")
+    with pytest.raises(SettingError, match="JOPA_LINEAR is 'fastest': set it to one of plain"):
+        measured([SHAPE], torch.float32)

@@ -25,7 +25,6 @@ import hashlib
 import json
 import math
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -35,6 +34,9 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from jopa.errors import SettingError
+from jopa.model.machine import OtherWork, processor_name
 
 if TYPE_CHECKING:
     import torch
@@ -202,11 +204,23 @@ def choose(seconds: Seconds, may_pack: bool = True) -> Choice:
 def measured(shapes: Collection[Shape], dtype: torch.dtype) -> dict[Shape, Seconds]:
     """What each available product takes with weights of these shapes, from the user's cache if it is there.
 
+    The environment variable JOPA_LINEAR names one product to take, where this machine has it: results are then the same
+    to the last bit in every run. Otherwise, another product may round differently.
+
     The cache holds for one processor, its capability, torch's version and the number of threads. A file that is
     damaged or foreign is ignored and written anew; one that cannot be written is done without. What other work on the
     machine disturbed counts for this process and is not remembered.
+
+    Raises:
+        SettingError: JOPA_LINEAR names no product.
     """
     names = [product.name for product in available(dtype)]
+    if wanted := os.environ.get("JOPA_LINEAR"):
+        if wanted not in products():
+            raise SettingError(f"JOPA_LINEAR is '{wanted}': set it to one of {', '.join(products())}, or to nothing")
+        names = [name for name in names if name in (_PLAIN, wanted)]
+        order = {name: 0.5 if name == wanted else 1.0 for name in names}
+        return {shape: {name: (seconds,) * len(ROWS) for name, seconds in order.items()} for shape in shapes}
     if names == [_PLAIN]:
         return {shape: {_PLAIN: (1.0,) * len(ROWS)} for shape in shapes}
     path, machine = _cache_file(), _machine()
@@ -292,44 +306,12 @@ def _agree(seconds: Sequence[float]) -> bool:
     return second < _SETTLED * first
 
 
-class OtherWork:
-    """What other processes do on this machine's processors from now on."""
-
-    def __init__(self) -> None:
-        self._started, self._busy = time.perf_counter(), self._busy_seconds()
-
-    def share(self) -> float:
-        """The share of all processors' time since then that other processes took; 0 where the system does not say."""
-        wall = time.perf_counter() - self._started
-        return max(0.0, self._busy_seconds() - self._busy) / (wall * (os.cpu_count() or 1))
-
-    @staticmethod
-    def _busy_seconds() -> float:
-        import psutil
-
-        machine, own = psutil.cpu_times(), psutil.Process().cpu_times()
-        idle = machine.idle + getattr(machine, "iowait", 0.0)
-        return sum(machine[:8]) - idle - own.user - own.system
-
-
 def _clock() -> float:
     """Seconds of this thread on a processor, where the system tells them: other work on the machine counts for nothing.
 
     This thread has a part in every product and waits for the other threads actively, so its seconds are the product's.
     """
     return time.thread_time() if hasattr(time, "CLOCK_THREAD_CPUTIME_ID") else time.perf_counter()
-
-
-def processor_name() -> str:
-    """The processor as the system names it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    told = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)
-    found = {name.strip(): value.strip() for name, value in told.items()}
-    model = f" family {found['cpu family']} model {found.get('model')}" if "cpu family" in found else ""
-    return (found.get("model name") or platform.processor() or platform.machine()) + model
 
 
 def _machine() -> dict[str, str | int]:
