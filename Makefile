@@ -7,7 +7,7 @@
 # make test-lowest  the tests that run models, with the lowest declared versions
 # make sweep   try every causal architecture of transformers at tiny size, and write docs/models.md
 # make test-newest  the tests that run models, with the newest releases of all dependencies
-# make test-servers  a real vLLM server against the same model here (downloads 2 GB)
+# make test-servers  real vLLM and llama.cpp servers against the same model here (downloads 2 GB)
 # make lint    formatting, linting, types
 # make install the virtual environment that the others use: every extra and the developers' tools
 

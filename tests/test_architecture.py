@@ -16,7 +16,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "jopa"
 LAYERS = [
     {"errors", "storage", "ordering", "choices"},
     {"plugins"},
-    {"prompt"},
+    {"prompt", "evaluation.metric", "evaluation.metrics"},
     {"model"},
     {"scoring.protocols"},
     {"scoring", "remote"},
@@ -33,12 +33,13 @@ LAYERS = [
     {"web"},
     {"cli"},
 ]
-"""The lowest first. Files of one layer may know one another; `scoring.protocols` is the part of its folder that is
-below the rest of it."""
+"""The lowest first. Files of one layer may know one another; `scoring.protocols` and `evaluation.metrics` are the parts
+of their folders that are below the rest of them."""
 EXCEPTIONS = {
     ("attribution", "reports"),  # users and notebooks ask an Attribution for its HTML; imported when they do
     ("diagnosis", "reports"),  # and a Diagnosis
     ("detection", "reports"),  # and a Verdict
+    ("evaluation", "reports"),  # and a TextAttribution
     ("model", "scoring"),  # a model makes its own scorers; imported when it does
     ("model", "scoring.protocols"),  # names of types
 }

@@ -14,7 +14,8 @@ from jopa.detection.verdict import DetectionConfig, Verdict
 from jopa.diagnosis.diagnosing import diagnose
 from jopa.diagnosis.result import Diagnosis
 from jopa.errors import InputFileError, JopaError, ModelError, PromptError, ScoringError, SettingError, StoppedError
-from jopa.explanation import compare, explain
+from jopa.evaluation.text_attribution import TextAttribution
+from jopa.explanation import compare, cost_at_most, explain
 from jopa.method import Method, Ranking, RankingMethod, Selection
 from jopa.methods import METHODS, make_method
 from jopa.methods.joint.search import JointSearch
@@ -28,6 +29,7 @@ from jopa.prompt.building import Prompt, Unit, build_prompt
 from jopa.prompt.options import PromptOptions
 from jopa.prompt.output import Output
 from jopa.prompt.repeated_tokens import RepeatedToken
+from jopa.remote.chat_model import ChatModel
 from jopa.remote.connecting import connect
 from jopa.remote.remote_model import RemoteModel
 from jopa.reports.frames import to_frame, to_html
@@ -40,6 +42,7 @@ __all__ = [
     "Attribution",
     "Best",
     "Callbacks",
+    "ChatModel",
     "DetectionConfig",
     "Diagnosis",
     "Generation",
@@ -70,6 +73,7 @@ __all__ = [
     "Selection",
     "SettingError",
     "StoppedError",
+    "TextAttribution",
     "TextScorer",
     "Unit",
     "Verdict",
@@ -81,6 +85,7 @@ __all__ = [
     "comparison_from_json",
     "comparison_json",
     "connect",
+    "cost_at_most",
     "detect",
     "diagnose",
     "explain",

@@ -6,21 +6,31 @@ selection → joint and individual effects, certificate → the answer without t
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from jopa.attribution import Attribution
-from jopa.choices import Removal
-from jopa.errors import SettingError
+from jopa.choices import Certificate, Removal
+from jopa.errors import LimitError, SettingError
 from jopa.evaluation.metrics import probability_ratio
+from jopa.evaluation.text_attribution import TextAttribution, TextUnit
 from jopa.method import Method, Selection
 from jopa.model.generation import Generation
 from jopa.model.language_model import versions
 from jopa.ordering import NAT, first_lowest, ranked
-from jopa.preparation import Callbacks, Preparation, answer_without
-from jopa.problem import Problem, joint_effects
+from jopa.preparation import Callbacks, Preparation, answer_without, require_log_probs
+from jopa.problem import SENDING_LIMIT, Problem, joint_effects
 from jopa.scoring.profile import Profile
-from jopa.scoring.protocols import DetailedScorer, FastPathScorer, PackedModel, PromptScorer
+from jopa.scoring.protocols import (
+    DetailedScorer,
+    FastPathScorer,
+    LimitedScorer,
+    NoisyScorer,
+    PackedModel,
+    PromptScorer,
+)
 
 MAX_K = 10
 """The most units that a search for the smallest sufficient set removes, unless told otherwise."""
@@ -85,8 +95,115 @@ def attribute(
     Raises:
         JopaError: one of its children, whose message says what is wrong and what to do.
     """
-    search, callbacks = search or SearchOptions(), callbacks or Callbacks()
-    until_pr, seed, all_effects = search.until_pr, search.seed, search.all_effects
+    require_log_probs(preparation.model, "an Attribution")
+    search = search or SearchOptions()
+    found = _found(preparation, k, method, removal, search, callbacks or Callbacks())
+    prompt, output, selection = preparation.prompt, preparation.output, found.selection
+    start, end = output.target
+    return Attribution(
+        model=preparation.model.identity,
+        prompt=prompt.text,
+        input_ids=prompt.ids,
+        units=prompt.units,
+        output=output.text,
+        output_ids=output.ids,
+        target=output.target,
+        removal=removal,
+        k=k if search.until_pr is None else len(found.removed),
+        removed=found.removed,
+        log_prob=found.score,
+        log_prob_removed=found.score - found.joint,
+        probability_ratio=probability_ratio(found.score, found.score - found.joint, end - start),
+        individual=found.individual,
+        synergy=found.joint - sum(found.individual),
+        counterfactual_output=found.counterfactual,
+        method=method.settings,
+        seed=search.seed,
+        evaluations=found.evaluations,
+        ffe=found.ffe,
+        seconds=found.seconds,
+        trace=selection.trace,
+        stop=selection.stop,
+        certificate=found.certificate,
+        versions=versions(),
+        effects=found.effects,
+        scores=selection.scores,
+        details=_details(preparation, found),
+        fixed=prompt.fixed,
+        rendered=prompt.rendered,
+    )
+
+
+def attribute_text(
+    preparation: Preparation,
+    *,
+    k: int,
+    method: Method,
+    removal: Removal,
+    search: SearchOptions | None = None,
+    callbacks: Callbacks | None = None,
+) -> TextAttribution:
+    """The same over a model that gives texts alone: what counts is how alike its answers are.
+
+    Raises:
+        SettingError: `until_pr` is asked for, which needs log-probabilities.
+        JopaError: as `attribute`.
+    """
+    search = search or SearchOptions()
+    if search.until_pr is not None:
+        raise SettingError("until_pr needs log-probabilities, and this model gives texts alone; give k instead")
+    found = _found(preparation, k, method, removal, search, callbacks or Callbacks())
+    details = _details(preparation, found)
+    return TextAttribution(
+        model=preparation.model.identity,
+        prompt=preparation.prompt.text,
+        units=tuple(TextUnit(unit.text, unit.start, unit.end) for unit in preparation.prompt.units),
+        output=preparation.output.text,
+        removal=removal,
+        k=k,
+        removed=found.removed,
+        measure=details.get("similarity", {}).get("measure", ""),
+        similarity=found.score,
+        similarity_removed=found.score - found.joint,
+        noise=found.scorer.noise if isinstance(found.scorer, NoisyScorer) else 0.0,
+        individual=found.individual,
+        synergy=found.joint - sum(found.individual),
+        counterfactual_output=found.counterfactual,
+        method=method.settings,
+        seed=search.seed,
+        evaluations=found.evaluations,
+        ffe=found.ffe,
+        seconds=found.seconds,
+        stop=found.selection.stop,
+        certificate=found.certificate,
+        versions=versions(),
+        effects=found.effects,
+        details=details,
+    )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a method chose, and what was measured of it; scores are log-probabilities in nats or similarities."""
+
+    scorer: PromptScorer
+    selection: Selection
+    removed: tuple[int, ...]
+    score: float
+    joint: float
+    individual: tuple[float, ...]
+    effects: tuple[float, ...] | None
+    certificate: Certificate
+    counterfactual: str
+    evaluations: int
+    ffe: float
+    seconds: float
+
+
+def _found(
+    preparation: Preparation, k: int, method: Method, removal: Removal, search: SearchOptions, callbacks: Callbacks
+) -> _Found:
+    """Search, then measure what was found."""
     generation = search.counterfactual or preparation.generation
     k = search.largest_k(k, len(preparation.prompt.units))
 
@@ -94,27 +211,27 @@ def attribute(
         if callbacks.progress:
             callbacks.progress("searching", done, total)
 
-    model, prompt, output = preparation.model, preparation.prompt, preparation.output
+    model = preparation.model
     started = time.perf_counter()
     scorer = preparation.scorer(removal)
     problem = Problem(scorer, report_search)
-    log_prob = problem.log_prob()
+    score = problem.log_prob()
     if callbacks.on_best:
         problem.watch(k, callbacks.on_best)
-    if until_pr is None:
-        selection = method.run(problem, k, seed=seed)
-    else:
-        selection = smallest_sufficient(problem, method, until_pr, k, seed=seed)
+    with _room_for_evidence(scorer, 1 + (problem.n_units if search.all_effects else k)):
+        if search.until_pr is None:
+            selection = select_within_limit(problem, method, k, seed=search.seed)
+        else:
+            selection = smallest_sufficient(problem, method, search.until_pr, k, seed=search.seed)
     seconds = time.perf_counter() - started
     evaluations, ffe, repeats = problem.evaluations, problem.ffe, problem.repeats
 
     certificate = problem.certificate(selection.removed)
-    alone = range(problem.n_units) if all_effects else selection.removed
+    alone = range(problem.n_units) if search.all_effects else selection.removed
     joint, *effects = joint_effects(problem, [selection.removed, *([i] for i in alone)])
     effect_of = dict(zip(alone, effects, strict=True))
     chosen = sorted(selection.removed)
-    removed = [chosen[i] for i in ranked([effect_of[i] for i in chosen], least_scale=NAT)]
-    individual = tuple(effect_of[i] for i in removed)
+    removed = tuple(chosen[i] for i in ranked([effect_of[i] for i in chosen], least_scale=NAT))
     began = time.perf_counter()
     counterfactual = answer_without(model, scorer, problem.keep_mask(removed), generation, callbacks)
     if callbacks.on_profile:
@@ -129,45 +246,58 @@ def attribute(
             slow_paths=_slow_paths(scorer),
         )
         callbacks.on_profile(profile)
-    start, end = output.target
-    return Attribution(
-        model=model.identity,
-        prompt=prompt.text,
-        input_ids=prompt.ids,
-        units=prompt.units,
-        output=output.text,
-        output_ids=output.ids,
-        target=output.target,
-        removal=removal,
-        k=k if until_pr is None else len(removed),
-        removed=tuple(removed),
-        log_prob=log_prob,
-        log_prob_removed=log_prob - joint,
-        probability_ratio=probability_ratio(log_prob, log_prob - joint, end - start),
-        individual=individual,
-        synergy=joint - sum(individual),
-        counterfactual_output=model.decode(counterfactual),
-        method=method.settings,
-        seed=seed,
+    return _Found(
+        scorer=scorer,
+        selection=selection,
+        removed=removed,
+        score=score,
+        joint=joint,
+        individual=tuple(effect_of[i] for i in removed),
+        effects=tuple(effects) if search.all_effects else None,
+        certificate=certificate,
+        counterfactual=model.decode(counterfactual),
         evaluations=evaluations,
         ffe=ffe,
         seconds=seconds,
-        trace=selection.trace,
-        stop=selection.stop,
-        certificate=certificate,
-        versions=versions(),
-        effects=tuple(effects) if all_effects else None,
-        scores=selection.scores,
-        details={
-            **selection.details,
-            "unit": prompt.unit_kind,
-            **_scorer_details(scorer),
-            **_sampling(preparation.generation),
-            **({"answer": "kept from an earlier run"} if preparation.kept else {}),
-        },
-        fixed=prompt.fixed,
-        rendered=prompt.rendered,
     )
+
+
+@contextmanager
+def _room_for_evidence(scorer: PromptScorer, masks: int) -> Iterator[None]:
+    """For the time of a search, keep enough of what may be sent for so many masks and an answer."""
+    if not isinstance(scorer, LimitedScorer):
+        yield
+        return
+    scorer.reserve(masks)
+    try:
+        yield
+    finally:
+        scorer.reserve(0)
+
+
+def select_within_limit(problem: Problem, method: Method, k: int, *, seed: int = 0) -> Selection:
+    """What a method chooses; where the limit of tokens ends it, the best set of the scores so far.
+
+    Raises:
+        LimitError: the limit ended it before there was any set.
+    """
+    try:
+        return method.run(problem, k, seed=seed)
+    except LimitError:
+        best = problem.best_known(k)
+        if best is None:
+            raise
+        return Selection(best, f"{SENDING_LIMIT}; the best set by the {problem.evaluations:,} masks scored")
+
+
+def _details(preparation: Preparation, found: _Found) -> dict[str, Any]:
+    return {
+        **found.selection.details,
+        "unit": preparation.prompt.unit_kind,
+        **_scorer_details(found.scorer),
+        **_sampling(preparation.generation),
+        **({"answer": "kept from an earlier run"} if preparation.kept else {}),
+    }
 
 
 def _slow_paths(scorer: PromptScorer) -> tuple[str, ...]:
@@ -202,10 +332,16 @@ def smallest_sufficient(problem: Problem, method: Method, until_pr: float, max_k
     """
     n_tokens = problem.token_log_probs([()]).shape[1]
     tried: list[tuple[float, Selection]] = []
-    for selection in method.select(problem, range(1, max_k + 1), seed=seed):
-        tried.append((probability_ratio(problem.log_prob(), problem.log_prob(selection.removed), n_tokens), selection))
-        if tried[-1][0] < until_pr:
-            break
+    try:
+        for selection in method.select(problem, range(1, max_k + 1), seed=seed):
+            ratio = probability_ratio(problem.log_prob(), problem.log_prob(selection.removed), n_tokens)
+            tried.append((ratio, selection))
+            if ratio < until_pr:
+                break
+    except LimitError:  # what was tried before stands
+        if not tried:
+            raise
+        tried[-1] = tried[-1][0], replace(tried[-1][1], stop=SENDING_LIMIT)
     reached = tried[-1][0] < until_pr
     chosen = tried[-1 if reached else first_lowest([ratio for ratio, _ in tried])][1]
     found = (

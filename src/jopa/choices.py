@@ -13,9 +13,13 @@ Removal = Literal["delete", "zero", "hide"]
 """How units are removed: tokens cut out, embeddings multiplied by 0, or no token attends to them."""
 UnitKind = Literal["token", "word", "sentence", "line", "paragraph"]
 """What a unit is, if it is not given as character spans."""
+Objective = Literal["log-probability", "text-similarity"]
+"""What scores are: log p(y | x) in nats, or how alike an answer and the output are, 0 to 1."""
 Certificate = Literal["none", "one-swap-optimal", "optimal"]
 """What the evaluations prove about a set; see `Problem.certificate`."""
 
+LOG_PROBABILITY: Objective = "log-probability"
+TEXT_SIMILARITY: Objective = "text-similarity"
 REMOVALS: tuple[Removal, ...] = get_args(Removal)
 
 

@@ -6,6 +6,7 @@ JopaError                  anything jopa refuses or cannot do; the command line 
 ├── ModelError             a model cannot be found, loaded or used
 ├── ScoringError           the model gave a number that is no score, or memory ran out at batch size one
 ├── StoppedError           somebody who watches the work has ended it
+│   └── LimitError         the tokens that may be sent to a server are spent
 └── InputFileError         a file cannot be read, written or understood
 
 Each message says what is wrong and what to do about it.
@@ -34,6 +35,10 @@ class ScoringError(JopaError):
 
 class StoppedError(JopaError):
     """The work was ended from outside: a callback raised this, and nothing is left half done."""
+
+
+class LimitError(StoppedError):
+    """A request would send more tokens to a server than are allowed (`max_tokens_sent`)."""
 
 
 class InputFileError(JopaError):

@@ -9,26 +9,35 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
-from jopa.attributing import SearchOptions, attribute
+from jopa.attributing import SearchOptions, attribute, attribute_text
 from jopa.attribution import Attribution
-from jopa.choices import Removal, checked_removal
-from jopa.errors import JopaError, SettingError, StoppedError
+from jopa.choices import TEXT_SIMILARITY, Removal, checked_removal
+from jopa.errors import JopaError, LimitError, SettingError, StoppedError
+from jopa.evaluation.text_attribution import TextAttribution
 from jopa.method import Method
 from jopa.methods import DEFAULT_METHOD, make_method
 from jopa.model.generation import Generation
-from jopa.preparation import Callbacks, OnRefusal, loaded, prepare_output, prepare_prompt, shape_of
+from jopa.preparation import Callbacks, OnRefusal, loaded, prepare_output, prepare_prompt, require_log_probs, shape_of
 from jopa.prompt.building import Message
 from jopa.prompt.options import PromptOptions
 from jopa.prompt.output import Output
 from jopa.prompt.segmentation import Span
+from jopa.remote.allowance import CostAtMost
+from jopa.remote.chat_model import ChatModel
+from jopa.remote.remote_model import RemoteModel
 from jopa.scoring.profile import Profile
-from jopa.scoring.protocols import Model
+from jopa.scoring.protocols import Model, objective_of
 
 T = TypeVar("T")
 
 
+@overload
+def explain(  # pyright: ignore[reportOverlappingOverload]  # a chat model is a model, and its results are of another kind
+    prompt: str | Sequence[Message], *, model: ChatModel, **settings: Any
+) -> TextAttribution: ...
+@overload
 def explain(
     prompt: str | Sequence[Message],
     *,
@@ -42,7 +51,21 @@ def explain(
     options: PromptOptions | None = None,
     search: SearchOptions | None = None,
     callbacks: Callbacks | None = None,
-) -> Attribution:
+) -> Attribution: ...
+def explain(  # pyright: ignore[reportInconsistentOverload]  # the first stands for all settings
+    prompt: str | Sequence[Message],
+    *,
+    k: int = 3,
+    model: Model | str | Path | None = None,
+    method: Method | str = DEFAULT_METHOD,
+    unit: str | Sequence[Span] = "auto",
+    removal: str | None = None,
+    output: str | Output | Generation | None = None,
+    target: Span | str | None = None,
+    options: PromptOptions | None = None,
+    search: SearchOptions | None = None,
+    callbacks: Callbacks | None = None,
+) -> Attribution | TextAttribution:
     """Find the k units of a prompt whose joint removal most lowers the probability of the model's own output.
 
     Args:
@@ -61,7 +84,7 @@ def explain(
         callbacks: functions to call as the work goes on.
 
     Returns:
-        The attribution.
+        The attribution. Over a chat API, which gives no log-probabilities, a `TextAttribution`.
 
     Raises:
         JopaError: one of its children, whose message says what is wrong and what to do.
@@ -72,6 +95,11 @@ def explain(
     return attribution
 
 
+@overload
+def compare(  # pyright: ignore[reportOverlappingOverload]  # as for `explain`
+    prompt: str | Sequence[Message], methods: Sequence[Method | str], *, model: ChatModel, **settings: Any
+) -> tuple[TextAttribution, ...]: ...
+@overload
 def compare(
     prompt: str | Sequence[Message],
     methods: Sequence[Method | str],
@@ -85,7 +113,21 @@ def compare(
     options: PromptOptions | None = None,
     search: SearchOptions | None = None,
     callbacks: Callbacks | None = None,
-) -> tuple[Attribution, ...]:
+) -> tuple[Attribution, ...]: ...
+def compare(  # pyright: ignore[reportInconsistentOverload]  # the first stands for all settings
+    prompt: str | Sequence[Message],
+    methods: Sequence[Method | str],
+    *,
+    k: int = 3,
+    model: Model | str | Path | None = None,
+    unit: str | Sequence[Span] = "auto",
+    removal: str = "delete",
+    output: str | Output | Generation | None = None,
+    target: Span | str | None = None,
+    options: PromptOptions | None = None,
+    search: SearchOptions | None = None,
+    callbacks: Callbacks | None = None,
+) -> tuple[Attribution, ...] | tuple[TextAttribution, ...]:
     """Run several methods on the same prompt, output and removal.
 
     Args:
@@ -111,7 +153,63 @@ def compare(
     if not methods:
         raise SettingError("give at least one method to compare")
     found = _explain_each(prompt, methods, k, model, unit, removal, output, target, options, search, callbacks)
-    return tuple(found)
+    return tuple(found)  # type: ignore[return-value]  # all of one kind, that of the model
+
+
+def cost_at_most(
+    prompt: str | Sequence[Message],
+    methods: Sequence[Method | str] = (DEFAULT_METHOD,),
+    *,
+    k: int = 3,
+    model: RemoteModel | ChatModel,
+    unit: str | Sequence[Span] = "auto",
+    output: str | Output | Generation | None = None,
+    options: PromptOptions | None = None,
+    search: SearchOptions | None = None,
+) -> CostAtMost:
+    """How many requests and tokens `explain` or `compare` may send to a server at most; sends nothing.
+
+    Args:
+        prompt: as for `explain`.
+        methods: as for `compare`.
+        k: as for `explain`.
+        model: a model behind a server.
+        unit: as for `explain`.
+        output: as for `explain`.
+        options: as for `explain`.
+        search: as for `explain`.
+
+    Raises:
+        SettingError: a method does not know its cost before.
+        JopaError: as `explain`.
+    """
+    search = search or SearchOptions()
+    built = prepare_prompt(model, prompt, options or PromptOptions(), unit=unit)
+    n_units, generated = len(built.units), output is None or isinstance(output, Generation)
+    k = search.largest_k(k, n_units)
+    requests, tokens = 0, 0
+    for method in (make_method(each) if isinstance(each, str) else each for each in methods):
+        method.validate(shape_of(model, built, "delete"), 1 if search.until_pr is not None else k)
+        ks = [k] if search.until_pr is None or method.shares_work else range(1, k + 1)
+        masks, ffe = [method.most_masks(n_units, each) for each in ks], [method.most_ffe(n_units, each) for each in ks]
+        known = [each for each in ffe if each is not None]
+        if len(known) < len(ffe):
+            raise SettingError(f"method '{method.name}' does not say before how many masks it scores")
+        evidence = 1 + (n_units if search.all_effects else k)
+        counted = None if None in masks else sum(each or 0 for each in masks) + evidence
+        cost = model.cost_at_most(built, output_length(model, output), counted, sum(known) + evidence, answers=1)
+        requests, tokens = requests + cost.requests, tokens + cost.tokens
+    first = model.cost_at_most(built, 0, 0, 0.0, answers=1) if generated else CostAtMost(0, 0)
+    return CostAtMost(requests + first.requests, tokens + first.tokens)
+
+
+def output_length(model: Model, output: str | Output | Generation | None) -> int:
+    """The most tokens of the output to explain."""
+    if isinstance(output, Output):
+        return len(output.ids)
+    if isinstance(output, str):
+        return len(model.encode_continuation(output))
+    return (output or Generation()).max_new_tokens
 
 
 def _explain_each(
@@ -126,12 +224,14 @@ def _explain_each(
     options: PromptOptions | None,
     search: SearchOptions | None,
     callbacks: Callbacks | None,
-) -> list[Attribution]:
+) -> list[Attribution | TextAttribution]:
     """Explain one output by each method; a method refuses before the output is generated where it can."""
     options, search, callbacks = options or PromptOptions(), search or SearchOptions(), callbacks or Callbacks()
     chosen = [make_method(method) if isinstance(method, str) else method for method in methods]
     removals: dict[Method, Removal] = {method: checked_removal(removal or method.preset_removal) for method in chosen}
     explained_model = loaded(model)
+    if search.until_pr is not None:
+        require_log_probs(explained_model, "until_pr")
     built = prepare_prompt(explained_model, prompt, options, unit=unit)
 
     def validated(method: Method) -> Method:
@@ -143,9 +243,10 @@ def _explain_each(
     preparation = prepare_output(explained_model, built, output=output, target=target, callbacks=callbacks)
     first = _with_answering(callbacks, time.perf_counter() - began)
 
-    def explain_one(method: Method) -> Attribution:
+    def explain_one(method: Method) -> Attribution | TextAttribution:
         told = first if method is able[0] else callbacks
-        found = attribute(preparation, k=k, method=method, removal=removals[method], search=search, callbacks=told)
+        run = attribute_text if objective_of(explained_model) == TEXT_SIMILARITY else attribute
+        found = run(preparation, k=k, method=method, removal=removals[method], search=search, callbacks=told)
         if not options.rendering:
             return found
         return replace(found, details={**(found.details or {}), "rendering": options.rendering})
@@ -178,7 +279,7 @@ def run_each(methods: Sequence[Method], explain_one: Callable[[Method], T], on_r
         try:
             found.append(explain_one(method))
         except JopaError as error:
-            if on_refusal is None or isinstance(error, StoppedError):
+            if on_refusal is None or (isinstance(error, StoppedError) and not isinstance(error, LimitError)):
                 raise
             on_refusal(method, error)
             refused.append(error)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from jopa.choices import LOG_PROBABILITY
 from jopa.errors import SettingError
 from jopa.ordering import ranked
 from jopa.problem import Problem, ProblemShape
@@ -80,6 +81,8 @@ class Method(ABC):
 
     shares_work: ClassVar[bool] = False
     """Whether `select` answers several k with the work of one run."""
+    needs_log_probs: ClassVar[bool] = False
+    """Whether scores must be log-probabilities, and no other objective will do."""
 
     def validate(self, shape: ProblemShape, k: int) -> None:
         """Refuse, before an answer is generated or a mask scored, what the method cannot do.
@@ -99,6 +102,20 @@ class Method(ABC):
                 f"method '{self.name}' needs {_CAPABILITY_NAMES[self.requires]}, which this model or scorer does not "
                 "give; choose a black-box method"
             )
+        if self.needs_log_probs and shape.objective != LOG_PROBABILITY:
+            raise SettingError(
+                f"method '{self.name}' needs log-probabilities, and this model's scores are of objective "
+                f"'{shape.objective}'; choose another, such as joint"
+            )
+
+    def most_masks(self, n_units: int, k: int) -> int | None:
+        """How many masks one run scores at most; None where the method counts otherwise, or does not know before."""
+        return None
+
+    def most_ffe(self, n_units: int, k: int) -> float | None:
+        """The model work of one run at most, in full-forward equivalents, of which a mask takes no more than one."""
+        masks = self.most_masks(n_units, k)
+        return None if masks is None else float(masks)
 
     def select(self, problem: Problem, ks: Sequence[int], *, seed: int = 0) -> Iterator[Selection]:
         """Choose k units for each k of `ks`, in their order, each when it is asked for.

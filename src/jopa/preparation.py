@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jopa.choices import Removal
+from jopa.choices import LOG_PROBABILITY, Removal
 from jopa.errors import JopaError, PromptError, SettingError
 from jopa.method import Method
 from jopa.model.generation import Generation, OnProgress, OnText
@@ -26,7 +26,7 @@ from jopa.prompt.options import PromptOptions
 from jopa.prompt.output import Output
 from jopa.prompt.segmentation import Span
 from jopa.scoring.profile import Profile
-from jopa.scoring.protocols import Model, PromptScorer, RemovalModel
+from jopa.scoring.protocols import AnsweringModel, Model, PromptScorer, RemovalModel, objective_of
 
 if TYPE_CHECKING:
     from jaxtyping import Bool
@@ -86,6 +86,8 @@ class Preparation:
         Raises:
             SettingError: the model cannot do this removal.
         """
+        if isinstance(self.model, AnsweringModel):
+            return self.model.answer_scorer(self.prompt, self.output, removal, self.generation)
         return self.model.scorer(self.prompt, self.output, removal)
 
     def problem(self, removal: Removal, on_step: OnStep | None = None) -> Problem:
@@ -105,7 +107,24 @@ def shape_of(model: Model, prompt: Prompt, removal: Removal) -> ProblemShape:
     """
     if isinstance(model, RemovalModel):
         model.require_removal(removal)
-    return ProblemShape(len(prompt.units), model.capabilities, removal)
+    return ProblemShape(len(prompt.units), model.capabilities, removal, objective_of(model))
+
+
+def require_log_probs(model: Model, what: str) -> None:
+    """Refuse a model that gives texts alone.
+
+    Args:
+        model: the model.
+        what: what needs log-probabilities, as the subject of a sentence.
+
+    Raises:
+        SettingError: its scores are no log-probabilities.
+    """
+    if objective_of(model) != LOG_PROBABILITY:
+        raise SettingError(
+            f"{what} needs log-probabilities, and '{model.identity['id']}' at a chat API gives texts alone; serve it "
+            "with vLLM or SGLang, or load it"
+        )
 
 
 def loaded(model: Model | str | Path | None) -> Model:

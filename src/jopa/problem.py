@@ -12,15 +12,27 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jopa.choices import Certificate, Removal
-from jopa.ordering import LowestSet, falls
+from jopa.choices import LOG_PROBABILITY, Certificate, Objective, Removal
+from jopa.ordering import NAT, LowestSet, falls, ranked
 from jopa.prompt.repeated_tokens import RepeatedToken
-from jopa.scoring.protocols import AttentionScorer, Capability, GradientScorer, Scorer, TextScorer, capabilities
+from jopa.scoring.protocols import (
+    AttentionScorer,
+    Capability,
+    GradientScorer,
+    LimitedScorer,
+    NoisyScorer,
+    Scorer,
+    TextScorer,
+    capabilities,
+    objective_of,
+)
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
     from torch import Tensor
 
+SENDING_LIMIT = "the limit of tokens to send is reached"
+"""What ends a search over a model that takes no more."""
 OnStep = Callable[[int, int | None], None]
 """Called with the steps done and, if known, the steps in all."""
 
@@ -54,11 +66,13 @@ class ProblemShape:
         n_units: number of removable units.
         capabilities: what can be asked of the scorer.
         removal: how units are removed; None where the scorer does not say.
+        objective: what the scores are.
     """
 
     n_units: int
     capabilities: frozenset[Capability]
     removal: Removal | None = None
+    objective: Objective = LOG_PROBABILITY
 
 
 class Problem:
@@ -82,7 +96,8 @@ class Problem:
     @property
     def shape(self) -> ProblemShape:
         """What a method checks before it asks for scores."""
-        return ProblemShape(self.n_units, capabilities(self.scorer), getattr(self.scorer, "removal", None))
+        removal = getattr(self.scorer, "removal", None)
+        return ProblemShape(self.n_units, capabilities(self.scorer), removal, objective_of(self.scorer))
 
     def watch(self, k: int, on_best: OnBest) -> None:
         """Call `on_best` with the whole prompt's score, and from now on with every new best set of k units.
@@ -92,6 +107,30 @@ class Problem:
         """
         on_best(Best((), self.log_prob(), self.evaluations, self.ffe))
         self._watched, self._best = (k, on_best), LowestSet()
+
+    @property
+    def ffe_left(self) -> float:
+        """Model work that a limit of the scorer's allows, in full-forward equivalents; infinite without one."""
+        return self.scorer.ffe_left if isinstance(self.scorer, LimitedScorer) else math.inf
+
+    def best_known(self, k: int) -> tuple[int, ...] | None:
+        """The set of k units that the scores so far speak for.
+
+        The lowest of those scored, the lexicographically first of those that tie; without any, the k units that do most
+        alone, if so many were scored.
+        """
+        sums = {units: float(scores.double().sum()) for units, scores in self._memo.items()}
+        best = LowestSet()
+        for units, score in sums.items():
+            if len(units) == k:
+                best.add(units, score)
+        if best.units is not None:
+            return tuple(sorted(best.units))
+        alone = sorted(unit for units in sums if len(units) == 1 for unit in units)
+        if len(alone) < k:
+            return None
+        strongest = ranked([-sums[frozenset({unit})] for unit in alone], k, least_scale=NAT)
+        return tuple(sorted(alone[i] for i in strongest))
 
     @property
     def evaluations(self) -> int:
@@ -110,10 +149,13 @@ class Problem:
         sets = [frozenset(removed) for removed in removals]
         new = list(dict.fromkeys(removed for removed in sets if removed not in self._memo))
         self.repeats += len(sets) - len(new)
-        if new:
-            keep = torch.stack([self.keep_mask(removed) for removed in new])
-            self._memo.update(zip(new, self.scorer.log_probs(keep), strict=True))
-            self._report_best(new)
+        while new:
+            # A mask costs at most one full forward, so these can be scored, or else a single one to find out.
+            rows = min(len(new), max(1.0, self.ffe_left))
+            part, new = new[: math.floor(rows)], new[math.floor(rows) :]
+            keep = torch.stack([self.keep_mask(removed) for removed in part])
+            self._memo.update(zip(part, self.scorer.log_probs(keep), strict=True))
+            self._report_best(part)
         return torch.stack([self._memo[removed] for removed in sets])
 
     def _report_best(self, new: Sequence[frozenset[int]]) -> None:
@@ -184,13 +226,14 @@ class Problem:
 
         "optimal": all sets of its size were scored and none is better. "one-swap-optimal": every single swap was scored
         and none is better (the local optimum of Appendix A.1). A set is better if its log-probability is lower by more
-        than `jopa.ordering.TOLERANCE` allows for rounding.
+        than `jopa.ordering.TOLERANCE` allows for rounding,
+        and more than the noise of a scorer (`NoisyScorer`) may make of it.
         """
         chosen = frozenset(removed)
-        value = self.log_prob(chosen)
+        value = self.log_prob(chosen) + (self.scorer.noise if isinstance(self.scorer, NoisyScorer) else 0.0)
         scored = {other for other in self._memo if len(other) == len(chosen)}
         if len(scored) == math.comb(self.n_units, len(chosen)):
-            return "optimal" if not any(falls(self.log_prob(other), value) for other in scored) else "none"
+            return "optimal" if not any(falls(self.log_prob(other), value) for other in scored - {chosen}) else "none"
         others = set(range(self.n_units)) - chosen
         swaps = [chosen - {out} | {into} for out in chosen for into in others]
         if all(swap in scored and not falls(self.log_prob(swap), value) for swap in swaps):

@@ -259,6 +259,7 @@ def test_the_record_spells_everything_out_and_is_json(tmp_path):
     ]
     assert record["models"][1] == {
         **dict.fromkeys(("id", "revision", "device", "dtype", "batch_size")),
+        **dict.fromkeys(("endpoint", "api", "tokenizer", "key_variable")),
         "name": "bundled",
     }
 

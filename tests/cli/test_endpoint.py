@@ -47,6 +47,7 @@ def test_the_endpoint_is_asked(run, monkeypatch, llama):
         (["--endpoint-model", "m"], "--endpoint"),
         (["--endpoint", "http://host", "--endpoint-model", "m", "--model", "x"], "--model"),
         (["--endpoint", "http://host", "--endpoint-model", "m", "--batch-size", "2"], "--batch-size"),
+        (["--dry-run"], "--endpoint"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(run, words, said):

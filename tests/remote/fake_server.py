@@ -1,4 +1,4 @@
-"""A fake server over a tiny model: answers as vLLM or SGLang do, and does wrong whatever a test asks it to."""
+"""Fake servers: one over a tiny model, as vLLM or SGLang answer, and one that chats; both do wrong what a test asks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Any
 
 import httpx
 import torch
+
+import jopa
+from jopa.remote.chat_model import ChatModel
 
 Fault = Callable[[httpx.Request, int], httpx.Response | None]
 """Given a request and its number; what it returns is answered instead of the right thing. It may raise, too."""
@@ -110,3 +113,49 @@ class FakeServer:
             if int(token) == self.model.tokenizer.eos_token_id:
                 return new, values, True
         return new, values, False
+
+
+def connect(server: FakeServer, **settings: Any) -> jopa.RemoteModel:
+    """A model behind a fake server, without a cache unless one is asked for."""
+    settings = {"model": "tiny", "tokenizer": server.model.tokenizer, "cache": False} | settings
+    return jopa.connect("http://fake:8000/v1", transport=server.transport, **settings)
+
+
+class FakeChat:
+    """A chat API whose answer is a function of the messages; counts a word as a token."""
+
+    def __init__(self, say: Callable[[list[dict[str, Any]]], str], *, fault: Fault | None = None) -> None:
+        self.say = say
+        self.fault = fault
+        self.bodies: list[dict[str, Any]] = []
+        self.headers: list[httpx.Headers] = []
+        self.transport = httpx.MockTransport(self._answer)
+        self._lock = threading.Lock()
+
+    @property
+    def asked(self) -> list[dict[str, Any]]:
+        """The bodies that asked for an answer."""
+        return [body for body in self.bodies if body]
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        with self._lock:
+            body = json.loads(request.content or b"{}")
+            self.bodies.append(body)
+            self.headers.append(request.headers)
+            wrong = self.fault(request, len(self.bodies)) if self.fault else None
+            if wrong is not None:
+                return wrong
+            if request.url.path == "/v1/models":
+                return httpx.Response(200, json={"data": [{"id": "tiny", "owned_by": "somebody"}]})
+            assert request.url.path == "/v1/chat/completions"
+            text = self.say(body["messages"])
+            asked = sum(len(message["content"].split()) for message in body["messages"])
+            usage = {"prompt_tokens": asked, "completion_tokens": len(text.split())}
+            choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+            return httpx.Response(200, json={"choices": [choice], "usage": usage})
+
+
+def connect_chat(server: FakeChat, **settings: Any) -> ChatModel:
+    """A model behind a fake chat API."""
+    settings = {"model": "tiny", "api": "chat", "cache": False} | settings
+    return jopa.connect("http://fake:8000/v1", transport=server.transport, **settings)

@@ -1,11 +1,20 @@
 #!/bin/sh
-# Install vLLM's CPU build into an environment of its own, and compare a served model with the same model here.
-# Used by `make test-servers`; not part of `make test`: it downloads about 2 GB and takes some minutes.
+# Install vLLM's CPU build and a llama.cpp server, each into an environment of its own, and compare served models with
+# the same model here. Used by `make test-servers`; not part of `make test`: it downloads about 2 GB.
 #
-#   run.sh PYTHON ENVIRONMENT      PYTHON: the interpreter of the project's environment
+#   run.sh PYTHON ENVIRONMENT [chat]      PYTHON: the interpreter of the project's environment
+#                                         chat: llama.cpp's server alone, without the 2 GB of vLLM
 set -eu
 python=$1
 environment=$2
+here=$(dirname "$0")
+if [ ! -e "$environment-chat/.installed" ]; then
+    "$python" -m venv "$environment-chat"
+    "$environment-chat/bin/python" -m pip install --quiet xllamacpp
+    touch "$environment-chat/.installed"
+fi
+"$python" "$here/compare_chat.py" "$environment-chat/bin/python"
+[ "${3:-}" = chat ] && exit 0
 if [ ! -e "$environment/.installed" ]; then
     "$python" -m venv "$environment"
     # torch first and alone, so that no other package's range can pull another build of it.
@@ -15,4 +24,4 @@ if [ ! -e "$environment/.installed" ]; then
     "$environment/bin/python" -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
     touch "$environment/.installed"
 fi
-exec "$python" "$(dirname "$0")/compare_with_vllm.py" "$environment/bin/python"
+exec "$python" "$here/compare_with_vllm.py" "$environment/bin/python"

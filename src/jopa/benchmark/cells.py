@@ -37,14 +37,17 @@ from jopa.evaluation.regeneration import Evaluation, Evaluator
 from jopa.evaluation.sentence_bert import SentenceBert
 from jopa.method import Method
 from jopa.model.generation import Generation
-from jopa.model.language_model import LanguageModel, versions
+from jopa.model.language_model import versions
 from jopa.model.loading import load
 from jopa.preparation import Preparation, prepare_output, prepare_prompt
 from jopa.prompt.building import Prompt
 from jopa.prompt.options import PromptOptions
 from jopa.prompt.output import Output
 from jopa.prompt.records import OutputRecord, PromptRecord
+from jopa.remote.client import KEY_VARIABLE
+from jopa.remote.connecting import connect
 from jopa.scoring.batch_input import Runner
+from jopa.scoring.protocols import Model
 from jopa.storage import encoded
 
 
@@ -105,19 +108,30 @@ class ModelCache:
     def __init__(self, runner: Runner | None = None) -> None:
         self.runner = runner or Runner()
         self._spec: ModelSpec | None = None
-        self._model: LanguageModel | None = None
+        self._model: Model | None = None
         self._similarity: SentenceBert | None = None
 
-    def model(self, spec: ModelSpec) -> LanguageModel:
+    def model(self, spec: ModelSpec) -> Model:
         """The model of a spec, loaded unless it is the one at hand."""
         if self._model is None or spec != self._spec:
-            self._model = None  # free the last one before the next is loaded
-            loaded = load(
-                spec.id, revision=spec.revision, device=spec.device, dtype=spec.dtype, batch_size=spec.batch_size
-            )
-            self._model = replace(loaded, runner=self.runner)
+            self._model = None  # let go of the last one before the next is loaded
+            self._model = self._connected(spec) if spec.endpoint else self._loaded(spec)
             self._spec = spec
         return self._model
+
+    def _loaded(self, spec: ModelSpec) -> Model:
+        loaded = load(spec.id, revision=spec.revision, device=spec.device, dtype=spec.dtype, batch_size=spec.batch_size)
+        return replace(loaded, runner=self.runner)
+
+    def _connected(self, spec: ModelSpec) -> Model:
+        assert spec.endpoint is not None
+        return connect(
+            spec.endpoint,
+            model=spec.id or "",
+            api=spec.api,
+            tokenizer=spec.tokenizer,
+            key_variable=spec.key_variable or KEY_VARIABLE,
+        )
 
     def similarity(self) -> SentenceBert:
         """The SentenceBert model, loaded once."""
@@ -204,7 +218,7 @@ def run_tasks(experiment: Experiment, tasks: Sequence[Task], models: ModelCache)
         yield from models.runner.work(run_task(experiment, task, models) for task in of_model)
 
 
-def _require_same_model(task: Task, model: LanguageModel) -> None:
+def _require_same_model(task: Task, model: Model) -> None:
     """Refuse to mix results of two models under one name."""
     if task.recorded is None:
         return
@@ -226,7 +240,7 @@ def _require_same_prompt(task: Task, prompt: Prompt) -> None:
         )
 
 
-def _prompt(experiment: Experiment, example: Example, model: LanguageModel) -> Prompt:
+def _prompt(experiment: Experiment, example: Example, model: Model) -> Prompt:
     """The prompt as the model reads it."""
     options = PromptOptions(system=example.system, prefix=example.prefix, prefill=example.prefill)
     return prepare_prompt(model, example.prompt, options, unit=experiment.unit)
@@ -311,7 +325,7 @@ def _together(
     return lambda units: done[frozenset(units)]
 
 
-def _example_record(task: Task, model: LanguageModel, prompt: Prompt, output: Output) -> ExampleRecord:
+def _example_record(task: Task, model: Model, prompt: Prompt, output: Output) -> ExampleRecord:
     return ExampleRecord(
         **task.names._asdict(),
         prompt=PromptRecord(prompt.text, prompt.ids, prompt.units, prompt.fixed, prompt.rendered),

@@ -10,6 +10,7 @@
     [[models]]
     name = "llama-2-7b"             # as tables call it
     id = "meta-llama/Llama-2-7b-chat-hf"
+    endpoint = "http://localhost:8000"   # where it is served, if it is not loaded
 
     [[data]]
     name = "alpaca"                 # a data set of `jopa.datasets.examples`, or any name with a path
@@ -47,11 +48,15 @@ class ModelSpec:
 
     Attributes:
         name: as tables call it.
-        id: what `jopa.load` takes; None for the bundled model.
+        id: what `jopa.load` takes, or the model's name at the endpoint; None for the bundled model.
         revision: a hub commit or branch.
         device: where it runs; by default the best there is.
         dtype: its number format; by default the device's.
         batch_size: masks in one forward; by default what speed and memory allow.
+        endpoint: the address of the server that it runs behind; None for a model in this process.
+        api: "vllm" or "sglang"; by default the server is asked.
+        tokenizer: the served model's own, if it is not what the server names.
+        key_variable: the environment variable that holds the server's key, if it is not OPENAI_API_KEY.
     """
 
     name: str
@@ -60,6 +65,23 @@ class ModelSpec:
     device: str | None = None
     dtype: str | None = None
     batch_size: int | None = None
+    endpoint: str | None = None
+    api: str | None = None
+    tokenizer: str | None = None
+    key_variable: str | None = None
+
+    def __post_init__(self) -> None:
+        local = [name for name in ("revision", "device", "dtype", "batch_size") if getattr(self, name) is not None]
+        served = [name for name in ("api", "tokenizer", "key_variable") if getattr(self, name) is not None]
+        if self.endpoint is None and served:
+            raise SettingError(f"'{served[0]}' of model '{self.name}' needs an 'endpoint'")
+        if self.endpoint is not None and (local or self.id is None):
+            raise SettingError(
+                f"model '{self.name}' runs behind an endpoint: "
+                + (f"leave out '{local[0]}'" if local else "name it there as 'id'")
+            )
+        if self.api not in (None, "vllm", "sglang"):
+            raise SettingError(f"'api' of model '{self.name}' must be vllm or sglang, got '{self.api}'")
 
 
 @dataclass(frozen=True)
@@ -193,7 +215,7 @@ def read_experiment(
     path: Path,
     *,
     limit: int | None = None,
-    model: str | None = None,
+    model: str | ModelSpec | None = None,
     data: Mapping[str, str] | None = None,
     prefill: str | None = None,
     max_new_tokens: int | None = None,
@@ -203,8 +225,8 @@ def read_experiment(
     Args:
         path: a TOML file; relative paths in it start from its folder.
         limit: the most prompts a data set, in place of the file's.
-        model: one model in place of the file's: what `jopa.load` takes, or "bundled".
-        data: JSONL files by name: for a data set of the experiment, instead of its own source, or for a further one.
+        model: one model in place of the file's: what `jopa.load` takes, "bundled", or a spec.
+        data: JSONL files by name: of a data set of the experiment, in place of where it finds it, or of a further one.
         prefill: the beginning of every answer, in place of the data sets' own; "" for none.
         max_new_tokens: the most tokens of an output, in place of the file's.
 
@@ -233,8 +255,9 @@ def read_experiment(
         specs = [replace(spec, prefill=prefill) for spec in specs]
     experiment = replace(experiment, data=tuple(specs))
     if model is not None:
-        chosen = ModelSpec("bundled") if model == "bundled" else ModelSpec(Path(model).name, model)
-        experiment = replace(experiment, models=(chosen,))
+        if isinstance(model, str):
+            model = ModelSpec("bundled") if model == "bundled" else ModelSpec(Path(model).name, model)
+        experiment = replace(experiment, models=(model,))
     if max_new_tokens is not None:
         experiment = replace(experiment, max_new_tokens=max_new_tokens)
     return experiment
@@ -266,7 +289,7 @@ def merged(old: Record, new: Record, sets: Sequence[str] = ()) -> Record:
         new = {**new, "data": kept}
     result = dict(new)
     for part, key, free in (
-        ("models", "name", {"device", "batch_size"}),
+        ("models", "name", {"device", "batch_size", "endpoint", "key_variable"}),
         ("data", "name", {"limit"}),
         ("methods", "label", {"ks"}),
     ):
@@ -308,6 +331,7 @@ _TOP = {
     "sentence_bert": bool,
 }
 _MODEL = {"name": str, "id": str, "revision": str, "device": str, "dtype": str, "batch_size": int}
+_MODEL |= {"endpoint": str, "api": str, "tokenizer": str, "key_variable": str}
 _DATA = {"name": str, "path": str, "limit": int, "seed": int, "prefill": str}
 _METHOD = {"name": str, "label": str, "removal": str, "ks": list, "settings": dict}
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jopa.cli.options import Threads
+from jopa.cli.endpoints import Connection
+from jopa.cli.options import Api, Endpoint, EndpointModel, KeyVariable, ServedTokenizer, Threads
 from jopa.cli.progress import cell_progress
 from jopa.cli.showing import fail, sigterm_as_interrupt, tell
 from jopa.reports.wording import one_line
@@ -27,6 +28,11 @@ def bench(
         str | None,
         typer.Option(help="One model instead of the file's: hub id, folder, .gguf file, or 'bundled'."),
     ] = None,
+    endpoint: Endpoint = None,
+    endpoint_model: EndpointModel = None,
+    api: Api = None,
+    tokenizer: ServedTokenizer = None,
+    key_variable: KeyVariable = "OPENAI_API_KEY",
     data: Annotated[
         list[str] | None,
         typer.Option(
@@ -61,7 +67,8 @@ def bench(
     ] = 1,
 ) -> None:
     """Run an experiment: every method on every prompt, one record a cell; goes on where it stopped."""
-    from jopa.benchmark.experiment import read_experiment
+    Connection(endpoint, endpoint_model, api, tokenizer, key_variable, None, True).check(model=model)
+    from jopa.benchmark.experiment import ModelSpec, read_experiment
     from jopa.benchmark.ray_map import RayMap
     from jopa.benchmark.run import run_bench, serially, together
     from jopa.model.threads import use_threads
@@ -76,8 +83,18 @@ def bench(
         if not equals:
             raise typer.BadParameter(f"cannot read --data '{item}': write NAME=FILE.jsonl")
         files[name] = path
+    served = None
+    if endpoint is not None and endpoint_model is not None:
+        served = ModelSpec(
+            Path(endpoint_model).name,
+            endpoint_model,
+            endpoint=endpoint,
+            api=api,
+            tokenizer=tokenizer,
+            key_variable=key_variable,
+        )
     wanted = read_experiment(
-        experiment, limit=limit, model=model, data=files, prefill=prefill, max_new_tokens=max_new_tokens
+        experiment, limit=limit, model=served or model, data=files, prefill=prefill, max_new_tokens=max_new_tokens
     )
     folder = out or Path("runs", experiment.stem)
     if ray or ray_address:

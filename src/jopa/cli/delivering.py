@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from jopa.attribution import Attribution
 from jopa.cli.showing import tell, write_results
+from jopa.errors import SettingError
+from jopa.evaluation.text_attribution import TextAttribution
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jopa.attribution import Attribution
     from jopa.diagnosis.result import Diagnosis
     from jopa.scoring.profile import Profile
 
@@ -32,8 +34,29 @@ class Delivery:
     html_path: Path | None
     title: str | None = None
 
-    def attributions(self, found: Sequence[Attribution], *, compared: bool) -> None:
+    def attributions(self, found: Sequence[Attribution | TextAttribution], *, compared: bool) -> None:
         """Show and write one attribution, or several methods on one output."""
+        texts = [each for each in found if isinstance(each, TextAttribution)]
+        if texts:
+            self._texts(texts, compared=compared)
+            return
+        self._log_probs([each for each in found if isinstance(each, Attribution)], compared=compared)
+
+    def _texts(self, found: Sequence[TextAttribution], *, compared: bool) -> None:
+        """Show and write attributions by text-similarity."""
+        from jopa.evaluation.text_attribution import text_comparison_json
+        from jopa.reports import text_attribution as shown
+
+        record = text_comparison_json(found) if compared else found[0].to_json()
+        view = shown.text_comparison_table(found) if compared else shown.to_terminal(found[0])
+
+        def page() -> str:
+            return shown.text_comparison_html(found) if compared else shown.to_html(found[0])
+
+        write_results(record, view, page, self.json_path, self.html_path)
+
+    def _log_probs(self, found: Sequence[Attribution], *, compared: bool) -> None:
+        """Show and write attributions by log-probability."""
         from jopa.attribution import comparison_json
         from jopa.reports.attribution_html import comparison_html, to_html
         from jopa.reports.terminal import comparison_table, to_terminal
@@ -48,8 +71,14 @@ class Delivery:
         for attribution in found:
             _tell_unreached(attribution)
 
-    def prompts(self, first: Attribution, second: Attribution) -> None:
-        """Show and write two prompts side by side."""
+    def prompts(self, first: Attribution | TextAttribution, second: Attribution | TextAttribution) -> None:
+        """Show and write two prompts side by side.
+
+        Raises:
+            SettingError: their objective is text-similarity.
+        """
+        if isinstance(first, TextAttribution) or isinstance(second, TextAttribution):
+            raise SettingError("two prompts are compared by log-probabilities, which a chat API does not give")
         from jopa.attribution import PromptComparison
         from jopa.reports.terminal import prompts_view
 

@@ -9,7 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jopa.cli.options import Device, Dtype, Model, Threads, TrustRemoteCode
+from jopa.cli.endpoints import Connection, tell_sent
+from jopa.cli.options import (
+    Api,
+    Device,
+    Dtype,
+    Endpoint,
+    EndpointModel,
+    KeyVariable,
+    MaxTokensSent,
+    Model,
+    ScoreCache,
+    ServedTokenizer,
+    Threads,
+    TrustRemoteCode,
+)
 from jopa.cli.progress import progress_bar
 from jopa.cli.reading import read_text
 from jopa.cli.showing import fail, require_writable, sigterm_as_interrupt, tell, write_results
@@ -47,6 +61,13 @@ def detect(
         Path | None, typer.Option("--html", help="Write one prompt's verdict as a self-contained page.")
     ] = None,
     model: Model = None,
+    endpoint: Endpoint = None,
+    endpoint_model: EndpointModel = None,
+    api: Api = None,
+    tokenizer: ServedTokenizer = None,
+    key_variable: KeyVariable = "OPENAI_API_KEY",
+    max_tokens_sent: MaxTokensSent = None,
+    score_cache: ScoreCache = True,
     k: Annotated[int, typer.Option("--k", "-k", help="How many units to attribute the answer to.")] = 3,
     budget: Annotated[int, typer.Option(help="What the search for them may spend.")] = 8,
     max_new_tokens: Annotated[int, typer.Option(help="The most tokens of an answer.")] = 16,
@@ -59,6 +80,8 @@ def detect(
     """Say how hostile prompts look, from how the model reacts to them, and where; keeps no answer's text."""
     if not prompts and not files:
         raise typer.BadParameter("give a PROMPT, or --file")
+    connection = Connection(endpoint, endpoint_model, api, tokenizer, key_variable, max_tokens_sent, score_cache)
+    connection.check(model=model, device=device, dtype=dtype)
     require_writable(json_path)
     require_writable(html_path)
     if html_path is not None and out is not None:
@@ -79,7 +102,9 @@ def detect(
         with sigterm_as_interrupt(), progress_bar() as progress:
             progress("loading the model", 0, None)
             use_threads(threads)
-            language_model = load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+            language_model = connection.connect() or load(
+                model, device=device, dtype=dtype, trust_remote_code=trust_remote_code
+            )
             done = 0
 
             def show(record: Record, there: bool) -> None:
@@ -95,6 +120,7 @@ def detect(
             if out is None
             else f"stopped; what is done is in '{out}', and the same command goes on from there"
         )
+    tell_sent(language_model)
     _deliver(records, json_path, html_path, out)
 
 

@@ -8,6 +8,15 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jopa.attributing import SearchOptions
+    from jopa.method import Method
+    from jopa.model.generation import Generation
+    from jopa.prompt.building import Message
+    from jopa.prompt.options import PromptOptions
+    from jopa.prompt.segmentation import Span
+    from jopa.remote.chat_model import ChatModel
     from jopa.remote.remote_model import RemoteModel
 
 
@@ -49,7 +58,7 @@ class Connection:
             if value is not None:
                 raise typer.BadParameter(f"--endpoint asks a server: leave out --{name.replace('_', '-')}")
 
-    def connect(self) -> RemoteModel | None:
+    def connect(self) -> RemoteModel | ChatModel | None:
         """The model behind the server, or None where no server is named."""
         if self.endpoint is None or self.model is None:
             return None
@@ -66,10 +75,40 @@ class Connection:
         )
 
 
-def tell_sent(model: object) -> None:
-    """What was sent to a server, on stderr; nothing for a model in this process."""
+def tell_most_sent(
+    model: object,
+    prompt: str | Sequence[Message],
+    methods: Sequence[Method] | None,
+    k: int,
+    unit: str | Sequence[Span],
+    output: str | Generation,
+    options: PromptOptions,
+    search: SearchOptions,
+) -> None:
+    """How much a run would send to a server at most, on stdout; without methods, a diagnosis."""
+    from jopa.explanation import cost_at_most, output_length
+    from jopa.preparation import prepare_prompt
+    from jopa.remote.chat_model import ChatModel
     from jopa.remote.remote_model import RemoteModel
 
-    if isinstance(model, RemoteModel):
+    assert isinstance(model, RemoteModel | ChatModel)
+    if methods is None:
+        built = prepare_prompt(model, prompt, options, unit=unit)
+        masks, answers = len(built.units) + 3, 0 if isinstance(output, str) else 1
+        cost = model.cost_at_most(built, output_length(model, output), masks, float(masks), answers)
+    else:
+        cost = cost_at_most(prompt, methods, k=k, model=model, unit=unit, output=output, options=options, search=search)
+    typer.echo(
+        f"at most {cost.requests:,} requests with {cost.tokens:,} tokens would be sent to {model.client.url}, one that "
+        "has to be tried again counted once; nothing was scored"
+    )
+
+
+def tell_sent(model: object) -> None:
+    """What was sent to a server, on stderr; nothing for a model in this process."""
+    from jopa.remote.chat_model import ChatModel
+    from jopa.remote.remote_model import RemoteModel
+
+    if isinstance(model, RemoteModel | ChatModel):
         requests, tokens = model.client.requests, model.tokens_sent
         typer.echo(f"{requests:,} requests with {tokens:,} tokens were sent to {model.client.url}", err=True)

@@ -13,10 +13,11 @@ import typer
 
 from jopa.cli.config import Config, first_given, given
 from jopa.cli.delivering import Delivery, tell_cost
-from jopa.cli.endpoints import Connection, tell_sent
+from jopa.cli.endpoints import Connection, tell_most_sent, tell_sent
 from jopa.cli.options import (
     Api,
     Device,
+    DryRun,
     Dtype,
     Endpoint,
     EndpointModel,
@@ -38,6 +39,7 @@ from jopa.errors import SettingError
 if TYPE_CHECKING:
     from jopa.attribution import Attribution
     from jopa.errors import JopaError
+    from jopa.evaluation.text_attribution import TextAttribution
     from jopa.method import Method
     from jopa.prompt.building import Message
     from jopa.scoring.profile import Profile
@@ -140,10 +142,13 @@ def explain(
         int | None, typer.Option(help="Masks in one forward.", show_default="what speed and memory allow")
     ] = None,
     trust_remote_code: TrustRemoteCode = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Find the k units of a prompt that together made the model answer as it did."""
     connection = Connection(endpoint, endpoint_model, api, tokenizer, key_variable, max_tokens_sent, score_cache)
     connection.check(model=model, device=device, dtype=dtype, batch_size=batch_size)
+    if dry_run and endpoint is None:
+        raise typer.BadParameter("--dry-run counts what a server would be sent: it needs --endpoint")
     source = first_given(context, {"prompt": prompt, "file": file, "messages": messages})
     text = prompt_from(**source)
     other = None if against is None else _second_prompt(source, against)
@@ -208,11 +213,15 @@ def explain(
             model, device=device, dtype=dtype, trust_remote_code=trust_remote_code, batch_size=batch_size
         )
         loading = time.perf_counter() - began
+        if dry_run:
+            planned = output if output is not None else generation
+            tell_most_sent(language_model, text, None if diagnose else chosen, k, spans, planned, options, search)
+            return
         if answers is not None and isinstance(language_model, LanguageModel):
             language_model = replace(language_model, answers=answers)
         callbacks = Callbacks(progress, on_profile=profiles.append, on_refusal=refuse if compare else None)
         if diagnose:
-            found: list[Attribution] = []
+            found: list[Attribution | TextAttribution] = []
             diagnosed = diagnosing.diagnose(
                 text,
                 model=language_model,
@@ -259,7 +268,7 @@ def explain(
         fail("; ".join(refusals))
 
 
-def _listed(found: Attribution | tuple[Attribution, ...]) -> list[Attribution]:
+def _listed(found: Attribution | TextAttribution | tuple[Any, ...]) -> list[Attribution | TextAttribution]:
     """What one call found, as a list."""
     return list(found) if isinstance(found, tuple) else [found]
 

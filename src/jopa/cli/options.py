@@ -10,11 +10,12 @@ from typing import Annotated, Any
 import typer
 
 Model = Annotated[str | None, typer.Option(help="Hub id, folder or .gguf file.", show_default="the bundled model")]
-Endpoint = Annotated[
-    str | None, typer.Option(help="A vLLM or SGLang server's address, in place of --model.", show_default=False)
-]
+Endpoint = Annotated[str | None, typer.Option(help="A server's address, in place of --model.", show_default=False)]
 EndpointModel = Annotated[str | None, typer.Option(help="The model's name there.", show_default=False)]
-Api = Annotated[str | None, typer.Option(help="vllm or sglang.", show_default="the server is asked")]
+Api = Annotated[
+    str | None,
+    typer.Option(help="vllm, sglang, or chat: compare answers as texts.", show_default="the server is asked"),
+]
 ServedTokenizer = Annotated[
     str | None,
     typer.Option("--tokenizer", help="Folder or hub id of its tokenizer.", show_default="what the server names"),
@@ -22,6 +23,9 @@ ServedTokenizer = Annotated[
 KeyVariable = Annotated[str, typer.Option(help="The environment variable that holds the server's key.")]
 MaxTokensSent = Annotated[int | None, typer.Option(help="Stop before sending more.", show_default=False)]
 ScoreCache = Annotated[bool, typer.Option(help="Keep the server's scores on disk.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say how much a server would be sent at most, and score nothing.")
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.", show_default="the best there is")]
 Dtype = Annotated[
     str | None, typer.Option(help="float32, bfloat16 or float16.", show_default="bfloat16 on CUDA, else float32")

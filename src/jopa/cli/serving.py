@@ -6,12 +6,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jopa.cli.options import Device, Dtype, Model, Threads, TrustRemoteCode
+from jopa.cli.endpoints import Connection
+from jopa.cli.options import (
+    Api,
+    Device,
+    Dtype,
+    Endpoint,
+    EndpointModel,
+    KeyVariable,
+    MaxTokensSent,
+    Model,
+    ScoreCache,
+    ServedTokenizer,
+    Threads,
+    TrustRemoteCode,
+)
 from jopa.cli.progress import progress_bar
 from jopa.cli.showing import tell
 
 if TYPE_CHECKING:
-    from jopa.model.language_model import LanguageModel
+    from jopa.scoring.protocols import Model as AnyModel
 
 
 def serve(
@@ -21,6 +35,13 @@ def serve(
     threads: Threads = None,
     device: Device = None,
     dtype: Dtype = None,
+    endpoint: Endpoint = None,
+    endpoint_model: EndpointModel = None,
+    api: Api = None,
+    tokenizer: ServedTokenizer = None,
+    key_variable: KeyVariable = "OPENAI_API_KEY",
+    max_tokens_sent: MaxTokensSent = None,
+    score_cache: ScoreCache = True,
     trust_remote_code: TrustRemoteCode = False,
     share_password: Annotated[
         str | None, typer.Option(help="What visitors must know; any user name.", show_default=False)
@@ -34,14 +55,16 @@ def serve(
     ] = None,
 ) -> None:
     """Open the web page: type a prompt, watch the search, take units out and put them back."""
+    connection = Connection(endpoint, endpoint_model, api, tokenizer, key_variable, max_tokens_sent, score_cache)
+    connection.check(model=model, device=device, dtype=dtype)
     from jopa.model.loading import load
     from jopa.model.threads import use_threads
     from jopa.web import server as page
 
-    def loaded() -> LanguageModel:
+    def loaded() -> AnyModel:
         with progress_bar() as progress:
             progress("loading the model", 0, None)
-            return load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+            return connection.connect() or load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
 
     use_threads(threads)
     page.serve(

@@ -23,22 +23,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jopa.detection.answer_kinds import REFUSAL, kind_of
+from jopa.detection.surprisal import read_surprisals
 from jopa.detection.verdict import Answer, DetectionConfig, Evidence, Stretch, Verdict
-from jopa.errors import PromptError, ScoringError
+from jopa.errors import PromptError
 from jopa.methods.joint.search import JointSearch
 from jopa.model.language_model import LanguageModel, versions
-from jopa.model.loading import load
 from jopa.ordering import NAT, ranked
-from jopa.preparation import prepare_output, prepare_prompt, require_room
+from jopa.preparation import loaded, prepare_output, prepare_prompt, require_log_probs, require_room
 from jopa.problem import Problem
 from jopa.prompt.building import Prompt
 from jopa.prompt.output import Output
-from jopa.scoring.forward import TargetForward
+from jopa.scoring.protocols import Model
 
 
-def detect(
-    prompt: str, *, model: LanguageModel | str | Path | None = None, config: DetectionConfig | None = None
-) -> Verdict:
+def detect(prompt: str, *, model: Model | str | Path | None = None, config: DetectionConfig | None = None) -> Verdict:
     """Say how hostile a prompt looks from how a model reacts to it.
 
     Args:
@@ -50,13 +48,14 @@ def detect(
         JopaError: one of its children, whose message says what is wrong and what to do.
     """
     closely = config or DetectionConfig()
-    language_model = model if isinstance(model, LanguageModel) else load(model)
+    language_model = loaded(model)
+    require_log_probs(language_model, "detect")
     built = read_prompt(language_model, prompt, closely)
     evidence = gather(language_model, built, closely)
     return Verdict(built, evidence, closely, language_model.identity, versions())
 
 
-def read_prompt(model: LanguageModel, text: str, config: DetectionConfig) -> Prompt:
+def read_prompt(model: Model, text: str, config: DetectionConfig) -> Prompt:
     """The prompt in token units.
 
     Raises:
@@ -72,7 +71,7 @@ def read_prompt(model: LanguageModel, text: str, config: DetectionConfig) -> Pro
     return prompt
 
 
-def gather(model: LanguageModel, prompt: Prompt, config: DetectionConfig) -> Evidence:
+def gather(model: Model, prompt: Prompt, config: DetectionConfig) -> Evidence:
     """Measure how a model reacts to a prompt.
 
     Args:
@@ -83,20 +82,16 @@ def gather(model: LanguageModel, prompt: Prompt, config: DetectionConfig) -> Evi
     Raises:
         JopaError: one of its children, whose message says what is wrong and what to do.
     """
-    import torch
-
     started = time.perf_counter()
-    surprisals, refusal, forwards = _read(model, prompt)
     refusal_ids = model.encode_continuation(REFUSAL)
+    surprisals, refusal, forwards = read_surprisals(model, prompt, refusal_ids)
     refused = prepare_output(model, prompt, output=_output(model, refusal_ids)).scorer("delete")
     span = peak(surprisals)
     gone = {position for unit in prompt.units[slice(*span)] for position in unit.positions}
     rest = [token for position, token in enumerate(prompt.ids) if position not in gone]
-    # Both answers are generated together: a step of two rows takes hardly longer than a step of one.
-    inputs = [{"input_ids": torch.tensor([ids], device=model.device)} for ids in (list(prompt.ids), rest) if ids]
-    said, said_without, *_ = *model.generate_batch(inputs, max_new_tokens=config.max_new_tokens), ()
+    said, said_without, *_ = *_answers(model, [ids for ids in (list(prompt.ids), rest) if ids], config), ()
     # If the model stops at once, its answer is the stop token, which can be attributed like any other.
-    output = _output(model, said or tuple(sorted(model.stop_ids))[:1])
+    output = _output(model, said or tuple(sorted(getattr(model, "stop_ids", ())))[:1])
     scorer = prepare_output(model, prompt, output=output).scorer("delete")
     problem = Problem(scorer)
     whole = problem.log_prob()
@@ -141,36 +136,19 @@ def peak(surprisals: Sequence[float]) -> tuple[int, int]:
     return span
 
 
-def _read(model: LanguageModel, prompt: Prompt) -> tuple[tuple[float, ...], float, float]:
-    """Surprisal of each unit, log p of the fixed refusal, and what it cost in forwards of the prompt.
-
-    The first token of a model without a template before it has no context: it gets the mean of the others.
-
-    Raises:
-        ScoringError: the model gives NaN or infinity for a token.
-    """
+def _answers(model: Model, prompts: Sequence[list[int]], config: DetectionConfig) -> list[tuple[int, ...]]:
+    """What a model answers; here together, because a step of two rows takes hardly longer than a step of one."""
+    if not isinstance(model, LanguageModel):
+        return [model.generate_ids(ids, max_new_tokens=config.max_new_tokens) for ids in prompts]
     import torch
 
-    refusal = model.encode_continuation(REFUSAL)
-    ids = torch.tensor([*prompt.ids, *refusal])
-    first = max(1, min(min(unit.positions) for unit in prompt.units))
-    targets = ids[first:]
-    forward = TargetForward(model, ids[: first - 1], targets, len(targets), longest=len(ids), batch_size=1)
-    row = ids[None, forward.prefix().length : -1].to(model.device)
-    with torch.no_grad():
-        log_probs = forward({"input_ids": row}, [row.shape[1]])[0].double().cpu()
-    if not log_probs.isfinite().all():
-        raise ScoringError("the model gives NaN or infinity for a token of the prompt; try dtype float32")
-    of_prompt, of_refusal = log_probs.split([len(targets) - len(refusal), len(refusal)])
-    known = dict(enumerate((-of_prompt).tolist(), start=first))
-    mean = -float(of_prompt.mean()) if len(of_prompt) else 0.0
-    of_units = tuple(math.fsum(known.get(position, mean) for position in unit.positions) for unit in prompt.units)
-    return of_units, float(of_refusal.sum()), forward.work.tokens / len(ids)
+    inputs = [{"input_ids": torch.tensor([ids], device=model.device)} for ids in prompts]
+    return [tuple(ids) for ids in model.generate_batch(inputs, max_new_tokens=config.max_new_tokens)]
 
 
-def _output(model: LanguageModel, ids: tuple[int, ...]) -> Output:
+def _output(model: Model, ids: tuple[int, ...]) -> Output:
     return Output(ids, model.decode(ids), (0, len(ids)))
 
 
-def _answer(model: LanguageModel, ids: tuple[int, ...]) -> Answer:
+def _answer(model: Model, ids: tuple[int, ...]) -> Answer:
     return Answer(kind_of(model.decode(ids)), len(ids))

@@ -26,7 +26,7 @@ from jopa.datasets.sources import MalformedError, identity
 from jopa.detection.hostility import detect
 from jopa.detection.verdict import DetectionConfig, Verdict
 from jopa.errors import InputFileError, JopaError
-from jopa.model.language_model import LanguageModel
+from jopa.scoring.protocols import Model
 from jopa.storage import (
     Journal,
     Record,
@@ -121,7 +121,7 @@ def require_distinct(asked: Sequence[ScreeningPrompt]) -> None:
 
 
 def screen(
-    model: LanguageModel,
+    model: Model,
     asked: Sequence[ScreeningPrompt],
     folder: Path | None = None,
     *,
@@ -165,7 +165,7 @@ def screen(
     return found
 
 
-def judged(model: LanguageModel, asked: ScreeningPrompt, config: DetectionConfig, *, whole: bool = False) -> Record:
+def judged(model: Model, asked: ScreeningPrompt, config: DetectionConfig, *, whole: bool = False) -> Record:
     """One prompt's record: its verdict, or the error that stands in its place.
 
     Args:
@@ -188,7 +188,7 @@ def judged(model: LanguageModel, asked: ScreeningPrompt, config: DetectionConfig
 
 
 @contextmanager
-def _opened(folder: Path, model: LanguageModel, config: DetectionConfig) -> Iterator[dict[tuple[str, str], Record]]:
+def _opened(folder: Path, model: Model, config: DetectionConfig) -> Iterator[dict[tuple[str, str], Record]]:
     """A folder of verdicts, held alone: its finished records by id and checksum."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

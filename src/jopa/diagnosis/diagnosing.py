@@ -21,7 +21,7 @@ from jopa.diagnosis.result import Diagnosis, units_without_influence
 from jopa.errors import SettingError
 from jopa.model.generation import Generation
 from jopa.model.language_model import versions
-from jopa.preparation import Callbacks, loaded, prepare
+from jopa.preparation import Callbacks, loaded, prepare, require_log_probs
 from jopa.problem import Problem
 from jopa.prompt.answer_parts import Part, sentences_of
 from jopa.prompt.building import Message
@@ -71,7 +71,9 @@ def diagnose(
     if not 0 < band[0] <= 1 <= band[1]:
         raise SettingError(f"the band must reach from above 0 to 1 or more and hold 1, got {band[0]:g} to {band[1]:g}")
     callbacks = callbacks or Callbacks()
-    prepared = prepare(loaded(model), prompt, options, unit=unit, output=output, target=target, callbacks=callbacks)
+    explained_model = loaded(model)
+    require_log_probs(explained_model, "a diagnosis")
+    prepared = prepare(explained_model, prompt, options, unit=unit, output=output, target=target, callbacks=callbacks)
     marked = marked_requests([unit.text for unit in prepared.prompt.units], requests)
     generated = output is None or isinstance(output, Generation)
     if callbacks.progress:

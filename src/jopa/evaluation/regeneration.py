@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from jopa.choices import checked_removal
 from jopa.errors import ScoringError
 from jopa.evaluation.metrics import METRICS, kl, kl_chosen, log_likelihood, probability_ratio, text_metrics
 from jopa.evaluation.sentence_bert import SentenceBert
@@ -22,6 +23,7 @@ from jopa.ordering import NAT, ranked
 from jopa.prompt.building import Prompt
 from jopa.prompt.output import Output
 from jopa.scoring.model_scorer import ModelScorer
+from jopa.scoring.protocols import Model
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -43,7 +45,8 @@ class Evaluation:
         synergy: L(S) − Σ L({i}).
         counterfactual_output: what the model says without the units, generated greedily.
         metrics: a value for each of jopa's own metrics (`jopa.evaluation.metrics.METRICS.builtin`); `sentence_bert` is
-            None where it was not asked for. Reports compute those of other packages.
+            None where it was not asked for, `kl` where the model gives no whole distributions. Reports compute those of
+            other packages.
     """
 
     removed: tuple[int, ...]
@@ -59,7 +62,7 @@ class Evaluator:
     """Evaluates sets of units of one prompt and output under one removal.
 
     Args:
-        model: the language model.
+        model: the model.
         prompt: sets are sets of its units.
         output: what the model said; all of it counts, whatever its target.
         removal: how units are removed.
@@ -69,7 +72,7 @@ class Evaluator:
 
     def __init__(
         self,
-        model: LanguageModel,
+        model: Model,
         prompt: Prompt,
         output: Output,
         removal: str,
@@ -80,7 +83,7 @@ class Evaluator:
         whole = Output(output.ids, output.text, (0, len(output.ids)))
         self._model = model
         self._output = whole
-        self._scorer = ModelScorer(model, prompt, whole, removal)
+        self._scorer = model.scorer(prompt, whole, checked_removal(removal))
         self._max_new_tokens = max_new_tokens
         self._similarity = similarity
         self._original: Float[Tensor, "out vocab"] | None = None
@@ -104,26 +107,21 @@ class Evaluator:
     def _evaluate(self, sets: Sequence[tuple[int, ...]]) -> list[Evaluation]:
         import torch
 
-        original = self._original_distribution()
         keep = torch.stack([self._keep(units) for units in sets])
-        distributions = self._scorer.log_distributions(keep)
-        whole = self._of_output(original)
+        whole, tokens_removed, divergences = self._scored(keep)
         log_prob = log_likelihood(whole)
-        tokens_removed = [self._of_output(distribution) for distribution in distributions]
         for units, tokens in zip(sets, tokens_removed, strict=True):
             if len(units) == 1:
                 self._alone[units[0]] = log_prob - log_likelihood(tokens)
         alone = self._individual_effects({unit for units in sets for unit in units}, log_prob)
-        inputs = [self._scorer.removed_inputs(mask) for mask in keep]
-        answers = self._model.generate_batch(inputs, max_new_tokens=self._max_new_tokens)
-        texts = [self._model.decode(ids) for ids in answers]
+        texts = [self._model.decode(ids) for ids in self._answers(keep)]
         similarities: list[float | None] = [None] * len(sets)
         if self._similarity is not None:
             similarities = list(self._similarity.similarities([(self._output.text, text) for text in texts]))
 
         evaluations = []
-        for units, distribution, tokens, text, similarity in zip(
-            sets, distributions, tokens_removed, texts, similarities, strict=True
+        for units, divergence, tokens, text, similarity in zip(
+            sets, divergences, tokens_removed, texts, similarities, strict=True
         ):
             log_prob_removed = log_likelihood(tokens)
             order = ranked([alone[unit] for unit in units], least_scale=NAT)
@@ -132,7 +130,7 @@ class Evaluator:
                 **text_metrics(self._output.text, text),
                 "sentence_bert": similarity,
                 "pr": probability_ratio(log_prob, log_prob_removed, len(whole)),
-                "kl": kl(distribution, original),
+                "kl": divergence,
                 "kl_chosen": kl_chosen(whole, tokens),
                 "log_likelihood": log_prob_removed,
             }
@@ -149,11 +147,31 @@ class Evaluator:
             )
         return evaluations
 
-    def _original_distribution(self) -> Float[Tensor, "out vocab"]:
-        """Log-probabilities of the whole vocabulary at each output position with nothing removed, computed once."""
+    def _scored(
+        self, keep: Bool[Tensor, "sets units"]
+    ) -> tuple[Float[Tensor, "out"], list[Float[Tensor, "out"]], list[float | None]]:
+        """Log-probability of each output token with nothing removed and under each mask, and the divergence of each.
+
+        A model behind a server gives no whole distributions, and so no divergence.
+        """
+        if not isinstance(self._scorer, ModelScorer):
+            import torch
+
+            whole, *removed = self._scorer.log_probs(torch.cat([self._keep(())[None], keep]))
+            return whole, removed, [None] * len(removed)
         if self._original is None:
             self._original = self._scorer.log_distributions(self._keep(())[None])[0]
-        return self._original
+        original = self._original
+        distributions = self._scorer.log_distributions(keep)
+        tokens = [self._of_output(distribution) for distribution in distributions]
+        return self._of_output(original), tokens, [kl(distribution, original) for distribution in distributions]
+
+    def _answers(self, keep: Bool[Tensor, "sets units"]) -> list[tuple[int, ...]]:
+        """The ids that the model answers under each mask."""
+        if isinstance(self._scorer, ModelScorer) and isinstance(self._model, LanguageModel):
+            inputs = [self._scorer.removed_inputs(mask) for mask in keep]
+            return [tuple(ids) for ids in self._model.generate_batch(inputs, max_new_tokens=self._max_new_tokens)]
+        return [self._scorer.generate(mask, max_new_tokens=self._max_new_tokens) for mask in keep]
 
     def _individual_effects(self, units: Iterable[int], log_prob: float) -> dict[int, float]:
         """L({i}) of each unit; each unit is scored once."""

@@ -39,6 +39,10 @@ class Random(Method):
     summary: ClassVar[str] = "k units at random: the baseline for every other method"
     cost: ClassVar[str] = "0"
 
+    def most_masks(self, n_units: int, k: int) -> int:
+        """See `Method.most_masks`."""
+        return 1
+
     def run(self, problem: Problem, k: int, *, seed: int = 0) -> Selection:
         """Draw k distinct units; see `Method.run`."""
         import torch
@@ -62,6 +66,10 @@ class Ablation(RankingMethod):
     name: ClassVar[str] = "ablation"
     summary: ClassVar[str] = "leave-one-out: the k units with the largest effect alone (equation 2)"
     cost: ClassVar[str] = "1 + T"
+
+    def most_masks(self, n_units: int, k: int) -> int:
+        """See `Method.most_masks`."""
+        return 1 + n_units
 
     def rank(self, problem: Problem, *, seed: int = 0) -> Ranking:
         """L({i}) of every unit, in nats."""
@@ -97,6 +105,10 @@ class Shapley(RankingMethod):
     def __post_init__(self) -> None:
         if self.permutations < 4 or self.permutations % 2:
             raise SettingError(f"permutations must be an even number of at least 4, got {self.permutations}")
+
+    def most_masks(self, n_units: int, k: int) -> int:
+        """See `Method.most_masks`."""
+        return 2 + self.permutations * (n_units - 1)
 
     def rank(self, problem: Problem, *, seed: int = 0) -> Ranking:
         """φ_i of every unit, in nats.
@@ -155,6 +167,10 @@ class Greedy(Method):
     summary: ClassVar[str] = "forward selection: k times the unit that lowers log p(y) most"
     cost: ClassVar[str] = "1 + k·T − k(k − 1)/2"
 
+    def most_masks(self, n_units: int, k: int) -> int:
+        """See `Method.most_masks`."""
+        return 1 + k * n_units - k * (k - 1) // 2
+
     def run(self, problem: Problem, k: int, *, seed: int = 0) -> Selection:
         """Add k units one by one; see `Method.run`."""
         self.validate(problem.shape, k)
@@ -199,6 +215,10 @@ class Exhaustive(Method):
                 f"C({shape.n_units}, {k}) = {n_sets:,} sets are more than the limit of {self.limit:,}: lower k, take "
                 "larger units (words, sentences), raise the limit, or choose a search"
             )
+
+    def most_masks(self, n_units: int, k: int) -> int:
+        """See `Method.most_masks`."""
+        return 1 + math.comb(n_units, k)
 
     def run(self, problem: Problem, k: int, *, seed: int = 0) -> Selection:
         """Score every set of k units; see `Method.run`."""

@@ -80,6 +80,7 @@ class ContextCite(RankingMethod):
     name: ClassVar[str] = "context-cite"
     summary: ClassVar[str] = "ContextCite: the largest coefficients of a sparse linear surrogate"
     cost: ClassVar[str] = "ablations / 2"
+    needs_log_probs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.ablations < _LEAST_ABLATIONS:
@@ -91,6 +92,10 @@ class ContextCite(RankingMethod):
         """The same fit to `budget` masks."""
         return replace(self, ablations=budget)
 
+    def most_masks(self, n_units: int, k: int) -> int:
+        """See `Method.most_masks`."""
+        return 1 + self.ablations
+
     def rank(self, problem: Problem, *, seed: int = 0) -> Ranking:
         """The surrogate's coefficient of every unit, in nats."""
         _require_scikit_learn(self)
@@ -98,9 +103,10 @@ class ContextCite(RankingMethod):
         log_probs = _token_log_probs(problem, removed)
         values = _logit(log_probs.sum(axis=1)) / log_probs.shape[1]
         scores, quality = _sparse_linear_fit(~removed, values, self.alpha)
-        scores = scores * log_probs.shape[1]
         details = {"nonzero": int((scores != 0).sum()), **quality}
-        return Ranking(tuple(scores.tolist()), f"linear surrogate fitted to {len(removed)} masks", details)
+        return Ranking(
+            tuple((scores * log_probs.shape[1]).tolist()), f"linear surrogate fitted to {len(removed)} masks", details
+        )
 
 
 @dataclass(frozen=True)
@@ -115,9 +121,7 @@ class Interactions(Method):
        regression fits their coefficients again. All choose their penalty by cross-validation.
     3. Minimise Σ_{t ⊆ S} c_t over |S| = k: over all sets if they are few, else by swaps from the strongest units and
        from each of the strongest terms. Units without a term have equal predictions, so only k of them are considered.
-    4. Score the best `candidates` sets and return the best of all sets of k units that were scored.
-
-    The set with the best prediction need not be the best one: step 4 corrects a fit to few masks.
+    4. Score the best `candidates` sets, for the fit may be wrong; return the best of k units that were scored.
 
     `details` has the number of terms that are not zero, R² on the masks of the fit, and what the surrogate predicted
     for the chosen set, in nats.
@@ -151,11 +155,13 @@ class Interactions(Method):
         """The same fit with `budget` masks in all; the number of candidates does not change."""
         least = _LEAST_ABLATIONS + self.candidates
         if budget < least:
-            raise SettingError(
-                f"budget must be at least {least} ({_LEAST_ABLATIONS} ablations and {self.candidates} candidates), "
-                f"got {budget}"
-            )
+            said = f"{_LEAST_ABLATIONS} ablations and {self.candidates} candidates"
+            raise SettingError(f"budget must be at least {least} ({said}), got {budget}")
         return replace(self, ablations=budget - self.candidates)
+
+    def most_masks(self, n_units: int, k: int) -> int:
+        """See `Method.most_masks`."""
+        return 1 + self.ablations + self.candidates
 
     def run(self, problem: Problem, k: int, *, seed: int = 0) -> Selection:
         """Choose the best of the sets that the surrogate proposes; see `Method.run`."""

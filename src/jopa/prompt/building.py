@@ -120,8 +120,12 @@ def build_prompt(
         rendered = render_chat(tokenizer, messages, index, lead, prefill, options)
     else:
         rendered = render_plain(tokenizer, messages, lead, prefill, options)
+    smallest = getattr(tokenizer, "smallest_unit", "token")  # of a model whose tokens nobody knows
     if unit == AUTO:
         unit = fitting_unit(rendered.text, options.language)
+        unit = smallest if unit == "token" else unit
+    elif unit == "token" and unit != smallest:
+        raise SettingError(f"this model's tokens are not known; choose unit '{smallest}' or a larger one")
     kind = unit if isinstance(unit, str) else "spans"
     return Prompt(
         rendered.text,

@@ -11,11 +11,13 @@ says. Knows HTTP and JSON, nothing of tokens.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -29,6 +31,20 @@ RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 MAX_WAIT_SECONDS = 60.0
 KEY_VARIABLE = "OPENAI_API_KEY"
 _CONNECT_SECONDS = 10.0
+
+
+_STOP: ContextVar[Callable[[], None] | None] = ContextVar("_STOP", default=None)
+_CHECK_SECONDS = 0.1
+
+
+@contextmanager
+def stop_requests_when(check: Callable[[], None]) -> Iterator[None]:
+    """For the time of a block, end requests in flight when `check` raises; it is called every tenth of a second."""
+    before = _STOP.set(check)
+    try:
+        yield
+    finally:
+        _STOP.reset(before)
 
 
 class Client:
@@ -134,8 +150,19 @@ class Client:
             self._loop.call_soon_threadsafe(self._loop.stop)
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        check = _STOP.get()
+        if check:
+            try:
+                check()
+            except BaseException:
+                work.close()
+                raise
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
+            while check:
+                with suppress(concurrent.futures.TimeoutError):
+                    return future.result(_CHECK_SECONDS)
+                check()
             return future.result()
         except BaseException:
             future.cancel()

@@ -1,5 +1,7 @@
 """Finding out what is behind an address: the kind of server, the model, its tokenizer; and checking that they fit.
 
+A chat API (`CHAT`) gives texts alone; it has to be asked for by name, because its scores are of another kind.
+
 Once, at the beginning: the server's own count of a probe's tokens must be the tokenizer's, and the log-probabilities of
 a greedy answer, which the server gave as it wrote, must be those that it gives for the same ids as a prompt.
 
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from jopa.errors import ModelError, SettingError
 from jopa.model.language_model import quiet_transformers
 from jopa.model.loading import cache_folder
+from jopa.remote.chat_model import ChatModel
 from jopa.remote.client import KEY_VARIABLE, Client
 from jopa.remote.remote_model import RemoteModel
 from jopa.remote.score_cache import ScoreCache
@@ -29,6 +32,8 @@ PROBE = "Why is the sky blue? Çok güzel: 你好, 3.14159 — and so on."
 _PROBE_TOKENS = 8
 _MAX_DISAGREEMENT = 0.25
 """Nats a token, in the mean, by which a server's two ways to a log-probability may differ; bfloat16 rounds coarsely."""
+CHAT = "chat"
+APIS = (*SERVERS, CHAT)
 _TEXT_ONLY = {"llamacpp": "llama.cpp's server", "library": "Ollama"}
 """Servers that give no log-probabilities of a prompt, by what they call the owner of their models."""
 
@@ -47,20 +52,23 @@ def connect(
     max_tokens_sent: int | None = None,
     cache: bool = True,
     transport: httpx.AsyncBaseTransport | None = None,
-) -> RemoteModel:
+) -> RemoteModel | ChatModel:
     """Connect to a model behind a server.
 
     Args:
         url: the server's address, as `http://localhost:8000`.
         model: the model's name at the server.
-        api: "vllm" or "sglang"; by default the server is asked.
-        tokenizer: the served model's own: a folder, a hub id, or a loaded one. By default what the server names.
+        api: "vllm" or "sglang"; by default the server is asked. "chat" takes any OpenAI-compatible chat API for what it
+            says: its scores are text similarities, no log-probabilities.
+        tokenizer: the served model's own: a folder, a hub id, or a loaded one. By default what the server names; of no
+            use with "chat".
         key_variable: the environment variable that holds the server's key, if it wants one.
         timeout: seconds that one answer may take.
         attempts: how often a request is tried.
         in_flight: the most requests at once.
         rows_per_request: the most masks in one request.
-        max_tokens_sent: work that would send more ends with `StoppedError`.
+        max_tokens_sent: the most tokens to send; a search that would send more ends, as at the end of its budget. With
+            "chat" the answers' tokens count, too.
         cache: keep scores on disk (in `$JOPA_CACHE` or the platform's cache folder), so that none is paid for twice.
         transport: how requests travel, for tests; by default over the network.
 
@@ -68,8 +76,10 @@ def connect(
         SettingError: a setting is out of range, or tokenizer and server disagree.
         ModelError: the server cannot be reached, has no such model, or gives no log-probabilities of a prompt.
     """
-    if api is not None and api not in SERVERS:
-        raise SettingError(f"unknown api '{api}': choose one of {', '.join(SERVERS)}")
+    if api is not None and api not in APIS:
+        raise SettingError(f"unknown api '{api}': choose one of {', '.join(APIS)}")
+    if api == CHAT and tokenizer is not None:
+        raise SettingError("a chat API is sent texts, which need no tokenizer: leave it out")
     client = Client(
         url,
         key_variable=key_variable,
@@ -80,6 +90,10 @@ def connect(
     )
     try:
         card = _model_card(client, model)
+        scores = ScoreCache(cache_folder() / "scores.sqlite3") if cache else None
+        if api == CHAT:
+            served = f"{client.url} {CHAT} {model} {card.get('root')}"
+            return ChatModel(client, model, cache=scores, served=served, max_tokens_sent=max_tokens_sent)
         server = SERVERS[api or _api_of(client, card)]()
         remote = RemoteModel(
             client,
@@ -96,7 +110,7 @@ def connect(
             model,
             remote.tokenizer,
             context_length=remote.context_length,
-            cache=ScoreCache(cache_folder() / "scores.sqlite3") if cache else None,
+            cache=scores,
             served=f"{client.url} {server.api} {model} {card.get('root')} {fingerprint}",
             rows_per_request=rows_per_request,
             max_tokens_sent=max_tokens_sent,
@@ -126,12 +140,12 @@ def _api_of(client: Client, card: dict[str, Any]) -> str:
         return owner
     if owner in _TEXT_ONLY:
         raise ModelError(
-            f"{_TEXT_ONLY[owner]} gives no log-probabilities of a prompt, which jopa needs; give the model's GGUF file "
-            "as the model instead, or serve it with vLLM or SGLang"
+            f"{_TEXT_ONLY[owner]} gives no log-probabilities of a prompt: give the model's GGUF file as the model, "
+            f"serve it with vLLM or SGLang, or compare its answers as texts (api '{CHAT}')"
         )
     raise ModelError(
         f"the server {client.url} does not say what it is (its models belong to '{owner}'); name its kind (api): "
-        f"{' or '.join(SERVERS)}"
+        f"{' or '.join(SERVERS)}, or '{CHAT}' to compare its answers as texts"
     )
 
 

@@ -6,13 +6,15 @@ requests, `client` sends them, `connecting` finds out what is behind an address.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jopa.errors import SettingError, StoppedError
+from jopa.errors import SettingError
 from jopa.prompt.continuation import decoded, encode_continuation
 from jopa.prompt.output import Output
+from jopa.remote.allowance import Allowance, CostAtMost
 from jopa.remote.client import Client
 from jopa.remote.score_cache import ScoreCache, cache_key
 from jopa.remote.servers import Answer, Row, Server
@@ -70,23 +72,28 @@ class RemoteModel:
         rows_per_request: int = 16,
         max_tokens_sent: int | None = None,
     ) -> None:
-        for name, value in (("rows_per_request", rows_per_request), ("max_tokens_sent", max_tokens_sent)):
-            if value is not None and value < 1:
-                raise SettingError(f"{name} must be at least 1, got {value}")
+        if rows_per_request < 1:
+            raise SettingError(f"rows_per_request must be at least 1, got {rows_per_request}")
         self.client = client
         self.server = server
         self.id = id
         self.tokenizer = tokenizer
         self.context_length = context_length
-        self.tokens_sent = 0
-        """Tokens sent so far, to score and to generate."""
+        self.allowance = Allowance(max_tokens_sent)
         self._cache = cache
         self._served = served or f"{client.url} {server.api} {id}"
         self._rows_per_request = rows_per_request
-        self._max_tokens_sent = max_tokens_sent
 
     def __repr__(self) -> str:
         return f"RemoteModel({self.id!r}, {self.client.url!r}, api={self.server.api!r})"
+
+    removals = ("delete",)
+    """How its scorers can remove units."""
+
+    @property
+    def tokens_sent(self) -> int:
+        """Tokens sent so far, to score and to generate."""
+        return self.allowance.sent
 
     @property
     def identity(self) -> dict[str, str | None]:
@@ -157,11 +164,45 @@ class RemoteModel:
         return new
 
     def continue_ids(self, ids: Sequence[int], max_new_tokens: int, temperature: float = 0.0, seed: int = 0) -> Answer:
-        """What the server generates, its stop token included."""
+        """What the server generates, its stop token included.
+
+        Raises:
+            ModelError, PromptError, ScoringError: as `Client.post_all` and `Server.read_answer`.
+            LimitError: the ids are more than `max_tokens_sent` leaves.
+        """
         body = self.server.generate_request(self.id, ids, max_new_tokens, temperature, seed)
-        answer = self.server.read_answer(self.client.post(self.server.path, body))
-        self.tokens_sent += len(ids)
-        return answer
+        self.allowance.take(len(ids))
+        try:
+            found = self.client.post(self.server.path, body)
+        except BaseException:
+            self.allowance.give_back(len(ids))
+            raise
+        return self.server.read_answer(found)
+
+    def cost_at_most(self, prompt: Prompt, n_output: int, masks: int | None, ffe: float, answers: int) -> CostAtMost:
+        """What scoring masks of a prompt and answering may take.
+
+        Args:
+            prompt: the prompt.
+            n_output: the most tokens of the output.
+            masks: the most masks; None where `ffe` alone bounds them.
+            ffe: the most model work, in full-forward equivalents.
+            answers: how many answers are generated.
+        """
+        whole = len(prompt.ids) + n_output
+        removable = sum(len(unit.positions) for unit in prompt.units)
+        if masks is None:
+            masks = math.floor(ffe * whole / (whole - removable))
+        return CostAtMost(masks + answers, math.ceil(ffe * whole) + answers * len(prompt.ids))
+
+    def sequence_log_probs(self, ids: Sequence[int], n_scored: int) -> list[float]:
+        """Log-probability of each of the last ids given those before it, in nats.
+
+        Raises:
+            ModelError, PromptError, ScoringError, LimitError: as `score`.
+        """
+        (log_probs,), _ = self.score([Row(tuple(ids), n_scored)])
+        return log_probs
 
     def _until_stop(self, answer: Answer) -> tuple[int, ...]:
         """The ids before the first stop token."""
@@ -177,31 +218,31 @@ class RemoteModel:
 
         Raises:
             ModelError, PromptError, ScoringError: as `Client.post_all` and `Server.read_scores`.
-            StoppedError: the rows would send more tokens than `max_tokens_sent`.
+            LimitError: the rows would send more tokens than `max_tokens_sent`; none is sent.
         """
         keys = [cache_key(self._served, row.ids, row.n_scored) for row in rows]
         known = {key: self._cache.get(key) for key in set(keys)} if self._cache else {}
         scores = {key: found for key, found in known.items() if found is not None}
         new = {key: row for key, row in zip(keys, rows, strict=True) if key not in scores}
         to_send = sum(len(row.ids) for row in new.values())
-        if self._max_tokens_sent is not None and self.tokens_sent + to_send > self._max_tokens_sent:
-            raise StoppedError(
-                f"stopped before sending more than {self._max_tokens_sent:,} tokens (max_tokens_sent): "
-                f"{self.tokens_sent:,} were sent and {to_send:,} more are needed; raise the limit or lower the budget, "
-                "and run the same again: what was scored is not asked for twice (unless the cache is off)"
-            )
+        self.allowance.take(to_send)
+        unsent = to_send
         batches = list(self._batches(new))
 
         def read(number: int, answer: Any) -> None:
+            nonlocal unsent
             batch = batches[number]
+            unsent -= sum(len(new[key].ids) for key in batch)
             found = self.server.read_scores(answer, [new[key] for key in batch])
-            self.tokens_sent += sum(len(new[key].ids) for key in batch)
             scores.update(zip(batch, found, strict=True))
             if self._cache:
                 self._cache.put(list(zip(batch, found, strict=True)))
 
         bodies = [self.server.score_request(self.id, [new[key] for key in batch]) for batch in batches]
-        self.client.post_all(self.server.path, bodies, read)
+        try:
+            self.client.post_all(self.server.path, bodies, read)
+        finally:
+            self.allowance.give_back(unsent)
         reused = sum(len(row.ids) for row in rows) - to_send
         return [scores[key] for key in keys], Spent(len(bodies), to_send, reused)
 

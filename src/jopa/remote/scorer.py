@@ -49,13 +49,18 @@ class RemoteScorer:
         self.n_units = len(prompt.units)
         self._model = model
         self._unit_of = {position: number for number, unit in enumerate(prompt.units) for position in unit.positions}
-        self._evaluations = self._requests = self._sent = self._reused = 0
+        self._evaluations = self._requests = self._sent = self._reused = self._kept = 0
         self._seconds = 0.0
 
     @property
     def ffe(self) -> float:
         """Tokens sent so far, over template + prompt + output."""
         return self._sent / (len(self.prompt.ids) + len(self.output.ids))
+
+    @property
+    def ffe_left(self) -> float:
+        """How much more model work the limit of tokens allows; infinite without one."""
+        return self._model.allowance.left / (len(self.prompt.ids) + len(self.output.ids))
 
     @property
     def work(self) -> Work:
@@ -88,7 +93,7 @@ class RemoteScorer:
             ModelError: the server cannot be reached, or refuses.
             ScoringError: it gives no log-probabilities, or a wrong number of them.
             PromptError: a mask leaves nothing to predict the output from, or a row is too long for the server.
-            StoppedError: the rows would send more tokens than the model's `max_tokens_sent`.
+            LimitError: the rows would send more tokens than the model's `max_tokens_sent`.
         """
         import torch
 
@@ -104,6 +109,13 @@ class RemoteScorer:
         self._sent += spent.tokens
         self._reused += spent.reused
         return torch.tensor(scores, dtype=torch.float64).reshape(len(rows), end - start)
+
+    def reserve(self, masks: int) -> None:
+        """Keep enough of the allowance to score so many masks and to answer once after the search; 0: no more."""
+        self._model.allowance.keep(-self._kept)
+        n_prompt = len(self.prompt.ids)
+        self._kept = masks * (n_prompt + len(self.output.ids)) + n_prompt if masks else 0
+        self._model.allowance.keep(self._kept)
 
     def kept_ids(self, keep: Bool[Tensor, "units"]) -> tuple[int, ...]:
         """The prompt's ids without those of the removed units.

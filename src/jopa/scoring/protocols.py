@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from jopa.choices import Removal
+from jopa.choices import LOG_PROBABILITY, Objective, Removal
 from jopa.prompt.repeated_tokens import RepeatedToken
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
     from torch import Tensor
 
+    from jopa.model.generation import Generation
     from jopa.prompt.building import Prompt
     from jopa.prompt.output import Output
 
@@ -311,6 +312,54 @@ class DetailedScorer(Protocol):
     def details(self) -> Mapping[str, Any]:
         """What results record in `details`, by name."""
         ...
+
+
+@runtime_checkable
+class AnsweringModel(Protocol):
+    """A model whose scorers ask for answers anew, and so must know how the output was generated."""
+
+    def answer_scorer(self, prompt: Prompt, output: Output, removal: Removal, generation: Generation) -> PromptScorer:
+        """A scorer of keep masks, as `Model.scorer`."""
+        ...
+
+
+@runtime_checkable
+class LimitedScorer(Protocol):
+    """A scorer whose work ends at a limit, such as the tokens that may be sent to a server."""
+
+    @property
+    def ffe_left(self) -> float:
+        """How much more model work is allowed, in full-forward equivalents."""
+        ...
+
+    def reserve(self, masks: int) -> None:
+        """Keep enough of the limit for so many masks and one answer after the search; 0 lets it go."""
+        ...
+
+
+@runtime_checkable
+class NoisyScorer(Protocol):
+    """A scorer that may give equal masks different scores."""
+
+    @property
+    def noise(self) -> float:
+        """By how much the scores of equal masks differ."""
+        ...
+
+
+@runtime_checkable
+class WithObjective(Protocol):
+    """A model or scorer that says what its scores are."""
+
+    @property
+    def objective(self) -> Objective:
+        """What they are; scores of another kind than log-probabilities come in one column, lower where more changed."""
+        ...
+
+
+def objective_of(source: Model | Scorer) -> Objective:
+    """What the scores of a model, or of a scorer, are; log-probabilities unless it says otherwise."""
+    return source.objective if isinstance(source, WithObjective) else LOG_PROBABILITY
 
 
 def capabilities(scorer: Scorer) -> frozenset[Capability]:

@@ -20,6 +20,7 @@ from jopa.choices import REMOVALS
 from jopa.errors import SettingError
 from jopa.method import Method
 from jopa.methods import DEFAULT_METHOD, METHODS
+from jopa.preparation import require_log_probs
 from jopa.prompt.building import AUTO, UNIT_KINDS
 from jopa.reports.attribution_html import page_html
 from jopa.reports.wording import REMOVAL_WORDS
@@ -30,7 +31,7 @@ from jopa.web.service import ExplanationService
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-    from jopa.model.language_model import LanguageModel
+    from jopa.scoring.protocols import Model
 
 EXAMPLES = (
     "Write a story about the doctor and his patient.",
@@ -52,7 +53,7 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 def build_app(
-    model: LanguageModel,
+    model: Model,
     *,
     limits: RequestLimits | None = None,
     password: str | None = None,
@@ -83,6 +84,7 @@ def build_app(
     if public_url is not None:
         origins = {public_origin(public_url)}
         host_names = host_names and {*host_names, *(without_port(origin.partition("://")[2]) for origin in origins)}
+    require_log_probs(model, "the page")
     service = ExplanationService(model, limits)
     page = page_html(setup(model, limits))
     static = {name: (_static(name), media_type) for name, media_type in STATIC.items()}
@@ -103,7 +105,7 @@ def build_app(
 
 
 def serve(
-    load: Callable[[], LanguageModel],
+    load: Callable[[], Model],
     *,
     host: str = "127.0.0.1",
     port: int = 7860,
@@ -172,10 +174,10 @@ def serve(
         listener.close()
 
 
-def setup(model: LanguageModel, limits: RequestLimits) -> dict[str, Any]:
+def setup(model: Model, limits: RequestLimits) -> dict[str, Any]:
     """What the page knows from the start: choices, limits and examples."""
     return {
-        "model": {"id": model.id, "device": str(model.device), "dtype": model.dtype},
+        "model": {name: model.identity.get(name) or "" for name in ("id", "device", "dtype")},
         "limits": {
             "prompt_characters": limits.prompt_characters,
             "max_new_tokens": limits.max_new_tokens,
@@ -185,9 +187,9 @@ def setup(model: LanguageModel, limits: RequestLimits) -> dict[str, Any]:
         },
         "examples": EXAMPLES,
         "units": [{"name": name, "words": UNIT_WORDS[name]} for name in (AUTO, *UNIT_KINDS)],
-        "removals": [{"name": name, "words": REMOVAL_WORDS[name]} for name in REMOVALS],
+        "removals": [{"name": name, "words": REMOVAL_WORDS[name]} for name in getattr(model, "removals", REMOVALS)],
         "method": DEFAULT_METHOD.name,
-        "methods": [_method(name, method) for name, method in METHODS.items()],
+        "methods": [_method(name, it) for name, it in METHODS.items() if it.requires in model.capabilities],
     }
 
 

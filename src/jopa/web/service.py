@@ -44,8 +44,10 @@ from jopa.preparation import Callbacks, prepare_output, prepare_prompt, require_
 from jopa.problem import Best
 from jopa.prompt.building import Prompt
 from jopa.prompt.output import Output
+from jopa.remote.client import stop_requests_when
 from jopa.reports.attribution_html import comparison_html, comparison_table_html, parts_html, to_html
 from jopa.reports.wording import unit_name, visible
+from jopa.scoring.protocols import Model
 from jopa.web.jobs import Job, JobEvent, JobQueue
 from jopa.web.requests import ByHand, ExplainRequest, RequestLimits, read_request
 
@@ -60,7 +62,7 @@ class ExplanationService:
         limits: the most that one request may ask for.
     """
 
-    def __init__(self, model: LanguageModel, limits: RequestLimits) -> None:
+    def __init__(self, model: Model, limits: RequestLimits) -> None:
         self.model = model
         self.limits = limits
         self.jobs: JobQueue[ExplainRequest] = JobQueue(
@@ -77,7 +79,7 @@ class ExplanationService:
         Raises:
             JopaError: the request is not acceptable; or the queue is full, for this visitor or for all (`BusyError`).
         """
-        request = read_request(record, self.limits, self.model.model.config.get_text_config().vocab_size)
+        request = read_request(record, self.limits, vocabulary_size(self.model))
         return self.jobs.submit(request, kind=_kind(request), visitor=visitor)
 
     def _explain(self, job: Job[ExplainRequest]) -> None:
@@ -117,8 +119,10 @@ def _kind(request: ExplainRequest) -> str:
 
 
 @contextmanager
-def stoppable(model: LanguageModel, is_stopped: Callable[[], bool], seconds: float) -> Iterator[None]:
+def stoppable(model: Model, is_stopped: Callable[[], bool], seconds: float) -> Iterator[None]:
     """For the time of a block, the model's next forward raises `StoppedError` if it is stopped or time is up.
+
+    Requests to a server are cancelled while they are in flight.
 
     Args:
         model: the model.
@@ -136,6 +140,10 @@ def stoppable(model: LanguageModel, is_stopped: Callable[[], bool], seconds: flo
                 "or answer, a smaller budget, or another method"
             )
 
+    if not isinstance(model, LanguageModel):
+        with stop_requests_when(check):
+            yield
+        return
     hook = model.model.register_forward_pre_hook(check)
     try:
         yield
@@ -143,7 +151,14 @@ def stoppable(model: LanguageModel, is_stopped: Callable[[], bool], seconds: flo
         hook.remove()
 
 
-def run_request(model: LanguageModel, request: ExplainRequest, emit: Emit) -> None:
+def vocabulary_size(model: Model) -> int:
+    """How many token ids a model has; of one behind a server, as many as its tokenizer knows."""
+    if isinstance(model, LanguageModel):
+        return model.model.config.get_text_config().vocab_size
+    return len(model.tokenizer)
+
+
+def run_request(model: Model, request: ExplainRequest, emit: Emit) -> None:
     """Explain what is requested, and emit an event at every step.
 
     Raises:
@@ -225,7 +240,7 @@ def unit_pieces(prompt: Prompt) -> list[dict[str, Any]]:
     return [piece for piece in pieces if piece["text"]]
 
 
-def token_texts(model: LanguageModel, output: Output) -> list[str]:
+def token_texts(model: Model, output: Output) -> list[str]:
     """What each token adds to the output's text; joined, they are that text.
 
     Of tokens that are one character only together, the last has it.

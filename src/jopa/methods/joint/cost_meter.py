@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jopa.methods.joint.configuration import STANDARD, SearchConfiguration
+from jopa.problem import SENDING_LIMIT
 
 if TYPE_CHECKING:
     from jopa.problem import Problem
@@ -53,7 +54,7 @@ class CostMeter:
 
     def affordable(self) -> int:
         """How many more masks the budget allows if they cost what the most expensive did."""
-        masks = (self._ffe - self.spent) / self.max_mask_cost
+        masks = min(self._ffe - self.spent, self._problem.ffe_left) / self.max_mask_cost
         if self._seconds is not None:
             masks = min(
                 masks, (self._seconds - self._elapsed()) / max(self._mask_seconds, self._config.min_mask_seconds)
@@ -77,6 +78,8 @@ class CostMeter:
         """The limit that ended a search, in a few words."""
         if self._seconds is not None and self._elapsed() + self._mask_seconds > self._seconds:
             return f"{self._seconds:g} seconds spent"
+        if self._problem.ffe_left < min(self.max_mask_cost, self._ffe - self.spent):
+            return SENDING_LIMIT
         return f"budget of {self._ffe} full-forward equivalents spent"
 
     def _elapsed(self) -> float:

@@ -79,6 +79,10 @@ class JointSearch(NestedMethod):
         """The same search with `budget` full-forward equivalents."""
         return replace(self, budget=budget)
 
+    def most_ffe(self, n_units: int, k: int) -> float:
+        """The budget, and what may pass it."""
+        return float(self.budget + max(STANDARD.chunk_sets, self.batch))
+
     def run_nested(self, problem: Problem, ks: Sequence[int], *, seed: int = 0) -> list[Selection]:
         """The best set of each size in `ks` from one budget: every score is used for all sizes."""
         for k in ks:

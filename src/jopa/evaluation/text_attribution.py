@@ -1,0 +1,212 @@
+"""The answer where a model gives texts alone: which units, taken together, change what it says.
+
+    similarity        how alike the output and the model's new answer are, 0 to 1 (`measure`)
+    L(S)              similarity without any removal − similarity without S: the fall of similarity
+    synergy           L(S) − Σ_i L({i})
+    noise             by how much the similarity differs when the unchanged prompt is asked again
+
+The objective is called "text-similarity": it is no log-probability, and no ratio of probabilities comes of it. What
+lies within the noise shows nothing. Knows values alone: no scorer, tokenizer or model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+from jopa.choices import TEXT_SIMILARITY
+from jopa.errors import InputFileError
+from jopa.storage import converted, parse_json, require_plain, require_schema
+
+SCHEMA = 1
+
+Count = Annotated[int, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Cost = Annotated[float, Meta(ge=0)]
+
+
+@dataclass(frozen=True)
+class TextUnit:
+    """A removable part of the prompt.
+
+    Attributes:
+        text: its characters, `prompt[start:end]`.
+        start: its first character in the prompt.
+        end: one past its last.
+    """
+
+    text: str
+    start: Count
+    end: Count
+
+
+class _Record(Struct, frozen=True, kw_only=True):
+    """The JSON form, with the types and ranges that are checked when it is read."""
+
+    schema: int
+    objective: Literal["text-similarity"]
+    model: dict[str, str | None]
+    prompt: str
+    units: tuple[TextUnit, ...]
+    output: str
+    removal: Literal["delete"]
+    k: Annotated[int, Meta(ge=1)]
+    removed: tuple[Count, ...]
+    measure: str
+    similarity: Share
+    similarity_removed: Share
+    noise: Share
+    individual: tuple[float, ...]
+    synergy: float
+    counterfactual_output: str
+    method: dict[str, Any]
+    seed: int
+    evaluations: Count
+    ffe: Cost
+    seconds: Cost
+    stop: str
+    certificate: Literal["none", "one-swap-optimal", "optimal"]
+    versions: dict[str, str]
+    effects: tuple[float, ...] | None = None
+    details: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        n_units = len(self.units)
+        if len(set(self.removed)) < len(self.removed) or any(i >= n_units for i in self.removed):
+            raise ValueError(f"'removed' must be different units below {n_units}, got {list(self.removed)}")
+        if any(not unit.start <= unit.end <= len(self.prompt) for unit in self.units):
+            raise ValueError(f"a unit lies outside the prompt's {len(self.prompt)} characters")
+        for name, n in (("individual", len(self.removed)), ("effects", n_units)):
+            values = getattr(self, name)
+            if values is not None and len(values) != n:
+                raise ValueError(f"'{name}' must have {n} numbers, got {len(values)}")
+        if not isinstance(self.method.get("name"), str):
+            raise ValueError("'method' must have a text under 'name'")
+
+
+@dataclass(frozen=True)
+class TextAttribution:
+    """Which units of a prompt, taken together, change what the model says, and the evidence for it.
+
+    Attributes:
+        model: id of the model, and where it is.
+        prompt: the attributable text.
+        units: the removable parts of the prompt.
+        output: the explained answer.
+        removal: "delete".
+        k: how many units were asked for.
+        removed: indices of the chosen units, the one with the largest individual effect first.
+        measure: how texts are compared.
+        similarity: of the output and the answers to the unchanged prompt, in the mean.
+        similarity_removed: of the output and the answer without the chosen units.
+        noise: the difference of the largest and the smallest similarity of answers to the unchanged prompt.
+        individual: L({i}) of each chosen unit, in the order of `removed`.
+        synergy: L(S) − Σ L({i}).
+        counterfactual_output: what the model says without the chosen units.
+        method: its name and settings.
+        seed: what the method's random choices came from.
+        evaluations: masks the method had scored.
+        ffe: its model work in full-forward equivalents: tokens asked and answered over those of prompt and output.
+        seconds: its wall-clock time.
+        stop: why it ended.
+        certificate: "none", "one-swap-optimal" or "optimal", beyond the noise; see `Problem.certificate`.
+        versions: of jopa and what it stands on.
+        effects: L({i}) of every unit of the prompt, if asked for.
+        details: what else the method and the model have to tell; under "server", the requests and tokens.
+    """
+
+    model: dict[str, str | None]
+    prompt: str
+    units: tuple[TextUnit, ...]
+    output: str
+    removal: str
+    k: int
+    removed: tuple[int, ...]
+    measure: str
+    similarity: float
+    similarity_removed: float
+    noise: float
+    individual: tuple[float, ...]
+    synergy: float
+    counterfactual_output: str
+    method: dict[str, Any]
+    seed: int
+    evaluations: int
+    ffe: float
+    seconds: float
+    stop: str
+    certificate: str
+    versions: dict[str, str]
+    effects: tuple[float, ...] | None = None
+    details: dict[str, Any] | None = None
+
+    @property
+    def objective(self) -> str:
+        """What the scores are: "text-similarity"."""
+        return TEXT_SIMILARITY
+
+    @property
+    def joint(self) -> float:
+        """L(S) of the chosen units together: the fall of similarity."""
+        return self.similarity - self.similarity_removed
+
+    @property
+    def shown(self) -> bool:
+        """Whether the fall is larger than the noise; otherwise nothing is shown."""
+        return self.joint > self.noise
+
+    @property
+    def chosen(self) -> tuple[TextUnit, ...]:
+        """The chosen units, the one with the largest individual effect first."""
+        return tuple(self.units[i] for i in self.removed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The attribution as JSON holds it (schema 1 of this kind)."""
+        record: dict[str, Any] = {"schema": SCHEMA, "objective": TEXT_SIMILARITY}
+        record |= {item.name: getattr(self, item.name) for item in fields(self)}
+        record["units"] = [asdict(unit) for unit in self.units]
+        record |= {name: list(value) for name, value in record.items() if isinstance(value, tuple)}
+        return {
+            name: value for name, value in record.items() if value is not None or name not in ("effects", "details")
+        }
+
+    def to_json(self) -> str:
+        """The attribution as JSON text; `from_json` gives an equal value."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, indent=1, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> TextAttribution:
+        """Rebuild an attribution from `to_json`'s text.
+
+        Raises:
+            InputFileError: the text is no JSON, or no attribution of this objective.
+        """
+        try:
+            record = parse_json(text)
+        except ValueError as error:
+            raise InputFileError(f"this is no JSON: {error}") from error
+        if not isinstance(record, dict):
+            raise InputFileError("this JSON is no attribution: it is no object")
+        require_schema(record, SCHEMA, "this attribution")
+        try:
+            require_plain(record)
+        except ValueError as error:
+            raise InputFileError(f"this attribution cannot be read: {error}") from error
+        form = converted(record, _Record, "this attribution")
+        return cls(**{item.name: getattr(form, item.name) for item in fields(cls)})
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it."""
+        from jopa.reports.text_attribution import to_html  # an arrow that points back, as in Attribution
+
+        return to_html(self, standalone=False)
+
+
+def text_comparison_json(attributions: Sequence[TextAttribution]) -> str:
+    """Several attributions of one prompt and output as JSON: `{"schema": 1, "comparison": [attribution, …]}`."""
+    record = {"schema": SCHEMA, "objective": TEXT_SIMILARITY, "comparison": [each.to_dict() for each in attributions]}
+    return json.dumps(record, ensure_ascii=False, indent=1, allow_nan=False)

@@ -1,0 +1,293 @@
+"""A model behind a chat API, which gives answers and no log-probabilities of a prompt.
+
+    POST /v1/chat/completions   {"model", "messages", "max_tokens", "temperature"}   choices[0].message.content
+
+What counts is what the model says: `chat_scorer` asks again without some units and compares the answers. Texts are sent
+and edited; nothing is known of the model's tokens, so where ids are called for, they are characters' code points (see
+`conversation`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jopa.errors import ModelError, PromptError, ScoringError, SettingError
+from jopa.prompt.output import Output
+from jopa.remote.allowance import Allowance, CostAtMost
+from jopa.remote.client import Client
+from jopa.remote.conversation import character_tokenizer, messages_of
+from jopa.remote.score_cache import ScoreCache
+
+if TYPE_CHECKING:
+    from jopa.model.generation import Generation
+    from jopa.prompt.building import Prompt
+    from jopa.scoring.protocols import Capability, PromptScorer
+
+PATH = "/v1/chat/completions"
+_CHARACTERS_PER_TOKEN = 3.0
+"""What is assumed of a text before the server has counted one; fewer than most texts have."""
+_LIMITS = ("max_tokens", "max_completion_tokens")
+"""What the most tokens of an answer are called; some models take the second name alone."""
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """What one answer is asked for with.
+
+    Attributes:
+        text: the conversation, as `conversation` writes it.
+        max_new_tokens: the most tokens of the answer.
+        temperature: 0 for greedy.
+        seed: of the sampling; not sent when greedy.
+    """
+
+    text: str
+    max_new_tokens: int
+    temperature: float = 0.0
+    seed: int = 0
+
+    def body(self, model: str, limit: str) -> dict[str, Any]:
+        """The JSON to send."""
+        sampling = {"seed": self.seed} if self.temperature else {}
+        return {
+            "model": model,
+            "messages": messages_of(self.text),
+            limit: self.max_new_tokens,
+            "temperature": self.temperature,
+            **sampling,
+        }
+
+
+@dataclass(frozen=True)
+class ChatAnswer:
+    """What the model said.
+
+    Attributes:
+        text: the answer.
+        tokens: those of the conversation and the answer together, as the server counted them, or an estimate.
+    """
+
+    text: str
+    tokens: int
+
+
+class ChatModel:
+    """A model behind a chat API; `jopa.connect(..., api="chat")` makes one.
+
+    Args:
+        client: sends the requests.
+        id: the model's name at the server.
+        cache: of scores; None keeps none.
+        served: names server and model, for the cache.
+        max_tokens_sent: a search that would send more ends; None for no limit. Answers count, too, since they are paid.
+    """
+
+    objective = "text-similarity"
+    """What its scores are; see `jopa.choices.Objective`."""
+    removals = ("delete",)
+    """How its scorers can remove units."""
+    context_length = None
+    """Nobody says; the server refuses what is too long."""
+
+    def __init__(
+        self,
+        client: Client,
+        id: str,
+        *,
+        cache: ScoreCache | None = None,
+        served: str = "",
+        max_tokens_sent: int | None = None,
+    ) -> None:
+        self.client = client
+        self.id = id
+        self.tokenizer = character_tokenizer()
+        self.allowance = Allowance(max_tokens_sent)
+        self.cache = cache
+        self.served = served or f"{client.url} chat {id}"
+        self._limit_name = _LIMITS[0]
+        self._per_token: float | None = None
+        """Characters a token, as the server counted the longest text so far."""
+        self._longest = 0
+
+    def __repr__(self) -> str:
+        return f"ChatModel({self.id!r}, {self.client.url!r})"
+
+    @property
+    def tokens_sent(self) -> int:
+        """Tokens sent and answered so far."""
+        return self.allowance.sent
+
+    @property
+    def identity(self) -> dict[str, str | None]:
+        """Its id and where it is, as results record them."""
+        return {"id": self.id, "revision": None, "dtype": None, "device": f"chat at {self.client.url}"}
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What its scorers can be asked: scores."""
+        return frozenset({"scores"})
+
+    def require_ids(self, ids: Iterable[int]) -> None:
+        """Nothing is refused: ids are characters."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of code points."""
+        return "".join(map(chr, ids))
+
+    def encode_continuation(self, text: str) -> tuple[int, ...]:
+        """The code points of an answer.
+
+        Raises:
+            PromptError: it is empty.
+        """
+        if not text:
+            raise PromptError("the output to explain is empty; give a text of at least one character")
+        return tuple(map(ord, text))
+
+    def scorer(self, prompt: Prompt, output: Output, removal: str) -> PromptScorer:
+        """A scorer whose answers are of the default length; `answer_scorer` knows how the output was generated."""
+        from jopa.model.generation import Generation
+
+        return self.answer_scorer(prompt, output, removal, Generation())
+
+    def answer_scorer(self, prompt: Prompt, output: Output, removal: str, generation: Generation) -> PromptScorer:
+        """A scorer that asks for answers as the output was asked for, greedily.
+
+        Raises:
+            SettingError: the removal is not "delete", or only a part of the output counts.
+        """
+        from jopa.remote.chat_scorer import ChatScorer  # upwards: a model makes its own scorers
+
+        return ChatScorer(self, prompt, output, removal, generation.max_new_tokens)
+
+    def generate_ids(
+        self,
+        ids: Sequence[int],
+        *,
+        max_new_tokens: int = 100,
+        temperature: float = 0.0,
+        seed: int = 0,
+        on_token: Callable[[int], None] | None = None,
+        on_ids: Callable[[tuple[int, ...]], None] | None = None,
+    ) -> tuple[int, ...]:
+        """The code points of an answer. The callbacks are told once, at the end.
+
+        Raises:
+            SettingError: a setting is out of range.
+            ModelError, PromptError, ScoringError, LimitError: as `ask`.
+        """
+        if max_new_tokens < 1:
+            raise SettingError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+        if not 0.0 <= temperature < float("inf"):
+            raise SettingError(f"temperature must be 0 (greedy) or positive, got {temperature}")
+        (answer,) = self.ask([ChatRequest(self.decode(ids), max_new_tokens, temperature, seed)])
+        new = tuple(map(ord, answer.text))
+        if on_token:
+            on_token(min(len(new), max_new_tokens))
+        if on_ids:
+            on_ids(new)
+        return new
+
+    def ask(
+        self, requests: Sequence[ChatRequest], on_answer: Callable[[int, ChatAnswer], None] | None = None
+    ) -> list[ChatAnswer]:
+        """The answers to several requests, in their order.
+
+        Args:
+            requests: what to ask.
+            on_answer: called with a request's number and its answer as soon as that is there, in another thread.
+
+        Raises:
+            ModelError, PromptError: as `Client.post_all`.
+            ScoringError: an answer has no text.
+            LimitError: the requests might take more tokens than are left.
+        """
+        expected = sum(self.tokens_at_most(request) for request in requests)
+        self.allowance.take(expected)
+        used = 0
+        answers: dict[int, ChatAnswer] = {}
+
+        def read(number: int, found: Any) -> None:
+            nonlocal used
+            request = requests[number]
+            answers[number] = self._read(request, found)
+            used += answers[number].tokens
+            if on_answer:
+                on_answer(number, answers[number])
+
+        try:
+            self._post([request.body(self.id, self._limit_name) for request in requests], read)
+        except ModelError as error:
+            if answers or _LIMITS[1] not in str(error) or self._limit_name == _LIMITS[1]:
+                raise
+            self._limit_name = _LIMITS[1]
+            self._post([request.body(self.id, self._limit_name) for request in requests], read)
+        finally:
+            self.allowance.give_back(expected - used)
+        return [answers[number] for number in range(len(requests))]
+
+    def cost_at_most(self, prompt: Prompt, n_output: int, masks: int | None, ffe: float, answers: int) -> CostAtMost:
+        """What asking about a prompt may take, the repeats of the unchanged prompt included; see `RemoteModel`.
+
+        Args:
+            prompt: the prompt.
+            n_output: the most tokens of an answer.
+            masks: the most masks; None where `ffe` alone bounds them.
+            ffe: the most model work, in full-forward equivalents.
+            answers: how many answers are asked for besides.
+        """
+        from jopa.remote.chat_scorer import REPEATS
+
+        whole = self.tokens_of(self.decode(prompt.ids)) + n_output
+        removable = self.tokens_of("".join(unit.text for unit in prompt.units))
+        if masks is None:
+            masks = math.floor(ffe * whole / max(1, whole - removable))
+        answers += REPEATS
+        return CostAtMost(masks + answers, math.ceil((ffe + answers) * whole))
+
+    def tokens_at_most(self, request: ChatRequest) -> int:
+        """The most tokens that a conversation and its answer have, estimated by the server's last count."""
+        return self.tokens_of(request.text) + request.max_new_tokens
+
+    def tokens_of(self, text: str) -> int:
+        """About how many tokens a text has."""
+        return round(len(text) / (self._per_token or _CHARACTERS_PER_TOKEN)) + 1
+
+    def _post(self, bodies: list[dict[str, Any]], read: Callable[[int, Any], None]) -> None:
+        self.client.post_all(PATH, bodies, read)
+
+    def _read(self, request: ChatRequest, found: Any) -> ChatAnswer:
+        choices = found.get("choices") if isinstance(found, dict) else None
+        choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+        message = choice.get("message")
+        text = message.get("content") if isinstance(message, dict) else None
+        if not isinstance(text, str):
+            reason = f" (finish_reason: {choice['finish_reason']})" if choice.get("finish_reason") else ""
+            raise ScoringError(
+                f"the answer of '{self.id}' at {self.client.url} has no text{reason}; if the model thinks first, raise "
+                "max_new_tokens"
+            )
+        usage = found.get("usage")
+        counts = [
+            usage.get(name) if isinstance(usage, dict) else None for name in ("prompt_tokens", "completion_tokens")
+        ]
+        asked, said = (count if isinstance(count, int) and count > 0 else None for count in counts)
+        if asked is not None and len(request.text) > self._longest:
+            self._per_token, self._longest = len(request.text) / asked, len(request.text)
+        return ChatAnswer(text, (asked or self.tokens_of(request.text)) + (said or self.tokens_of(text)))
+
+
+def _count(usage: Any, name: str) -> int | None:
+    """A number of tokens, if the server says it."""
+    count = usage.get(name) if isinstance(usage, dict) else None
+    return count if isinstance(count, int) and count > 0 else None
+
+
+def answer_key(model: ChatModel, request: ChatRequest, output: str, measure: str) -> str:
+    """What a score depends on, as one text for the cache."""
+    asked = [messages_of(request.text), request.max_new_tokens, output, measure]
+    return json.dumps([model.served, *asked])
