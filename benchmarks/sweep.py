@@ -10,6 +10,7 @@ on record for this release of transformers is not tried again, unless it was wro
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import multiprocessing
 import os
@@ -32,7 +33,7 @@ import jopa
 from jopa.scoring.slow_paths import SLOW_PATHS
 
 DATA = json.loads((Path(__file__).parent / "tiny_architectures.json").read_text())
-MOST_PARAMETERS = 20_000_000
+MOST_PARAMETERS = 50_000_000
 GRACE_SECONDS = 20
 FINAL = ("right", "refused", "unbuilt")
 """Outcomes that stand until the next release of transformers."""
@@ -163,15 +164,31 @@ def build(name: str) -> transformers.PreTrainedModel:
 def _sized(kind: type[PreTrainedConfig], special: dict[str, Any]) -> PreTrainedConfig:
     """A small configuration; those of its parts (text, images, sound) are small, too."""
     declared = kind()
-    sizes = {key: value for key, value in DATA["sizes"].items() if hasattr(declared, key)}
+    sizes = {key: value for key, value in DATA["sizes"].items() if _takes(declared, key)}
+    if "kv_lora_rank" in sizes and "num_key_value_heads" in sizes:  # latent attention has keys for each head
+        sizes["num_key_value_heads"] = sizes["num_attention_heads"]
+    for name in special.pop("without", ()):
+        sizes.pop(name, None)
     parts = {}
     for part, part_kind in (kind.sub_configs or {}).items():
         own = type(getattr(declared, part, None))
         if not issubclass(own, PreTrainedConfig):
             own = part_kind
-        given = special.get(part, {})
+        given = dict(special.get(part, {}))
         parts[part] = _sized(own, given) if issubclass(own, PreTrainedConfig) and own is not PreTrainedConfig else given
     return kind(**{**sizes, **special, **{key: part for key, part in parts.items() if part}})
+
+
+def _takes(config: PreTrainedConfig, name: str) -> bool:
+    """Whether a kind of configuration can be given a value of this name."""
+    if name in inspect.signature(type(config)).parameters or name in type(config).attribute_map:
+        return True
+    if isinstance(vars(type(config)).get(name), property):
+        return False
+    try:
+        return hasattr(config, name)
+    except Exception:  # some say by errors of their own that a value differs between layers
+        return False
 
 
 def _line(error: BaseException) -> str:
