@@ -231,8 +231,8 @@ on the CPU, in float32. This table was made with transformers {transformers.__ve
 alone, with and without caches, with and without a template before the prompt; the default search and Algorithm 1 report
 the scores of plain forwards; and greedy generation, alone and in a batch, is that of a loop of plain forwards.
 
-{len(records)} architectures: {count["right"]} right ({fast} of them with every fast path) · {count["refused"]} refused \
-in one line · {count["unbuilt"]} cannot be built this small{faults if count["wrong"] + count["unfinished"] else ""}.
+{len(records)} architectures: {count["right"]} right ({fast} with every fast path) · {count["refused"]} refused in \
+one line · {count["unbuilt"]} cannot be built this small{faults if count["wrong"] + count["unfinished"] else ""}.
 
 | architecture | result |
 |---|---|

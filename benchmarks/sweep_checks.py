@@ -1,7 +1,7 @@
 """What the sweep requires of a model: every score is that of a plain forward, every answer that of a plain loop.
 
-Three removals, with and without a template before the prompt, in batches and alone, with and without caches, the default
-search, Algorithm 1, and greedy generation.
+Three removals, with and without a template before the prompt, in batches and alone, with and without caches, the
+default search, Algorithm 1, and greedy generation.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ VOCABULARY = {word: i for i, word in enumerate(dict.fromkeys(["<unk>", "<s>", "<
 ANSWER = tuple(VOCABULARY[word] for word in ["once", "upon", "time", "there", "was"])
 SETTINGS: tuple[dict[str, Any], ...] = ({}, {"batch_size": 1}, {"reuse_prefix": False})
 SETS: tuple[tuple[int, ...], ...] = ((), (0,), (12,), (2, 5), (2, 6), (1, 2, 3, 9))
+SHORT = jopa.SearchOptions(counterfactual=jopa.Generation(3))
 N_NEW = 6
 """Tokens of each answer."""
 _KEYS = {line: key for key, line in SLOW_PATHS.items()}
@@ -88,9 +89,8 @@ def check(model: jopa.LanguageModel, slow: dict[str, None], refused: dict[str, N
 def _explain(plain: PlainScores, removal: str, method: str, slow: dict[str, None], refused: dict[str, None]) -> None:
     """The scores that a method reports for the set that it chose."""
     model = plain.model
-    generation = {"max_new_tokens": 3}
     try:
-        found = jopa.explain(TEXT, model=model, method=method, removal=removal, k=2, output=plain.output, **generation)
+        found = jopa.explain(TEXT, model=model, method=method, removal=removal, k=2, output=plain.output, search=SHORT)
     except jopa.JopaError as error:
         if method != "jopa" or "gradient" not in str(error):
             raise
