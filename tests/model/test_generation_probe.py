@@ -39,7 +39,7 @@ def model(request):
 def plain_loop(model, n_tokens, ids=None, embeddings=None):
     found = []
     while len(found) < n_tokens:
-        inputs = {"input_ids": torch.tensor([ids])} if embeddings is None else {"inputs_embeds": embeddings}
+        inputs = {"input_ids": torch.tensor([ids])} if embeddings is None else {"inputs_embeds": embeddings.clone()}
         with torch.no_grad():
             token = int(model.model(**inputs, use_cache=False).logits[0, -1].argmax())
             if token in model.stop_ids:

@@ -45,7 +45,8 @@ def continue_by_plain_forwards(
     with torch.no_grad():
         while len(ids) < max_new_tokens:
             restore()
-            logits = model(**inputs, use_cache=False).logits[0, -1].float()
+            own = {name: value.clone() for name, value in inputs.items()}  # CTRL scales embeddings in place
+            logits = model(**own, use_cache=False).logits[0, -1].float()
             token = logits.argmax() if temperature == 0 else _sampled(logits, temperature)
             ids.append(int(token))
             if on_new:
