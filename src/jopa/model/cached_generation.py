@@ -1,36 +1,55 @@
-"""Whether a model generates with a cache as it does without; found by trying it on a few tokens."""
+"""Generation by transformers' own `generate`, with a cache, under settings that leave the distribution as it is.
+
+Knows ids and settings, nothing of text.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jopa.model.agreement import agree, probe_ids
-from jopa.model.requirements import input_device
-from jopa.model.state import evaluating, quiet_transformers
+from jopa.model.generation import TokenListener
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from torch import Tensor
+    from transformers import PreTrainedModel
 
 
-def generates_with_cache(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a few tokens generated with a cache score as in a plain forward."""
+def continue_with_cache(
+    model: PreTrainedModel,
+    inputs: dict[str, Tensor],
+    max_new_tokens: int,
+    temperature: float,
+    stop_ids: Collection[int],
+    on_new: Callable[[Sequence[int]], None] | None = None,
+) -> list[list[int]]:
+    """The ids that continue each row; behind the first stop token of a row anything may stand.
+
+    Args:
+        model: the model, in evaluation mode.
+        inputs: what its forward takes, `[rows, tokens]` each (or `inputs_embeds`), padded at the left.
+        max_new_tokens: the most tokens to generate.
+        temperature: 0 for the arg max; otherwise of the softmax that is sampled from, with torch's own random state.
+        stop_ids: the tokens that end an answer.
+        on_new: called with the new ids of a single row so far.
+    """
     import torch
     from transformers import GenerationConfig
 
-    ids = torch.tensor([probe_ids(model, tokenizer, 8)], device=input_device(model))
-    settings = GenerationConfig(
-        max_new_tokens=3, do_sample=False, pad_token_id=0, output_logits=True, return_dict_in_generate=True
+    settings: dict[str, Any] = {"do_sample": False}
+    if temperature > 0:
+        settings = {"do_sample": True, "temperature": float(temperature), "top_k": 0, "top_p": 1.0}
+    plain = GenerationConfig(
+        max_new_tokens=max_new_tokens, eos_token_id=sorted(stop_ids) or None, pad_token_id=0, **settings
     )
+    listener: Any = TokenListener(on_new) if on_new else None
     declared = model.generation_config
     try:
-        with quiet_transformers(), evaluating(model), torch.no_grad():
-            model.generation_config = settings
-            found: Any = model.generate(  # type: ignore[operator]
-                input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings
-            )
-            plain = model(input_ids=found.sequences, use_cache=False).logits
-        return agree(torch.stack(found.logits, dim=1), plain[:, ids.shape[1] - 1 : -1])
-    except Exception:  # a model may fail in any way at what it cannot do
-        return False
+        model.generation_config = plain
+        with torch.no_grad():
+            # PreTrainedModel is not typed as the GenerationMixin that causal models are.
+            generated = model.generate(**inputs, generation_config=plain, streamer=listener)  # type: ignore[operator]
     finally:
         model.generation_config = declared
+    n_given = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
+    return [row[n_given:] for row in generated.tolist()]

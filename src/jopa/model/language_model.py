@@ -16,10 +16,12 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from jopa.errors import PromptError, SettingError
-from jopa.model.cached_generation import generates_with_cache
-from jopa.model.generation import TokenListener, require_sampling
+from jopa.model.cached_generation import continue_with_cache
+from jopa.model.generation import require_sampling
+from jopa.model.generation_probe import GenerationProbe, InputKind
 from jopa.model.length_dependence import LengthDependence
 from jopa.model.packing import PackedWeights
+from jopa.model.plain_generation import continue_by_plain_forwards
 from jopa.model.requirements import context_length, input_device, require_causal, without_peft
 from jopa.model.state import evaluating, model_lock, quiet_transformers
 from jopa.prompt.continuation import decoded, encode_continuation, end_of_turn_id
@@ -123,8 +125,12 @@ class LanguageModel:
 
     @cached_property
     def takes_positions(self) -> bool:
-        """Whether its forward can be told where each token stands."""
-        return "position_ids" in inspect.signature(self.model.forward).parameters
+        """Whether its forward can be told where each token stands, and scores the same when it is told what it would
+        find by itself."""
+        if "position_ids" not in inspect.signature(self.model.forward).parameters:
+            return False
+        with self.lock, quiet_transformers(), evaluating(self.model):
+            return self.length_dependence.positions_agree
 
     @cached_property
     def takes_attention_mask(self) -> bool:
@@ -137,14 +143,13 @@ class LanguageModel:
         return LengthDependence(self.model, self.tokenizer)
 
     @cached_property
-    def generates_with_cache(self) -> bool:
-        """Whether a few tokens generated with a cache score as in a plain forward; without, generation is slow."""
-        self.length_dependence.restore()
-        return generates_with_cache(self.model, self.tokenizer)
+    def generation_probe(self) -> GenerationProbe:
+        """Which inputs transformers' own `generate` continues rightly; the others are continued by plain forwards."""
+        return GenerationProbe(self.model, self.tokenizer, lambda: self.packed.active())
 
     def changes_with_length(self, n_tokens: int) -> bool:
         """Whether rows of so many tokens must be alone and without a cache; see `length_dependence`."""
-        with quiet_transformers(), evaluating(self.model):
+        with self.lock, quiet_transformers(), evaluating(self.model):
             return self.length_dependence.changes_at(n_tokens)
 
     @cached_property
@@ -269,12 +274,25 @@ class LanguageModel:
             return []
         inputs = [self._complete(row) for row in inputs]
         width = max(next(iter(row.values())).shape[1] for row in inputs)
-        # Padding would move the tokens of a model that takes no positions, or change its rotary factors.
-        told = {"position_ids", "attention_mask"} <= inputs[0].keys()
-        if not told or self.changes_with_length(width + max_new_tokens):
+        if len(inputs) == 1 or not self._continues_fast(inputs, width + max_new_tokens):
             return [self.generate(row, max_new_tokens=max_new_tokens) for row in inputs]
         batch = {name: _left_padded([row[name] for row in inputs], width) for name in inputs[0]}
         return self._continue(batch, max_new_tokens, 0.0, 0, None)
+
+    def _continues_fast(self, rows: Sequence[dict[str, torch.Tensor]], n_tokens: int) -> bool:
+        """Whether transformers' `generate` continues these inputs, up to so many tokens, in one batch."""
+        if self.changes_with_length(n_tokens):
+            return False
+        kind = InputKind(
+            embedded="inputs_embeds" in rows[0],
+            hidden=not all(bool(row["attention_mask"].all()) for row in rows if "attention_mask" in row),
+            several=len(rows) > 1,
+            masked="attention_mask" in rows[0],
+            positions="position_ids" in rows[0],
+        )
+        with self.lock:
+            self.length_dependence.restore()
+            return self.generation_probe.agrees(kind)
 
     def _complete(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """An input with its mask and positions given; else `generate` guesses a mask that hides the padding's id."""
@@ -300,48 +318,31 @@ class LanguageModel:
         seed: int,
         on_new: Callable[[Sequence[int]], None] | None,
     ) -> list[tuple[int, ...]]:
-        """The new token ids of each row, without the stop token."""
+        """The new token ids of each row, without the stop token; several rows only where `_continues_fast` says so."""
         import torch
-        from transformers import GenerationConfig
 
         require_sampling(max_new_tokens, temperature)
-        width = next(iter(inputs.values())).shape[1]
-        settings: dict[str, Any] = {"do_sample": temperature > 0}
-        alone = self.changes_with_length(width + max_new_tokens)
-        if alone or not self.generates_with_cache:
-            settings["use_cache"] = False
-        self.length_dependence.restore()
-        if temperature > 0:
-            settings |= {"temperature": float(temperature), "top_k": 0, "top_p": 1.0}
-        plain = GenerationConfig(
-            max_new_tokens=max_new_tokens,
-            eos_token_id=sorted(self.stop_ids) or None,
-            pad_token_id=self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0,
-            **settings,
-        )
-        declared = self.model.generation_config
-        streamer: Any = TokenListener(on_new) if on_new else None
-        devices = [self.device] if self.device.type == "cuda" else []
-        undisturbed = torch.random.fork_rng(devices)
+        rows = next(iter(inputs.values()))
+        fast = len(rows) > 1 or self._continues_fast([inputs], rows.shape[1] + max_new_tokens)
+        restore = self.length_dependence.restore
+        undisturbed = torch.random.fork_rng([self.device] if self.device.type == "cuda" else [])
         with (
             self.lock,
             _SAMPLING if temperature > 0 else nullcontext(),
             quiet_transformers(),
             evaluating(self.model),
             undisturbed if temperature > 0 else nullcontext(),
-            torch.no_grad(),
-            self.packed.active(),
+            self.packed.active() if fast else nullcontext(),
         ):
             if temperature > 0:
                 torch.manual_seed(seed)
-            try:
-                self.model.generation_config = plain
-                # PreTrainedModel is not typed as the GenerationMixin that causal models are.
-                generated = self.model.generate(**inputs, generation_config=plain, streamer=streamer)  # type: ignore[operator]
-            finally:
-                self.model.generation_config = declared
-        n_given = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
-        return [self._until_stop(row[n_given:]) for row in generated.tolist()]
+            restore()
+            settings = (self.model, inputs, max_new_tokens, temperature, self.stop_ids)
+            if fast:
+                found = continue_with_cache(*settings, on_new)
+            else:
+                found = [continue_by_plain_forwards(*settings, restore, on_new)]
+        return [self._until_stop(row) for row in found]
 
     def _until_stop(self, ids: Sequence[int]) -> tuple[int, ...]:
         """The ids before the first stop token."""

@@ -10,15 +10,19 @@ Knows modules and positions, nothing of text.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from jopa.model.agreement import agree, probe_ids
+from jopa.model.requirements import context_length, input_device
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _N_TOKENS = 4
+_LEAST_LENGTH = 256
+"""Tokens; shorter rows are tried as if they had so many."""
 _BY_LENGTH = ("dynamic", "longrope")
 
 
@@ -44,12 +48,27 @@ class LengthDependence:
         """Whether a row of so many tokens gives its first tokens other factors than a short row does."""
         if length <= self._independent:
             return False
-        if self._dependent is None or length < self._dependent:
-            if self._agrees(length):
-                self._independent = length
-            else:
-                self._dependent = length
-        return self._dependent is not None and length >= self._dependent
+        if self._dependent is not None and length >= self._dependent:
+            return True
+        for tried in dict.fromkeys([self._rounded(length), length]):  # so that few lengths are tried
+            if self._agrees(tried):
+                self._independent = tried
+                return False
+            self._dependent = tried
+        return True
+
+    @cached_property
+    def positions_agree(self) -> bool:
+        """Whether the model scores the same when it is told that its tokens stand at 0, 1, …"""
+        import torch
+
+        near = self._near if self._near is not None else self._remember()
+        ids, positions = self._short_row()
+        with torch.inference_mode(False), torch.no_grad():
+            try:
+                return agree(self._model(input_ids=ids, position_ids=positions, use_cache=False).logits[:, :-1], near)
+            except Exception:  # it takes no positions
+                return False
 
     def restore(self) -> None:
         """Give rotary modules the state that they have after a short row; nothing to do for most models."""
@@ -64,27 +83,37 @@ class LengthDependence:
                 self._remember()
             return False
         near = self._near if self._near is not None else self._remember()
-        ids = torch.tensor([probe_ids(self._model, self._tokenizer, _N_TOKENS)], device=_device(self._model))
-        positions = torch.arange(_N_TOKENS, device=ids.device)[None]
-        far = positions.clone()
+        ids, far = self._short_row()
         far[0, -1] = length - 1
         with torch.inference_mode(False), torch.no_grad():  # what it keeps must be able to take part in gradients
             try:
                 if agree(self._model(input_ids=ids, position_ids=far, use_cache=False).logits[:, :-1], near):
                     return True
                 # Perhaps it is not the far position that changes its scores, but to be told positions at all.
-                told = self._model(input_ids=ids, position_ids=positions, use_cache=False).logits[:, :-1]
-                return not agree(told, near)
+                return not self.positions_agree
             except Exception:  # it takes no positions, or none so large
                 return True
             finally:
                 self.restore()
 
+    def _rounded(self, length: int) -> int:
+        """The next power of two, as far as the model's positions go."""
+        rounded = max(_LEAST_LENGTH, 1 << (length - 1).bit_length())
+        context = context_length(self._model.config.get_text_config())
+        return max(length, rounded if context is None else min(rounded, context))
+
+    def _short_row(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids and positions of a short row."""
+        import torch
+
+        ids = torch.tensor([probe_ids(self._model, self._tokenizer, _N_TOKENS)], device=input_device(self._model))
+        return ids, torch.arange(_N_TOKENS, device=ids.device)[None]
+
     def _remember(self) -> torch.Tensor:
         """Logits of a short row, without its last token; and what rotary modules hold after it."""
         import torch
 
-        ids = torch.tensor([probe_ids(self._model, self._tokenizer, _N_TOKENS)], device=_device(self._model))
+        ids, _positions = self._short_row()
         with torch.inference_mode(False), torch.no_grad():
             near = self._model(input_ids=ids, use_cache=False).logits[:, :-1]
         self._near = near
@@ -121,10 +150,6 @@ class _KeptState:
 
 def _has_factors(module: torch.nn.Module) -> bool:
     return any("inv_freq" in name for name in [*module._buffers, *vars(module)])
-
-
-def _device(model: PreTrainedModel) -> torch.device:
-    return next(model.get_input_embeddings().parameters()).device
 
 
 def _declared_limits(model: PreTrainedModel) -> list[int]:

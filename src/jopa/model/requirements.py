@@ -41,7 +41,7 @@ def require_causal(model: Any, name: str) -> None:
     pairs = torch.tensor([[3, 5], [3, 6]], device=device) % size
     try:
         with quiet_transformers(), evaluating(model), torch.no_grad():
-            first = model(input_ids=pairs).logits[:, 0].float()
+            first = model(input_ids=pairs, use_cache=False).logits[:, 0].float()
     except Exception as error:  # code of many makers
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ModelError(f"'{name}' cannot read two tokens, as a causal language model does: {reason:.200}") from error

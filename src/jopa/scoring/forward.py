@@ -31,6 +31,7 @@ from jopa.scoring.plain_forward import whole_cache
 from jopa.scoring.prefix_cache import PrefixCache, new_cache
 from jopa.scoring.probe import probe_of
 from jopa.scoring.protocols import Work
+from jopa.scoring.slow_paths import SLOW_PATHS
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -45,7 +46,6 @@ LAUNCH_TOKENS = {"cpu": 32, "cuda": 256}
 # Rows whose caches are kept hold at most this many tokens together.
 _KEPT_TOKENS = {"cpu": 8192, "cuda": 16384}
 
-_ALONE = "each row has a forward of its own, nothing is cached: row lengths change the model's rotary factors"
 # The mark that transformers leaves on a model with its recording hooks.
 _HOOKED = "_output_capturing_hooks_installed"
 
@@ -107,7 +107,13 @@ class TargetForward:
     @property
     def slow_paths(self) -> tuple[str, ...]:
         """One line for each fast path that was wanted and is not taken."""
-        return (*((_ALONE,) if self.alone else ()), *self.probe.slow_paths)
+        refused = self.model.generation_probe.refused
+        found = {
+            "alone": self.alone,
+            "generation": any(not kind.several for kind in refused),
+            "generated batches": any(kind.several for kind in refused),
+        }
+        return (*(SLOW_PATHS[name] for name, slow in found.items() if slow), *self.probe.slow_paths)
 
     def prefix(self) -> PrefixCache:
         """What rows need not carry, since its key-value cache is there; of no length for a model without caches."""

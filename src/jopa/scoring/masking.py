@@ -248,7 +248,7 @@ def require_removal(model: LanguageModel, removal: str) -> None:
         SettingError: it takes no embeddings in place of ids (removal "zero"), or its mask hides no tokens ("hide").
     """
     probe = probe_of(model)
-    if removal == "zero" and not (probe.takes_embeddings and probe.generates_from_embeddings):
+    if removal == "zero" and not probe.takes_embeddings:
         raise SettingError(
             f"'{model.id}' takes no embeddings in place of the ids they stand for, so removal 'zero' cannot be done; "
             "use removal 'delete'"

@@ -131,11 +131,6 @@ class ModelProbe:
         return self._found("embeddings", lambda: self._agrees(rows, embedded=True))
 
     @cached_property
-    def generates_from_embeddings(self) -> bool:
-        """Whether an answer can be generated from input embeddings."""
-        return self._found("generation", lambda: self.takes_embeddings and self._generates())
-
-    @cached_property
     def continues_embedded(self) -> bool:
         """Whether embeddings can stand behind a cached beginning."""
         return self._found("embedded prefix", lambda: self.takes_embeddings and self._continues(embedded=True))
@@ -297,14 +292,6 @@ class ModelProbe:
         rows = [self._rows[0][prefix.length :]]
         logits = self._run(rows, [prefix], self.cached_options, embedded=embedded)[0]
         return agree(logits, self._expected[0][prefix.length :])
-
-    def _generates(self) -> bool:
-        import torch
-
-        inputs = dict(self._part(self._rows[:1], embedded=True).inputs)
-        inputs["attention_mask"] = torch.ones(1, len(self._rows[0]), dtype=torch.long, device=self._model.device)
-        self._model.generate(inputs, max_new_tokens=1)  # raises if it cannot
-        return True
 
     def _mixes(self) -> bool:
         caches = self._caches(self._rows, self.cached_options)
