@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING
 from jopa.choices import Certificate, Removal
 from jopa.ordering import LowestSet, falls
 from jopa.prompt.repeated_tokens import RepeatedToken
-from jopa.scoring.protocols import AttentionScorer, Capability, GradientScorer, Scorer, TextScorer, capabilities
+from jopa.scoring.protocols import (
+    Approximation,
+    AttentionScorer,
+    Capability,
+    ContextScorer,
+    GradientScorer,
+    Scorer,
+    TextScorer,
+    capabilities,
+)
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -166,6 +175,10 @@ class Problem:
         """Mean attention to each unit from the positions that predict the target, layer by layer."""
         assert isinstance(self.scorer, AttentionScorer)  # as above
         return self.scorer.attention()
+
+    def approximation(self) -> Approximation | None:
+        """A cheap approximation of the scores, which proposes and never decides; None where there is none."""
+        return self.scorer.approximation() if isinstance(self.scorer, ContextScorer) else None
 
     def repeated_tokens(self) -> list[RepeatedToken]:
         """The words that units and target share; none from a scorer that knows no words."""
