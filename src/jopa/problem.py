@@ -16,8 +16,10 @@ from jopa.choices import LOG_PROBABILITY, Certificate, Objective, Removal
 from jopa.ordering import NAT, LowestSet, falls, ranked
 from jopa.prompt.repeated_tokens import RepeatedToken
 from jopa.scoring.protocols import (
+    Approximation,
     AttentionScorer,
     Capability,
+    ContextScorer,
     GradientScorer,
     LimitedScorer,
     NoisyScorer,
@@ -208,6 +210,10 @@ class Problem:
         """Mean attention to each unit from the positions that predict the target, layer by layer."""
         assert isinstance(self.scorer, AttentionScorer)  # as above
         return self.scorer.attention()
+
+    def approximation(self) -> Approximation | None:
+        """A cheap approximation of the scores, which proposes and never decides; None where there is none."""
+        return self.scorer.approximation() if isinstance(self.scorer, ContextScorer) else None
 
     def repeated_tokens(self) -> list[RepeatedToken]:
         """The words that units and target share; none from a scorer that knows no words."""

@@ -1,1 +1,1 @@
-"""Prompts to explain: the named data sets and any JSONL file."""
+"""Prompts to explain: the named data sets, any JSONL file, and long contexts of documents with a question."""

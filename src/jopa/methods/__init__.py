@@ -18,12 +18,14 @@ from jopa.methods.joint.search import JointSearch
 from jopa.methods.paper_search import PaperSearch
 from jopa.methods.peers import Captum, ReAGent
 from jopa.methods.perturbation import Ablation, Exhaustive, Greedy, Random, Shapley
+from jopa.methods.proxy_search import ProxySearch
 from jopa.methods.surrogate import ContextCite, Interactions
 from jopa.plugins.registry import Registry, imported
 from jopa.scoring.protocols import Capability
 
 _BUILTIN: dict[str, type[Method]] = {
     "joint": JointSearch,
+    "proxy-search": ProxySearch,
     "jopa": PaperSearch,
     "exhaustive": Exhaustive,
     "greedy": Greedy,

@@ -50,6 +50,13 @@ _KEPT_TOKENS = {"cpu": 8192, "cuda": 16384}
 _HOOKED = "_output_capturing_hooks_installed"
 
 
+class _Counter:
+    """Where several count the work that they do for one scorer."""
+
+    def __init__(self) -> None:
+        self.work = Work()
+
+
 class TargetForward:
     """Runs a model on variants of one input that share a prefix and an output.
 
@@ -86,13 +93,19 @@ class TargetForward:
             self.options = replace(self.options, restore=model.length_dependence.restore)
         if self.alone or not self.probe.batches:
             batch_size = 1
-        self.work = Work()
+        self._counter = _Counter()
         self._ids = prefix
         self._targets = targets
         self._read = read
+        self._longest = longest
         self._batch_size = batch_size
         self._runner = runner or Runner()
         self._prefix: PrefixCache | None = None
+
+    @property
+    def work(self) -> Work:
+        """What has been done so far, here and by what stands `behind` other beginnings."""
+        return self._counter.work
 
     @property
     def crops_caches(self) -> bool:
@@ -114,6 +127,28 @@ class TargetForward:
             "generated batches": any(kind.several for kind in refused),
         }
         return (*(SLOW_PATHS[name] for name, slow in found.items() if slow), *self.probe.slow_paths)
+
+    def behind(self, prefix: Int[Tensor, "prefix"]) -> TargetForward:
+        """The same target behind another beginning; its work is counted here."""
+        arguments = self.model, prefix, self._targets, self._read, self._longest, self._batch_size, self._runner
+        other = TargetForward(*arguments)
+        other._counter = self._counter
+        return other
+
+    @property
+    def prefix_length(self) -> int:
+        """Tokens that every variant begins with."""
+        return len(self._ids)
+
+    @property
+    def n_targets(self) -> int:
+        """Tokens of the target."""
+        return len(self._targets)
+
+    def begin_with(self, prefix: PrefixCache) -> None:
+        """Take a cache of what every variant begins with, unless it is there already."""
+        assert prefix.length == len(self._ids)
+        self._prefix = self._prefix or prefix
 
     def prefix(self) -> PrefixCache:
         """What rows need not carry, since its key-value cache is there; of no length for a model without caches."""
@@ -162,7 +197,7 @@ class TargetForward:
             float32, in nats, on the model's device.
         """
         prefix_caches = [self.prefix()] * len(lengths)
-        positions = self._target_positions(lengths)
+        positions = self.target_positions(lengths)
         rows = BatchInput(inputs, positions, prefix_caches, log_factors=log_factors, options=self.options)
         return self.log_probs(self._counted(rows, lengths, forward(self.model, [rows])[0]))
 
@@ -187,12 +222,12 @@ class TargetForward:
             Logits in the model's dtype, on its device; and the caches that were to be kept.
         """
         assert not keep or self.crops_caches
-        positions = self._target_positions(lengths)
+        positions = self.target_positions(lengths)
         rows = BatchInput(inputs, positions, prefix_caches, attention_mask, keep, options=self.options)
         result = self._runner.read(self.model, rows, self.limits(rows.begin + rows.width))
         return self._counted(rows, lengths, result), result.prefixes
 
-    def _target_positions(self, lengths: Sequence[int]) -> Int[Tensor, "rows out"]:
+    def target_positions(self, lengths: Sequence[int]) -> Int[Tensor, "rows out"]:
         """The positions that predict the target, in rows of so many tokens."""
         import torch
 
@@ -217,6 +252,10 @@ class TargetForward:
         """Note a backward through forwards of so many tokens."""
         self._count(backwards=1, tokens=2 * tokens)
 
+    def count_rows(self, n_rows: int, tokens: int, reused: int, seconds: float) -> None:
+        """Note a forward of so many rows that was run elsewhere, of so many tokens each behind so many reused ones."""
+        self._count(forwards=1, tokens=n_rows * tokens, reused=n_rows * reused, in_model=seconds)
+
     def count(self, *, tokens: int = 0, evaluations: int = 0) -> None:
         """Note work that was done elsewhere."""
         self._count(tokens=tokens, evaluations=evaluations)
@@ -230,7 +269,7 @@ class TargetForward:
         finally:
             seconds = dict(self.work.seconds)
             seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - start
-            self.work = replace(self.work, seconds=seconds)
+            self._counter.work = replace(self.work, seconds=seconds)
 
     @contextmanager
     def in_model(self) -> Iterator[None]:
@@ -242,7 +281,8 @@ class TargetForward:
             self._count(in_model=time.perf_counter() - start)
 
     def _count(self, **more: int | float) -> None:
-        self.work = replace(self.work, **{name: getattr(self.work, name) + n for name, n in more.items()})
+        work = self.work
+        self._counter.work = replace(work, **{name: getattr(work, name) + n for name, n in more.items()})
 
     def embedded(self, ids: Int[Tensor, "rows n"], scale: Float[Tensor, "rows n"]) -> dict[str, Tensor]:
         """Input embeddings of `ids`, each multiplied by its factor."""

@@ -68,6 +68,7 @@ class MaskedForward:
         ids: what enters the model when nothing is removed: the prompt, and the output as far as it predicts something.
         unit_of: the unit that each of them belongs to, -1 for template and output.
         n_prompt: how many of them are the prompt's.
+        n_full: tokens of a full forward: the prompt and the whole output.
         forward: runs the model and counts.
 
     Raises:
@@ -100,7 +101,7 @@ class MaskedForward:
         self.unit_of = torch.full((len(self.ids),), -1)
         for number, unit in enumerate(prompt.units):
             self.unit_of[list(unit.positions)] = number
-        self.n_prompt = len(prompt.ids)
+        self.n_prompt, self.n_full = len(prompt.ids), len(prompt.ids) + len(output)
         self._removal = removal
         require_removal(model, removal)
         reuse = reuse and _reuses(model, removal)
@@ -155,6 +156,13 @@ class MaskedForward:
         self.forward.count(evaluations=len(keep))
         self._keep_caches(new, {id(prefix_caches[number]) for batch in batches for number in batch.prefix_caches})
         return results
+
+    def cache_of_whole(self, length: int) -> PrefixCache | None:
+        """The cache of the first tokens with nothing removed, if a row that was scored has left it."""
+        for base in self._bases:
+            if len(base.visible) >= length and base.visible[:length].all():
+                return base.prefix.first(length)
+        return None
 
     def attention_scaled_log_probs(self, log_factors: Float[Tensor, "units"]) -> Float[Tensor, "out"]:
         """Log-probabilities of the target with nothing removed, but the attention paid to each unit multiplied by its

@@ -16,6 +16,7 @@ from jopa.model.language_model import LanguageModel
 from jopa.prompt.output import Output
 from jopa.prompt.repeated_tokens import RepeatedToken, find_repeated_tokens
 from jopa.scoring.batch_input import Runner, without_gradients
+from jopa.scoring.context_forward import ContextForward
 from jopa.scoring.masking import MaskedForward
 from jopa.scoring.protocols import Work
 
@@ -67,6 +68,7 @@ class ModelScorer:
         rows = model.batch_size if batch_size is None else batch_size
         self._masked = MaskedForward(model, prompt, output.ids, output.target, removal, rows, reuse_prefix, runner)
         self._forward = self._masked.forward
+        self._context: ContextForward | None = None
 
     @property
     def ffe(self) -> float:
@@ -323,6 +325,11 @@ class ModelScorer:
         if not scores.isfinite().all():
             raise ScoringError("the model gives NaN or infinity with some tokens replaced; try dtype float32")
         return scores
+
+    def approximation(self) -> ContextForward | None:
+        """Scores with units hidden only from what follows the context; None where the model cannot do it."""
+        self._context = self._context or ContextForward(self._masked)
+        return self._context if self._context.offered else None
 
     def repeated_tokens(self) -> list[RepeatedToken]:
         """The words that units and target share; no model work."""

@@ -125,6 +125,34 @@ class TextScorer(Scorer, Protocol):
 
 
 @runtime_checkable
+class Approximation(Protocol):
+    """Scores with units hidden only from what follows the context: cheap, and no real removal."""
+
+    @property
+    def ffe(self) -> float:
+        """What one mask costs, in full-forward equivalents."""
+        ...
+
+    def log_probs(self, keep: Bool[Tensor, "masks units"]) -> Float[Tensor, "masks out"]:
+        """Log-probability of each target token under each keep mask, in nats; exact with nothing removed."""
+        ...
+
+    def gradient(self, factors: Float[Tensor, "units"]) -> Float[Tensor, "units"] | None:
+        """Derivative of their sum by log a, where a multiplies the attention paid to each unit by what follows the
+        context, in nats, at the cost of three masks; None where it cannot be had."""
+        ...
+
+
+@runtime_checkable
+class ContextScorer(Scorer, Protocol):
+    """A scorer that may have a cheap approximation of its scores."""
+
+    def approximation(self) -> Approximation | None:
+        """The approximation; None where the model cannot do it."""
+        ...
+
+
+@runtime_checkable
 class LocalModelScorer(Scorer, Protocol):
     """A scorer over a model in this process, for methods that look past the scores at ids and the model itself."""
 
