@@ -73,6 +73,7 @@ class Prompt:
         sources: the messages and documents that `text` consists of.
         documents_through: "template" or "frame" where there are documents: what shows them to the model.
         left_out: places of messages that were asked for and that the chat template does not show as they are.
+        trace: whether the reasoning before the answer is attributable; its units follow once there is an output.
     """
 
     text: str
@@ -84,6 +85,7 @@ class Prompt:
     sources: tuple[Source, ...] = ()
     documents_through: str | None = None
     left_out: tuple[int, ...] = ()
+    trace: bool = False
 
     @property
     def recorded(self) -> dict[str, Any]:
@@ -145,7 +147,9 @@ def build_prompt(
     renderer, layout, tokens = _rendered(tokenizer, messages, prefill, documents, parts, options)
     through = None if not documents else "template" if layout.documents else "frame"
     if not tokens.passages:  # the trace alone, which is not written yet
-        return Prompt("", tuple(tokens.ids), (), unit if isinstance(unit, str) else "spans", (), through)
+        kind = unit if isinstance(unit, str) else "spans"
+        fixed = fixed_parts(messages, [], prefix=options.prefix or "", prefill=prefill, tools=options.tools)
+        return Prompt("", tuple(tokens.ids), (), kind, fixed, tokens.rendered, (), through, tokens.left_out, True)
     sources, atoms = _sources(tokens, messages)
     text = GAP.join(passage.text for passage in tokens.passages)
     if unit == AUTO:
@@ -153,9 +157,20 @@ def build_prompt(
     if isinstance(unit, str) and unit in WHOLE_KINDS:
         sources, units = _whole_units(renderer, layout, tokens, sources, atoms)
     else:
-        units = _units(text, sources, atoms, unit, options.language)
+        units = units_of(text, sources, atoms, unit, options.language)
     kind = unit if isinstance(unit, str) else "spans"
-    return Prompt(text, tuple(tokens.ids), tuple(units), kind, tuple(sources), through, tokens.left_out)
+    return Prompt(
+        text,
+        tuple(tokens.ids),
+        tuple(units),
+        kind,
+        fixed_parts(messages, parts.messages, prefix=options.prefix or "", prefill=prefill, tools=options.tools),
+        tokens.rendered,
+        tuple(sources),
+        through,
+        tokens.left_out,
+        parts.trace,
+    )
 
 
 def _rendered(
@@ -253,7 +268,7 @@ def _whole_units(
     return told, units
 
 
-def _units(
+def units_of(
     text: str,
     sources: Sequence[Source],
     atoms: Sequence[list[Unit]],

@@ -35,15 +35,14 @@ def framed_positions(
     """
     special = _special(renderer.tokenizer)
     blocks: list[tuple[int, int] | None] = []
-    reached = 0
-    for number, of_text in zip(tokens.numbers, positions, strict=True):
-        block = None
+    following = len(tokens.ids)  # where what comes after begins
+    before = [0, *(of_text[-1] + 1 for of_text in positions)]
+    for number, of_text, reached in reversed(list(zip(tokens.numbers, positions, before[:-1], strict=True))):
         shorter = _ids_without(renderer, layout, [number])
-        following = next((other[0] for other in positions if other[0] > of_text[-1]), len(tokens.ids))
-        if shorter is not None:
-            block = _cut(tokens.ids, shorter, (of_text[0], of_text[-1]), (reached, following), special)
-        blocks.append(block)
-        reached = block[1] if block else of_text[-1] + 1
+        text = (of_text[0], of_text[-1] + 1)
+        block = None if shorter is None else _cut(tokens.ids, shorter, text, (reached, following), special)
+        blocks.insert(0, block)
+        following = block[0] if block else text[0]
     numbers = dict(zip(tokens.numbers, blocks, strict=True))
     framed = [number for number, block in numbers.items() if block]
     for together in [list(pair) for pair in pairwise(framed)] + ([framed] if len(framed) > 2 else []):
@@ -72,20 +71,15 @@ def _cut(
     """The run `[start, end)` of tokens whose removal makes `shorter` of `ids`, around a text and within some room.
 
     Several runs may do so, where what precedes the text is also what follows it. One that begins with a special token
-    is preferred, because that is how a message begins; else the first.
+    is preferred, because that is how a message begins; else the last.
     """
     length = len(ids) - len(shorter)
-    if length <= 0:
+    alike_before, alike_after = _n_alike(ids, shorter), _n_alike(ids[::-1], shorter[::-1])
+    lowest = max(len(shorter) - alike_after, room[0], text[1] - length)
+    highest = min(alike_before, text[0], room[1] - length)
+    if length <= 0 or lowest > highest:
         return None
-    before = _n_alike(ids, shorter)
-    after = _n_alike(ids[::-1], shorter[::-1])
-    first, last = text
-    starts = range(
-        max(len(shorter) - after, room[0], last + 1 - length), min(before, first, max(room[1], last + 1) - length) + 1
-    )
-    if not starts:
-        return None
-    start = next((start for start in reversed(starts) if ids[start] in special), starts[0])
+    start = next((start for start in range(highest, lowest - 1, -1) if ids[start] in special), highest)
     return start, start + length
 
 
