@@ -41,6 +41,7 @@ def explain(  # pyright: ignore[reportOverlappingOverload]  # a chat model is a 
 def explain(
     prompt: str | Sequence[Message],
     *,
+    documents: Sequence[Any] | None = None,
     k: int = 3,
     model: Model | str | Path | None = None,
     method: Method | str = DEFAULT_METHOD,
@@ -69,16 +70,21 @@ def explain(  # pyright: ignore[reportInconsistentOverload]  # the first stands 
     """Find the k units of a prompt whose joint removal most lowers the probability of the model's own output.
 
     Args:
-        prompt: a text, or chat messages whose last user message is explained.
+        prompt: a text, or chat messages; what of them is explained `options.attribute` says, by default the last
+            message of the user. With documents it is the question, which stays.
+        documents: what stands beside the question and is explained: texts, or objects with "text" and perhaps "id" and
+            "title". Shown by the chat template where it has a place for documents, else in a plain frame
+            (`details["documents_through"]`).
         k: how many units to find; of no meaning with `SearchOptions.until_pr`.
         model: a loaded model, or what `load` takes: a hub id, a folder, a `.gguf` file, None for the bundled model.
         method: a method, or its name with its default settings.
-        unit: "token", "word", "sentence", "line", "paragraph", or character spans of the prompt; by default the
-            one that fits the prompt's length, and `details["unit"]` says which.
+        unit: "token", "word", "sentence", "line", "paragraph", "message" or "document" for whole ones, or character
+            spans of the prompt; by default the one that fits the prompt's length, and `details["unit"]` says which.
         removal: "delete", "zero" or "hide"; by default the method's own preset.
         output: the text to explain, or an output with its token ids, or how the model generates it; by default the
             model generates up to 100 tokens greedily.
-        target: the part of the output to explain: `(start, end)` in output tokens, or a text that occurs in it once.
+        target: the part of the output to explain: `(start, end)` in output tokens, a text that occurs in it once, or
+            "answer" for what follows a reasoning trace.
         options: what stands around the prompt, such as a system message.
         search: what else to look for and to measure, such as the smallest sufficient set; and the seed.
         callbacks: functions to call as the work goes on.
@@ -89,6 +95,7 @@ def explain(  # pyright: ignore[reportInconsistentOverload]  # the first stands 
     Raises:
         JopaError: one of its children, whose message says what is wrong and what to do.
     """
+    options = with_documents(options, documents)
     (attribution,) = _explain_each(
         prompt, [method], k, model, unit, removal, output, target, options, search, callbacks
     )
@@ -238,9 +245,12 @@ def _explain_each(
         method.validate(shape_of(explained_model, built, removals[method]), 1 if search.until_pr is not None else k)
         return method
 
-    able = run_each(chosen, validated, callbacks.on_refusal)
+    able = chosen if built.trace else run_each(chosen, validated, callbacks.on_refusal)
     began = time.perf_counter()
     preparation = prepare_output(explained_model, built, output=output, target=target, callbacks=callbacks)
+    if built.trace:  # only now it is known how many units there are
+        built = preparation.prompt
+        able = run_each(chosen, validated, callbacks.on_refusal)
     first = _with_answering(callbacks, time.perf_counter() - began)
 
     def explain_one(method: Method) -> Attribution | TextAttribution:
@@ -252,6 +262,20 @@ def _explain_each(
         return replace(found, details={**(found.details or {}), "rendering": options.rendering})
 
     return run_each(able, explain_one, callbacks.on_refusal)
+
+
+def with_documents(options: PromptOptions | None, documents: Sequence[Any] | None) -> PromptOptions:
+    """Options with documents; the options' own where none are given beside them.
+
+    Raises:
+        SettingError: both are given.
+    """
+    options = options or PromptOptions()
+    if documents is None:
+        return options
+    if options.documents is not None:
+        raise SettingError("documents are given twice, by themselves and in the options; give them once")
+    return replace(options, documents=documents)
 
 
 def _with_answering(callbacks: Callbacks, seconds: float) -> Callbacks:

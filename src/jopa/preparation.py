@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from jopa.prompt.continuation import tokens_of
 from jopa.prompt.options import PromptOptions
 from jopa.prompt.output import Output
 from jopa.prompt.segmentation import Span
+from jopa.prompt.trace import ANSWER, trace_span, with_trace
 from jopa.scoring.profile import Profile
 from jopa.scoring.protocols import AnsweringModel, Model, PromptScorer, RemovalModel, objective_of
 
@@ -204,8 +206,9 @@ def prepare_output(
         prompt: what `prepare_prompt` gave.
         output: the text to explain, or an output with its token ids, or how the model generates it; by default the
             model generates it greedily.
-        target: the part of the output to explain: `(start, end)` in output tokens, or a text that occurs in it once. By
-            default all of it, or the target of an output with token ids.
+        target: the part of the output to explain: `(start, end)` in output tokens, a text that occurs in it once, or
+            "answer" for what follows a reasoning trace. By default all of it, or the target of an output with token
+            ids. Where the trace is attributable, the answer is the output, and the trace ends the prompt.
         callbacks: `progress` and `on_text` are called during the generation.
 
     Raises:
@@ -215,19 +218,27 @@ def prepare_output(
     generation = output if isinstance(output, Generation) else Generation()
     if isinstance(output, Output):
         model.require_ids(output.ids)
-        require_room(model, len(prompt.ids), len(output.ids))
+        require_room(model, prompt, len(output.ids))
         if target is not None:
             output = replace(output, target=_target(model, output.ids, output.text, target))
-        return Preparation(model, prompt, output, generation)
+        return _prepared(model, prompt, output, generation)
     text = output if isinstance(output, str) else None
     answers = getattr(model, "answers", None) if text is None else None
     if answers is not None and (ids := answers.get(model, prompt.ids, generation)):
         said = model.decode(ids)
-        return Preparation(model, prompt, Output(ids, said, _target(model, ids, said, target)), generation, kept=True)
+        kept = Output(ids, said, _target(model, ids, said, target))
+        return replace(_prepared(model, prompt, kept, generation), kept=True)
     answered = answer(model, prompt, generation, output=text, target=target, callbacks=callbacks)
     if answers is not None:
         answers.put(model, prompt.ids, generation, answered.ids)
-    return Preparation(model, prompt, answered, generation)
+    return _prepared(model, prompt, answered, generation)
+
+
+def _prepared(model: Model, prompt: Prompt, output: Output, generation: Generation) -> Preparation:
+    """A prompt and its output, the trace moved from the output to the prompt where it is attributable."""
+    if prompt.trace:
+        prompt, output = with_trace(model.tokenizer, model.decode, prompt, output)
+    return Preparation(model, prompt, output, generation)
 
 
 def answer(
@@ -247,7 +258,7 @@ def answer(
     """
     generation, callbacks = generation or Generation(), callbacks or Callbacks()
     ids = () if output is None else model.encode_continuation(output)
-    require_room(model, len(prompt.ids), len(ids) if output is not None else generation.max_new_tokens)
+    require_room(model, prompt, len(ids) if output is not None else generation.max_new_tokens)
     if output is None:
         on_token, on_ids = _listeners(model, generation, "answering", callbacks)
         ids = model.generate_ids(
@@ -282,14 +293,23 @@ def answer_without(
     )
 
 
-def require_room(model: Model, n_prompt: int, n_output: int) -> None:
+def require_room(model: Model, prompt: Prompt, n_output: int) -> None:
     """Refuse a prompt that, with its output, is longer than the model's context."""
-    context = model.context_length
-    if context is not None and n_prompt + n_output > context:
-        raise PromptError(
-            f"the prompt has {n_prompt} tokens and the output up to {n_output}, together more than the model's context "
-            f"of {context} tokens; shorten the prompt or lower max_new_tokens"
-        )
+    context, n_prompt = model.context_length, len(prompt.ids)
+    if context is None or n_prompt + n_output <= context:
+        return
+    sizes = [source.n_tokens for source in prompt.sources if source.document is not None]
+    fits = "; shorten the prompt or lower max_new_tokens"
+    if sizes:
+        fixed = n_prompt - sum(sizes) + n_output
+        n_fitting = sum(fixed + total <= context for total in accumulate(sizes))
+        fits = f"; of the {len(sizes)} documents the first {n_fitting} would fit, so leave out the others"
+        if not n_fitting:
+            fits = f"; not even the first of the {len(sizes)} documents would fit, so shorten it"
+    raise PromptError(
+        f"the prompt has {n_prompt} tokens and the output up to {n_output}, together more than the model's context "
+        f"of {context} tokens{fits}"
+    )
 
 
 def _listeners(
@@ -315,6 +335,14 @@ def _target(model: Model, ids: Sequence[int], text: str, target: Span | str | No
         return 0, len(ids)
     if not isinstance(target, str):
         return target
+    if target == ANSWER and (found := trace_span(model.tokenizer, text)):
+        inside = tokens_of(model.decode, ids, text, found[2], len(text))
+        return inside[0], inside[-1] + 1
+    if target == ANSWER and target not in text:
+        raise SettingError(
+            "the output holds no reasoning trace (no </think> or mark of the model's own template), so the target "
+            "'answer' is the whole output; leave it out"
+        )
     if text.count(target) != 1 or not target:
         raise SettingError(
             f"the target {target!r} occurs {text.count(target)} times in the output; give a text that occurs once, "

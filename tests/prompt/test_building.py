@@ -73,19 +73,23 @@ def unchecked_modules() -> types.ModuleType:
     The imported ones check the types of every call while the tests run; that takes five times as long, and it refuses
     a wrong type before jopa can say what to do.
     """
+    names = ("options", "messages", "passages", "documents", "units", "rendering", "frames", "building")
     modules = {}
-    for name in ("options", "messages", "rendering", "building"):
+    for name in names:
         spec = importlib.util.spec_from_file_location(
             f"unchecked_{name}", Path(checked.__file__).with_name(f"{name}.py")
         )
         modules[name] = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(modules[name])
-    building = modules["building"]
-    building.PromptOptions = modules["options"].PromptOptions
-    building.conversation = modules["messages"].conversation
-    for name in ("RenderedPrompt", "render_chat", "render_plain"):
-        setattr(building, name, getattr(modules["rendering"], name))
-    return building
+    own = {
+        name: value
+        for module in modules.values()
+        for name, value in vars(module).items()
+        if getattr(value, "__module__", "") == module.__name__ and not name.startswith("_")
+    }
+    for module in modules.values():
+        vars(module).update({name: value for name, value in own.items() if name in vars(module)})
+    return modules["building"]
 
 
 build_prompt = unchecked_modules().build_prompt

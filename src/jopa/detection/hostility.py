@@ -67,7 +67,7 @@ def read_prompt(model: Model, text: str, config: DetectionConfig) -> Prompt:
             f"the prompt has {len(prompt.ids)} tokens with its template, more than the limit of {config.most_tokens}; "
             "shorten it or raise the limit"
         )
-    require_room(model, len(prompt.ids), config.max_new_tokens)
+    require_room(model, prompt, config.max_new_tokens)
     return prompt
 
 

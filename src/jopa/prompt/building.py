@@ -1,60 +1,62 @@
-"""From text or chat messages to token ids, removable units and the template around them.
+"""From text, chat messages and documents to token ids, removable units and the template around them.
 
 The prompt is rendered and tokenised once, by the tokenizer's own code (`rendering`); every later step carries ids and
-positions, and no text is tokenised again.
-
-Units are built in three steps. *Pieces* are tokens joined where they share a character: the bytes of one character, or
-the parts of one that the tokenizer normalises. A piece is the prompt's if it shows some of the prompt and none of the
-template, blanks aside. *Atoms* are the prompt's pieces stretched until they tile the text: characters that no piece of
-the prompt shows go to the atom after them, combining marks to the one before. Every other kind of unit is a run of
-atoms: an atom goes to the word, sentence, line or span that holds its first visible character.
+positions, and no text is tokenised again. How tokens become units is in `units`.
 
 Knows tokenizers, never a model.
 """
 
 from __future__ import annotations
 
-import unicodedata
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
-from operator import index as whole_number
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from jopa.errors import PromptError, SettingError
+from jopa.prompt.attributable import Attributable, attributable
+from jopa.prompt.documents import PLAIN_FRAME, Document, checked_documents
 from jopa.prompt.fixed_parts import FixedPart, fixed_parts
+from jopa.prompt.frames import framed_positions
 from jopa.prompt.language import is_language_code
-from jopa.prompt.messages import Message, conversation
+from jopa.prompt.messages import Message, conversation, question_of
 from jopa.prompt.options import PromptOptions
-from jopa.prompt.rendering import RenderedPrompt, render_chat, render_plain
+from jopa.prompt.passages import Layout, RenderedPrompt, layout_of
+from jopa.prompt.rendering import Renderer, render, render_first, takes_documents
 from jopa.prompt.segmentation import SEGMENTERS, Span, fitting_unit
+from jopa.prompt.units import UNIT_KINDS, WHOLE_KINDS, Unit, atoms_of, checked_spans, grouped, joined, pieces_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-UNIT_KINDS = ("token", *SEGMENTERS)
 AUTO = "auto"
 """In place of a kind of unit: the one that fits the prompt, by `fitting_unit`."""
-_MARKS = ("Mn", "Mc", "Me", "Cf")
-"""Unicode categories of characters that belong to the one before."""
+GAP = "\n\n"
+"""What stands between attributable texts in `Prompt.text`."""
 
 
 @dataclass(frozen=True)
-class Unit:
-    """The smallest part of a prompt that can be removed.
+class Source:
+    """An attributable text of a prompt: a message or a document.
 
     Attributes:
-        text: the unit's characters, `prompt.text[start:end]`.
-        start: first character in the prompt.
-        end: one past the last character.
-        positions: the positions of its tokens in `Prompt.ids`, ascending, never empty.
+        start: its first character in `Prompt.text`.
+        end: one past the last.
+        message: the place of the message that it is or stands in, from 0; None for a document beside the messages.
+        role: that message's role; "trace" for the reasoning before the answer.
+        document: the document's id; None for a message.
+        title: the document's title.
+        n_tokens: how many tokens it has, its frame included where that is known.
+        removed_with: "frame" or "text" where its units are whole ones: what goes with it. None for smaller units.
     """
 
-    text: str
     start: int
     end: int
-    positions: tuple[int, ...]
+    message: int | None
+    role: str | None
+    document: str | None
+    title: str | None
+    n_tokens: int
+    removed_with: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,16 @@ class Prompt:
     """A prompt as the model reads it.
 
     Attributes:
-        text: the attributable text, exactly as the caller gave it.
+        text: the attributable text, exactly as the caller gave it; several texts with `GAP` between them.
         ids: the whole input of the model, template included.
         units: the removable parts, in reading order; every other position of `ids` is template.
-        unit_kind: what the units are: one of `UNIT_KINDS`, or "spans" where the caller gave them.
+        unit_kind: what the units are: one of `UNIT_KINDS` or `WHOLE_KINDS`, or "spans" where the caller gave them.
         fixed: what stays in place beside `text`, in reading order.
         rendered: the whole input as text, as the chat template writes it.
+        sources: the messages and documents that `text` consists of.
+        documents_through: "template" or "frame" where there are documents: what shows them to the model.
+        left_out: places of messages that were asked for and that the chat template does not show as they are.
+        trace: whether the reasoning before the answer is attributable; its units follow once there is an output.
     """
 
     text: str
@@ -76,6 +82,26 @@ class Prompt:
     unit_kind: str = "spans"
     fixed: tuple[FixedPart, ...] = ()
     rendered: str = ""
+    sources: tuple[Source, ...] = ()
+    documents_through: str | None = None
+    left_out: tuple[int, ...] = ()
+    trace: bool = False
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """What a result records of the sources; nothing for a prompt that is one message."""
+        record: dict[str, Any] = {}
+        if len(self.sources) > 1 or self.documents_through or any(source.removed_with for source in self.sources):
+            record["sources"] = [
+                {name: value for name, value in asdict(source).items() if value is not None} for source in self.sources
+            ]
+        if self.documents_through:
+            record["documents_through"] = self.documents_through
+            if self.documents_through == "frame":
+                record["documents_frame"] = PLAIN_FRAME
+        if self.left_out:
+            record["messages_left_out"] = list(self.left_out)
+        return record
 
 
 def build_prompt(
@@ -86,16 +112,16 @@ def build_prompt(
     unit: str | Sequence[Span] = "token",
     **settings: Any,
 ) -> Prompt:
-    """Turn text or chat messages into ids, units and template.
+    """Turn text or chat messages, and perhaps documents, into ids, units and template.
 
     Args:
         tokenizer: a fast tokenizer (one that reports character offsets).
-        prompt: the prompt, or chat messages `[{"role": ..., "content": ...}, ...]` whose last user message is the
-            attributable text. A last message of the assistant is taken as a prefilled answer.
+        prompt: the prompt, or chat messages `[{"role": ..., "content": ...}, ...]`, of which `options.attribute` says
+            what is attributable. A last message of the assistant is taken as a prefilled answer.
         options: what stands around the prompt.
-        unit: "token", "word", "sentence", "line" or "paragraph", "auto" for the one that fits the prompt's length, or
-            character spans `[(start, end), ...]` of the attributable text; text outside the spans is then template. A
-            unit always consists of whole tokens.
+        unit: "token", "word", "sentence", "line" or "paragraph", "auto" for the one that fits the prompt's length,
+            "message" or "document" for whole ones, or character spans `[(start, end), ...]` of the attributable text;
+            text outside the spans is then template. A unit always consists of whole tokens.
         settings: fields of `PromptOptions`, in place of those of `options`.
 
     Raises:
@@ -108,146 +134,174 @@ def build_prompt(
             f"the tokenizer {type(tokenizer).__name__} reports no character offsets; jopa needs a fast tokenizer "
             "(a tokenizer.json beside the model)"
         )
-    if isinstance(unit, str) and unit not in (*UNIT_KINDS, AUTO):
-        kinds = ", ".join((*UNIT_KINDS, AUTO))
+    if isinstance(unit, str) and unit not in (*UNIT_KINDS, AUTO, *WHOLE_KINDS):
+        kinds = ", ".join((*UNIT_KINDS, AUTO, *WHOLE_KINDS))
         raise SettingError(f"unknown unit '{unit}': choose one of {kinds}, or give character spans")
     if options.language is not None and not is_language_code(options.language):
         raise SettingError(f"the language must be a code such as 'de' or 'pt-BR', got {options.language!r:.40}")
-    messages, index, prefill = conversation(prompt, options)
-    prefix = options.prefix
-    lead = "" if not prefix else prefix if prefix[-1].isspace() else prefix + "\n"
-    if tokenizer.chat_template and not options.plain:
-        rendered = render_chat(tokenizer, messages, index, lead, prefill, options)
-    else:
-        rendered = render_plain(tokenizer, messages, lead, prefill, options)
     smallest = getattr(tokenizer, "smallest_unit", "token")  # of a model whose tokens nobody knows
-    if unit == AUTO:
-        unit = fitting_unit(rendered.text, options.language)
-        unit = smallest if unit == "token" else unit
-    elif unit == "token" and unit != smallest:
+    if unit == "token" and unit != smallest:
         raise SettingError(f"this model's tokens are not known; choose unit '{smallest}' or a larger one")
+    documents = () if options.documents is None else checked_documents(options.documents)
+    if unit == "document" and not documents:
+        raise SettingError("unit 'document' needs documents; give some, or choose another unit")
+    messages, prefill = conversation(prompt, options)
+    lead = "" if not options.prefix else options.prefix if options.prefix[-1].isspace() else options.prefix + "\n"
+    parts = attributable(messages, options.attribute, bool(documents))
+    renderer, layout, tokens = _rendered(tokenizer, messages, prefill, documents, parts, options)
+    through = None if not documents else "template" if layout.documents else "frame"
+    if not tokens.passages:  # the trace alone, which is not written yet
+        kind = unit if isinstance(unit, str) else "spans"
+        fixed = fixed_parts(messages, [], prefix=lead, prefill=prefill, tools=options.tools)
+        return Prompt("", tuple(tokens.ids), (), kind, fixed, tokens.rendered, (), through, tokens.left_out, True)
+    sources, atoms = _sources(tokens, messages)
+    text = GAP.join(passage.text for passage in tokens.passages)
+    if unit == AUTO:
+        unit = fitting_unit(text, options.language)
+        unit = smallest if unit == "token" else unit
+    if isinstance(unit, str) and unit in WHOLE_KINDS:
+        sources, units = _whole_units(renderer, layout, tokens, sources, atoms)
+    else:
+        units = units_of(text, sources, atoms, unit, options.language)
     kind = unit if isinstance(unit, str) else "spans"
     return Prompt(
-        rendered.text,
-        tuple(rendered.ids),
-        tuple(_units(rendered, unit, options.language)),
+        text,
+        tuple(tokens.ids),
+        tuple(units),
         kind,
-        fixed_parts(messages, [index], prefix=lead, prefill=prefill, tools=options.tools),
-        rendered.rendered,
+        fixed_parts(messages, parts.messages, prefix=lead, prefill=prefill, tools=options.tools),
+        tokens.rendered,
+        tuple(sources),
+        through,
+        tokens.left_out,
+        parts.trace,
     )
 
 
-def _units(tokens: RenderedPrompt, unit: str | Sequence[Span], language: str | None) -> list[Unit]:
-    """The removable parts of the input, in reading order."""
-    atoms = _atoms(tokens)
-    if not atoms:
-        raise PromptError(
-            "nothing attributable: no token of the model's input stands for the prompt alone; give a longer text"
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: list[dict[str, Any]],
+    prefill: str,
+    documents: tuple[Document, ...],
+    parts: Attributable,
+    options: PromptOptions,
+) -> tuple[Renderer, Layout, RenderedPrompt]:
+    """The input with its documents where the chat template puts them, or else in the plain frame."""
+    prefix = options.prefix
+    lead = "" if not prefix else prefix if prefix[-1].isspace() else prefix + "\n"
+
+    def laid_out(in_template: bool) -> Layout:
+        return layout_of(
+            messages,
+            parts.messages,
+            documents,
+            question=question_of(messages),
+            lead=lead,
+            prefill=prefill,
+            documents_attributed=parts.documents,
+            in_template=in_template,
         )
-    if unit == "token":
-        return atoms
-    if isinstance(unit, str):
-        return list(_group(atoms, SEGMENTERS[unit](tokens.text, language)).values())
-    spans = _checked_spans(tokens.text, unit)
-    grouped = _group(atoms, spans)
-    for number, (start, end) in enumerate(spans):
-        if number not in grouped:
-            raise SettingError(
-                f"span ({start}, {end}) {tokens.text[start:end]!r:.40} has no token of its own; join it with its "
-                "neighbour"
-            )
-    return list(grouped.values())
+
+    framed = laid_out(False)
+    renderer, tokens = render_first(tokenizer, options, framed, lenient=parts.lenient)
+    if documents:
+        of_template = takes_documents(renderer, laid_out(True))
+        if of_template:
+            try:
+                return of_template, laid_out(True), render(of_template, laid_out(True), lenient=parts.lenient)
+            except PromptError:  # these texts, unlike those that were tried, it rewrites
+                pass
+    return renderer, framed, tokens
 
 
-def _atoms(tokens: RenderedPrompt) -> list[Unit]:
-    """The smallest removable pieces; their texts, joined, are the prompt's text."""
-    kept = list(_prompt_pieces(tokens))
-    text = tokens.text
-    cuts = [end + _n_marks(text[end:begin]) for ((_, end), _), ((begin, _), _) in pairwise(kept)]
-    spans = pairwise([0, *cuts, len(text)]) if kept else ()
-    return [
-        Unit(text[start:end], start, end, tuple(positions))
-        for (start, end), (_, positions) in zip(spans, kept, strict=True)
-    ]
+def _sources(tokens: RenderedPrompt, messages: Sequence[dict[str, Any]]) -> tuple[list[Source], list[list[Unit]]]:
+    """The attributable texts, and the smallest removable pieces of each.
 
-
-def _n_marks(text: str) -> int:
-    """How many combining or invisible characters a text begins with."""
-    return next((i for i, char in enumerate(text) if unicodedata.category(char) not in _MARKS), len(text))
-
-
-def _prompt_pieces(tokens: RenderedPrompt) -> Iterator[tuple[Span, list[int]]]:
-    """The pieces that are the prompt's, with the characters of the prompt that each shows."""
-    first, last = (character + tokens.shift for character in tokens.visible)
-    for (begin, end), positions in _pieces(tokens.offsets):
-        start, stop = max(begin, first), min(end, last)
-        if start >= stop:
-            continue
-        if (start, stop) != (begin, end):  # it shows some of the template too
-            template = tokens.rendered[begin:start] + tokens.rendered[stop:end]
-            if template.strip() or not tokens.rendered[start:stop].strip():
-                continue
-        yield (start - tokens.shift, stop - tokens.shift), positions
-
-
-def _pieces(offsets: Sequence[Span | None]) -> list[tuple[Span, list[int]]]:
-    """Tokens joined until no two pieces share a character, with the characters of each and the token positions."""
-    pieces: list[tuple[Span, list[int]]] = []
-    for position, offset in enumerate(offsets):
-        if offset is None:
-            continue
-        begin, end = offset
-        reached = pieces[-1][0][1] if pieces else 0
-        if begin == end:  # a blank left out of its own token's offsets, or else one that the tokenizer put in
-            begin, end = (reached, end) if reached < end else (begin, begin + 1)
-        if pieces and begin < reached:
-            (first, _), positions = pieces[-1]
-            positions.append(position)
-            pieces[-1] = (min(first, begin), max(reached, end)), positions
-        else:
-            pieces.append(((begin, end), [position]))
-    return pieces
-
-
-def _checked_spans(text: str, spans: Any) -> list[Span]:
-    """The caller's own spans, in reading order."""
-    try:
-        ordered = sorted((whole_number(start), whole_number(end)) for start, end in spans)
-    except (TypeError, ValueError) as error:
-        raise SettingError(
-            f"a unit is one of {', '.join(UNIT_KINDS)}, or character spans [(start, end), ...], got {spans!r:.80}"
-        ) from error
-    if not ordered:
-        raise SettingError("nothing attributable: the list of character spans is empty; give at least one")
-    for start, end in ordered:
-        if not 0 <= start < end <= len(text):
-            raise SettingError(
-                f"span ({start}, {end}) does not lie within the prompt's {len(text)} characters; "
-                f"give 0 <= start < end <= {len(text)}"
-            )
-    for before, after in pairwise(ordered):
-        if after[0] < before[1]:
-            raise SettingError(f"spans {before} and {after} overlap; units must be disjoint, so part or join them")
-    return ordered
-
-
-def _group(atoms: list[Unit], segments: list[Span]) -> dict[int, Unit]:
-    """Join the atoms of each segment into one unit; atoms outside every segment are template.
-
-    An atom belongs to the first segment that overlaps it from its first visible character on, so that the blank
-    before a word goes with the word.
+    Raises:
+        PromptError: none has a piece, or a document has none.
     """
-    ends = [end for _, end in segments]
-    members: dict[int, list[Unit]] = {}
-    for atom in atoms:
-        seen = atom.end - len(atom.text.lstrip()) if atom.text.strip() else atom.start
-        segment = bisect_right(ends, seen)
-        if segment < len(segments) and segments[segment][0] < atom.end:
-            members.setdefault(segment, []).append(atom)
-    return {segment: _joined(group) for segment, group in members.items()}
+    pieces = pieces_of(tokens.offsets)
+    sources, all_atoms, start = [], [], 0
+    for passage, place in zip(tokens.passages, tokens.places, strict=True):
+        document = passage.document
+        message = passage.slot.index if passage.slot.kind == "message" else None
+        atoms = [
+            Unit(
+                atom.text,
+                atom.start + start,
+                atom.end + start,
+                atom.positions,
+                message,
+                document.id if document else None,
+            )
+            for atom in atoms_of(tokens.rendered, passage.text, place, pieces)
+        ]
+        if not atoms:
+            what = f"document {document.id!r:.60}" if document else "the prompt"
+            raise PromptError(
+                f"nothing attributable: no token of the model's input stands for {what} alone; give a longer text"
+            )
+        role = None if message is None else messages[message]["role"]
+        n_tokens = sum(len(atom.positions) for atom in atoms)
+        end = start + len(passage.text)
+        sources.append(
+            Source(
+                start,
+                end,
+                message,
+                role,
+                document.id if document else None,
+                document.title if document else None,
+                n_tokens,
+            )
+        )
+        all_atoms.append(atoms)
+        start = end + len(GAP)
+    return sources, all_atoms
 
 
-def _joined(atoms: list[Unit]) -> Unit:
-    """One unit of neighbouring atoms."""
-    positions = tuple(position for atom in atoms for position in atom.positions)
-    return Unit("".join(atom.text for atom in atoms), atoms[0].start, atoms[-1].end, positions)
+def _whole_units(
+    renderer: Renderer, layout: Layout, tokens: RenderedPrompt, sources: list[Source], atoms: list[list[Unit]]
+) -> tuple[list[Source], list[Unit]]:
+    """One unit a source, its frame included where that is proved; and the sources, which say so."""
+    texts = [joined(group) for group in atoms]
+    framed = framed_positions(renderer, layout, tokens, [unit.positions for unit in texts])
+    told, units = [], []
+    for source, unit, positions in zip(sources, texts, framed, strict=True):
+        units.append(replace(unit, positions=positions) if positions else unit)
+        told.append(replace(source, n_tokens=len(units[-1].positions), removed_with="frame" if positions else "text"))
+    return told, units
+
+
+def units_of(
+    text: str,
+    sources: Sequence[Source],
+    atoms: Sequence[list[Unit]],
+    unit: str | Sequence[Span],
+    language: str | None,
+) -> list[Unit]:
+    """The removable parts of the input, in reading order."""
+    if unit == "token":
+        return [atom for group in atoms for atom in group]
+    if isinstance(unit, str):
+        units: list[Unit] = []
+        for source, group in zip(sources, atoms, strict=True):
+            segments = SEGMENTERS[unit](text[source.start : source.end], language)
+            moved = [(start + source.start, end + source.start) for start, end in segments]
+            units += grouped(group, moved).values()
+        return units
+    spans = checked_spans(text, unit)
+    by_span: dict[int, Unit] = {}
+    for source, group in zip(sources, atoms, strict=True):
+        own = [number for number, (start, _) in enumerate(spans) if source.start <= start < source.end]
+        for number in own:
+            if spans[number][1] > source.end:
+                raise SettingError(f"span {spans[number]} reaches from one message or document into another; part it")
+        found = grouped(group, [spans[number] for number in own])
+        by_span |= {own[number]: unit_of_span for number, unit_of_span in found.items()}
+    for number, (start, end) in enumerate(spans):
+        if number not in by_span:
+            raise SettingError(
+                f"span ({start}, {end}) {text[start:end]!r:.40} has no token of its own; join it with its neighbour"
+            )
+    return [by_span[number] for number in sorted(by_span)]

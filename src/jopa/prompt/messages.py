@@ -15,12 +15,12 @@ from jopa.prompt.options import PromptOptions
 Message = Mapping[str, Any]
 
 
-def conversation(prompt: str | Sequence[Message], options: PromptOptions) -> tuple[list[dict[str, Any]], int, str]:
+def conversation(prompt: str | Sequence[Message], options: PromptOptions) -> tuple[list[dict[str, Any]], str]:
     """The chat messages in full, checked.
 
     Returns:
-        The messages, a system message first where one is asked for, without a prefilled answer at the end; the index
-        of the message that is explained; and the prefilled answer, empty for none.
+        The messages, a system message first where one is asked for, without a prefilled answer at the end; and the
+        prefilled answer, empty for none.
 
     Raises:
         PromptError: the prompt is empty or has the wrong shape.
@@ -49,10 +49,18 @@ def conversation(prompt: str | Sequence[Message], options: PromptOptions) -> tup
             raise SettingError("the last message is the assistant's and a prefill is given too: give one of them")
         prefill = messages.pop()["content"]
         prefill = prefill if prefill.strip() else ""
-    index = max(i for i, message in enumerate(messages) if message["role"] == "user")
-    if not (messages[index].get("content") or "").strip():
-        raise PromptError("the prompt is empty; give a text with something in it besides blanks")
-    return messages, index, prefill
+    if options.documents is not None or isinstance(prompt, str):
+        question = question_of(messages)
+        if question is None:
+            raise PromptError("documents stand beside a question, and no message is of role 'user'; add one")
+        if not (messages[question]["content"] or "").strip():
+            raise PromptError("the prompt is empty; give a text with something in it besides blanks")
+    return messages, prefill
+
+
+def question_of(messages: Sequence[Mapping[str, Any]]) -> int | None:
+    """The place of the user's last message; None if there is none."""
+    return max((place for place, message in enumerate(messages) if message["role"] == "user"), default=None)
 
 
 def require_text(name: str, value: object) -> None:
@@ -68,7 +76,7 @@ def require_text(name: str, value: object) -> None:
 
 
 def _checked(prompt: object) -> list[dict[str, Any]]:
-    """Copies of chat messages whose shape is right, at least one of them the user's; parts of text joined."""
+    """Copies of chat messages whose shape is right; parts of text joined."""
     if not isinstance(prompt, Sequence) or isinstance(prompt, bytes):
         raise PromptError(f"a prompt is a text or a list of chat messages, got {type(prompt).__name__}")
     messages = []
@@ -82,8 +90,8 @@ def _checked(prompt: object) -> list[dict[str, Any]]:
         if not isinstance(content, str) and not (content is None and calls):
             raise _misshapen(number, message)
         messages.append({**message, "content": content})
-    if not any(message["role"] == "user" for message in messages):
-        raise PromptError("nothing attributable: no message is of role 'user'; add one")
+    if not messages:
+        raise PromptError("nothing attributable: there are no messages; give at least one of role 'user'")
     return messages
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from jopa.prompt.attributable import Attribute
+
 
 @dataclass(frozen=True)
 class PromptOptions:
@@ -20,6 +22,10 @@ class PromptOptions:
         template_args: further arguments of the chat template, as `{"enable_thinking": False}`.
         tools: what the model may call, as the chat template takes it (JSON schemas); None for none.
         language: the prompt's, such as "de", for words and sentences; guessed by default.
+        attribute: what can be removed: "user" (its last message), "users", "system", "tools", "documents", "trace",
+            "all", a message's place or role, or several of these; by default the documents, or where there are none
+            the user's last message. See `jopa.prompt.attributable`.
+        documents: texts that stand beside the question, or objects with "text" and perhaps "id" and "title".
     """
 
     system: str | None = None
@@ -29,6 +35,8 @@ class PromptOptions:
     template_args: Mapping[str, Any] = field(default_factory=dict)
     tools: Sequence[Mapping[str, Any]] | None = None
     language: str | None = None
+    attribute: Attribute | None = None
+    documents: Sequence[Any] | None = None
 
     @property
     def rendering(self) -> dict[str, Any]:

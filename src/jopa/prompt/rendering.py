@@ -1,11 +1,11 @@
-"""A conversation as the tokens that a model reads, and where the attributable text lies among them.
+"""A conversation as the tokens that a model reads, and where the attributable texts lie among them.
 
-Chat prompts go through the model's chat template, and what it renders is tokenised once. Where the attributable text
+Chat prompts go through the model's chat template, and what it renders is tokenised once. Where an attributable text
 sits in it is found by rendering a second time with a marker in the middle of the text. A prefilled answer follows what
 the template writes before an answer of the assistant, character by character as it was given; that place, too, is found
 with a marker, so a template cannot strip, split or repeat parts of the prefill.
 
-Templates want a content as a text or as a list of parts; both are tried.
+Templates want a content as a text or as a list of parts, and documents under other names; all are tried.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jopa.errors import PromptError, SettingError
+from jopa.prompt.documents import Document
 from jopa.prompt.options import PromptOptions
+from jopa.prompt.passages import Layout, Place, RenderedPrompt, Slot
 from jopa.prompt.segmentation import Span
 
 if TYPE_CHECKING:
@@ -24,48 +26,186 @@ if TYPE_CHECKING:
 
 _RESERVED = frozenset(
     {
-        *("conversation", "chat_template", "messages", "tools", "tokenize", "return_dict", "return_tensors", "padding"),
-        *("add_generation_prompt", "continue_final_message", "tokenizer_kwargs", "truncation", "max_length"),
-        *("return_assistant_tokens_mask", "sanitize_control_tokens", "processor_kwargs"),
+        *("conversation", "chat_template", "messages", "tools", "documents", "tokenize", "return_dict"),
+        *("return_tensors", "padding", "add_generation_prompt", "continue_final_message", "tokenizer_kwargs"),
+        *("truncation", "max_length", "return_assistant_tokens_mask", "sanitize_control_tokens", "processor_kwargs"),
     }
 )
 """Arguments of `apply_chat_template` that are not the template's own."""
 _EMPTY_BLOCK = re.compile(r"<(\w+)>\s*</\1>\s*\Z")
 """A block such as `<think></think>`, with nothing in it, at the end of a text."""
 _OPEN_TAG = re.compile(r"<(\w+)>\s*\Z")
+_Form = Callable[[str | None], Any]
+_TEXT_KEYS = ("text", "content", "contents", "page_content")
+"""What templates call the text of a document; the first is that of transformers' documentation."""
 
 
 @dataclass(frozen=True)
-class RenderedPrompt:
-    """The model's whole input, and where the attributable text lies in it.
+class Renderer:
+    """Renders layouts in one way, which suits the chat template or, without one, plain text.
 
     Attributes:
-        ids: the token ids.
-        offsets: the characters of `rendered` that each token stands for; None for one the tokenizer adds to any text.
-        rendered: the whole input as text.
-        text: what the caller wrote.
-        visible: the part of `text` that survived rendering; templates often strip blanks at the ends.
-        shift: `text[i]` is `rendered[i + shift]`.
+        tokenizer: the tokenizer.
+        options: how the prompt is put before the model.
+        form: makes of a content what the template wants.
+        text_key: what the template calls a document's text.
+        template: the name of the chat template, where the tokenizer has several; None for its default.
     """
 
-    ids: list[int]
-    offsets: list[Span | None]
-    rendered: str
-    text: str
-    visible: Span
-    shift: int
+    tokenizer: PreTrainedTokenizerBase
+    options: PromptOptions
+    form: _Form = lambda content: content
+    text_key: str = "text"
+    template: str | None = None
+
+    @property
+    def by_template(self) -> bool:
+        """Whether there is a chat template in use."""
+        return bool(self.tokenizer.chat_template) and not self.options.plain
+
+    def text(self, layout: Layout) -> str:
+        """The whole input as text.
+
+        Raises:
+            PromptError: the chat template refuses the messages.
+        """
+        if not self.by_template:
+            return "".join(message["content"] for message in layout.messages) + layout.prefill
+        if not layout.prefill:
+            return self._shown(layout.messages, layout.documents, add_generation_prompt=True)
+        marker = marker_for(layout.said())
+        answered = self._shown([*layout.messages, {"role": "assistant", "content": marker}], layout.documents)
+        if marker not in answered:
+            raise PromptError("the model's chat template leaves the beginning of the answer out; give no prefill")
+        return _joined(answered[: answered.rindex(marker)], layout.prefill)
+
+    def encoded(self, text: str) -> tuple[list[int], list[Span | None]]:
+        """The token ids of a whole input, and the characters that each stands for."""
+        if self.by_template:
+            encoding: Any = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            return list(encoding["input_ids"]), list(encoding["offset_mapping"])
+        encoding = self.tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False)
+        added = list(encoding["special_tokens_mask"])
+        # Some tokenizers close the text with EOS or SEP; the model must continue it, not start anew.
+        length = len(added) - next((i for i, special in enumerate(reversed(added)) if not special), len(added))
+        offsets = [
+            None if special else offset
+            for offset, special in zip(encoding["offset_mapping"][:length], added[:length], strict=True)
+        ]
+        return list(encoding["input_ids"][:length]), offsets
+
+    def _shown(self, messages: Sequence[dict[str, Any]], documents: Sequence[Document], **goal: bool) -> str:
+        extra = _template_arguments(self.options)
+        if documents:
+            extra["documents"] = [
+                {"doc_id": document.id, "title": document.title or "", self.text_key: document.text}
+                for document in documents
+            ]
+        if self.template:
+            extra["chat_template"] = self.template
+        formed = [{**message, "content": self.form(message["content"])} for message in messages]
+        try:
+            return str(self.tokenizer.apply_chat_template(formed, tokenize=False, **goal, **extra))
+        except Exception as error:  # a template is a program of the model's maker and may raise anything
+            reason = " ".join(str(error).split())
+            raise PromptError(
+                f"the model's chat template refuses these messages: {reason:.200}; give messages of the form it takes"
+            ) from error
 
 
-def render_plain(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: list[dict[str, Any]],
-    lead: str,
-    prefill: str,
-    options: PromptOptions,
-) -> RenderedPrompt:
-    """The text as it is, with the tokenizer's own BOS; no chat template."""
+def render(renderer: Renderer, layout: Layout, *, lenient: bool = False) -> RenderedPrompt:
+    """Render a layout and find its passages.
+
+    Args:
+        renderer: how.
+        layout: what.
+        lenient: leave out passages that the template does not show as they are, as long as others remain.
+
+    Raises:
+        PromptError: the chat template leaves a passage out or rewrites it.
+    """
+    rendered = renderer.text(layout)
+    slots = {passage.slot: None for passage in layout.passages}
+    found: dict[Slot, tuple[Span, int]] = {}
+    refusal: PromptError | None = None
+    for slot in slots:
+        try:
+            found[slot] = _locate(renderer, layout, slot, rendered)
+        except PromptError as error:
+            if not lenient:
+                raise
+            refusal = refusal or error
+    if refusal and not found:
+        raise refusal
+    placed: list[tuple[int, Place]] = []
+    for number, passage in enumerate(layout.passages):
+        if passage.slot in found:
+            (first, last), shift = found[passage.slot]
+            start, end = passage.span
+            visible = (max(first, start) - start, min(last, end) - start)
+            placed.append((number, Place(visible, shift + start)))
+    placed.sort(key=lambda each: each[1].shift)
+    ids, offsets = renderer.encoded(rendered)
+    passages = [layout.passages[number] for number, _ in placed]
+    left_out = tuple(slot.index for slot in slots if slot not in found)
+    return RenderedPrompt(
+        ids, offsets, rendered, passages, [place for _, place in placed], [number for number, _ in placed], left_out
+    )
+
+
+def render_first(
+    tokenizer: PreTrainedTokenizerBase, options: PromptOptions, layout: Layout, *, lenient: bool = False
+) -> tuple[Renderer, RenderedPrompt]:
+    """Render a layout in the first way that the chat template takes, or as plain text.
+
+    Raises:
+        PromptError: the chat template refuses every form of the messages, leaves a passage out or rewrites it.
+        SettingError: a setting needs a chat template.
+    """
+    renderer = Renderer(tokenizer, options)
+    if not renderer.by_template:
+        _require_plain(layout, options)
+        return renderer, render(renderer, layout)
+    refusal: PromptError | None = None
+    for form in _forms(layout.messages):
+        candidate = Renderer(tokenizer, options, form)
+        try:
+            return candidate, render(candidate, layout, lenient=lenient)
+        except PromptError as error:
+            refusal = refusal or error
+    assert refusal is not None
+    raise refusal
+
+
+def takes_documents(renderer: Renderer, layout: Layout) -> Renderer | None:
+    """A way of rendering in which the chat template itself shows documents; None if it has no place for them.
+
+    Found by rendering two marked documents: each text must stand there once, behind the other, as it is.
+    """
+    if not renderer.by_template:
+        return None
+    templates = renderer.tokenizer.chat_template
+    names = [None, *(name for name in ("rag",) if isinstance(templates, dict) and name in templates)]
+    first = marker_for(layout.said())
+    probes = (Document(first + "1", "1", "a"), Document(first + "2", "2"))
+    probe = Layout(layout.messages, probes, (), layout.prefill)
+    for name in names:
+        for key in _TEXT_KEYS:
+            candidate = Renderer(renderer.tokenizer, renderer.options, renderer.form, key, name)
+            try:
+                shown = candidate.text(probe)
+            except PromptError:
+                continue
+            counts = [shown.count(document.text) for document in probes]
+            if counts == [1, 1] and shown.index(probes[0].text) < shown.index(probes[1].text):
+                return candidate
+    return None
+
+
+def _require_plain(layout: Layout, options: PromptOptions) -> None:
+    """Refuse what plain text cannot hold."""
     why = "plain text" if options.plain else "this model has no chat template, so it"
-    roles = [message["role"] for message in messages]
+    roles = [message["role"] for message in layout.messages]
     if roles != ["user"]:
         raise SettingError(
             f"{why} cannot take several messages ({', '.join(roles)}); put fixed text into the prefix instead"
@@ -73,79 +213,15 @@ def render_plain(
     if options.template_args or options.tools:
         name = "template_args" if options.template_args else "tools"
         raise SettingError(f"{why} cannot take {name}, which a chat template reads; leave them out")
-    text = messages[0]["content"]
-    rendered = lead + text + prefill
-    encoding: Any = tokenizer(rendered, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False)
-    added = list(encoding["special_tokens_mask"])
-    # Some tokenizers close the text with EOS or SEP; the model must continue it, not start anew.
-    length = len(added) - next((i for i, special in enumerate(reversed(added)) if not special), len(added))
-    offsets = [
-        None if special else offset
-        for offset, special in zip(encoding["offset_mapping"][:length], added[:length], strict=True)
-    ]
-    return RenderedPrompt(list(encoding["input_ids"][:length]), offsets, rendered, text, (0, len(text)), len(lead))
 
 
-def render_chat(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: list[dict[str, Any]],
-    index: int,
-    lead: str,
-    prefill: str,
-    options: PromptOptions,
-) -> RenderedPrompt:
-    """Tokenise through the chat template; message `index` holds the attributable text."""
-    text = messages[index]["content"]
-    said = lead + prefill + "".join(message["content"] or "" for message in messages)
-    extra = _template_arguments(options)
-
-    def renderer(form: Callable[[str | None], Any]) -> Callable[[str], str]:
-        def shown(chat: list[dict[str, Any]], **goal: bool) -> str:
-            formed = [{**message, "content": form(message["content"])} for message in chat]
-            try:
-                return str(tokenizer.apply_chat_template(formed, tokenize=False, **goal, **extra))
-            except Exception as error:  # a template is a program of the model's maker and may raise anything
-                reason = " ".join(str(error).split())
-                raise PromptError(
-                    f"the model's chat template refuses these messages: {reason:.200}; give messages of the form it "
-                    "takes"
-                ) from error
-
-        def render(content: str) -> str:
-            chat = [*messages[:index], {**messages[index], "content": lead + content}, *messages[index + 1 :]]
-            if not prefill:
-                return shown(chat, add_generation_prompt=True)
-            marker = _marker(said + content)
-            answered = shown([*chat, {"role": "assistant", "content": marker}])
-            if marker not in answered:
-                raise PromptError("the model's chat template leaves the beginning of the answer out; give no prefill")
-            return _joined(answered[: answered.rindex(marker)], prefill)
-
-        return render
-
-    refusal: PromptError | None = None
-    for form in _forms(messages):
-        render = renderer(form)
-        try:
-            rendered = render(text)
-            visible, shift = _locate(text, rendered, render, said)
-        except PromptError as error:
-            refusal = refusal or error
-            continue
-        encoding: Any = tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        offsets = list(encoding["offset_mapping"])
-        return RenderedPrompt(list(encoding["input_ids"]), offsets, rendered, text, visible, shift)
-    assert refusal is not None
-    raise refusal
-
-
-def _forms(messages: Sequence[dict[str, Any]]) -> list[Callable[[str | None], Any]]:
+def _forms(messages: Sequence[dict[str, Any]]) -> list[_Form]:
     """The forms in which a template may want a content: as it is, nothing as an empty text, or as parts."""
 
     def as_parts(content: str | None) -> list[dict[str, str]]:
         return [{"type": "text", "text": content}] if content else []
 
-    forms: list[Callable[[str | None], Any]] = [lambda content: content]
+    forms: list[_Form] = [lambda content: content]
     if any(message["content"] is None for message in messages):
         forms.append(lambda content: content or "")
     return [*forms, as_parts]
@@ -172,7 +248,7 @@ def _joined(head: str, prefill: str) -> str:
     return head + prefill
 
 
-def _marker(said: str) -> str:
+def marker_for(said: str) -> str:
     """A word that does not occur in what was said."""
     marker = "jopa\N{LATIN SMALL LETTER THORN}marker"
     while marker in said:
@@ -180,30 +256,34 @@ def _marker(said: str) -> str:
     return marker
 
 
-def _locate(text: str, rendered: str, render: Callable[[str], str], said: str) -> tuple[Span, int]:
-    """Find the attributable text in the rendered chat.
+def _locate(renderer: Renderer, layout: Layout, slot: Slot, rendered: str) -> tuple[Span, int]:
+    """Find a content in what was rendered.
 
-    The marker goes into the middle of the text without the blanks around it, so that a template that looks at how a
+    The marker goes into the middle of the content without the blanks around it, so that a template that looks at how a
     message begins or ends does what it did, and one that strips shows where its own blanks are.
 
     Returns:
-        The span of `text` that the template shows, and how far to the right it is in `rendered`.
+        The span of the content that is shown, and how far to the right it is in `rendered`.
     """
-    core = text.strip()
-    marker = _marker(said)
+    content = layout.content(slot)
+    if not renderer.by_template:
+        return (0, len(content)), 0  # the only message, at the very beginning
+    core = content.strip()
+    marker = marker_for(layout.said())
     before, after = core[: len(core) // 2], core[len(core) // 2 :]
-    around = render(before + marker + after).split(marker)
+    around = renderer.text(layout.with_content(slot, before + marker + after)).split(marker)
+    which = "the prompt" if len(layout.passages) == 1 else f"{slot.kind} {slot.index + 1}"
     if len(around) > 2:
         raise PromptError(
-            f"the model's chat template shows the prompt {len(around) - 1} times, and jopa needs it once; "
+            f"the model's chat template shows {which} {len(around) - 1} times, and jopa needs it once; "
             "set the tokenizer's chat_template to one that does"
         )
     head, tail = around[0].removesuffix(before), around[-1].removeprefix(after)
     shown = rendered[len(head) : len(rendered) - len(tail)]
-    if len(around) < 2 or shown.strip() != core or shown not in text:
+    if len(around) < 2 or shown.strip() != core or shown not in content:
         raise PromptError(
-            "nothing attributable: the model's chat template leaves the prompt out or rewrites it; "
+            f"nothing attributable: the model's chat template leaves {which} out or rewrites it; "
             "set the tokenizer's chat_template to one that shows it as it is"
         )
-    start = text.index(shown)
+    start = content.index(shown)
     return (start, start + len(shown)), len(head) - start

@@ -179,7 +179,7 @@ def run_request(model: Model, request: ExplainRequest, emit: Emit) -> None:
     callbacks = Callbacks(on_progress, on_best, on_text)
     ids = request.output_ids
     prompt = prepare_prompt(model, request.prompt, unit=request.unit)
-    require_room(model, len(prompt.ids), max(request.max_new_tokens, len(ids or ())))
+    require_room(model, prompt, max(request.max_new_tokens, len(ids or ())))
     emit({"kind": "prompt", "pieces": unit_pieces(prompt)})
     output = generation if ids is None else Output(ids, model.decode(ids), (0, len(ids)))
     preparation = prepare_output(model, prompt, output=output, target=request.target, callbacks=callbacks)

@@ -1,0 +1,156 @@
+"""Documents that stand in a prompt beside a question: checked, read from files, and put into a plain frame.
+
+Where a chat template takes documents itself, it shows them as it likes (`jopa.prompt.rendering` finds out). Elsewhere
+they stand before the question, in its message:
+
+    Document ID: TITLE
+    TEXT
+    (an empty line)
+
+The first line is "Document ID" where there is no title. Knows texts and files, no tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jopa.errors import InputFileError, PromptError
+from jopa.prompt.messages import require_text
+from jopa.storage import json_lines, parse_json
+
+PLAIN_FRAME = "Document ID: TITLE\nTEXT\n\n"
+"""The frame of a document where the chat template has none; without a title its first line is "Document ID"."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text that the model reads beside a question.
+
+    Attributes:
+        text: what can be explained.
+        id: its name, unique among the documents of a prompt.
+        title: shown with it and never removed by itself; None for none.
+    """
+
+    text: str
+    id: str
+    title: str | None = None
+
+    @property
+    def heading(self) -> str:
+        """What the plain frame writes before the text."""
+        return f"Document {self.id}: {self.title}\n" if self.title else f"Document {self.id}\n"
+
+
+def checked_documents(values: object) -> tuple[Document, ...]:
+    """Documents as people give them: texts, or objects with a text and perhaps an id and a title.
+
+    A document without an id is called by its number, counted from 1.
+
+    Raises:
+        PromptError: one is no text or empty, two have the same id, or there is none.
+    """
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Sequence):
+        raise PromptError(
+            f'documents are a list of texts, or of {{"id": …, "title": …, "text": …}}, got {type(values).__name__}'
+        )
+    if not values:
+        raise PromptError("the list of documents is empty; give at least one, or leave it out")
+    read = [_fields(value, number) for number, value in enumerate(values, start=1)]
+    names: dict[str, int] = {}
+    for number, (_, name, _) in enumerate(read, start=1):
+        if name is not None:
+            if name in names:
+                raise PromptError(
+                    f"two documents have the id {name!r:.60} (numbers {names[name]} and {number}); give each an id of "
+                    "its own"
+                )
+            names[name] = number
+    documents = []
+    for number, (text, name, title) in enumerate(read, start=1):
+        while name is None or (name in names and names[name] != number):
+            name = str(number) if name is None else name + "b"
+        names[name] = number
+        documents.append(Document(text, name, title))
+    return tuple(documents)
+
+
+def _fields(value: object, number: int) -> tuple[str, str | None, str | None]:
+    """The text, id and title of one document.
+
+    Raises:
+        PromptError: it has another shape.
+    """
+    if isinstance(value, Document):
+        value = {"text": value.text, "id": value.id, "title": value.title}
+    record: Mapping[str, Any] = {"text": value} if isinstance(value, str) else {}
+    if isinstance(value, Mapping):
+        record = value
+    text: Any = record.get("text")
+    if not isinstance(text, str):
+        raise PromptError(
+            f'document {number} is no text: {value!r:.60}; give a text, or {{"id": …, "title": …, "text": …}}'
+        )
+    name, title = record.get("id"), record.get("title")
+    if isinstance(name, int) and not isinstance(name, bool):
+        name = str(name)
+    for field, given in (("id", name), ("title", title)):
+        if given is not None and not isinstance(given, str):
+            raise PromptError(f"the {field} of document {number} must be a text, got {given!r:.60}")
+    if not text.strip():
+        named = f" (id {name!r:.60})" if name else ""
+        raise PromptError(f"document {number}{named} is empty; leave it out, or give its text")
+    for what, said in (("text", text), ("id", name), ("title", title)):
+        if said is not None:
+            require_text(f"{what} of document {number}", said)
+    return text, (str(name) if name else None), (" ".join(str(title).split()) or None) if title else None
+
+
+def read_documents(path: Path) -> tuple[Document, ...]:
+    """The documents of a JSONL file, one a line, or of a folder, one a file.
+
+    A line is a text, or an object with "text" and perhaps "id" and "title". A file's id is its name.
+
+    Raises:
+        InputFileError: something cannot be read, or is no text.
+        PromptError: as `checked_documents`.
+    """
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+        if not files:
+            raise InputFileError(f"the folder '{path}' holds no files; put one text file a document there")
+        return checked_documents([{"id": file.name, "text": _text_of(file)} for file in files])
+    values = []
+    for number, line in json_lines(path):
+        try:
+            values.append(parse_json(line))
+        except ValueError as error:
+            raise InputFileError(
+                f"line {number} of '{path}' is no JSON: {error}; write one document a line, as "
+                '{"id": "1", "title": "…", "text": "…"}'
+            ) from error
+    if not values:
+        raise InputFileError(f'\'{path}\' holds no documents; write one a line, as {{"text": "…"}}')
+    return checked_documents(values)
+
+
+def _text_of(file: Path) -> str:
+    """The text of one file.
+
+    Raises:
+        InputFileError: it cannot be read, or is no UTF-8.
+    """
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise InputFileError(f"cannot read '{file}': {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputFileError(
+            f"the document '{file}' is no text: byte {error.start} is not UTF-8; leave it out, or save it as UTF-8"
+        ) from error
+    if "\0" in text:
+        raise InputFileError(f"the document '{file}' is no text: it holds a NUL byte; leave it out")
+    return text.rstrip("\r\n")

@@ -1,0 +1,157 @@
+"""A reasoning trace before an answer: where it ends, and its parts as removable units.
+
+Models that reason write a trace first, `<think>…</think>` or within the marks of their own chat template, then the
+answer. The template shows its marks when it is handed a message with a trace; where it shows none, the usual ones are
+looked for. To explain the answer alone, its tokens are the target and the trace stays; to ask which parts of the trace
+the answer needs, the trace becomes the end of the prompt, with units of its own.
+
+Knows tokenizers, no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, Any
+
+from jopa.errors import PromptError, SettingError
+from jopa.prompt.answer_parts import n_common
+from jopa.prompt.building import AUTO, GAP, Prompt, Source, units_of
+from jopa.prompt.output import Output
+from jopa.prompt.passages import Place
+from jopa.prompt.segmentation import fitting_unit
+from jopa.prompt.units import WHOLE_KINDS, atoms_of, joined, pieces_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+ANSWER = "answer"
+"""As a target: what follows the trace."""
+_USUAL = (
+    ("<think>", "</think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<thinking>", "</thinking>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+)
+"""Marks before and after a trace."""
+_FIELDS = ("reasoning_content", "thinking", "reasoning")
+"""What templates call the trace of a message."""
+_TRACE, _SAID = "jopatrace", "jopaanswer"
+
+
+def trace_marks(tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, str]]:
+    """What stands before and after a trace, (opening, closing): the chat template's own marks, then the usual ones."""
+    marks: list[tuple[str, str]] = []
+    for name in _FIELDS if tokenizer.chat_template else ():
+        message: dict[str, Any] = {"role": "assistant", "content": _SAID, name: _TRACE}
+        try:
+            shown = str(tokenizer.apply_chat_template([{"role": "user", "content": "a"}, message], tokenize=False))
+            bare = str(tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False))
+        except Exception:  # a template may raise anything
+            continue
+        before, found, after = shown.partition(_TRACE)
+        closing, said, _ = after.partition(_SAID)
+        if found and said and closing.strip():
+            own = before[n_common(before, bare) :].strip().splitlines()
+            marks.append((own[-1].strip() if own else "", closing.strip()))
+    return [*marks, *(pair for pair in _USUAL if pair not in marks)]
+
+
+def trace_span(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, int, int] | None:
+    """Where the trace of an output begins and ends, and where the answer begins, in characters.
+
+    Returns:
+        None if the output holds no trace.
+
+    Raises:
+        PromptError: the trace does not end, or nothing follows it.
+    """
+    for opening, closing in trace_marks(tokenizer):
+        end = text.find(closing)
+        opened = text.find(opening) if opening else -1
+        if end < 0:
+            if opened >= 0 and not text[:opened].strip():
+                raise PromptError(
+                    f"the output's reasoning trace does not end: it lacks {closing!r:.60}; raise max_new_tokens"
+                )
+            continue
+        start = opened + len(opening) if 0 <= opened < end else 0
+        answer = end + len(closing)
+        answer += len(text[answer:]) - len(text[answer:].lstrip())
+        if answer == len(text):
+            raise PromptError(
+                "the output ends with its reasoning trace; raise max_new_tokens, so that it has an answer"
+            )
+        return start, end, answer
+    return None
+
+
+def with_trace(
+    tokenizer: PreTrainedTokenizerBase,
+    decode: Callable[[Sequence[int]], str],
+    prompt: Prompt,
+    output: Output,
+    language: str | None = None,
+) -> tuple[Prompt, Output]:
+    """The prompt followed by the output's trace, whose units can be removed; and the answer as the output.
+
+    Args:
+        tokenizer: the model's.
+        decode: gives the text of token ids.
+        prompt: what the output answers; `prompt.unit_kind` says what the trace's units are.
+        output: trace and answer; its target counts as far as it lies in the answer.
+        language: the trace's; guessed by default.
+
+    Raises:
+        PromptError: the output holds no trace or no answer.
+        SettingError: the target lies in the trace, or units are spans.
+    """
+    text = decode(output.ids)
+    found = trace_span(tokenizer, text)
+    if found is None:
+        raise PromptError(
+            "there is no reasoning trace to attribute: the output holds no </think> or mark of the model's own template"
+        )
+    begin, end, answer = found
+    ends = list(accumulate((n_common(text, decode(output.ids[: i + 1])) for i in range(len(output.ids))), max))
+    first = next(i for i, shown in enumerate(ends) if shown > answer)
+    target = (max(output.target[0], first), output.target[1])
+    if target[0] >= target[1]:
+        raise SettingError("the target lies in the reasoning trace, whose units are to be removed; leave it out")
+    kind = prompt.unit_kind
+    if kind == "spans":
+        raise SettingError("character spans are of the prompt, not of its reasoning trace; choose a kind of unit")
+    trace = text[begin:end]
+    lead = len(prompt.text) + len(GAP) if prompt.text else 0
+    offset = len(prompt.ids)
+    pieces = [
+        (span, [offset + position for position in positions])
+        for span, positions in pieces_of(list(pairwise([0, *ends[:first]])))
+    ]
+    atoms = [
+        replace(atom, start=atom.start + lead, end=atom.end + lead)
+        for atom in atoms_of(text, trace, Place((0, len(trace)), begin), pieces)
+    ]
+    if not atoms:
+        raise PromptError("nothing attributable: the output's reasoning trace is empty")
+    whole = prompt.text + GAP + trace if prompt.text else trace
+    kind = fitting_unit(whole, language) if kind == AUTO else kind
+    source = Source(lead, len(whole), None, "trace", None, None, sum(len(atom.positions) for atom in atoms))
+    if kind in WHOLE_KINDS:
+        source = replace(source, removed_with="text")
+        units = [joined(atoms)]
+    else:
+        units = units_of(whole, [source], [atoms], kind, language)
+    return (
+        replace(
+            prompt,
+            text=whole,
+            ids=(*prompt.ids, *output.ids[:first]),
+            units=(*prompt.units, *units),
+            unit_kind=kind,
+            sources=(*prompt.sources, source),
+        ),
+        Output(output.ids[first:], text[answer:], (target[0] - first, target[1] - first)),
+    )
