@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import jopa
-from jopa.datasets.long_contexts import ContextDocument, LongContext, make_long_contexts, read_texts
+from jopa.datasets.long_contexts import ContextDocument, Kind, LongContext, make_long_contexts, read_texts
 from jopa.method import Method
 from jopa.model.generation import Generation
 from jopa.ordering import NAT, ranked
@@ -34,7 +34,7 @@ from jopa.problem import Problem, joint_effects
 from jopa.prompt.building import Prompt
 from jopa.prompt.output import Output
 
-MIX = (
+MIX: tuple[tuple[Kind, int], ...] = (
     ("planted", 2),
     ("planted", 1),
     ("planted", 2),
@@ -132,6 +132,7 @@ def run(options: argparse.Namespace) -> None:
                 "sources": sources, "budget": options.budget, "model": model.id}  # fmt: skip
         every = dict(methods(options.budget, [name for name in names if name != "whole"], 0.75))
         for name in names:
+            line: dict[str, Any]
             try:
                 line = measure(model, prompt, output, name, every.get(name))
             except jopa.JopaError as error:

@@ -170,7 +170,7 @@ def _sized(kind: type[PreTrainedConfig], special: dict[str, Any]) -> PreTrainedC
     for name in special.pop("without", ()):
         sizes.pop(name, None)
     parts = {}
-    for part, part_kind in (kind.sub_configs or {}).items():
+    for part, part_kind in dict(kind.sub_configs or {}).items():
         own = type(getattr(declared, part, None))
         if not issubclass(own, PreTrainedConfig):
             own = part_kind

@@ -97,7 +97,7 @@ def _explain(plain: PlainScores, removal: str, method: str, slow: dict[str, None
         refused["method jopa refused: no gradients"] = None
         return
     for line in (found.details or {}).get("slow_paths", ()):
-        slow[_KEYS.get(line, line)] = None
+        slow[_KEYS.get(line) or line] = None
     without = PlainScores(model, system=False)
     for what, removed, own in (
         ("log_prob", (), found.log_prob),

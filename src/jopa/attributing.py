@@ -294,6 +294,7 @@ def _details(preparation: Preparation, found: _Found) -> dict[str, Any]:
     return {
         **found.selection.details,
         "unit": preparation.prompt.unit_kind,
+        **preparation.prompt.recorded,
         **_scorer_details(found.scorer),
         **_sampling(preparation.generation),
         **({"answer": "kept from an earlier run"} if preparation.kept else {}),

@@ -56,6 +56,7 @@ def explain(
 def explain(  # pyright: ignore[reportInconsistentOverload]  # the first stands for all settings
     prompt: str | Sequence[Message],
     *,
+    documents: Sequence[Any] | None = None,
     k: int = 3,
     model: Model | str | Path | None = None,
     method: Method | str = DEFAULT_METHOD,
