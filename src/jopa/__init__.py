@@ -26,6 +26,7 @@ from jopa.model.loading import load
 from jopa.preparation import Callbacks
 from jopa.problem import Best, Problem
 from jopa.prompt.building import Prompt, Unit, build_prompt
+from jopa.prompt.documents import Document
 from jopa.prompt.options import PromptOptions
 from jopa.prompt.output import Output
 from jopa.prompt.repeated_tokens import RepeatedToken
@@ -45,6 +46,7 @@ __all__ = [
     "ChatModel",
     "DetectionConfig",
     "Diagnosis",
+    "Document",
     "Generation",
     "InputFileError",
     "JointSearch",

@@ -10,7 +10,7 @@ with the rest. (With rounding to a grid, any value could lie near a boundary; he
 group.)
 
 The tolerance is larger than the differences that processors, numbers of threads and batch sizes cause in float32
-log-probabilities, and smaller than a difference that means something. Knows numbers alone: no scorer, no search.
+log-probabilities, and smaller than a difference that means something. Knows numbers and errors: no scorer, no search.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Sequence
+
+from jopa.errors import ScoringError
 
 TOLERANCE = 1e-5
 """The largest difference of two values that tie, as a share of their scale."""
@@ -51,10 +53,15 @@ def ranked(values: Sequence[float], first: int | None = None, *, least_scale: fl
     """Indices from the highest value to the lowest; of values that tie, the lower index first.
 
     Args:
-        values: what to rank by; NaN is not allowed.
+        values: what to rank by.
         first: how many indices to return; all by default.
         least_scale: the scale of the tolerance, if no value has a larger magnitude.
+
+    Raises:
+        ScoringError: a value is NaN, which has no rank.
     """
+    if any(value != value for value in values):
+        raise ScoringError("a value to rank by is NaN: the model's numbers overflow; try dtype float32")
     margin = tolerance(*values, least_scale=least_scale)
     wanted = len(values) if first is None else min(first, len(values))
     if wanted == 0:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jopa.choices import LOG_PROBABILITY, Certificate, Objective, Removal
+from jopa.errors import ScoringError
 from jopa.ordering import NAT, LowestSet, falls, ranked
 from jopa.prompt.repeated_tokens import RepeatedToken
 from jopa.scoring.protocols import (
@@ -145,7 +146,11 @@ class Problem:
         return self.scorer.ffe
 
     def token_log_probs(self, removals: Iterable[Iterable[int]]) -> Float[Tensor, "masks out"]:
-        """Log-probability of each target token with each set of units removed, in nats."""
+        """Log-probability of each target token with each set of units removed, in nats.
+
+        Raises:
+            ScoringError: the scorer gave NaN or infinity; nothing can be ranked by that.
+        """
         import torch
 
         sets = [frozenset(removed) for removed in removals]
@@ -155,8 +160,9 @@ class Problem:
             # A mask costs at most one full forward, so these can be scored, or else a single one to find out.
             rows = min(len(new), max(1.0, self.ffe_left))
             part, new = new[: math.floor(rows)], new[math.floor(rows) :]
-            keep = torch.stack([self.keep_mask(removed) for removed in part])
-            self._memo.update(zip(part, self.scorer.log_probs(keep), strict=True))
+            scores = self.scorer.log_probs(torch.stack([self.keep_mask(removed) for removed in part]))
+            _require_finite(scores, part)
+            self._memo.update(zip(part, scores, strict=True))
             self._report_best(part)
         return torch.stack([self._memo[removed] for removed in sets])
 
@@ -182,34 +188,35 @@ class Problem:
     def mask_gradient(self, removed: Iterable[int] = ()) -> Float[Tensor, "units"]:
         """Derivative of log p(y) by each unit's mask, with the given units removed (nats)."""
         assert isinstance(self.scorer, GradientScorer)  # `Method.validate` was called before any work
-        return self.scorer.mask_gradient(self.keep_mask(removed))
+        return _finite(self.scorer.mask_gradient(self.keep_mask(removed)), "gradient")
 
     def gradient_norms(self) -> Float[Tensor, "units"]:
         """‖∂ log p(y) / ∂ embedding‖₂ over each unit's tokens, at the whole prompt."""
         assert isinstance(self.scorer, GradientScorer)  # as above
-        return self.scorer.gradient_norms()
+        return _finite(self.scorer.gradient_norms(), "gradient")
 
     def attention_gradient(self, factors: Float[Tensor, "units"]) -> Float[Tensor, "units"]:
         """Derivative of log p(y) by log a, where a multiplies the attention paid to each unit (nats)."""
         assert isinstance(self.scorer, GradientScorer)  # as above
-        return self.scorer.attention_gradient(factors)
+        return _finite(self.scorer.attention_gradient(factors), "gradient")
 
     def relaxed_log_probs(self, factors: Float[Tensor, "rows units"]) -> Float[Tensor, "rows"]:
         """log p(y | m ⊙ x) at fractional masks m, one a row (nats)."""
         assert isinstance(self.scorer, GradientScorer)  # as above
-        return self.scorer.relaxed_log_probs(factors)
+        return _finite(self.scorer.relaxed_log_probs(factors), "log-probability of a fractional mask")
 
     def relaxed_gradients(
         self, factors: Float[Tensor, "rows units"]
     ) -> tuple[Float[Tensor, "rows"], Float[Tensor, "rows units"]]:
         """log p(y | m ⊙ x) and its derivative by m at fractional masks m, one a row (nats)."""
         assert isinstance(self.scorer, GradientScorer)  # as above
-        return self.scorer.relaxed_gradients(factors)
+        log_probs, gradients = self.scorer.relaxed_gradients(factors)
+        return _finite(log_probs, "log-probability of a fractional mask"), _finite(gradients, "gradient")
 
     def attention(self) -> Float[Tensor, "layers units"]:
         """Mean attention to each unit from the positions that predict the target, layer by layer."""
         assert isinstance(self.scorer, AttentionScorer)  # as above
-        return self.scorer.attention()
+        return _finite(self.scorer.attention(), "attention")
 
     def approximation(self) -> Approximation | None:
         """A cheap approximation of the scores, which proposes and never decides; None where there is none."""
@@ -245,6 +252,22 @@ class Problem:
         if all(swap in scored and not falls(self.log_prob(swap), value) for swap in swaps):
             return "one-swap-optimal"
         return "none"
+
+
+def _require_finite(scores: Float[Tensor, "masks out"], sets: Sequence[frozenset[int]]) -> None:
+    """Refuse scores that are no log-probabilities, naming the first set that has one."""
+    finite = scores.isfinite()
+    if not finite.all():
+        row = int((~finite.all(dim=1)).nonzero()[0])
+        strange = float(scores[row][~finite[row]][0])
+        raise ScoringError(f"the scorer gives {strange} as a log-probability with units {sorted(sets[row])} removed")
+
+
+def _finite(values: Tensor, what: str) -> Tensor:
+    """What a scorer gave beside its scores; NaN and infinity, which have no rank, are an error."""
+    if not values.isfinite().all():
+        raise ScoringError(f"the scorer gives a {what} that is not finite; try dtype float32 or another method")
+    return values
 
 
 def joint_effects(problem: Problem, sets: Sequence[Iterable[int]]) -> list[float]:

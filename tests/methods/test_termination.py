@@ -196,3 +196,22 @@ def test_every_method_ends(name, table, k, cost, seed):
     kind = TableScorer if name in SCORES else TableWhiteBoxScorer
     problem = jopa.Problem(limited(kind, 2**n_units + 1, cost, n_units, table))
     check(problem, jopa.make_method(name, **FAST.get(name, {})).run(problem, k, seed=seed), k)
+
+
+@pytest.mark.parametrize("strange", [-math.inf, math.nan])
+@pytest.mark.parametrize("name", ON_TABLES)
+def test_a_score_that_is_no_number_ends_every_method(name, strange):
+    """Of the whole prompt, of units alone, of pairs: one documented error, or a set that needed none of these."""
+    kind = TableScorer if name in SCORES else TableWhiteBoxScorer
+    for size in (0, 1, 2):
+        scorer = limited(kind, 300, 1.0, 5, lambda removed, size=size: strange if len(removed) == size else -5.0)
+        problem = jopa.Problem(scorer)
+        try:
+            selection = jopa.make_method(name, **FAST.get(name, {})).run(problem, 2)
+        except jopa.ScoringError:
+            continue
+        assert len(set(selection.removed)) == 2
+        assert size not in {len(units) for units in scorer.asked}
+        if size == 2:
+            with pytest.raises(jopa.ScoringError, match=r"as a log-probability with units \[\d, \d\] removed"):
+                problem.log_prob(selection.removed)

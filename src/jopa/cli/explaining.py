@@ -32,7 +32,7 @@ from jopa.cli.options import (
     TrustRemoteCode,
 )
 from jopa.cli.progress import progress_bar
-from jopa.cli.reading import band_of, prompt_from, setting, target_from, unit_from, unit_numbers
+from jopa.cli.reading import band_of, parts_from, prompt_from, setting, target_from, unit_from, unit_numbers
 from jopa.cli.showing import fail, require_writable, tell
 from jopa.errors import SettingError
 
@@ -57,9 +57,7 @@ def explain(
     context: typer.Context,
     prompt: Annotated[str | None, typer.Argument(help="The prompt to explain.", show_default=False)] = None,
     file: Annotated[Path | None, typer.Option(help="Read the prompt from a UTF-8 file ('-': stdin).")] = None,
-    messages: Annotated[
-        Path | None, typer.Option(help="Chat messages, a JSON list; the last user message is explained.")
-    ] = None,
+    messages: Annotated[Path | None, typer.Option(help="Chat messages, a JSON list; see --attribute.")] = None,
     against: Annotated[
         str | None,
         typer.Option(
@@ -102,7 +100,7 @@ def explain(
     unit: Annotated[
         str | None,
         typer.Option(
-            help="token, word, sentence, line, paragraph, or spans such as 0-10,12-20 (characters).",
+            help="token, word, sentence, line, paragraph, message, document, or spans such as 0-10,12-20 (characters).",
             show_default="what fits the prompt's length; sentence with --diagnose",
         ),
     ] = None,
@@ -111,6 +109,18 @@ def explain(
         typer.Option(help="The prompt's language, such as de, for words and sentences.", show_default="guessed"),
     ] = None,
     removal: Annotated[str | None, typer.Option(help="delete, zero or hide.", show_default="the method's own")] = None,
+    documents: Annotated[
+        Path | None,
+        typer.Option(help="Texts that stand beside the question: a .jsonl file, or a folder of text files."),
+    ] = None,
+    attribute: Annotated[
+        str | None,
+        typer.Option(
+            help="What can be removed: user, users, system, tools, documents, trace, all, or a message's number "
+            "(1: the first); several with commas.",
+            show_default="the documents, or else the last message of the user",
+        ),
+    ] = None,
     system: Annotated[str | None, typer.Option(help="A system message.")] = None,
     prefix: Annotated[str | None, typer.Option(help="A fixed instruction before the prompt.")] = None,
     prefill: Annotated[str | None, typer.Option(help="The beginning of the answer.")] = None,
@@ -119,7 +129,12 @@ def explain(
     output: Annotated[
         str | None, typer.Option(help="The text to explain.", show_default="what the model generates")
     ] = None,
-    target: Annotated[str | None, typer.Option(help="Part of the output: tokens START:END, or a text in it.")] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="Part of the output: tokens START:END, a text in it, or answer: what follows a reasoning trace."
+        ),
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="The most tokens to generate.")] = 100,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     budget: Annotated[int | None, typer.Option(help="How much a search may spend.", show_default=False)] = None,
@@ -184,12 +199,20 @@ def explain(
     from jopa.model.loading import load
     from jopa.model.threads import use_threads
     from jopa.preparation import Callbacks
+    from jopa.prompt.documents import read_documents
     from jopa.prompt.options import PromptOptions
 
     chosen = _methods(method, compare, settings or [], budget)
     arguments = dict(map(setting, template_arg or []))
     options = PromptOptions(
-        system=system, prefix=prefix, prefill=prefill, plain=plain, template_args=arguments, language=language
+        system=system,
+        prefix=prefix,
+        prefill=prefill,
+        plain=plain,
+        template_args=arguments,
+        language=language,
+        attribute=parts_from(attribute),
+        documents=read_documents(documents) if documents else None,
     )
     generation = Generation(max_new_tokens, temperature, seed)
     search = SearchOptions(
