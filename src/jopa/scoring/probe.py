@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from jopa.errors import ModelError
+from jopa.errors import ModelError, StoppedError
 from jopa.model.agreement import agree, probe_ids
 from jopa.model.language_model import LanguageModel, quiet_transformers
 from jopa.scoring.batch_input import BatchInput, CallOptions, forward, without_gradients
@@ -181,12 +181,12 @@ class ModelProbe:
         return found
 
     def _tried(self, attempt: Callable[[], bool]) -> bool:
-        """Whether an attempt succeeded; whatever it raises counts as no."""
+        """Whether an attempt succeeded; whatever it raises counts as no, but that somebody ended the work."""
         try:
             self._model.length_dependence.restore()
             with quiet_transformers():
                 return bool(attempt())
-        except ModelError:
+        except (ModelError, StoppedError):
             raise
         except Exception:  # a model may fail in any way at what it cannot do
             return False
