@@ -169,7 +169,8 @@ def _sized(kind: type[PreTrainedConfig], special: dict[str, Any]) -> PreTrainedC
         sizes["num_key_value_heads"] = sizes["num_attention_heads"]
     for name in special.pop("without", ()):
         sizes.pop(name, None)
-    parts, sub_configs = {}, dict[str, Any](kind.sub_configs or {})  # type: ignore[call-overload]
+    parts: dict[str, Any] = {}
+    sub_configs: Any = kind.sub_configs or {}  # transformers types it as a property
     for part, part_kind in sub_configs.items():
         own = type(getattr(declared, part, None))
         if not issubclass(own, PreTrainedConfig):

@@ -79,7 +79,7 @@ def test_the_json_schema_is_the_documented_one(llama):
     ]
     assert list(record["model"]) == ["id", "revision", "dtype", "device"]
     assert list(record["prompt"]) == ["text", "ids", "units", "rendered"]
-    assert list(record["prompt"]["units"][0]) == ["text", "start", "end", "positions"]
+    assert list(record["prompt"]["units"][0]) == ["text", "start", "end", "positions", "message", "document"]
     assert list(record["output"]) == ["text", "ids", "target"]
     assert record["method"] == {
         **{"name": "jopa", "steps": 20, "initial": "abs", "sampling": "gradient"},

@@ -64,6 +64,7 @@ def test_public_names():
         "ChatModel",
         "DetectionConfig",
         "Diagnosis",
+        "Document",
         "Generation",
         "InputFileError",
         "JointSearch",

@@ -635,8 +635,8 @@ cli.main()
 """`jopa`, so slow that a busy machine sees it at work."""
 
 
-@pytest.mark.parametrize("together", [1, 3])
-def test_ctrl_c_says_one_line_and_the_same_command_goes_on(command, toml, tmp_path, reference, together):
+@pytest.mark.parametrize(("together", "how"), [(1, signal.SIGINT), (3, signal.SIGINT), (1, signal.SIGTERM)])
+def test_a_signal_is_one_line_and_the_same_command_goes_on(command, toml, tmp_path, reference, together, how):
     folder = tmp_path / "run"
     words = [sys.executable, "-c", SLOWLY, "bench", str(toml), "--out", str(folder), "--together", str(together)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -644,7 +644,7 @@ def test_ctrl_c_says_one_line_and_the_same_command_goes_on(command, toml, tmp_pa
         deadline = time.monotonic() + 60
         while not cells(folder) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(how)
         err = process.stderr.read()
         assert process.wait(30) == 1, err
     assert err.splitlines()[-1].startswith(f"jopa: stopped; what is done is in '{folder}'")

@@ -5,7 +5,6 @@ Whatever cannot be read is refused here, naming it and the form it should have.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from jopa.errors import InputFileError, SettingError
+from jopa.storage import parse_json
 
 if TYPE_CHECKING:
     from jopa.prompt.building import Message
@@ -29,7 +29,7 @@ def prompt_from(prompt: str | None, file: Path | None, messages: Path | None) ->
         return read_text(file).removesuffix("\n").removesuffix("\r")
     assert messages is not None
     try:
-        chat = json.loads(read_text(messages))
+        chat = parse_json(read_text(messages))
     except ValueError as error:
         raise InputFileError(f"'{messages}' is no JSON: {error}") from error
     if not isinstance(chat, list) or not all(isinstance(message, dict) for message in chat):
@@ -109,6 +109,6 @@ def setting(assignment: str) -> tuple[str, Any]:
     if not equals:
         raise SettingError(f"cannot read the setting '{assignment}': write NAME=VALUE")
     try:
-        return name, json.loads(value)
+        return name, parse_json(value)
     except ValueError:
         return name, value

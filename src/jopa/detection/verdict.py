@@ -165,7 +165,7 @@ class Verdict:
         p, e = self.prompt, self.evidence
         return {
             **self.summary(),
-            "prompt": plain(PromptRecord(p.text, p.ids, p.units, p.fixed, p.rendered)),
+            "prompt": plain(PromptRecord(p.text, p.ids, p.units, p.fixed, p.rendered, p.sources)),
             "evidence": {
                 "refusal": e.refusal,
                 "surprisals": list(e.surprisals),
@@ -234,7 +234,7 @@ class Verdict:
             ffe=form.ffe,
             seconds=form.seconds,
         )
-        built = Prompt(prompt.text, prompt.ids, prompt.units, "token", prompt.fixed, prompt.rendered)
+        built = Prompt(prompt.text, prompt.ids, prompt.units, "token", prompt.fixed, prompt.rendered, prompt.sources)
         return cls(built, evidence, form.looking, form.model, form.versions)
 
     @classmethod

@@ -81,6 +81,10 @@ class ProxySearch(Method):
         """The same search with `budget` full-forward equivalents."""
         return replace(self, budget=budget)
 
+    def most_ffe(self, n_units: int, k: int) -> float:
+        """The budget, and the whole prompt."""
+        return float(self.budget + 1)
+
     def run(self, problem: Problem, k: int, *, seed: int = 0) -> Selection:
         """Choose k units; see `Method.run`."""
         self.validate(problem.shape, k)

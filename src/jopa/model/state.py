@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import PreTrainedModel
 
 _LOCKS: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 _LOCKS_GUARD = threading.Lock()
@@ -18,6 +19,7 @@ _LOCKS_GUARD = threading.Lock()
 _QUIET: list[None] = []
 _QUIET_BEFORE: list[tuple[int, int, bool]] = []
 _QUIET_GUARD = threading.Lock()
+_HOOKED = "_output_capturing_hooks_installed"
 
 
 def model_lock(model: object) -> Any:
@@ -82,3 +84,29 @@ def quiet_transformers() -> Iterator[None]:
                 hub_logging.set_verbosity(hub_verbosity)
                 if bars:
                     logging.enable_progress_bar()
+
+
+@contextmanager
+def hooks_kept(model: PreTrainedModel) -> Iterator[None]:
+    """Take off the recording hooks that transformers leaves on a model that was asked for attentions."""
+    before = {module: set(module._forward_hooks) for module in model.modules()}
+    marked = [module for module in before if _HOOKED in vars(module)]
+    try:
+        yield
+    finally:
+        for module, hooks in before.items():
+            for number in set(module._forward_hooks) - hooks:
+                del module._forward_hooks[number]
+            if module not in marked:
+                vars(module).pop(_HOOKED, None)
+
+
+@contextmanager
+def eager_attention(model: PreTrainedModel) -> Iterator[None]:
+    """An attention implementation that returns its weights, for the time of a block."""
+    implementation: Any = model.config._attn_implementation
+    try:
+        model.set_attn_implementation("eager")
+        yield
+    finally:
+        model.set_attn_implementation(implementation)

@@ -152,7 +152,7 @@ def build_prompt(
     through = None if not documents else "template" if layout.documents else "frame"
     if not tokens.passages:  # the trace alone, which is not written yet
         kind = unit if isinstance(unit, str) else "spans"
-        fixed = fixed_parts(messages, [], prefix=lead, prefill=prefill, tools=options.tools)
+        fixed = fixed_parts(messages, [], prefix=lead, prefill=prefill, tools=options.tools, documents=documents)
         return Prompt("", tuple(tokens.ids), (), kind, fixed, tokens.rendered, (), through, tokens.left_out, True)
     sources, atoms = _sources(tokens, messages)
     text = GAP.join(passage.text for passage in tokens.passages)
@@ -169,7 +169,14 @@ def build_prompt(
         tuple(tokens.ids),
         tuple(units),
         kind,
-        fixed_parts(messages, parts.messages, prefix=lead, prefill=prefill, tools=options.tools),
+        fixed_parts(
+            messages,
+            parts.messages,
+            prefix=lead,
+            prefill=prefill,
+            tools=options.tools,
+            documents=() if parts.documents else documents,
+        ),
         tokens.rendered,
         tuple(sources),
         through,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from jopa.prompt.building import Unit
+from jopa.prompt.building import Source, Unit
 from jopa.prompt.fixed_parts import FixedPart
 
 Count = Annotated[int, Meta(ge=0)]
@@ -21,6 +21,7 @@ class PromptRecord(Struct, frozen=True, omit_defaults=True):
     units: tuple[Unit, ...]
     fixed: tuple[FixedPart, ...] = ()
     rendered: str = ""
+    sources: tuple[Source, ...] = ()
 
     def __post_init__(self) -> None:
         for i, unit in enumerate(self.units):

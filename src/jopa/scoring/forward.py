@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from jopa.errors import ScoringError
 from jopa.model.language_model import LanguageModel, evaluating
+from jopa.model.state import eager_attention, hooks_kept
 from jopa.scoring.batch_input import (
     BatchInput,
     BatchOutput,
@@ -36,7 +37,6 @@ from jopa.scoring.slow_paths import SLOW_PATHS
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
-    from transformers import PreTrainedModel
 
 # A batch holds at most this many tokens and this many bytes of logits (in float32). On a CPU larger batches are slower.
 _BATCH_TOKENS = {"cpu": 512, "cuda": 16384}
@@ -47,7 +47,6 @@ LAUNCH_TOKENS = {"cpu": 32, "cuda": 256}
 _KEPT_TOKENS = {"cpu": 8192, "cuda": 16384}
 
 # The mark that transformers leaves on a model with its recording hooks.
-_HOOKED = "_output_capturing_hooks_installed"
 
 
 class _Counter:
@@ -307,13 +306,13 @@ class TargetForward:
         arguments: dict[str, Any] = {"use_cache": False}
         if self.options.restore is not None:
             self.options.restore()
-        with without_gradients(model), evaluating(model), _hooks_kept(model), self.in_model():
+        with without_gradients(model), evaluating(model), hooks_kept(model), self.in_model():
             if len(before):
                 arguments = {"use_cache": True, self.probe.cached_options.cache_argument: new_cache()}
                 with logits_only_at(self.model, [torch.tensor([len(before) - 1])]):
                     model(input_ids=before[None].to(device), **arguments)
                 self._count(forwards=1, tokens=len(before))
-            with _eager_attention(model), logits_only_at(self.model, [target_positions]):
+            with eager_attention(model), logits_only_at(self.model, [target_positions]):
                 layers = model(input_ids=own[None].to(device), output_attentions=True, **arguments).attentions
         self._count(forwards=1, tokens=len(own))
         if not layers or any(layer is None for layer in layers):
@@ -369,32 +368,6 @@ class TargetForward:
     def kind(self) -> str:
         """What limits go by: "cuda", or "cpu" for all else."""
         return "cuda" if self.model.device.type == "cuda" else "cpu"
-
-
-@contextmanager
-def _hooks_kept(model: PreTrainedModel) -> Iterator[None]:
-    """Take off the recording hooks that transformers leaves on a model that was asked for attentions."""
-    before = {module: set(module._forward_hooks) for module in model.modules()}
-    marked = [module for module in before if _HOOKED in vars(module)]
-    try:
-        yield
-    finally:
-        for module, hooks in before.items():
-            for number in set(module._forward_hooks) - hooks:
-                del module._forward_hooks[number]
-            if module not in marked:
-                vars(module).pop(_HOOKED, None)
-
-
-@contextmanager
-def _eager_attention(model: PreTrainedModel) -> Iterator[None]:
-    """An attention implementation that returns its weights, for the time of a block."""
-    implementation: Any = model.config._attn_implementation
-    try:
-        model.set_attn_implementation("eager")
-        yield
-    finally:
-        model.set_attn_implementation(implementation)
 
 
 def _log_probs(logits: Float[Tensor, "out vocab"], targets: Int[Tensor, "out"]) -> Float[Tensor, "out"]:

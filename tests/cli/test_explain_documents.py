@@ -1,0 +1,65 @@
+"""`jopa explain --documents` and `--attribute` on a tiny model in a folder."""
+
+import json
+
+import pytest
+
+
+@pytest.fixture
+def explain(run):
+    """`jopa explain` with a tiny model; returns exit code, stdout and stderr."""
+    return lambda *words: run("explain", *words, "--output", "yes", "--max-new-tokens", 6, "--budget", 10)
+
+
+@pytest.fixture
+def documents(tmp_path):
+    path = tmp_path / "documents.jsonl"
+    lines = [{"id": "museum", "title": "Hours", "text": "the doctor is in. the patient is out."}, "a story of a man."]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return path
+
+
+def record_of(explain, *arguments):
+    code, out, err = explain(*arguments, "--json", "-")
+    assert code == 0, err
+    return json.loads(out)
+
+
+def test_units_are_of_the_documents_and_the_question_stays(explain, documents):
+    record = record_of(explain, "where is the doctor", "--documents", str(documents), "--unit", "sentence", "-k", "1")
+    units = record["prompt"]["units"]
+    assert {unit["document"] for unit in units} == {"museum", "2"}
+    assert not any("where is" in unit["text"] for unit in units)
+    assert record["details"]["documents_through"] in ("frame", "template")
+
+
+def test_whole_documents_are_units(explain, documents):
+    record = record_of(explain, "where is the doctor", "--documents", str(documents), "--unit", "document", "-k", "1")
+    assert [unit["document"] for unit in record["prompt"]["units"]] == ["museum", "2"]
+    assert len(record["removed"]) == 1
+
+
+def test_a_message_is_named_by_its_number(explain, tmp_path):
+    chat = [{"role": "user", "content": "the doctor"}, {"role": "assistant", "content": "yes"},
+            {"role": "user", "content": "a story"}]  # fmt: skip
+    path = tmp_path / "chat.json"
+    path.write_text(json.dumps(chat))
+    units = record_of(explain, "--messages", str(path), "--attribute", "1", "--unit", "word", "-k", "1")["prompt"][
+        "units"
+    ]
+    assert "".join(unit["text"] for unit in units).replace(" ", "") == "thedoctor"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"id": "1", "text": "a"}\n{"id": "1", "text": "b"}', "two documents have the id '1'"),
+        ('{"text": "  "}', "empty"),
+        ("{", "is no JSON"),
+    ],
+)
+def test_bad_documents_are_one_line(explain, tmp_path, content, message):
+    path = tmp_path / "bad.jsonl"
+    path.write_text(content)
+    code, _, err = explain("where is the doctor", "--documents", str(path))
+    assert code == 1 and message in err and err.strip().count("\n") == 0
