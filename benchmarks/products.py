@@ -33,12 +33,14 @@ def forced(model: torch.nn.Module, name: str) -> PackedWeights:
 
 
 def milliseconds(work: Callable[[], object]) -> float:
+    """How long a piece of work takes."""
     started = time.perf_counter()
     work()
     return 1e3 * (time.perf_counter() - started)
 
 
 def main() -> None:
+    """Let the products take turns, and print the medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=6)
     rounds = parser.parse_args().rounds
