@@ -38,7 +38,6 @@ def test_the_wheel_holds_the_package_and_nothing_else(built):
     assert {Path(name).suffix for name in packaged} >= {
         ".py",
         ".j2",
-        ".html",
         ".js",
         ".css",
     } and "jopa/py.typed" in packaged
