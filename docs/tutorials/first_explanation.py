@@ -21,7 +21,8 @@ a = jopa.explain(
 print(a.output)
 
 # %% [markdown]
-# The value shows itself as a page. It names the units, their effects in nats, and what the model says without them.
+# As the last line of a notebook's cell, `a` shows itself as a page. Its values are the units, their effects in nats, and what the
+# model says without them.
 
 # %%
 print([unit.text for unit in a.chosen])

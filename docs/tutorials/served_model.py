@@ -1,8 +1,8 @@
 # %% [markdown]
 # # A model behind vLLM
 #
-# *About ten minutes.* This page is **not executed** when the site is built: it needs a server. The tests run the same calls against a
-# server of vLLM's form, and `make test-servers` against a real one.
+# *About ten minutes.* This page is **not executed** when the site is built: it needs a server. `make test-servers`
+# runs explanations against a real one.
 #
 # Start a server that gives log-probabilities of prompt tokens:
 #
@@ -15,7 +15,7 @@
 # %%
 import jopa
 
-model = jopa.connect("http://127.0.0.1:8000", "HuggingFaceTB/SmolLM2-135M-Instruct")
+model = jopa.connect("http://127.0.0.1:8000", model="HuggingFaceTB/SmolLM2-135M-Instruct")
 a = jopa.explain("Write a story about the doctor and his patient.", k=3, model=model)
 print([unit.text for unit in a.chosen], a.probability_ratio)
 

@@ -21,7 +21,7 @@ from jopa.errors import InputFileError
 from jopa.method import TraceStep
 from jopa.prompt.building import Unit
 from jopa.prompt.fixed_parts import FixedPart
-from jopa.prompt.records import Count, OutputRecord, Positive, PromptRecord
+from jopa.prompt.records import Count, OutputRecord, Positive, PromptRecord, require_set, result_fields
 from jopa.storage import Record, converted, parse_json, plain, require_plain, require_schema
 
 SCHEMA = 1
@@ -63,12 +63,7 @@ class _AttributionRecord(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         n_units = len(self.prompt.units)
-        if len(set(self.removed)) < len(self.removed) or any(i >= n_units for i in self.removed):
-            raise ValueError(f"'removed' must be different units below {n_units}, got {list(self.removed)}")
-        for name, n in (("individual", len(self.removed)), ("effects", n_units), ("scores", n_units)):
-            values = getattr(self, name)
-            if values is not None and len(values) != n:
-                raise ValueError(f"'{name}' must have {n} numbers, got {len(values)}")
+        require_set(self.removed, n_units, individual=self.individual, effects=self.effects, scores=self.scores)
         if not isinstance(self.method.get("name"), str):
             raise ValueError("'method' must have a text under 'name'")
 
@@ -185,17 +180,7 @@ class Attribution:
         flat = {name: getattr(form, name) for name in form.__struct_fields__}
         for name in ("schema", "prompt", "output"):
             del flat[name]
-        return cls(
-            prompt=prompt.text,
-            input_ids=prompt.ids,
-            units=prompt.units,
-            fixed=prompt.fixed,
-            rendered=prompt.rendered,
-            output=output.text,
-            output_ids=output.ids,
-            target=output.target,
-            **flat,
-        )
+        return cls(**result_fields(prompt, output), **flat)
 
     @classmethod
     def from_json(cls, text: str) -> Attribution:

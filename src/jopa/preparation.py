@@ -335,14 +335,14 @@ def _target(model: Model, ids: Sequence[int], text: str, target: Span | str | No
         return 0, len(ids)
     if not isinstance(target, str):
         return target
-    if target == ANSWER and (found := trace_span(model.tokenizer, text)):
+    if target == ANSWER:
+        if (found := trace_span(model.tokenizer, text)) is None:
+            raise SettingError(
+                "the output holds no reasoning trace (no </think> or mark of the model's own template), so the target "
+                "'answer' is the whole output; leave it out (for the word itself, give its range of output tokens)"
+            )
         inside = tokens_of(model.decode, ids, text, found[2], len(text))
         return inside[0], inside[-1] + 1
-    if target == ANSWER and target not in text:
-        raise SettingError(
-            "the output holds no reasoning trace (no </think> or mark of the model's own template), so the target "
-            "'answer' is the whole output; leave it out"
-        )
     if text.count(target) != 1 or not target:
         raise SettingError(
             f"the target {target!r} occurs {text.count(target)} times in the output; give a text that occurs once, "

@@ -7,8 +7,13 @@ import pytest
 
 @pytest.fixture
 def explain(run):
-    """`jopa explain` with a tiny model; returns exit code, stdout and stderr."""
-    return lambda *words: run("explain", *words, "--output", "yes", "--max-new-tokens", 6, "--budget", 10)
+    """`jopa explain` of a given output with a tiny model; returns exit code, stdout and stderr."""
+
+    def call(*words):
+        given = () if "--output" in words else ("--output", "yes")
+        return run("explain", *words, *given, "--max-new-tokens", 6, "--budget", 10)
+
+    return call
 
 
 @pytest.fixture
@@ -39,12 +44,12 @@ def test_whole_documents_are_units(explain, documents):
     assert len(record["removed"]) == 1
 
 
-def test_a_message_is_named_by_its_number(explain, tmp_path):
+def test_a_message_is_named_by_its_place(explain, tmp_path):
     chat = [{"role": "user", "content": "the doctor"}, {"role": "assistant", "content": "yes"},
             {"role": "user", "content": "a story"}]  # fmt: skip
     path = tmp_path / "chat.json"
     path.write_text(json.dumps(chat))
-    units = record_of(explain, "--messages", str(path), "--attribute", "1", "--unit", "word", "-k", "1")["prompt"][
+    units = record_of(explain, "--messages", str(path), "--attribute", "0", "--unit", "word", "-k", "1")["prompt"][
         "units"
     ]
     assert "".join(unit["text"] for unit in units).replace(" ", "") == "thedoctor"
@@ -63,3 +68,15 @@ def test_bad_documents_are_one_line(explain, tmp_path, content, message):
     path.write_text(content)
     code, _, err = explain("where is the doctor", "--documents", str(path))
     assert code == 1 and message in err and err.strip().count("\n") == 0
+
+
+def test_the_word_answer_in_an_output_is_not_taken_for_the_answer_after_a_trace(explain):
+    code, _, err = explain("where is the doctor", "--output", "the answer is here", "--target", "answer")
+    assert code == 1 and "holds no reasoning trace" in err
+
+
+def test_the_answer_after_a_trace_is_explained_alone(explain):
+    words = ("--output", "<think>the man</think>the doctor is in", "--target", "answer", "--k", "1", "--unit", "word")
+    record = record_of(explain, "where is the doctor", *words)
+    start, end = record["output"]["target"]
+    assert 0 < start < end == len(record["output"]["ids"])

@@ -189,7 +189,7 @@ def call(**settings):
         ({"attribute": "documents"}, "there are no documents"),
         ({"attribute": "tools"}, "no message is of role 'tool'"),
         ({"attribute": "system"}, "no message is of role 'system'"),
-        ({"attribute": 7}, "there is no message 7 to attribute"),
+        ({"attribute": 7}, "there is no message at place 7 to attribute"),
         ({"attribute": "chapter"}, "unknown part 'chapter' to attribute"),
         ({"attribute": []}, "attribute names nothing"),
         ({"attribute": ["user", True]}, "attribute names messages by texts or whole numbers, got True"),

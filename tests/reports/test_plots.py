@@ -36,6 +36,12 @@ def test_every_picture_can_be_written(found, dark, tmp_path):
         assert brightness < 1 if dark else brightness == 3
 
 
+def test_a_notebook_shows_the_picture(found):
+    formatters = pytest.importorskip("IPython.core.formatters")
+    shown, _ = formatters.DisplayFormatter().format(plot_effects(found[0]))
+    assert shown["image/png"].startswith(b"\x89PNG")
+
+
 def test_bars_are_the_effects_and_the_synergy(found):
     a = found[0]
     widths = [patch.get_width() for patch in plot_effects(a).axes[0].patches]

@@ -116,8 +116,8 @@ def explain(
     attribute: Annotated[
         str | None,
         typer.Option(
-            help="What can be removed: user, users, system, tools, documents, trace, all, or a message's number "
-            "(1: the first); several with commas.",
+            help="What can be removed: user, users, system, tools, documents, trace, all, or a message's place "
+            "(0: the first); several with commas.",
             show_default="the documents, or else the last message of the user",
         ),
     ] = None,

@@ -76,11 +76,11 @@ def _span(text: str, separator: str) -> Span:
 
 
 def parts_from(attribute: str | None) -> list[str | int] | None:
-    """Parts of the input, NAME,NAME,…; messages are counted from 1 there and from 0 here."""
+    """Parts of the input, NAME,NAME,…; whole numbers are places of messages."""
     if attribute is None:
         return None
     names = [name.strip() for name in attribute.split(",")]
-    return [int(name) - 1 if name.isdecimal() and int(name) > 0 else name for name in names]
+    return [int(name) if name.isdecimal() else name for name in names]
 
 
 def band_of(text: str) -> tuple[float, float]:

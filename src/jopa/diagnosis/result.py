@@ -35,7 +35,7 @@ from jopa.ordering import ranked
 from jopa.prompt.answer_parts import Part
 from jopa.prompt.building import Unit
 from jopa.prompt.fixed_parts import FixedPart
-from jopa.prompt.records import Count, OutputRecord, PromptRecord
+from jopa.prompt.records import Count, OutputRecord, PromptRecord, result_fields
 from jopa.storage import Record, converted, plain
 
 SCHEMA = 2
@@ -251,18 +251,7 @@ class Diagnosis:
         flat = {name: getattr(form, name) for name in form.__struct_fields__}
         prompt, output = flat.pop("prompt"), flat.pop("output")
         del flat["kind"]
-        return cls(
-            prompt=prompt.text,
-            input_ids=prompt.ids,
-            units=prompt.units,
-            fixed=prompt.fixed,
-            rendered=prompt.rendered,
-            output=output.text,
-            output_ids=output.ids,
-            target=output.target,
-            parts=output.parts,
-            **flat,
-        )
+        return cls(**result_fields(prompt, output), parts=output.parts, **flat)
 
     @classmethod
     def from_json(cls, text: str) -> Diagnosis:

@@ -20,6 +20,7 @@ from msgspec import Meta, Struct
 
 from jopa.choices import TEXT_SIMILARITY
 from jopa.errors import InputFileError
+from jopa.prompt.records import require_set
 from jopa.storage import converted, parse_json, require_plain, require_schema
 
 SCHEMA = 1
@@ -76,14 +77,9 @@ class _Record(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         n_units = len(self.units)
-        if len(set(self.removed)) < len(self.removed) or any(i >= n_units for i in self.removed):
-            raise ValueError(f"'removed' must be different units below {n_units}, got {list(self.removed)}")
+        require_set(self.removed, n_units, individual=self.individual, effects=self.effects)
         if any(not unit.start <= unit.end <= len(self.prompt) for unit in self.units):
             raise ValueError(f"a unit lies outside the prompt's {len(self.prompt)} characters")
-        for name, n in (("individual", len(self.removed)), ("effects", n_units)):
-            values = getattr(self, name)
-            if values is not None and len(values) != n:
-                raise ValueError(f"'{name}' must have {n} numbers, got {len(values)}")
         if not isinstance(self.method.get("name"), str):
             raise ValueError("'method' must have a text under 'name'")
 

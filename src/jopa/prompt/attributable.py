@@ -73,9 +73,8 @@ def attributable(messages: Sequence[dict[str, Any]], attribute: Attribute | None
     empty = found - set(with_text)
     if empty and ("user" in names or not with_text) and not lenient:
         if [name for name in names if name != "user"] or messages[min(empty)]["role"] != "user":
-            raise PromptError(
-                f"nothing attributable: message {min(empty) + 1}, of role '{messages[min(empty)]['role']}', has no text"
-            )
+            role = messages[min(empty)]["role"]
+            raise PromptError(f"nothing attributable: the message at place {min(empty)}, of role '{role}', has no text")
         raise PromptError("the prompt is empty; give a text with something in it besides blanks")
     documents = "documents" in names or ("all" in names and has_documents)
     if not with_text and not documents and "trace" not in names:
@@ -110,7 +109,7 @@ def _places(messages: Sequence[dict[str, Any]], name: str | int) -> list[int]:
     n = len(messages)
     if isinstance(name, int):
         if not -n <= name < n:
-            raise SettingError(f"there is no message {name} to attribute; the {n} messages are 0 to {n - 1}")
+            raise SettingError(f"there is no message at place {name} to attribute; the places are 0 to {n - 1}")
         return [name % n]
     if name == "all":
         return list(range(n))

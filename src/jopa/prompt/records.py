@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Collection, Sequence
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
@@ -41,3 +42,36 @@ class OutputRecord(Struct, frozen=True):
     def __post_init__(self) -> None:
         if not self.target[0] < self.target[1] <= len(self.ids):
             raise ValueError(f"the target {list(self.target)} lies outside the output's {len(self.ids)} tokens")
+
+
+def result_fields(prompt: PromptRecord, output: OutputRecord) -> dict[str, Any]:
+    """The fields of a result, by name, that its records of prompt and output hold."""
+    return {
+        "prompt": prompt.text,
+        "input_ids": prompt.ids,
+        "units": prompt.units,
+        "fixed": prompt.fixed,
+        "rendered": prompt.rendered,
+        "output": output.text,
+        "output_ids": output.ids,
+        "target": output.target,
+    }
+
+
+def require_set(removed: Sequence[int], n_units: int, **numbers: Collection[float] | None) -> None:
+    """Refuse what is no set of units, or numbers that are not one a unit.
+
+    Args:
+        removed: indices of units.
+        n_units: how many units there are.
+        numbers: by name, numbers of the removed units (`individual`) or of all (any other name); None for none.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    if len(set(removed)) < len(removed) or any(i >= n_units for i in removed):
+        raise ValueError(f"'removed' must be different units below {n_units}, got {list(removed)}")
+    for name, values in numbers.items():
+        n = len(removed) if name == "individual" else n_units
+        if values is not None and len(values) != n:
+            raise ValueError(f"'{name}' must have {n} numbers, got {len(values)}")

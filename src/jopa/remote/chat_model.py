@@ -11,21 +11,23 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jopa.errors import ModelError, PromptError, ScoringError, SettingError
+from jopa.errors import ModelError, PromptError, ScoringError
+from jopa.model.generation import require_sampling
 from jopa.prompt.output import Output
-from jopa.remote.allowance import Allowance, CostAtMost
+from jopa.remote.allowance import CostAtMost
 from jopa.remote.client import Client
 from jopa.remote.conversation import character_tokenizer, messages_of
 from jopa.remote.score_cache import ScoreCache
+from jopa.remote.served import ServedModel
 
 if TYPE_CHECKING:
     from jopa.model.generation import Generation
     from jopa.prompt.building import Prompt
-    from jopa.scoring.protocols import Capability, PromptScorer
+    from jopa.scoring.protocols import PromptScorer
 
 PATH = "/v1/chat/completions"
 _CHARACTERS_PER_TOKEN = 3.0
@@ -75,7 +77,7 @@ class ChatAnswer:
     tokens: int
 
 
-class ChatModel:
+class ChatModel(ServedModel):
     """A model behind a chat API; `jopa.connect(..., api="chat")` makes one.
 
     Args:
@@ -88,8 +90,6 @@ class ChatModel:
 
     objective = "text-similarity"
     """What its scores are; see `jopa.choices.Objective`."""
-    removals = ("delete",)
-    """How its scorers can remove units."""
     context_length = None
     """Nobody says; the server refuses what is too long."""
 
@@ -102,37 +102,14 @@ class ChatModel:
         served: str = "",
         max_tokens_sent: int | None = None,
     ) -> None:
-        self.client = client
-        self.id = id
+        super().__init__(client, id, "chat", max_tokens_sent)
         self.tokenizer = character_tokenizer()
-        self.allowance = Allowance(max_tokens_sent)
         self.cache = cache
         self.served = served or f"{client.url} chat {id}"
         self._limit_name = _LIMITS[0]
         self._per_token: float | None = None
         """Characters a token, as the server counted the longest text so far."""
         self._longest = 0
-
-    def __repr__(self) -> str:
-        return f"ChatModel({self.id!r}, {self.client.url!r})"
-
-    @property
-    def tokens_sent(self) -> int:
-        """Tokens sent and answered so far."""
-        return self.allowance.sent
-
-    @property
-    def identity(self) -> dict[str, str | None]:
-        """Its id and where it is, as results record them."""
-        return {"id": self.id, "revision": None, "dtype": None, "device": f"chat at {self.client.url}"}
-
-    @property
-    def capabilities(self) -> frozenset[Capability]:
-        """What its scorers can be asked: scores."""
-        return frozenset({"scores"})
-
-    def require_ids(self, ids: Iterable[int]) -> None:
-        """Nothing is refused: ids are characters."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of code points."""
@@ -180,10 +157,7 @@ class ChatModel:
             SettingError: a setting is out of range.
             ModelError, PromptError, ScoringError, LimitError: as `ask`.
         """
-        if max_new_tokens < 1:
-            raise SettingError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
-        if not 0.0 <= temperature < float("inf"):
-            raise SettingError(f"temperature must be 0 (greedy) or positive, got {temperature}")
+        require_sampling(max_new_tokens, temperature)
         (answer,) = self.ask([ChatRequest(self.decode(ids), max_new_tokens, temperature, seed)])
         new = tuple(map(ord, answer.text))
         if on_token:
@@ -272,10 +246,7 @@ class ChatModel:
                 "max_new_tokens"
             )
         usage = found.get("usage")
-        counts = [
-            usage.get(name) if isinstance(usage, dict) else None for name in ("prompt_tokens", "completion_tokens")
-        ]
-        asked, said = (count if isinstance(count, int) and count > 0 else None for count in counts)
+        asked, said = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
         if asked is not None and len(request.text) > self._longest:
             self._per_token, self._longest = len(request.text) / asked, len(request.text)
         return ChatAnswer(text, (asked or self.tokens_of(request.text)) + (said or self.tokens_of(text)))

@@ -21,6 +21,7 @@ from jopa.errors import SettingError
 from jopa.evaluation.metrics import rouge_l
 from jopa.prompt.output import Output
 from jopa.remote.chat_model import ChatAnswer, ChatModel, ChatRequest, answer_key
+from jopa.remote.served import ServedWork
 from jopa.scoring.protocols import Work
 
 if TYPE_CHECKING:
@@ -70,13 +71,13 @@ class ChatScorer:
         self._whole = float(model.tokens_of(model.decode(prompt.ids)) + model.tokens_of(output.text))
         """Tokens of the whole prompt and its answer: estimated until the server has counted them."""
         self._answers: dict[str, str] = {}
-        self._evaluations = self._requests = self._sent = self._reused = self._kept = 0
-        self._seconds = 0.0
+        self._done = ServedWork()
+        self._kept = 0
 
     @property
     def ffe(self) -> float:
         """Tokens of conversations and answers so far, over those of the whole prompt and output."""
-        return self._sent / self._whole
+        return self._done.sent / self._whole
 
     @property
     def ffe_left(self) -> float:
@@ -88,21 +89,13 @@ class ChatScorer:
     @property
     def work(self) -> Work:
         """What has been done so far: `forwards` are requests, `tokens` went and came, `reused` were in the cache."""
-        return Work(
-            evaluations=self._evaluations,
-            forwards=self._requests,
-            tokens=self._sent,
-            reused=self._reused,
-            in_model=self._seconds,
-            seconds={"scores": self._seconds},
-        )
+        return self._done.record
 
     @property
     def details(self) -> dict[str, dict[str, Any]]:
         """What results say of the measure, of its noise, and of the cost."""
         similarity = {"measure": MEASURE, "unchanged": list(self._repeats)}
-        cost = {"requests": self._requests, "tokens_sent": self._sent, "tokens_cached": self._reused}
-        return {"similarity": similarity, "server": cost}
+        return {"similarity": similarity, "server": self._done.cost}
 
     def log_probs(self, keep: Bool[Tensor, "masks units"]) -> Float[Tensor, "masks out"]:
         """Similarity of the output and the answer under each keep mask, in one column; no log-probability.
@@ -125,7 +118,7 @@ class ChatScorer:
             self._measure(whole)
         scores = self._scored([request for request in requests if request != whole])
         mean = math.fsum(self._repeats) / len(self._repeats)
-        self._evaluations += len(requests)
+        self._done.evaluations += len(requests)
         found = [mean if request == whole else scores[request] for request in requests]
         return torch.tensor(found, dtype=torch.float64)[:, None]
 
@@ -184,7 +177,7 @@ class ChatScorer:
             known = cache.get(key) if cache else None
             if known is not None:
                 scores[request] = known[0]
-                self._reused += self._model.tokens_of(request.text)
+                self._done.reused += self._model.tokens_of(request.text)
         new = [request for request in keys if request not in scores]
 
         def note(number: int, answer: ChatAnswer) -> None:
@@ -205,9 +198,9 @@ class ChatScorer:
         try:
             answers = self._model.ask(requests, note)
         finally:
-            self._seconds += time.perf_counter() - began
-        self._requests += len(answers)
-        self._sent += sum(answer.tokens for answer in answers)
+            self._done.seconds += time.perf_counter() - began
+        self._done.requests += len(answers)
+        self._done.sent += sum(answer.tokens for answer in answers)
         return answers
 
     def _similarity(self, answer: str) -> float:

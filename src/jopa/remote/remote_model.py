@@ -7,23 +7,25 @@ requests, `client` sends them, `connecting` finds out what is behind an address.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jopa.errors import SettingError
+from jopa.model.generation import require_sampling
 from jopa.prompt.continuation import decoded, encode_continuation
 from jopa.prompt.output import Output
-from jopa.remote.allowance import Allowance, CostAtMost
+from jopa.remote.allowance import CostAtMost
 from jopa.remote.client import Client
 from jopa.remote.score_cache import ScoreCache, cache_key
+from jopa.remote.served import ServedModel
 from jopa.remote.servers import Answer, Row, Server
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from jopa.prompt.building import Prompt
-    from jopa.scoring.protocols import Capability, PromptScorer
+    from jopa.scoring.protocols import PromptScorer
 
 _REQUEST_TOKENS = 16384
 """The most tokens that one request carries, unless a single row has more."""
@@ -44,7 +46,7 @@ class Spent:
     reused: int
 
 
-class RemoteModel:
+class RemoteModel(ServedModel):
     """A causal language model behind a server; `jopa.connect` makes one.
 
     Args:
@@ -74,45 +76,19 @@ class RemoteModel:
     ) -> None:
         if rows_per_request < 1:
             raise SettingError(f"rows_per_request must be at least 1, got {rows_per_request}")
-        self.client = client
+        super().__init__(client, id, server.api, max_tokens_sent)
         self.server = server
-        self.id = id
         self.tokenizer = tokenizer
         self.context_length = context_length
-        self.allowance = Allowance(max_tokens_sent)
         self._cache = cache
         self._served = served or f"{client.url} {server.api} {id}"
         self._rows_per_request = rows_per_request
-
-    def __repr__(self) -> str:
-        return f"RemoteModel({self.id!r}, {self.client.url!r}, api={self.server.api!r})"
-
-    removals = ("delete",)
-    """How its scorers can remove units."""
-
-    @property
-    def tokens_sent(self) -> int:
-        """Tokens sent so far, to score and to generate."""
-        return self.allowance.sent
-
-    @property
-    def identity(self) -> dict[str, str | None]:
-        """Its id and where it is, as results record them; a server does not say its dtype."""
-        return {"id": self.id, "revision": None, "dtype": None, "device": f"{self.server.api} at {self.client.url}"}
-
-    @property
-    def capabilities(self) -> frozenset[Capability]:
-        """What its scorers can be asked: scores."""
-        return frozenset({"scores"})
 
     @property
     def stop_ids(self) -> frozenset[int]:
         """Token ids that end an answer, as far as the tokenizer knows them."""
         end: Any = self.tokenizer.eos_token_id
         return frozenset() if end is None else frozenset({int(end)})
-
-    def require_ids(self, ids: Iterable[int]) -> None:
-        """Nothing is refused here: only the server knows its vocabulary, and it refuses what it does not have."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens shown."""
@@ -151,10 +127,7 @@ class RemoteModel:
             SettingError: a setting is out of range.
             ModelError, PromptError, ScoringError: as `Client.post_all` and `Server.read_answer`.
         """
-        if max_new_tokens < 1:
-            raise SettingError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
-        if not 0.0 <= temperature < float("inf"):
-            raise SettingError(f"temperature must be 0 (greedy) or positive, got {temperature}")
+        require_sampling(max_new_tokens, temperature)
         answer = self.continue_ids(ids, max_new_tokens, temperature, seed)
         new = self._until_stop(answer)
         if on_token:

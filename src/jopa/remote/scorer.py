@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from jopa.errors import PromptError, SettingError
 from jopa.prompt.output import Output
 from jopa.prompt.repeated_tokens import RepeatedToken, find_repeated_tokens
+from jopa.remote.served import ServedWork
 from jopa.remote.servers import Row
 from jopa.scoring.protocols import Work
 
@@ -49,13 +50,13 @@ class RemoteScorer:
         self.n_units = len(prompt.units)
         self._model = model
         self._unit_of = {position: number for number, unit in enumerate(prompt.units) for position in unit.positions}
-        self._evaluations = self._requests = self._sent = self._reused = self._kept = 0
-        self._seconds = 0.0
+        self._done = ServedWork()
+        self._kept = 0
 
     @property
     def ffe(self) -> float:
         """Tokens sent so far, over template + prompt + output."""
-        return self._sent / (len(self.prompt.ids) + len(self.output.ids))
+        return self._done.sent / (len(self.prompt.ids) + len(self.output.ids))
 
     @property
     def ffe_left(self) -> float:
@@ -65,20 +66,12 @@ class RemoteScorer:
     @property
     def work(self) -> Work:
         """What has been done so far: `forwards` are requests, `tokens` were sent, `reused` came from the cache."""
-        return Work(
-            evaluations=self._evaluations,
-            forwards=self._requests,
-            tokens=self._sent,
-            reused=self._reused,
-            in_model=self._seconds,
-            seconds={"scores": self._seconds},
-        )
+        return self._done.record
 
     @property
     def details(self) -> dict[str, dict[str, int]]:
         """What results say of the cost: requests and tokens that scores took, and tokens that the cache stood for."""
-        cost = {"requests": self._requests, "tokens_sent": self._sent, "tokens_cached": self._reused}
-        return {"server": cost}
+        return {"server": self._done.cost}
 
     def log_probs(self, keep: Bool[Tensor, "masks units"]) -> Float[Tensor, "masks out"]:
         """Log-probability of each target token under each keep mask.
@@ -103,11 +96,11 @@ class RemoteScorer:
         try:
             scores, spent = self._model.score(rows)
         finally:
-            self._seconds += time.perf_counter() - began
-        self._evaluations += len(rows)
-        self._requests += spent.requests
-        self._sent += spent.tokens
-        self._reused += spent.reused
+            self._done.seconds += time.perf_counter() - began
+        self._done.evaluations += len(rows)
+        self._done.requests += spent.requests
+        self._done.sent += spent.tokens
+        self._done.reused += spent.reused
         return torch.tensor(scores, dtype=torch.float64).reshape(len(rows), end - start)
 
     def reserve(self, masks: int) -> None:

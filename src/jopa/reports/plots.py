@@ -11,10 +11,12 @@ Texts come from strangers and are never read as formulas. Sees attributions; run
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from jopa.attribution import Attribution
@@ -205,10 +207,24 @@ def _figure(colours: _Colours, height: float, columns: int = 1) -> Iterator[tupl
         "grid.color": colours.faint,
     }
     with style(looks):
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        figure = _figure_class()(figsize=(_WIDTH, height), layout="constrained")
         yield figure, figure.subplots(1, columns)
+
+
+@cache
+def _figure_class() -> type[Figure]:
+    """Figures that notebooks show; those of matplotlib alone are shown only where pyplot was set up for it."""
+    from matplotlib.figure import Figure
+
+    class ShownFigure(Figure):
+        """A figure that gives notebooks its picture."""
+
+        def _repr_png_(self) -> bytes:
+            picture = io.BytesIO()
+            self.savefig(picture, format="png", dpi=144)
+            return picture.getvalue()
+
+    return ShownFigure
 
 
 def _number(axes: Axes, place: int, value: float, colours: _Colours) -> None:
