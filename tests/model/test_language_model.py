@@ -1,5 +1,6 @@
 """Finding, loading, unpacking and generating."""
 
+import copy
 import gc
 import importlib.util
 import json
@@ -131,6 +132,21 @@ def test_encoder_only_models_are_refused(tmp_path, llama):
     llama.tokenizer.save_pretrained(tmp_path)
     with pytest.raises(jopa.ModelError, match="in both directions"):
         jopa.load(tmp_path)
+
+
+def test_a_model_whose_first_scores_change_with_the_length_is_refused(llama):
+    """As those of ProphetNet in transformers 5.23."""
+    model = copy.deepcopy(llama.model)
+    plain = model.forward
+
+    def forward(*arguments, **options):
+        found = plain(*arguments, **options)
+        found.logits[..., 7] += found.logits.shape[1]
+        return found
+
+    model.forward = forward
+    with pytest.raises(jopa.ModelError, match="changes with the number of tokens behind it"):
+        jopa.LanguageModel(model, llama.tokenizer, "prophet")
 
 
 def test_encoder_decoder_models_are_refused(tmp_path, llama):

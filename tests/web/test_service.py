@@ -14,8 +14,8 @@ from jopa.methods import METHODS
 from jopa.problem import Best
 from jopa.reports.attribution_html import parts_html, to_html
 from jopa.web.jobs import FINAL_KINDS
-from jopa.web.requests import RequestLimits
-from jopa.web.service import ExplanationService, stoppable, token_texts
+from jopa.web.requests import RequestLimits, read_request
+from jopa.web.service import ExplanationService, run_request, stoppable, token_texts
 from table_scorer import TableScorer, redundant_pair
 
 PROMPT = "write a story about the doctor and his patient"
@@ -107,6 +107,28 @@ def test_the_next_forward_ends_the_work(llama):
     ):
         llama.model(input_ids=torch.tensor([[3, 4]]))
     assert not llama.model._forward_pre_hooks
+
+
+def test_who_ends_a_probe_teaches_it_nothing(llama):
+    fresh = jopa.LanguageModel(llama.model, llama.tokenizer, "fresh")
+    with pytest.raises(StoppedError), stoppable(fresh, lambda: True, 60):
+        fresh.require_removal("hide")
+    fresh.require_removal("hide")
+
+
+@pytest.mark.parametrize(("name", "refused"), [("grad-x-input", True), ("attention", True), ("ablation", False)])
+def test_methods_that_keep_much_memory_take_fewer_tokens(llama, name, refused):
+    limits = RequestLimits(gradient_tokens=10)
+    record = {"prompt": PROMPT, "methods": [name], "k": 1, "max_new_tokens": 4}
+    events = []
+    arguments = (llama, read_request(record, limits, 40), events.append, limits.gradient_tokens)
+    if refused:
+        with pytest.raises(jopa.SettingError, match=f"takes at most 10 with the method '{name}'"):
+            run_request(*arguments)
+        assert not events
+    else:
+        run_request(*arguments)
+        assert events[-1]["kind"] == "result"
 
 
 # --- the work -------------------------------------------------------------------------------------------------------

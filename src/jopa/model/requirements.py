@@ -12,12 +12,14 @@ if TYPE_CHECKING:
 
 _LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "max_target_positions")
 """Fields of configurations that say how many tokens a model takes."""
+_MOST_CHANGE = 0.05
+"""Of the largest logit; a longer row may round differently, above all in low precision."""
 _LENGTHENING = ("linear", "dynamic", "yarn")
 """Kinds of scaled rotary positions whose factor may not be counted in the configuration's length."""
 
 
 def require_causal(model: Any, name: str) -> None:
-    """Refuse a model that is not loaded, or whose first token sees the second, as encoder-only models' do.
+    """Refuse a model that is not loaded, or whose first token sees later ones.
 
     Raises:
         ModelError: it is no causal language model, or its weights are not there.
@@ -42,12 +44,20 @@ def require_causal(model: Any, name: str) -> None:
     try:
         with quiet_transformers(), evaluating(model), torch.no_grad():
             first = model(input_ids=pairs, use_cache=False).logits[:, 0].float()
+            longer = torch.tensor([[3, 5, 7, 4, 6, 9]], device=device) % size
+            followed = model(input_ids=longer, use_cache=False).logits[0, 0].float()
     except Exception as error:  # code of many makers
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ModelError(f"'{name}' cannot read two tokens, as a causal language model does: {reason:.200}") from error
     if (first[0] - first[1]).abs().max() > 1e-3 * first.abs().max():
         raise ModelError(
             f"'{name}' reads its input in both directions (an encoder-only model); jopa explains causal language models"
+        )
+    if (first[0] - followed).abs().max() > _MOST_CHANGE * first.abs().max():
+        raise ModelError(
+            f"what '{name}' says after a token changes with the number of tokens behind it, so a forward over an "
+            "output does not give the probability with which the model generates it; jopa explains causal language "
+            "models"
         )
 
 

@@ -30,6 +30,7 @@ class RequestLimits:
     Attributes:
         prompt_characters: of the prompt.
         max_new_tokens: of each answer.
+        gradient_tokens: of prompt and answer, for methods that need gradients or attention: their memory grows with it.
         k: units to find.
         budget: of a search, in its own measure.
         seconds: of work for one request, waiting left out.
@@ -39,6 +40,7 @@ class RequestLimits:
 
     prompt_characters: int = 4000
     max_new_tokens: int = 200
+    gradient_tokens: int = 1200
     k: int = 12
     budget: int = 500
     seconds: float = 300.0

@@ -35,7 +35,7 @@ from typing import Any
 from jopa.attributing import SearchOptions, attribute
 from jopa.attribution import Attribution, comparison_json
 from jopa.choices import checked_removal
-from jopa.errors import JopaError, StoppedError
+from jopa.errors import JopaError, SettingError, StoppedError
 from jopa.explanation import run_each
 from jopa.method import Method
 from jopa.model.generation import Generation
@@ -87,7 +87,7 @@ class ExplanationService:
         assert job.request is not None, "the queue gives out jobs that were not done"
         try:
             with stoppable(self.model, lambda: not job.is_wanted(), self.limits.seconds):
-                run_request(self.model, job.request, job.emit)
+                run_request(self.model, job.request, job.emit, self.limits.gradient_tokens)
         except StoppedError as error:
             job.emit({"kind": "stopped", "message": str(error)})
         except JopaError as error:
@@ -158,8 +158,14 @@ def vocabulary_size(model: Model) -> int:
     return len(model.tokenizer)
 
 
-def run_request(model: Model, request: ExplainRequest, emit: Emit) -> None:
+def run_request(model: Model, request: ExplainRequest, emit: Emit, gradient_tokens: int | None = None) -> None:
     """Explain what is requested, and emit an event at every step.
+
+    Args:
+        model: the model.
+        request: what is asked for.
+        emit: called with each event.
+        gradient_tokens: the most tokens for methods that need more than scores; None for no limit.
 
     Raises:
         JopaError: it cannot be explained as request.
@@ -179,7 +185,15 @@ def run_request(model: Model, request: ExplainRequest, emit: Emit) -> None:
     callbacks = Callbacks(on_progress, on_best, on_text)
     ids = request.output_ids
     prompt = prepare_prompt(model, request.prompt, unit=request.unit)
-    require_room(model, prompt, max(request.max_new_tokens, len(ids or ())))
+    n_output = len(ids) if ids else request.max_new_tokens
+    require_room(model, prompt, max(request.max_new_tokens, n_output))
+    heavy = [method.name for method in request.methods if method.requires != "scores"]
+    if gradient_tokens is not None and heavy and len(prompt.ids) + n_output > gradient_tokens:
+        raise SettingError(
+            f"prompt and answer have up to {len(prompt.ids) + n_output:,} tokens, and this page takes at most "
+            f"{gradient_tokens:,} with the method '{heavy[0]}', whose memory grows with them: shorten the prompt, or "
+            "take a method that needs scores alone, such as 'joint'"
+        )
     emit({"kind": "prompt", "pieces": unit_pieces(prompt)})
     output = generation if ids is None else Output(ids, model.decode(ids), (0, len(ids)))
     preparation = prepare_output(model, prompt, output=output, target=request.target, callbacks=callbacks)
