@@ -45,8 +45,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def without_garbage_collection() -> Iterator[None]:
     """No automatic garbage collection for the time of a block, such as one that imports torch and transformers.
 
-    Their import creates millions of objects that stay, and the collector looks through them again and again: that takes
-    a fifth of the time.
+    Their import creates millions of objects that stay, and the collector looks through them again and again.
     """
     enabled = gc.isenabled()
     gc.disable()
