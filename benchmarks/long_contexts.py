@@ -45,7 +45,7 @@ MIX: tuple[tuple[Kind, int], ...] = (
     ("natural", 1),
 )
 """Kinds of every eight contexts, and in how many documents the planted fact stands."""
-BUDGETS = ("joint", "proxy-search", "proxy-spex", "camab", "tracllm", "context-cite", "interactions")
+BUDGETS = ("joint", "proxy-search", "context-cite", "interactions")
 """Methods that are given the model work of `--budget`; others cost what they cost."""
 K = 3
 
@@ -55,7 +55,7 @@ def methods(budget: int, names: list[str], ffe_per_mask: float) -> Iterator[tupl
     for name in names:
         plain, _, own = name.partition("@")
         limit = int(own) if own else budget
-        if plain in ("proxy-spex", "camab", "context-cite", "interactions"):
+        if plain in ("context-cite", "interactions"):
             limit = max(9, round((limit - 1) / ffe_per_mask))
         if plain == "interactions":
             limit = max(24, limit)
