@@ -39,9 +39,8 @@ demo: install
 test: install
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 
-FAST = tests/prompt tests/plugins tests/packaging tests/datasets tests/benchmark/test_experiment.py \
-  tests/benchmark/test_records.py tests/methods/test_contract.py tests/reports/test_tables.py \
-  tests/web/test_requests.py tests/test_architecture.py tests/test_exports.py tests/test_ordering.py tests/test_storage.py
+FAST = tests/prompt tests/plugins tests/datasets tests/reports/test_tables.py tests/web/test_requests.py \
+  tests/test_architecture.py tests/test_exports.py tests/test_storage.py
 test-fast: install
 	$(BIN)/python -m pytest $(FAST) --numprocesses auto --maxprocesses 4
 
