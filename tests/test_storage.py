@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -204,6 +205,26 @@ def test_a_folder_is_held_alone_and_free_when_its_holder_dies(tmp_path, how):
     for _ in range(2):  # and it can be held again and again
         with locked(tmp_path):
             pass
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path, monkeypatch):
+    class KilledError(BaseException):
+        """Ends the process before it can clean up."""
+
+    def killed(*_):
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        with pytest.raises(KilledError):
+            write_text(tmp_path / "a.json", "half")
+    assert [is_partial(path) for path in tmp_path.iterdir()] == [True]
+    (tmp_path / ".b.partial").mkdir()  # a report that is being written
+    (tmp_path / "other.txt").write_text("of somebody else")
+    with locked(tmp_path):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} - {"lock"} == {".b.partial", "other.txt"}
 
 
 def test_a_lock_is_released_by_an_error(tmp_path):

@@ -2,13 +2,17 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import tiny_models
 from jopa.benchmark.experiment import DataSpec, Experiment, MethodSpec, ModelSpec
 from jopa.method import Method
 from jopa.methods import make_method
+from jopa.model.language_model import LanguageModel
 from jopa.storage import Record, read_lines
 
+JOURNALS = ("examples", "selections", "cells")
 PROMPTS = (
     "write a story about the doctor and his patient in rain",
     "please tell me what you think of green birds",
@@ -30,6 +34,11 @@ def save(folder: Path, model) -> Path:
     lines = [json.dumps({"id": f"p{number}", "prompt": text}) + "\n" for number, text in enumerate(PROMPTS)]
     (folder / "prompts.jsonl").write_text("".join(lines))
     return folder
+
+
+def model_of(source: str) -> LanguageModel:
+    """The tiny model, under the name of the folder that it would be loaded from."""
+    return replace(tiny_models.language_model("llama"), id=source)
 
 
 def specs(methods: Sequence[Method]) -> tuple[MethodSpec, ...]:
@@ -61,3 +70,12 @@ def timeless(records: Sequence[Record]) -> list[Record]:
     return [
         {name: it for name, it in record.items() if name not in ("seconds", "date", "worker")} for record in records
     ]
+
+
+def same_run(folder: Path, other: Path) -> None:
+    """Bit for bit the same records in the same order, but for times."""
+    for name in JOURNALS:
+        one, two = (timeless(read_lines(path / f"{name}.jsonl")) for path in (folder, other))
+        assert len(one) == len(two), name
+        for mine, theirs in zip(one, two, strict=True):
+            assert mine == theirs

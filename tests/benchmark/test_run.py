@@ -1,72 +1,30 @@
-"""Runs of a tiny benchmark, killed, torn, continued, grown and refused: every cell once, the same numbers always."""
+"""Runs of a tiny benchmark, continued, grown and refused: every cell once, the same numbers always."""
 
 import json
 import multiprocessing
 import os
-import random
 import re
-import signal
-import subprocess
-import sys
-import time
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-import msgspec
 import pytest
 import torch
 
 import tiny_bench
-import tiny_models
-from jopa import cli
 from jopa.benchmark.cells import ModelCache
 from jopa.benchmark.experiment import MethodSpec
-from jopa.benchmark.records import FinishedCell, read_run
+from jopa.benchmark.records import read_run
 from jopa.benchmark.run import RunProgress, run_bench, serially
 from jopa.errors import InputFileError, ModelError, SettingError
 from jopa.evaluation.regeneration import Evaluator
 from jopa.method import Method, Ranking, RankingMethod, Selection
 from jopa.methods import make_method
 from jopa.storage import locked, read_lines
-from tiny_bench import cells, keys, timeless
+from tiny_bench import JOURNALS, cells, keys, model_of
 
-JOURNALS = ("examples", "selections", "cells")
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory, llama) -> Path:
-    return tiny_bench.save(tmp_path_factory.mktemp("bench"), llama)
-
-
-@pytest.fixture(autouse=True)
-def loaded(llama, home, monkeypatch):
-    """The model is loaded once for this file, not once a run; its name is that of its folder."""
-    monkeypatch.setattr("jopa.benchmark.cells.load", lambda source, **_: _model(str(source)))
-
-
-def _model(source):
-    return replace(tiny_models.language_model("llama"), id=source)
-
-
-@pytest.fixture(scope="module")
-def reference(home, tmp_path_factory) -> Path:
-    """The folder of a run that nothing interrupted."""
-    folder = tmp_path_factory.mktemp("reference") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jopa.benchmark.cells.load", lambda source, **_: _model(str(source)))
-        run_bench(tiny_bench.experiment(home), folder)
-    return folder
-
-
-def same_run(folder: Path, other: Path) -> None:
-    """Bit for bit the same records in the same order, but for times."""
-    for name in JOURNALS:
-        one, two = (timeless(read_lines(path / f"{name}.jsonl")) for path in (folder, other))
-        assert len(one) == len(two), name
-        for mine, theirs in zip(one, two, strict=True):
-            assert mine == theirs
+pytestmark = pytest.mark.usefixtures("loaded")
 
 
 # What a run leaves ----------------------------------------------------------------------------------------------------
@@ -285,7 +243,7 @@ def test_a_set_that_cannot_be_evaluated_fails_alone(home, tmp_path, monkeypatch)
     assert (outcome.done, outcome.failed) == (2, 2)
     assert all(cell.error == "OutOfMemoryError: no memory left" for cell in read_run(tmp_path).failed)
     monkeypatch.undo()
-    monkeypatch.setattr("jopa.benchmark.cells.load", lambda source, **_: _model(str(source)))
+    monkeypatch.setattr("jopa.benchmark.cells.load", lambda source, **_: model_of(str(source)))
     monkeypatch.setattr(type(wanted.methods[0].method), "rank", no_work)  # the search itself is on record
     assert run_bench(wanted, tmp_path, retry_failed=True).done == 2
 
@@ -315,7 +273,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_run(home, tmp_path, monkeypatch)
 
 def test_a_worker_holds_one_model_at_a_time(home, monkeypatch):
     loads = []
-    monkeypatch.setattr("jopa.benchmark.cells.load", lambda source, **_: loads.append(source) or _model(source))
+    monkeypatch.setattr("jopa.benchmark.cells.load", lambda source, **_: loads.append(source) or model_of(source))
     models, spec = ModelCache(), tiny_bench.experiment(home).models[0]
     assert models.model(spec) is models.model(replace(spec))
     other = models.model(replace(spec, id="other"))
@@ -365,7 +323,7 @@ def test_changed_data_are_refused(home, tmp_path, record, message):
 def test_another_model_under_the_same_name_is_refused(home, tmp_path, monkeypatch):
     wanted = tiny_bench.experiment(home, [make_method("random")], limit=1)
     run_bench(wanted, tmp_path)
-    monkeypatch.setattr("jopa.benchmark.cells.load", lambda source, **_: replace(_model(source), revision="another"))
+    monkeypatch.setattr("jopa.benchmark.cells.load", lambda source, **_: replace(model_of(source), revision="another"))
     with pytest.raises(SettingError, match="come from another model \\(revision None, now another"):
         run_bench(replace(wanted, ks=(1, 2, 3)), tmp_path)
 
@@ -409,251 +367,3 @@ def _refused(wanted, folder) -> None:
     except InputFileError:
         os._exit(17)
     os._exit(1)
-
-
-# Killed and continued -------------------------------------------------------------------------------------------------
-
-
-def stopping(after: int):
-    """A map that ends as by Ctrl-C behind some line."""
-
-    def mapper(experiment, tasks):
-        for number, line in enumerate(serially(experiment, tasks)):
-            if number == after:
-                raise KeyboardInterrupt
-            yield line
-
-    return mapper
-
-
-def test_a_run_stopped_behind_any_line_goes_on_to_the_same_records(home, tmp_path):
-    wanted = tiny_bench.experiment(home, [make_method("random"), make_method("ablation")], limit=1)
-    run_bench(wanted, tmp_path / "whole")
-    n_lines = sum(len(read_lines(tmp_path / "whole" / f"{name}.jsonl")) for name in JOURNALS)
-    assert n_lines == 1 + 3 + 4  # ablation answers both k in one search
-    for after in range(n_lines):
-        with pytest.raises(KeyboardInterrupt):
-            run_bench(wanted, tmp_path / str(after), mapper=stopping(after))
-        run_bench(wanted, tmp_path / str(after))
-        same_run(tmp_path / str(after), tmp_path / "whole")
-
-
-def journal_bytes(folder: Path) -> int:
-    journals = [folder / f"{name}.jsonl" for name in JOURNALS]
-    return sum(path.stat().st_size for path in journals if path.exists())
-
-
-def _work(wanted, folder) -> None:
-    run_bench(wanted, folder)
-    os._exit(0)
-
-
-def test_killed_at_random_moments_and_torn_then_continued(home, tmp_path, reference):
-    """kill -9 of a process at work, at random numbers of bytes in the journals; at times its last line is torn, too."""
-    wanted, folder, draw = tiny_bench.experiment(home), tmp_path / "run", random.Random(4)
-    whole = journal_bytes(reference)
-    kills = torn = 0
-    for _ in range(40):
-        step = draw.randrange(1, whole // 6)
-        worker = multiprocessing.get_context("fork").Process(target=_work, args=(wanted, folder))
-        worker.start()
-        target = journal_bytes(folder) + step
-        while worker.is_alive() and journal_bytes(folder) < target:
-            time.sleep(0.0005)
-        time.sleep(draw.random() * 0.01)
-        worker.kill()  # SIGKILL; nothing if it has ended
-        worker.join(30)
-        if worker.exitcode == 0:
-            break
-        assert worker.exitcode == -signal.SIGKILL
-        kills += 1
-        journals = [folder / f"{name}.jsonl" for name in JOURNALS if (folder / f"{name}.jsonl").exists()]
-        if journals and draw.random() < 0.5:
-            last = max(journals, key=lambda path: path.stat().st_mtime_ns)
-            data = last.read_bytes()
-            if data:
-                start = data.rstrip(b"\n").rfind(b"\n") + 1
-                last.write_bytes(data[: draw.randrange(start, len(data))])
-                torn += 1
-        read_run(folder) if (folder / "experiment.json").exists() else None  # readers are never in trouble
-    else:
-        pytest.fail("it never came to its end")
-    assert kills >= 4
-    assert torn >= 1
-    assert len(keys(cells(folder))) == len(set(keys(cells(folder)))) == 32
-    same_run(folder, reference)
-
-
-def test_a_torn_cell_is_redone(home, tmp_path):
-    wanted = tiny_bench.experiment(home, [make_method("random")], limit=2)
-    run_bench(wanted, tmp_path)
-    before = cells(tmp_path)
-    path = tmp_path / "cells.jsonl"
-    path.write_bytes(path.read_bytes()[:-20])
-    assert len(read_run(tmp_path).cells) == 3
-    assert run_bench(wanted, tmp_path).done == 1
-    assert timeless(cells(tmp_path)) == timeless(before)
-
-
-def test_a_line_that_comes_twice_is_written_once(home, tmp_path):
-    """A worker that was given up may have answered after all."""
-
-    def twice(experiment, tasks):
-        for line in serially(experiment, tasks):
-            yield line
-            if line.journal == "cells":
-                yield line
-
-    assert run_bench(tiny_bench.experiment(home, limit=1), tmp_path, mapper=twice).done == 8
-    assert len(cells(tmp_path)) == 8
-
-
-def test_half_a_surrogate_pair_in_an_answer_is_recorded(home, tmp_path):
-    """A model's bytes need be no text; a record of them is."""
-
-    def strange(experiment, tasks):
-        for journal, record in serially(experiment, tasks):
-            if isinstance(record, FinishedCell):
-                record = msgspec.structs.replace(record, counterfactual_output="half \ud83d of it")
-            yield journal, record
-
-    run_bench(tiny_bench.experiment(home, [make_method("random")], limit=1), tmp_path, mapper=strange)
-    assert {cell["counterfactual_output"] for cell in cells(tmp_path)} == {"half \ud83d of it"}
-
-
-# The command ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def command(home, monkeypatch, capsys):
-    """Run `jopa bench` in this process; returns exit code, stdout and stderr."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["jopa", "bench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-        captured = capsys.readouterr()
-        return exit_.value.code or 0, captured.out, captured.err
-
-    return call
-
-
-@pytest.fixture
-def toml(home, tmp_path) -> Path:
-    path = tmp_path / "tiny.toml"
-    path.write_text(
-        f"""
-title = "tiny"
-ks = [1, 2]
-max_new_tokens = 5
-sentence_bert = false
-[[models]]
-name = "tiny"
-id = "{home / "model"}"
-device = "cpu"
-[[data]]
-name = "mine"
-path = "{home / "prompts.jsonl"}"
-[[methods]]
-name = "random"
-[[methods]]
-name = "ablation"
-[[methods]]
-name = "jopa"
-settings = {{ steps = 6 }}
-[[methods]]
-name = "greedy"
-"""
-    )
-    return path
-
-
-def test_the_command(command, toml, tmp_path, reference):
-    code, out, err = command(toml, "--out", tmp_path / "run")
-    assert code == 0, err
-    assert out == ""
-    assert err.splitlines()[0].startswith("mine: kept 4 of 4 records of ")
-    assert "32 cells done, 0 failed, 0 were there already" in err
-    assert f"jopa report {tmp_path / 'run'}" in err
-    same_run(tmp_path / "run", reference)
-    code, _, err = command(toml, "--out", tmp_path / "run", "--limit", "2")
-    assert code == 0
-    assert "0 cells done, 0 failed, 16 were there already" in err
-
-
-def test_the_command_tells_what_failed(command, toml, tmp_path):
-    toml.write_text(toml.read_text().replace("ks = [1, 2]", "ks = [99]"))
-    arguments = (toml, "--out", tmp_path / "run", "--limit", 1)
-    code, _, err = command(*arguments)
-    assert code == 0
-    assert "0 cells done, 4 failed" in err
-    assert "--retry-failed" in command(*arguments)[2]
-    assert "0 cells done, 4 failed" in command(*arguments, "--retry-failed")[2]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "message"),
-    [
-        (("nowhere.toml",), 1, "jopa: cannot read 'nowhere.toml'"),
-        (("TOML", "--data", "mine=nowhere.jsonl"), 1, "nowhere.jsonl"),
-        (("TOML", "--data", "other=x.jsonl", "--sets", "other"), 1, "cannot read 'x.jsonl'"),
-        (("TOML", "--sets", "other"), 1, "has no data set 'other': it has mine"),
-        (("TOML", "--data", "mine"), 2, "write NAME=FILE.jsonl"),
-        (("TOML", "--limit", "0"), 1, "limit must be at least 1, got 0"),
-        (("TOML", "--workers", "2"), 2, "--workers needs --ray"),
-        (("TOML", "--together", "0"), 1, "at least 1 prompt must be worked on at a time, got 0"),
-        (("TOML", "--ray", "--together", "0"), 1, "together must be at least 1, got 0"),
-    ],
-)
-def test_the_command_refuses_in_a_line(command, toml, tmp_path, arguments, code, message):
-    found, out, err = command(*(toml if word == "TOML" else word for word in arguments), "--out", tmp_path / "run")
-    assert (found, out) == (code, "")
-    assert message in " ".join(err.replace("│", " ").split())
-    assert "Traceback" not in err
-    if code == 1:
-        assert len(err.splitlines()) == 1
-    assert not (tmp_path / "run").exists()
-
-
-SLOWLY = """
-import signal
-import time
-from jopa import cli
-from jopa import storage
-
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored
-
-append = storage.Journal.append
-
-def wait_and_append(*arguments):
-    time.sleep(0.05)
-    append(*arguments)
-
-storage.Journal.append = wait_and_append
-cli.main()
-"""
-"""`jopa`, so slow that a busy machine sees it at work."""
-
-
-@pytest.mark.parametrize(("together", "how"), [(1, signal.SIGINT), (3, signal.SIGINT), (1, signal.SIGTERM)])
-def test_a_signal_is_one_line_and_the_same_command_goes_on(command, toml, tmp_path, reference, together, how):
-    folder = tmp_path / "run"
-    words = [sys.executable, "-c", SLOWLY, "bench", str(toml), "--out", str(folder), "--together", str(together)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment) as process:
-        deadline = time.monotonic() + 60
-        while not cells(folder) and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.002)
-        process.send_signal(how)
-        err = process.stderr.read()
-        assert process.wait(30) == 1, err
-    assert err.splitlines()[-1].startswith(f"jopa: stopped; what is done is in '{folder}'")
-    assert "Traceback" not in err
-    assert 1 <= len(cells(folder)) < 32
-    code, _, err = command(toml, "--out", folder, "--together", together)
-    assert code == 0
-    if together == 1:
-        same_run(folder, reference)
-    else:  # in another order, and to rounding
-        found, wanted = ({tuple(it["key"].values()): it["removed"] for it in cells(at)} for at in (folder, reference))
-        assert found == wanted
