@@ -23,6 +23,7 @@ from transformers import (
 import jopa
 import tiny_models
 from jopa import cli
+from jopa.model import loading
 from jopa.model.requirements import context_length
 from small_tokenizers import small_tokenizer
 
@@ -134,6 +135,25 @@ def test_a_gguf_file_is_known_by_its_first_bytes(tmp_path, cache):
     loaded = jopa.load(tmp_path / "sha256-0123", device="cpu")
     assert loaded.model.config.num_hidden_layers == 1
     assert len(list(cache.iterdir())) == 1
+
+
+def test_a_cache_that_others_can_write_to_is_not_trusted(tmp_path, cache):
+    write_gguf(tmp_path / "a.gguf")
+    folder, checksum = loading.unpack_gguf(tmp_path / "a.gguf")
+    weights = folder / "model.safetensors"
+    before = weights.stat().st_ino
+    assert loading.unpack_gguf(tmp_path / "a.gguf") == (folder, checksum)
+    assert weights.stat().st_ino == before
+    folder.chmod(0o755)
+    weights.chmod(0o666)  # somebody else may have replaced the weights, checksums and all
+    loading.unpack_gguf(tmp_path / "a.gguf")
+    assert weights.stat().st_ino != before
+    for place in (cache, cache.parent):
+        mode = place.stat().st_mode
+        place.chmod(0o777)
+        with pytest.raises(jopa.ModelError, match=r"can be written by others.*chmod go-w.*JOPA_CACHE"):
+            jopa.load(tmp_path / "a.gguf", device="cpu")
+        place.chmod(mode)
 
 
 def test_a_gguf_file_without_a_tensor(tmp_path, cache):
