@@ -123,7 +123,7 @@ def staged_folder(folder: Path) -> Iterator[Path]:
 def locked(folder: Path) -> Iterator[None]:
     """Hold a folder alone; the operating system lets go of it when the process ends, however it ends.
 
-    Removes the files that `write_text` left half written there when an earlier process was killed.
+    What `write_text` left half written there when an earlier process was killed is removed.
 
     Raises:
         InputFileError: another process holds it, or nothing can be written there.
@@ -140,9 +140,8 @@ def locked(folder: Path) -> Iterator[None]:
     except (OSError, NotImplementedError) as error:
         raise InputFileError(f"cannot lock the folder '{folder}': {error}; give another one (--out)") from error
     try:
-        for path in folder.iterdir():
-            if is_partial(path) and path.is_file():
-                path.unlink(missing_ok=True)
+        for path in filter(is_partial, [entry for entry in folder.iterdir() if entry.is_file()]):
+            path.unlink(missing_ok=True)
         yield
     finally:
         lock.release()
