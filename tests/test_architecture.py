@@ -27,7 +27,7 @@ LAYERS = [
     {"attribution", "evaluation", "datasets"},
     {"preparation"},
     {"attributing", "explanation"},
-    {"diagnosis", "detection"},
+    {"diagnosis", "detection", "citation"},
     {"benchmark"},
     {"reports"},
     {"web"},
@@ -39,6 +39,7 @@ EXCEPTIONS = {
     ("attribution", "reports"),  # users and notebooks ask an Attribution for its HTML; imported when they do
     ("diagnosis", "reports"),  # and a Diagnosis
     ("detection", "reports"),  # and a Verdict
+    ("citation", "reports"),  # and Citations
     ("evaluation", "reports"),  # and a TextAttribution
     ("model", "scoring"),  # a model makes its own scorers; imported when it does
     ("model", "scoring.protocols"),  # names of types

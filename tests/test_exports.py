@@ -42,7 +42,7 @@ def test_public_functions_have_few_parameters():
 
 
 def test_exported_values_have_few_fields():
-    results = {"Attribution", "Diagnosis", "TextAttribution"}  # users read them and never construct them
+    results = {"Attribution", "Citations", "Diagnosis", "TextAttribution"}  # users read them and never construct them
     classes = {name: getattr(jopa, name) for name in jopa.__all__ if name not in results}
     fields = {name: dataclasses.fields(it) for name, it in classes.items() if dataclasses.is_dataclass(it)}
     assert "SearchOptions" in fields
@@ -50,7 +50,7 @@ def test_exported_values_have_few_fields():
 
 
 def test_the_parameters_of_the_main_functions_are_named():
-    for function in (jopa.explain, jopa.compare, jopa.diagnose, jopa.detect, jopa.connect, jopa.load):
+    for function in (jopa.explain, jopa.compare, jopa.diagnose, jopa.cite, jopa.detect, jopa.connect, jopa.load):
         (kwarg,) = [kwarg for where, _, kwarg in all_public_functions() if where.endswith(f".py.{function.__name__}")]
         assert kwarg is None, function
 
@@ -62,6 +62,8 @@ def test_public_names():
         "Best",
         "Callbacks",
         "ChatModel",
+        "Citation",
+        "Citations",
         "DetectionConfig",
         "Diagnosis",
         "Document",
@@ -101,6 +103,7 @@ def test_public_names():
         "Work",
         "__version__",
         "build_prompt",
+        "cite",
         "compare",
         "comparison_from_json",
         "comparison_json",

@@ -9,6 +9,8 @@ from importlib.metadata import version as _version
 
 from jopa.attributing import SearchOptions
 from jopa.attribution import Attribution, PromptComparison, comparison_from_json, comparison_json
+from jopa.citation.citing import cite
+from jopa.citation.result import Citation, Citations
 from jopa.detection.hostility import detect
 from jopa.detection.verdict import DetectionConfig, Verdict
 from jopa.diagnosis.diagnosing import diagnose
@@ -44,6 +46,8 @@ __all__ = [
     "Best",
     "Callbacks",
     "ChatModel",
+    "Citation",
+    "Citations",
     "DetectionConfig",
     "Diagnosis",
     "Document",
@@ -83,6 +87,7 @@ __all__ = [
     "Work",
     "__version__",
     "build_prompt",
+    "cite",
     "compare",
     "comparison_from_json",
     "comparison_json",

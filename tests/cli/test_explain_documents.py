@@ -80,3 +80,30 @@ def test_the_answer_after_a_trace_is_explained_alone(explain):
     record = record_of(explain, "where is the doctor", *words)
     start, end = record["output"]["target"]
     assert 0 < start < end == len(record["output"]["ids"])
+
+
+def test_citations_are_written_as_text_json_and_a_page(run, documents, tmp_path):
+    page = tmp_path / "page.html"
+    words = ["where is the doctor", "--documents", documents, "--cite", "--below", "0.99", "--max-sources", "2"]
+    code, out, err = run("explain", *words, "--output", "the doctor is in. a story.", "--html", page)
+    assert code == 0, err
+    assert "without all sources" in out and "Wrote" in err and "data-sentence" in page.read_text()
+    code, out, err = run("explain", *words, "--output", "the doctor is in. a story.", "--json", "-")
+    record = json.loads(out)
+    assert record["kind"] == "citations" and record["below"] == 0.99 and record["max_sources"] == 2
+    assert len(record["citations"]) == 1  # its tokens are words without full stops
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--cite"], "--cite cites documents"),
+        (["--cite", "--documents", "D", "-k", "2"], "leave out --k"),
+        (["--cite", "--documents", "D", "--diagnose"], "leave out one of them"),
+        (["--below", "0.5"], "--below needs --cite"),
+        (["--max-sources", "2"], "--max-sources needs --cite"),
+    ],
+)
+def test_options_that_do_not_fit_citations_are_one_line(run, documents, words, said):
+    code, _, err = run("explain", "where is the doctor", *(documents if word == "D" else word for word in words))
+    assert code == 2 and said in " ".join(err.replace("│", " ").split())

@@ -16,6 +16,7 @@ from jopa.evaluation.text_attribution import TextAttribution
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from jopa.citation.result import Citations
     from jopa.diagnosis.result import Diagnosis
     from jopa.scoring.profile import Profile
 
@@ -98,6 +99,19 @@ class Delivery:
         write_results(
             diagnosis.to_json(),
             diagnosis_view(diagnosis),
+            lambda: page(title=self.title),
+            self.json_path,
+            self.html_path,
+        )
+
+    def citations(self, citations: Citations) -> None:
+        """Show and write citations."""
+        from jopa.reports.terminal import citations_view
+
+        page = citations.to_html
+        write_results(
+            citations.to_json(),
+            citations_view(citations),
             lambda: page(title=self.title),
             self.json_path,
             self.html_path,

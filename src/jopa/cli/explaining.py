@@ -50,7 +50,7 @@ _OF_A_SEARCH = {
     **{"settings": "--set", "budget": "--budget", "all_effects": "--all-effects"},
     **{"profile": "--profile", "against": "--against"},
 }
-"""Options of `explain` that mean nothing to a diagnosis."""
+"""Options of `explain` that mean nothing to a diagnosis or to citations."""
 
 
 def explain(
@@ -89,6 +89,17 @@ def explain(
     ] = None,
     band: Annotated[
         str | None, typer.Option(help="PR that --diagnose takes for unchanged, LOW:HIGH.", show_default="0.95:1.05")
+    ] = None,
+    cite: Annotated[
+        bool,
+        typer.Option("--cite", help="The sources of each sentence of the answer in --documents, instead of a search."),
+    ] = False,
+    below: Annotated[
+        float | None,
+        typer.Option(help="PR that a sentence falls below without its sources, for --cite.", show_default="0.8"),
+    ] = None,
+    max_sources: Annotated[
+        int | None, typer.Option(help="The most sources of one sentence, for --cite.", show_default="5")
     ] = None,
     method: Annotated[str, typer.Option(help="See 'jopa methods'.")] = "joint",
     compare: Annotated[
@@ -173,10 +184,20 @@ def explain(
         raise typer.BadParameter("--json and --html name the same file")
     if title is not None and html_path is None:
         raise typer.BadParameter("--title heads the page: it needs --html")
-    if diagnose:
+    if diagnose and cite:
+        raise typer.BadParameter("--diagnose and --cite ask different things: leave out one of them")
+    if diagnose or cite:
+        does = "--cite finds the sources of each sentence" if cite else "--diagnose removes every unit"
         for name, option in _OF_A_SEARCH.items():
             if given(context, name):
-                raise typer.BadParameter(f"--diagnose removes every unit and searches nothing: leave out {option}")
+                raise typer.BadParameter(f"{does} and searches nothing else: leave out {option}")
+    if cite and dry_run:
+        raise typer.BadParameter("--cite does not know before how many masks it scores: leave out --dry-run")
+    if cite and documents is None:
+        raise typer.BadParameter("--cite cites documents: give some with --documents FILE.jsonl or a folder")
+    for name, number in (("--below", below), ("--max-sources", max_sources)):
+        if number is not None and not cite:
+            raise typer.BadParameter(f"{name} needs --cite")
     if until_pr is not None and given(context, "k"):
         raise typer.BadParameter("--until-pr finds k: leave out --k, or limit it with --max-k")
     if band is not None and not diagnose:
@@ -185,13 +206,14 @@ def explain(
         raise typer.BadParameter("--requests needs --diagnose")
     if against is not None and compare is not None:
         raise typer.BadParameter("--against compares two prompts and --compare methods: leave out one of them")
-    spans = unit_from(unit or ("sentence" if diagnose else "auto"))
+    spans = unit_from(unit or ("sentence" if diagnose or cite else "auto"))
     if against is not None and not isinstance(spans, str):
         raise typer.BadParameter("--against needs units that fit both prompts: give --unit a name, not spans")
     part = target_from(target)
 
     from jopa import explanation
     from jopa.attributing import SearchOptions
+    from jopa.citation import citing
     from jopa.diagnosis import diagnosing
     from jopa.model.answer_cache import AnswerCache
     from jopa.model.generation import Generation
@@ -238,7 +260,9 @@ def explain(
         loading = time.perf_counter() - began
         if dry_run:
             planned = output if output is not None else generation
-            tell_most_sent(language_model, text, None if diagnose else chosen, k, spans, planned, options, search)
+            tell_most_sent(
+                language_model, text, None if diagnose or cite else chosen, k, spans, planned, options, search
+            )
             return
         if answers is not None and isinstance(language_model, LanguageModel):
             language_model = replace(language_model, answers=answers)
@@ -258,6 +282,21 @@ def explain(
                 callbacks=callbacks,
             )
             deliver = partial(delivery.diagnosis, diagnosed)
+        elif cite:
+            found = []
+            limits = {"below": below, "max_sources": max_sources}
+            cited = citing.cite(
+                text,
+                model=language_model,
+                unit=spans,
+                removal=removal or "delete",
+                output=output if output is not None else generation,
+                target=part,
+                options=options,
+                callbacks=callbacks,
+                **{name: number for name, number in limits.items() if number is not None},
+            )
+            deliver = partial(delivery.citations, cited)
         else:
             explain_or_compare = (
                 partial(explanation.explain, method=chosen[0], removal=removal)

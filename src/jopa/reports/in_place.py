@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jopa.attribution import Attribution
+    from jopa.citation.result import Citations
     from jopa.diagnosis.result import Diagnosis
     from jopa.prompt.building import Unit
 
@@ -48,7 +49,7 @@ class InPlace:
     note: str
 
 
-def in_place(value: Attribution | Diagnosis) -> InPlace:
+def in_place(value: Attribution | Diagnosis | Citations) -> InPlace:
     """What stayed in place while the units of a value were removed."""
     return in_place_of(Prompt(value.prompt, value.input_ids, value.units, fixed=value.fixed, rendered=value.rendered))
 
@@ -72,7 +73,7 @@ def in_place_of(prompt: Prompt) -> InPlace:
     return InPlace(tuple(parts), prompt.rendered, note)
 
 
-def in_place_lines(value: Attribution | Diagnosis) -> list[tuple[str, str]]:
+def in_place_lines(value: Attribution | Diagnosis | Citations) -> list[tuple[str, str]]:
     """What stayed in place for a terminal: a title and the beginning of the text each, a note last."""
     found = in_place(value)
     lines = [(title, _beginning(text)) for title, text in found.parts]

@@ -16,6 +16,7 @@ from jopa.reports.attribution_html import (
     target_span,
     verdict,
 )
+from jopa.reports.citations_html import citation_rows, citations_facts, citations_verdict
 from jopa.reports.diagnosis_html import diagnosis_facts, diagnosis_verdict, heat, label, requests
 from jopa.reports.in_place import in_place_lines
 from jopa.reports.prompts_html import NAMES, prompts_rows, prompts_verdict
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from jopa.attribution import Attribution, PromptComparison
+    from jopa.citation.result import Citations
     from jopa.diagnosis.result import Diagnosis
 
 _BAR = 34  # terminal cells
@@ -126,6 +128,29 @@ def diagnosis_view(diagnosis: Diagnosis) -> RenderableType:
     for title, words, bodies in sections:
         parts.append(_text([(title, "bold underline"), (f"  {words}", "italic")]))
         parts += [Padding(body, (0, 0, 1, 2)) for body in bodies]
+    return Group(*parts)
+
+
+def citations_view(citations: Citations) -> RenderableType:
+    """Citations for a terminal: each sentence of the answer with its sources below it."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.panel import Panel
+
+    verdict_line = _text((run, "bold" if mark else "") for run, mark in citations_verdict(citations))
+    note = "PR per token; 1 = nothing changed"
+    parts: list[RenderableType] = [Panel(verdict_line), _text([("Answer", "bold underline"), (f"  {note}", "italic")])]
+    for number, (sentence, sources, values, found) in enumerate(citation_rows(citations), start=1):
+        measured = zip(("necessity", "sufficiency", "without all sources"), values, strict=True)
+        numbers = ", ".join(f"{name} {value}" for name, value in measured if value != "–")
+        parts.append(Padding(_text([(f"{number}. {sentence}", "bold")]), (1, 0, 0, 2)))
+        parts += [Padding(_text([(source, "red")]), (0, 0, 0, 5)) for source in sources]
+        parts.append(Padding(_text([(f"{found}: {numbers}", "")]), (0, 0, 0, 5)))
+    for title, terms in (
+        ("What stayed in place", in_place_lines(citations)),
+        ("How this was found", citations_facts(citations)),
+    ):
+        parts += [_text([(f"\n{title}", "bold underline")]), Padding(_terms(terms), (0, 0, 0, 2))]
     return Group(*parts)
 
 
