@@ -116,27 +116,18 @@ class _Search:
     def _by_sentence(self, rows: Float[Tensor, "masks out"]) -> list[list[float]]:
         return [[float(part.sum()) for part in row.split(self._lengths)] for row in rows.double()]
 
-    def _without(self, units: Sequence[int]) -> list[list[float]]:
-        return self._of([frozenset({unit}) for unit in units])
-
-    def _alone(self, units: Sequence[int]) -> list[list[float]]:
-        return self._of([self._all - {unit} for unit in units])
-
     def _screened(self) -> tuple[list[list[int]], dict[int, list[float]], dict[int, list[float]]]:
         """Units that may matter to each sentence; and for each the sentences' log p without it, and with it alone."""
-        units, n_parts = list(range(self._problem.n_units)), len(self._lengths)
-        everywhere = [units] * n_parts
-        if len(units) <= EXACT_UNITS:
-            dropped = self._without(units)
-        elif self._problem.shape.removal == "delete" and (rows := self._proxy(units)):  # what is kept alone is short
-            dropped = rows
-        else:
+        units = list(range(self._problem.n_units))
+        candidates, dropped = [units] * len(self._lengths), None
+        if len(units) > EXACT_UNITS and self._problem.shape.removal == "delete":  # what is kept alone is short
+            dropped = self._proxy(units)
+        if len(units) > EXACT_UNITS and dropped is None:
             candidates = self._of_documents()
             units = sorted({unit for of_part in candidates for unit in of_part})
-            return candidates, *(
-                dict(zip(units, rows, strict=True)) for rows in (self._without(units), self._alone(units))
-            )
-        return everywhere, dict(enumerate(dropped)), dict(enumerate(self._alone(units)))
+        dropped = dropped or self._of([frozenset({unit}) for unit in units])
+        kept = self._of([self._all - {unit} for unit in units])
+        return candidates, dict(zip(units, dropped, strict=True)), dict(zip(units, kept, strict=True))
 
     def _proxy(self, units: Sequence[int]) -> list[list[float]] | None:
         """About the log p of each sentence without each unit; None where the model has no proxy."""
