@@ -4,9 +4,9 @@ import sys
 from dataclasses import replace
 
 import pytest
-from test_attribution_html import attribution
 
 import jopa
+from report_pages import attribution
 
 pandas = pytest.importorskip("pandas")
 

@@ -4,12 +4,12 @@ import json
 from dataclasses import replace
 
 import pytest
-from test_attribution_html import HOSTILE, Page, attribution, squeezed, terminal
 
 import jopa
 from jopa.attribution import comparison_from_json, comparison_json
 from jopa.prompt.fixed_parts import FixedPart
 from jopa.reports.attribution_html import comparison_html, parts_html, to_html
+from report_pages import HOSTILE, Page, attribution, squeezed, terminal
 
 FIXED = (
     FixedPart("tools", '[{"name": "find"}]'),

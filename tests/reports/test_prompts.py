@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console
-from test_attribution_html import HOSTILE, Page, attribution, squeezed
 
 import jopa
 from jopa.reports.prompts_html import prompts_html
 from jopa.reports.terminal import prompts_view
+from report_pages import HOSTILE, Page, attribution, squeezed
 
 
 def pair():
