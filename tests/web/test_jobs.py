@@ -106,6 +106,16 @@ def test_jobs_that_nobody_reads_are_dropped(queue, work, monkeypatch):
     assert work.done == ["b"]
 
 
+def test_a_job_with_an_open_connection_is_not_dropped_because_the_server_is_busy(queue, work, monkeypatch):
+    monkeypatch.setattr(jobs, "READ_SECONDS", 0.1)
+    job = queue.submit("watched", kind="x", visitor="a")
+    job.is_connected = True
+    time.sleep(0.3)  # the server has no time to read
+    assert queue.find(job.id) is job
+    work.gate.set()
+    assert ends(job) == "result"
+
+
 def test_unread_events_are_few():
     job = jobs.Job("a", "x", "a", (0, 1))
     for i in range(5000):

@@ -135,6 +135,7 @@ async def _stream(jobs: JobQueue[Any], job: Job[Any]) -> AsyncIterator[bytes]:
     loop = asyncio.get_running_loop()
     positions = _Positions(jobs, job)
     sent = loop.time()
+    job.is_connected = True
     try:
         while True:
             events = [*positions.news(loop.time()), *job.read()]

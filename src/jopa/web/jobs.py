@@ -24,7 +24,7 @@ Request = TypeVar("Request")
 FINAL_KINDS = frozenset({"result", "error", "stopped"})
 """Every job ends with exactly one event of one of these kinds."""
 READ_SECONDS = 5.0
-"""Seconds without a reader after which a job is stopped."""
+"""Seconds after which a job that no reader is connected to is stopped."""
 MAX_UNREAD_EVENTS = 1000
 """Unread events after which a job is stopped, texts and progress aside: of those only the latest is kept."""
 CLOSE_SECONDS = 5.0
@@ -56,7 +56,8 @@ class Job(Generic[Request]):
         id: a random name; who knows it can read the events.
         stop: set when the job is to end.
         started: when the worker took it (`time.monotonic`), None while it waits.
-        has_reader: whether somebody reads its events.
+        has_reader: whether somebody asked to read its events.
+        is_connected: whether the connection that reads them is open.
         is_done: whether its last event was emitted.
     """
 
@@ -68,6 +69,7 @@ class Job(Generic[Request]):
     stop: Event = field(default_factory=Event)
     started: float | None = None
     has_reader: bool = False
+    is_connected: bool = False
     is_done: bool = False
     _last_read: float = field(default_factory=time.monotonic)
     _unread: deque[JobEvent] = field(default_factory=deque)
@@ -110,9 +112,13 @@ class Job(Generic[Request]):
             self._unread.clear()
 
     def is_wanted(self) -> bool:
-        """Whether somebody reads the events; a job that nobody reads is ended by this call."""
+        """Whether somebody reads the events; a job that nobody reads is ended by this call.
+
+        While a reader is connected, the connection decides: it ends the job when it closes. The time since the last
+        read says nothing then, because a busy server reads late.
+        """
         with self._lock:
-            forgotten = time.monotonic() - self._last_read > READ_SECONDS
+            forgotten = not self.is_connected and time.monotonic() - self._last_read > READ_SECONDS
         if forgotten:
             self.end()
         return not self.stop.is_set()
