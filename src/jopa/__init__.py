@@ -11,8 +11,11 @@ from jopa.attributing import SearchOptions
 from jopa.attribution import Attribution, PromptComparison, comparison_from_json, comparison_json
 from jopa.citation.citing import cite
 from jopa.citation.result import Citation, Citations
+from jopa.detection.calibration import Calibration
 from jopa.detection.hostility import detect
-from jopa.detection.verdict import DetectionConfig, Verdict
+from jopa.detection.screening import calibrate_detection
+from jopa.detection.settings import DetectionConfig
+from jopa.detection.verdict import Verdict
 from jopa.diagnosis.diagnosing import diagnose
 from jopa.diagnosis.result import Diagnosis
 from jopa.errors import InputFileError, JopaError, ModelError, PromptError, ScoringError, SettingError, StoppedError
@@ -44,6 +47,7 @@ __all__ = [
     "METHODS",
     "Attribution",
     "Best",
+    "Calibration",
     "Callbacks",
     "ChatModel",
     "Citation",
@@ -87,6 +91,7 @@ __all__ = [
     "Work",
     "__version__",
     "build_prompt",
+    "calibrate_detection",
     "cite",
     "compare",
     "comparison_from_json",

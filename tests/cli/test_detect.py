@@ -33,10 +33,11 @@ def test_one_prompt_is_told_in_words(run):
     assert code == 0
     assert err == ""
     for word in (
-        "score: 0.",
+        "order: ",
+        "no probability",
         "optimised suffixes",
         "fluent",
-        "Uncalibrated",
+        "not fitted on this model",
         "write a story about",
         "answer",
         "without it",
@@ -44,7 +45,7 @@ def test_one_prompt_is_told_in_words(run):
         "surprisal",
         "characters",
     ):
-        assert word in out
+        assert word in " ".join(out.split())
 
 
 def test_json_on_stdout_is_pure(run):
@@ -52,7 +53,7 @@ def test_json_on_stdout_is_pure(run):
     record = json.loads(out)
     assert code == 0
     assert record["id"] == "prompt 1"
-    assert 0 <= record["score"] <= 1
+    assert record["score"] is None and isinstance(record["order"], float)
     assert record["calibrated"] is False
     assert "optimised suffixes" in record["tuned_for"]
     assert record["beginning"] == PROMPT
@@ -66,7 +67,7 @@ def test_a_file_is_one_prompt(run, tmp_path):
         json.loads(run(*arguments, "--json", "-")[1]) for arguments in (("--file", path), (path,), (PROMPT,))
     )
     assert by_option["id"] == by_argument["id"] == "prompt.txt"
-    assert by_option["score"] == by_argument["score"] == by_text["score"]
+    assert by_option["order"] == by_argument["order"] == by_text["order"]
     assert by_option["span"] == by_text["span"]
 
 
@@ -79,7 +80,7 @@ def test_many_prompts_are_a_table_and_records(run, tmp_path):
     assert "good" in out
     flat = " ".join(out.split())
     assert "hostile" not in flat
-    assert "most surprising text" in flat and "Uncalibrated" in flat and "optimised suffixes" in flat
+    assert "most surprising text" in flat and "not fitted on this model" in flat and "optimised suffixes" in flat
     assert "[b]bad\\x1b" in out  # never read as markup, and nothing unseen reaches the terminal
     assert "the prompt is empty" in " ".join(out.split())
     assert "1 of 3 prompts could not be judged" in err
@@ -125,3 +126,56 @@ def test_bad_input_is_one_clear_line(run, arguments, code, message):
     assert found == code
     assert message in " ".join(err.replace("│", " ").split())
     assert "Traceback" not in err
+
+
+# A threshold of one's own
+
+
+def harmless(tmp_path, n):
+    path = tmp_path / "harmless.jsonl"
+    texts = [" ".join((PROMPT + " " + PROMPT).split()[i : i + 5]) for i in range(9)] * 3
+    path.write_text("".join(json.dumps({"id": str(i), "prompt": text}) + "\n" for i, text in enumerate(texts[:n])))
+    return path
+
+
+def test_a_threshold_is_set_saved_and_used(run, tmp_path):
+    saved = tmp_path / "threshold.json"
+    code, out, err = run("--calibrate", harmless(tmp_path, 20), "--calibration", saved)
+    assert (code, out) == (0, "")
+    assert "set from 20 harmless prompts of yours for at most 0.05 false alarms a prompt" in err
+    assert "95 % interval 0.000 to 0.168" in err
+    assert json.loads(saved.read_text())["prompts"] == 20
+    code, out, _ = run(PROMPT, "--calibration", saved, "--json", "-")
+    record = json.loads(out)
+    assert code == 0
+    assert record["calibration"] == json.loads(saved.read_text())
+    assert record["flagged"] is (record["order"] > record["calibration"]["threshold"])
+    code, out, _ = run(PROMPT, "green birds", "--calibration", saved, "--out", tmp_path / "out")
+    assert code == 0
+    assert "20 harmless prompts" in " ".join(out.split())
+    assert "lagged" in run(PROMPT, "--calibration", saved)[1]
+    code, _, err = run(PROMPT, "--calibration", saved, "--k", "2")
+    assert code == 1
+    assert "made with other settings (k 3, now 2); make it again with --calibrate" in " ".join(err.split())
+
+
+def test_a_threshold_goes_beside_the_prompts_and_judges_at_once(run, tmp_path):
+    code, out, _ = run(PROMPT, "--calibrate", harmless(tmp_path, 20), "--out", tmp_path / "out")
+    assert code == 0
+    assert "lagged" in out
+    assert (tmp_path / "harmless.calibration.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("n", "more", "message"),
+    [
+        (19, [], "needs at least 20 harmless prompts that can be judged, got 19"),
+        (20, ["--false-alarm-rate", "0.01"], "a false-alarm rate of 0.01 needs at least 99"),
+        (20, ["--false-alarm-rate", "0"], "must be above 0 and below 1"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_one_line(run, tmp_path, n, more, message):
+    code, _, err = run("--calibrate", harmless(tmp_path, n), *more)
+    assert code == 1
+    assert message in " ".join(err.split())
+    assert err.count("\n") == 1

@@ -13,8 +13,9 @@ import jopa
 import tiny_models
 from jopa.detection.answer_kinds import COMPLIANCES, KINDS, REFUSAL, REFUSALS, kind_of
 from jopa.detection.hostility import detect, gather, peak, read_prompt
-from jopa.detection.scoring import FITTED_ON, WEIGHTS, is_calibrated, score
-from jopa.detection.verdict import Answer, DetectionConfig, contiguity, numbers, window_means
+from jopa.detection.scoring import FITTED_ON, WEIGHTS, is_calibrated, order, score
+from jopa.detection.settings import DetectionConfig
+from jopa.detection.verdict import Answer, contiguity, numbers, window_means
 from planted_evidence import EVIDENCE
 
 PROMPT = "write a story about the doctor and his patient in rain"
@@ -158,7 +159,7 @@ def test_a_verdict_holds_no_answer(llama):
     assert said
     assert llama.decode(said) not in verdict.to_json()
     assert record["answer"] == {"kind": "other", "tokens": len(said), "log_prob": verdict.evidence.log_prob}
-    assert 0 <= record["score"] <= 1
+    assert record["score"] is None  # the weights were fitted on another model
     start, end = record["span"]["start"], record["span"]["end"]
     assert record["span"]["text"] == PROMPT[start:end]
     for unit in record["units"]:
@@ -171,13 +172,13 @@ def test_a_verdict_holds_no_answer(llama):
 def test_the_same_prompt_gives_the_same_verdict(llama):
     one, other = (detect(PROMPT, model=llama, config=QUICK) for _ in range(2))
     assert replace(one.evidence, seconds=0.0) == replace(other.evidence, seconds=0.0)
-    assert one.score == other.score
+    assert one.order == other.order
 
 
 @pytest.mark.parametrize("text", ["write", "write a", "green birds met"])
 def test_very_short_prompts_get_a_verdict(llama, text):
     verdict = detect(text, model=llama, config=QUICK)
-    assert 0 <= verdict.score <= 1
+    assert math.isfinite(verdict.order)
     assert text[slice(*verdict.span)]
 
 
@@ -230,15 +231,21 @@ def test_numbers_by_hand():
 
 def test_the_score_is_a_probability_whatever_the_numbers():
     found = numbers(EVIDENCE)
-    assert 0 < score(found) < 1
+    assert 0 < score(order(found)) < 1
     for extreme in (-1e9, 1e9):
-        value = score(dict.fromkeys(found, extreme))
+        value = score(order(dict.fromkeys(found, extreme)))
         assert 0 <= value <= 1
         assert math.isfinite(value)
 
 
-def test_other_models_than_the_fitted_one_are_uncalibrated(llama):
+def test_other_models_than_the_fitted_one_get_an_order_and_no_score(llama):
     assert is_calibrated(FITTED_ON)
+    verdict = detect(PROMPT, model=llama, config=QUICK)
+    assert verdict.score is None
+    assert "no probability" in repr(verdict)
+    fitted = replace(verdict, model={"id": FITTED_ON})
+    assert fitted.score == score(verdict.order)
+    assert "score" in repr(fitted)
     record = detect(PROMPT, model=llama, config=QUICK).to_dict()
     assert record["calibrated"] is False
     assert "fluent" in record["tuned_for"]

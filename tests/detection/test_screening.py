@@ -14,7 +14,7 @@ import tiny_models
 from jopa.detection import screening
 from jopa.detection.hostility import detect
 from jopa.detection.screening import ScreeningPrompt, read_prompts, screen
-from jopa.detection.verdict import DetectionConfig
+from jopa.detection.settings import DetectionConfig
 
 QUICK = DetectionConfig(budget=4, max_new_tokens=3)
 PROMPT = "write a story about the doctor"

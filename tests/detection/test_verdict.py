@@ -6,7 +6,9 @@ import pytest
 
 import jopa
 import tiny_models
-from jopa.detection.verdict import DetectionConfig
+from jopa.detection.calibration import calibrated
+from jopa.detection.scoring import FITTED_ON, score
+from jopa.detection.settings import DetectionConfig
 from jopa.prompt.fixed_parts import FixedPart
 from planted_evidence import EVIDENCE
 
@@ -35,7 +37,7 @@ def test_a_summary_holds_neither_the_prompt_nor_each_surprisal():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 3}, "schema must be 1, got 3"),
+        ({"schema": 3}, "schema must be 2, got 3"),
         ({"kind": "diagnosis"}, "kind"),
         (
             {"evidence": {"refusal": 0.0, "surprisals": [1.0], "units": [], "span": [0, 1], "span_refusal": 0.0}},
@@ -50,11 +52,21 @@ def test_a_json_that_is_no_verdict_is_refused(change, message):
         jopa.Verdict.from_dict(verdict().to_dict() | change)
 
 
+def test_a_verdict_of_schema_1_is_read():
+    old = verdict().to_dict() | {"schema": 1, "score": 0.4}
+    for name in ("order", "flagged", "calibration"):
+        del old[name]
+    assert jopa.Verdict.from_dict(old) == verdict()
+
+
 def test_the_page_shows_the_score_its_meaning_and_the_text():
+    fitted = replace(verdict(), model={"id": FITTED_ON}).to_html()
+    assert f"Score <strong>{score(verdict().order):.2f}</strong>, from 0 to 1." in fitted
     page = verdict().to_html(title="A strange prompt")
-    assert f"<strong>{verdict().score:.2f}</strong>" in page
+    assert f"Order <strong>{verdict().order:.2f}</strong>, an order and no probability." in page
+    assert "Score" not in page
     assert "it was not shown to find attacks in fluent language" in page
-    assert "Uncalibrated" in page and "some/model" in page
+    assert "not fitted on this model (some/model)" in page and "--calibrate" in page
     assert "<mark>about the</mark>" in page.replace("<mark> ", "<mark>")
     assert "please tell me" in page and "A strange prompt" in page
     assert "<html" not in verdict()._repr_html_()
@@ -66,8 +78,18 @@ def test_hostile_prompts_cannot_act():
     assert "<script" not in page and "<img" not in page and "\x1b" not in page
 
 
+def test_the_page_and_the_fragment_say_whether_the_prompt_is_flagged():
+    orders = [verdict().order - 1.0] * 30
+    threshold = calibrated(orders, rate=0.05, model={"id": "some/model"}, looking=DetectionConfig(k=2))
+    judged = replace(verdict(), calibration=threshold)
+    for page in (judged.to_html(), judged._repr_html_()):
+        assert f"Flagged: above the threshold {threshold.threshold:.2f}." in page
+        assert "30 harmless prompts of yours" in page and "95 % interval 0.000 to 0.116" in page
+    assert "Not flagged" in replace(verdict(), calibration=replace(threshold, threshold=1e9)).to_html()
+
+
 def test_one_line_and_a_row_a_unit():
-    assert repr(verdict()).startswith("<Verdict: score 0.") and "\n" not in repr(verdict())
+    assert repr(verdict()).startswith("<Verdict: order ") and "\n" not in repr(verdict())
     pytest.importorskip("pandas")
     frame = verdict().to_frame()
     assert list(frame.surprisal) == list(EVIDENCE.surprisals)

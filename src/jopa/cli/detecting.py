@@ -68,6 +68,23 @@ def detect(
     key_variable: KeyVariable = "OPENAI_API_KEY",
     max_tokens_sent: MaxTokensSent = None,
     score_cache: ScoreCache = True,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            help="Harmless prompts of your own (JSONL file or folder): sets the threshold from them.",
+            show_default=False,
+        ),
+    ] = None,
+    rate: Annotated[
+        float, typer.Option("--false-alarm-rate", help="With --calibrate: false alarms a harmless prompt, at most.")
+    ] = 0.05,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="The threshold to judge by, as --calibrate wrote it; with --calibrate, where to write it.",
+            show_default="none; with --calibrate, beside the prompts",
+        ),
+    ] = None,
     k: Annotated[int, typer.Option("--k", "-k", help="How many units to attribute the answer to.")] = 3,
     budget: Annotated[int, typer.Option(help="What the search for them may spend.")] = 8,
     max_new_tokens: Annotated[int, typer.Option(help="The most tokens of an answer.")] = 16,
@@ -78,7 +95,7 @@ def detect(
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Say how hostile prompts look, from how the model reacts to them, and where; keeps no answer's text."""
-    if not prompts and not files:
+    if not prompts and not files and calibrate is None:
         raise typer.BadParameter("give a PROMPT, or --file")
     connection = Connection(endpoint, endpoint_model, api, tokenizer, key_variable, max_tokens_sent, score_cache)
     connection.check(model=model, device=device, dtype=dtype)
@@ -91,13 +108,22 @@ def detect(
         if path is not None and len(asked) != 1:
             raise typer.BadParameter(f"{option} takes one prompt, got {len(asked)}; use --out for the records of many")
 
-    from jopa.detection.screening import require_distinct, screen
-    from jopa.detection.verdict import DetectionConfig
+    from jopa.detection.calibration import Calibration, require_enough
+    from jopa.detection.screening import calibrate_detection, read_prompts, require_distinct, screen
+    from jopa.detection.settings import DetectionConfig
     from jopa.model.loading import load
     from jopa.model.threads import use_threads
 
-    require_distinct(asked)
+    harmless = read_prompts(calibrate) if calibrate is not None else []
+    require_distinct([*asked, *harmless])
     config = DetectionConfig(k, budget, max_new_tokens, most_tokens)
+    threshold, saved = None, calibration
+    if calibrate is not None:
+        require_enough(len(harmless), rate)
+        saved = calibration or calibrate.with_name(f"{calibrate.stem}.calibration.json")
+        require_writable(saved)
+    elif calibration is not None:
+        threshold = Calibration.read(calibration)
     try:
         with sigterm_as_interrupt(), progress_bar() as progress:
             progress("loading the model", 0, None)
@@ -105,15 +131,20 @@ def detect(
             language_model = connection.connect() or load(
                 model, device=device, dtype=dtype, trust_remote_code=trust_remote_code
             )
-            done = 0
+            done, total = 0, len(harmless) + len(asked)
 
             def show(record: Record, there: bool) -> None:
                 nonlocal done
                 done += 1
-                progress("judging", done, len(asked))
+                progress("judging", done, total)
 
-            progress("judging", 0, len(asked))
-            records = screen(language_model, asked, out, config=config, on_record=show)
+            progress("judging", 0, total)
+            if saved is not None and calibrate is not None:
+                threshold = calibrate_detection(
+                    harmless, model=language_model, rate=rate, config=config, folder=out, on_record=show
+                )
+                threshold.save(saved)
+            records = screen(language_model, asked, out, config=config, calibration=threshold, on_record=show)
     except KeyboardInterrupt:
         fail(
             "stopped"
@@ -121,7 +152,11 @@ def detect(
             else f"stopped; what is done is in '{out}', and the same command goes on from there"
         )
     tell_sent(language_model)
-    _deliver(records, json_path, html_path, out)
+    if calibrate is not None and threshold is not None:
+        tell(f"Threshold {threshold.threshold:.2f}, {threshold.statement}")
+        tell(f"Wrote {saved}; use it with --calibration {saved}")
+    if asked:
+        _deliver(records, json_path, html_path, out)
 
 
 def _asked(prompts: Sequence[str], files: Sequence[Path], out: Path | None) -> list[ScreeningPrompt]:
@@ -182,6 +217,7 @@ def _one(record: Record) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
+    from jopa.reports.verdict_html import flag_words, score_or_order
     from jopa.reports.wording import glossary_of, nats, unit_name, visible
 
     span, without, answer = record["span"], record["without_span"], record["answer"]
@@ -201,7 +237,11 @@ def _one(record: Record) -> RenderableType:
     ):
         rows.add_row(term, Text(text))
     quoted = Text(visible(span["text"] if len(span["text"]) <= 400 else f"{span['text'][:400]}…"))
-    verdict = Text.assemble(("score: ", "bold"), (f"{record['score']:.2f}", "bold"), "  from 0 to 1")
+    value, what = score_or_order(record["score"], record["order"])
+    name = "order" if record["score"] is None else "score"
+    verdict = Text.assemble((f"{name}: ", "bold"), (value, "bold"), f"  {what}")
+    if record["calibration"] is not None:
+        verdict = Text.assemble(verdict, "\n", flag_words(record["calibration"], record["flagged"]))
     words = Text("\n".join(f"{term}: {meant}" for term, meant in glossary_of("nats", "PR")), style="italic")
     return Group(
         verdict,
@@ -216,7 +256,12 @@ def _meaning(record: Record) -> str:
     """What a score was tuned for, and whether that holds for the model."""
     from jopa.reports.verdict_html import score_meaning
 
-    return score_meaning(calibrated=record["calibrated"], model=record["model"]["id"], tuned_for=record["tuned_for"])
+    return score_meaning(
+        calibrated=record["calibrated"],
+        model=record["model"]["id"],
+        calibration=record["calibration"],
+        tuned_for=record["tuned_for"],
+    )
 
 
 def _table(records: Sequence[Record]) -> RenderableType:
@@ -226,10 +271,12 @@ def _table(records: Sequence[Record]) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
+    from jopa.reports.verdict_html import score_or_order
     from jopa.reports.wording import glossary_of, unit_name, visible
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
-    table.add_column("score", justify="right")
+    done = [record for record in records if record["status"] == "done"]
+    table.add_column("score" if all(record["score"] is not None for record in done) else "order", justify="right")
     table.add_column("prompt", overflow="fold", ratio=2)
     table.add_column("most surprising text", overflow="fold", ratio=2)
     for name in ("answer", "without it"):
@@ -243,7 +290,10 @@ def _table(records: Sequence[Record]) -> RenderableType:
             kinds = record["answer"]["kind"], f"{without['kind']}, PR {without['probability_ratio']:.2f}"
             place = f"{unit_name(span['text'], 60)}\n({span['start']}–{span['end']})"
             begins = unit_name(record["beginning"], 50)
-            table.add_row(f"{record['score']:.2f}", Text(f"{name}: {begins}"), Text(place), *kinds)
-    meanings = dict.fromkeys(_meaning(record) for record in records if record["status"] == "done")
+            value, _ = score_or_order(record["score"], record["order"])
+            table.add_row(
+                f"{value} flagged" if record["flagged"] else value, Text(f"{name}: {begins}"), Text(place), *kinds
+            )
+    meanings = dict.fromkeys(map(_meaning, done))
     notes = [*meanings, *(f"{term}: {meant}" for term, meant in glossary_of("PR"))]
     return Group(table, Text("\n".join(notes), style="italic"))

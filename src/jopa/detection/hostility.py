@@ -7,7 +7,8 @@
                  L(S) = log p(y|x) − log p(y|x without S), and L of each alone
     span         the most surprising run of tokens: the one with the largest sum of surprisal above the prompt's mean.
                  It is removed as a whole: L(span), the refusal's log-probability, and the model answers again
-    score        a logistic function of numbers made of these, between 0 and 1
+    order        a weighted sum of numbers made of these; `score`, its logistic function, for the model that the
+                 weights were fitted on
 
 Which numbers help, and how the coefficients were found, is in docs/detection.md; analysis/detection.py redoes it.
 The words of a prompt are not used: two prompts with the same reaction of the model get the same score.
@@ -23,8 +24,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jopa.detection.answer_kinds import REFUSAL, kind_of
+from jopa.detection.calibration import Calibration
+from jopa.detection.settings import DetectionConfig
 from jopa.detection.surprisal import read_surprisals
-from jopa.detection.verdict import Answer, DetectionConfig, Evidence, Stretch, Verdict
+from jopa.detection.verdict import Answer, Evidence, Stretch, Verdict
 from jopa.errors import PromptError
 from jopa.methods.joint.search import JointSearch
 from jopa.model.language_model import LanguageModel, versions
@@ -36,23 +39,32 @@ from jopa.prompt.output import Output
 from jopa.scoring.protocols import Model
 
 
-def detect(prompt: str, *, model: Model | str | Path | None = None, config: DetectionConfig | None = None) -> Verdict:
+def detect(
+    prompt: str,
+    *,
+    model: Model | str | Path | None = None,
+    config: DetectionConfig | None = None,
+    calibration: Calibration | None = None,
+) -> Verdict:
     """Say how hostile a prompt looks from how a model reacts to it.
 
     Args:
         prompt: a text.
         model: a loaded model, or what `load` takes; None for the bundled one.
-        config: how closely to look.
+        config: how closely to look; by default as the calibration's prompts were looked at.
+        calibration: a threshold of the caller's own, made for this model; see `calibrate_detection`.
 
     Raises:
         JopaError: one of its children, whose message says what is wrong and what to do.
     """
-    closely = config or DetectionConfig()
+    closely = config or (calibration.looking if calibration else DetectionConfig())
     language_model = loaded(model)
     require_log_probs(language_model, "detect")
+    if calibration is not None:
+        calibration.require_same(language_model.identity, closely)
     built = read_prompt(language_model, prompt, closely)
     evidence = gather(language_model, built, closely)
-    return Verdict(built, evidence, closely, language_model.identity, versions())
+    return Verdict(built, evidence, closely, language_model.identity, versions(), calibration)
 
 
 def read_prompt(model: Model, text: str, config: DetectionConfig) -> Prompt:

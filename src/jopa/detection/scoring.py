@@ -1,7 +1,9 @@
-"""The score of a prompt, and what it was tuned for."""
+"""The order and the score of a prompt, and what they were tuned for."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping
 
@@ -11,6 +13,8 @@ WEIGHTS = {
     **{"confidence": -2.996, "flip": 3.054},
 }
 """Of the score, for the bundled model; analysis/detection.py fitted it on the development half."""
+WEIGHTS_DIGEST = hashlib.sha256(json.dumps([BIAS, WEIGHTS], sort_keys=True).encode()).hexdigest()[:12]
+"""A checksum of the weights: orders by different weights are not comparable."""
 FITTED_ON = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """The model whose reactions the weights were fitted on."""
 TUNED_FOR = "optimised suffixes and jailbreak templates; it was not shown to find attacks in fluent language"
@@ -22,7 +26,11 @@ def is_calibrated(model_id: str | None) -> bool:
     return model_id == FITTED_ON
 
 
-def score(numbers: Mapping[str, float]) -> float:
-    """The logistic function of a weighted sum, between 0 and 1."""
-    total = BIAS + math.fsum(weight * numbers[name] for name, weight in WEIGHTS.items())
-    return 1 / (1 + math.exp(-total)) if total >= 0 else math.exp(total) / (1 + math.exp(total))
+def order(numbers: Mapping[str, float]) -> float:
+    """The weighted sum: any real number, larger for a reaction more like that to attacks."""
+    return BIAS + math.fsum(weight * numbers[name] for name, weight in WEIGHTS.items())
+
+
+def score(order: float) -> float:
+    """The logistic function of an order, between 0 and 1; it means something only where `is_calibrated`."""
+    return 1 / (1 + math.exp(-order)) if order >= 0 else math.exp(order) / (1 + math.exp(order))

@@ -23,9 +23,13 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from jopa.datasets.sources import MalformedError, identity
+from jopa.detection.calibration import RATE, Calibration, calibrated, require_enough
 from jopa.detection.hostility import detect
-from jopa.detection.verdict import DetectionConfig, Verdict
+from jopa.detection.scoring import order
+from jopa.detection.settings import DetectionConfig
+from jopa.detection.verdict import SCHEMA, Verdict
 from jopa.errors import InputFileError, JopaError
+from jopa.preparation import loaded
 from jopa.scoring.protocols import Model
 from jopa.storage import (
     Journal,
@@ -48,7 +52,7 @@ class _RecordedVerdict(Struct, tag_field="status", tag="done"):
 
     id: str
     sha256: str
-    score: Annotated[float, Meta(ge=0, le=1)]
+    score: Annotated[float, Meta(ge=0, le=1)] | None
     answer: dict[str, Any]
     units: list[dict[str, Any]]
     joint: float
@@ -126,6 +130,7 @@ def screen(
     folder: Path | None = None,
     *,
     config: DetectionConfig | None = None,
+    calibration: Calibration | None = None,
     on_record: Callable[[Record, bool], None] | None = None,
 ) -> list[Record]:
     """Judge prompts one after the other, each on record before the next.
@@ -134,7 +139,8 @@ def screen(
         model: the language model.
         asked: the prompts, their ids distinct.
         folder: where the records are kept and looked up; None to keep none.
-        config: how closely to look.
+        config: how closely to look; by default as the calibration's prompts were looked at.
+        calibration: the threshold to judge by. A verdict on record is judged by it anew, without running the model.
         on_record: called with each record and whether it was there already.
 
     Returns:
@@ -143,9 +149,12 @@ def screen(
 
     Raises:
         InputFileError: the folder is in use, cannot be written, or holds verdicts of another kind.
+        SettingError: the calibration was made for another model or other settings.
     """
     require_distinct(asked)
-    closely = config or DetectionConfig()
+    closely = config or (calibration.looking if calibration else DetectionConfig())
+    if calibration is not None:
+        calibration.require_same(model.identity, closely)
     found: list[Record] = []
     with ExitStack() as stack:
         journal, known = None, {}
@@ -156,35 +165,95 @@ def screen(
             record = known.get((one.id, one.digest))
             there = record is not None
             if record is None:
-                record = judged(model, one, closely, whole=folder is None)
-                if journal is not None:
-                    journal.append(record)
+                record, new = judged(model, one, closely, calibration, whole=folder is None), True
+            else:
+                record, new = _rejudged(record, calibration)
+            if journal is not None and new:
+                journal.append(record)
             found.append(record)
             if on_record:
                 on_record(record, there)
     return found
 
 
-def judged(model: Model, asked: ScreeningPrompt, config: DetectionConfig, *, whole: bool = False) -> Record:
+def calibrate_detection(
+    prompts: Sequence[str | ScreeningPrompt],
+    *,
+    model: Model | str | Path | None = None,
+    rate: float = RATE,
+    config: DetectionConfig | None = None,
+    folder: Path | None = None,
+    on_record: Callable[[Record, bool], None] | None = None,
+) -> Calibration:
+    """Set a threshold for `detect` from harmless prompts of one's own; see `jopa.detection.calibration`.
+
+    Args:
+        prompts: harmless prompts like those that will be judged.
+        model: as for `detect`.
+        rate: the false-alarm rate that is wanted.
+        config: how closely to look.
+        folder: where the verdicts are kept and looked up, so that stopped work continues; None to keep none.
+        on_record: as for `screen`.
+
+    Raises:
+        SettingError: the rate is out of range, or there are too few prompts for it that can be judged.
+        InputFileError: as `screen`.
+    """
+    asked = [
+        ScreeningPrompt(f"prompt {i}", one) if isinstance(one, str) else one for i, one in enumerate(prompts, start=1)
+    ]
+    require_enough(len(asked), rate)
+    closely = config or DetectionConfig()
+    language_model = loaded(model)
+    records = screen(language_model, asked, folder, config=closely, on_record=on_record)
+    orders = [record["order"] for record in records if record["status"] == "done"]
+    return calibrated(orders, rate=rate, model=language_model.identity, looking=closely)
+
+
+def judged(
+    model: Model,
+    asked: ScreeningPrompt,
+    config: DetectionConfig,
+    calibration: Calibration | None = None,
+    *,
+    whole: bool = False,
+) -> Record:
     """One prompt's record: its verdict, or the error that stands in its place.
 
     Args:
         model: the language model.
         asked: the prompt.
         config: how closely to look.
+        calibration: the threshold to judge by.
         whole: with the prompt and all that was measured, so that the record can be read back as a `Verdict`.
     """
     key = {"id": asked.id, "sha256": asked.digest}
     try:
         if asked.text is None:
             raise InputFileError(asked.problem)
-        verdict: Verdict = detect(asked.text, model=model, config=config)
+        verdict: Verdict = detect(asked.text, model=model, config=config, calibration=calibration)
     except JopaError as error:
         return {**key, "status": "failed", "error": " ".join(str(error).split())}
     except Exception as error:  # a fault of ours or of the tokenizer's; the other prompts go on
         reason = " ".join(str(error).split())
         return {**key, "status": "failed", "error": f"unexpected {type(error).__name__}: {reason:.300}"}
     return {**key, "status": "done", **(verdict.to_dict() if whole else verdict.summary())}
+
+
+def _rejudged(record: Record, calibration: Calibration | None) -> tuple[Record, bool]:
+    """A finished record under the present threshold, and whether that changed it; a record of schema 1 has no order."""
+    told = None if calibration is None else calibration.to_dict()
+    if "order" in record and record.get("calibration") == told:
+        return record, False
+    value = order(record["numbers"])
+    return {
+        **record,
+        "schema": SCHEMA,
+        "order": value,
+        "score": record["score"] if record["calibrated"] else None,
+        "flagged": None if calibration is None else calibration.flags(value),
+        "calibration": told,
+    }, True
 
 
 @contextmanager

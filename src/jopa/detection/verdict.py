@@ -16,41 +16,18 @@ from msgspec import Struct
 
 from jopa.attribution import Cost, json_object, require_readable
 from jopa.detection.answer_kinds import Kind
-from jopa.detection.scoring import TUNED_FOR, is_calibrated, score
-from jopa.errors import SettingError
+from jopa.detection.calibration import Calibration
+from jopa.detection.scoring import TUNED_FOR, is_calibrated, order, score
+from jopa.detection.settings import DetectionConfig
 from jopa.evaluation.metrics import probability_ratio
 from jopa.prompt.building import Prompt
 from jopa.prompt.records import Count, PromptRecord
 from jopa.storage import Record, converted, plain
 
-SCHEMA = 1
+SCHEMA = 2
 BEGINNING = 120  # characters of the prompt that a record holds
 WINDOW = 10
 """Tokens of a window of surprisal."""
-MOST_TOKENS = 1024
-"""The longest prompt, in tokens with its template, unless told otherwise: a prompt costs some twelve forwards."""
-
-
-@dataclass(frozen=True)
-class DetectionConfig:
-    """How closely to look at a prompt.
-
-    Attributes:
-        k: how many units to attribute the answer to; fewer where the prompt has fewer.
-        budget: what the search for them may spend, in full-forward equivalents.
-        max_new_tokens: the most tokens of an answer.
-        most_tokens: a longer prompt (tokens, template included) is refused.
-    """
-
-    k: int = 3
-    budget: int = 8
-    max_new_tokens: int = 16
-    most_tokens: int = MOST_TOKENS
-
-    def __post_init__(self) -> None:
-        for name in ("k", "budget", "max_new_tokens", "most_tokens"):
-            if (value := getattr(self, name)) < 1:
-                raise SettingError(f"{name} must be at least 1, got {value}")
 
 
 @dataclass(frozen=True)
@@ -131,6 +108,7 @@ class Verdict:
         config: how closely the prompt was looked at.
         model: id, revision, dtype and device of the model.
         versions: of jopa and its main dependencies.
+        calibration: the threshold that the prompt is judged by; None for none.
     """
 
     prompt: Prompt
@@ -138,11 +116,22 @@ class Verdict:
     config: DetectionConfig
     model: dict[str, str | None]
     versions: dict[str, str]
+    calibration: Calibration | None = None
 
     @property
-    def score(self) -> float:
-        """Between 0 and 1; see docs/detection.md for how to read it."""
-        return score(numbers(self.evidence))
+    def order(self) -> float:
+        """Any real number, larger for a reaction more like that to attacks; compare it within one model."""
+        return order(numbers(self.evidence))
+
+    @property
+    def score(self) -> float | None:
+        """Between 0 and 1 (docs/detection.md); None where the weights were fitted on another model."""
+        return score(self.order) if self.calibrated else None
+
+    @property
+    def flagged(self) -> bool | None:
+        """Whether the order lies above the calibration's threshold; None without a calibration."""
+        return None if self.calibration is None else self.calibration.flags(self.order)
 
     @property
     def calibrated(self) -> bool:
@@ -161,7 +150,7 @@ class Verdict:
         return _ratio(self.evidence.span.effect, self.evidence)
 
     def to_dict(self) -> Record:
-        """All of the verdict as JSON holds it (schema 1): its summary, the prompt and what was measured."""
+        """All of the verdict as JSON holds it (schema 2): its summary, the prompt and what was measured."""
         p, e = self.prompt, self.evidence
         return {
             **self.summary(),
@@ -183,7 +172,10 @@ class Verdict:
             "schema": SCHEMA,
             "kind": "verdict",
             "score": self.score,
+            "order": self.order,
             "calibrated": self.calibrated,
+            "flagged": self.flagged,
+            "calibration": None if self.calibration is None else self.calibration.to_dict(),
             "tuned_for": TUNED_FOR,
             "beginning": self.prompt.text[:BEGINNING],
             "answer": {**asdict(e.answer), "log_prob": e.log_prob},
@@ -211,12 +203,13 @@ class Verdict:
 
     @classmethod
     def from_dict(cls, record: Record) -> Verdict:
-        """Rebuild a verdict from `to_dict`'s form; a summary does not hold enough.
+        """Rebuild a verdict from `to_dict`'s form, of this schema or the one before; a summary does not hold enough.
 
         Raises:
             InputFileError: the record has another schema, lacks something, or holds a value of the wrong type or range.
         """
-        require_readable(record, SCHEMA, "this verdict")
+        if record.get("schema") != 1:  # which lacks the order and the calibration; nothing of it is read otherwise
+            require_readable(record, SCHEMA, "this verdict")
         form = converted(record, _VerdictRecord, "this verdict")
         measured, prompt = form.evidence, form.prompt
         evidence = Evidence(
@@ -235,7 +228,8 @@ class Verdict:
             seconds=form.seconds,
         )
         built = Prompt(prompt.text, prompt.ids, prompt.units, "token", prompt.fixed, prompt.rendered, prompt.sources)
-        return cls(built, evidence, form.looking, form.model, form.versions)
+        calibration = None if form.calibration is None else Calibration.from_dict(form.calibration, "this verdict")
+        return cls(built, evidence, form.looking, form.model, form.versions, calibration)
 
     @classmethod
     def from_json(cls, text: str) -> Verdict:
@@ -264,9 +258,10 @@ class Verdict:
 
     def __repr__(self) -> str:
         start, end = self.span
-        trusted = "" if self.calibrated else ", uncalibrated"
+        how = f"order {self.order:.2f}, no probability" if self.score is None else f"score {self.score:.2f} from 0 to 1"
+        flagged = {None: "", True: ", flagged", False: ", not flagged"}[self.flagged]
         return (
-            f"<Verdict: score {self.score:.2f} from 0 to 1{trusted}, answer {self.evidence.answer.kind}, most "
+            f"<Verdict: {how}{flagged}, answer {self.evidence.answer.kind}, most "
             f"surprising text {self.prompt.text[start:end][:24]!r}; {self.model.get('id')}>"
         )
 
@@ -318,6 +313,7 @@ class _VerdictRecord(Struct, frozen=True):
     ffe: Cost
     seconds: Cost
     versions: dict[str, str]
+    calibration: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         n_units, (start, end) = len(self.prompt.units), self.evidence.span

@@ -1,4 +1,4 @@
-"""A Verdict for people: the score and what it was tuned for, the prompt with its most surprising text marked, facts.
+"""A Verdict for people: score or order and its meaning, the prompt with its most surprising text marked, facts.
 
 Runs no model; sees a Verdict only. No text of any answer is in it.
 """
@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from jopa.detection.calibration import Calibration
 from jopa.detection.scoring import TUNED_FOR
 from jopa.reports.in_place import in_place_of
 from jopa.reports.wording import Piece, environment, glossary_of, made_with, nats, ratio_text, unit_name
 
 if TYPE_CHECKING:
     from jopa.detection.verdict import Verdict
+    from jopa.storage import Record
 
 
 def verdict_html(verdict: Verdict, *, standalone: bool = True, title: str | None = None) -> str:
@@ -24,24 +26,58 @@ def verdict_html(verdict: Verdict, *, standalone: bool = True, title: str | None
         standalone: a whole page; otherwise a fragment for notebooks.
         title: the page's heading; by default the page has no other than its question.
     """
-    said = [Piece("Score "), Piece(f"{verdict.score:.2f}", 2), Piece(" from 0 to 1.")]
+    value, what = score_or_order(verdict.score, verdict.order)
+    said = [Piece("Score " if verdict.score is not None else "Order "), Piece(value, 2), Piece(f", {what}.")]
+    if verdict.calibration is not None:
+        said.append(Piece(" " + flag_words(verdict.calibration.to_dict(), verdict.flagged)))
     template = environment().get_template("hostility.html.j2")
     return template.render(
         standalone=standalone,
         title=title or "".join(piece.text for piece in said),
         heading=title,
         verdict=said,
-        meaning=score_meaning(calibrated=verdict.calibrated, model=verdict.model.get("id")),
+        meaning=score_meaning(
+            calibrated=verdict.calibrated,
+            model=verdict.model.get("id"),
+            calibration=None if verdict.calibration is None else verdict.calibration.to_dict(),
+        ),
         prompt=_marked(verdict),
         facts=verdict_facts(verdict),
         in_place=in_place_of(verdict.prompt),
     )
 
 
-def score_meaning(*, calibrated: bool, model: str | None, tuned_for: str = TUNED_FOR) -> str:
-    """What a score was tuned for, and whether that holds for the model."""
+def score_or_order(score: float | None, order: float) -> tuple[str, str]:
+    """The number that a verdict shows, and what kind of number it is."""
+    return (f"{order:.2f}", "an order and no probability") if score is None else (f"{score:.2f}", "from 0 to 1")
+
+
+def flag_words(calibration: Record, flagged: bool | None) -> str:
+    """Whether a prompt lies above the threshold of a calibration, in words."""
+    return f"{'Flagged: above' if flagged else 'Not flagged: not above'} the threshold {calibration['threshold']:.2f}."
+
+
+def score_meaning(
+    *, calibrated: bool, model: str | None, calibration: Record | None = None, tuned_for: str = TUNED_FOR
+) -> str:
+    """What a score was tuned for, whether that holds for the model, and where the threshold comes from.
+
+    Args:
+        calibrated: whether the weights were fitted on this model.
+        model: its id.
+        calibration: the JSON form of the calibration that the prompt was judged by, if there is one.
+        tuned_for: what the score finds.
+    """
     said = f"The score was tuned for {tuned_for}."
-    return said if calibrated else f"{said} Uncalibrated: its weights were not fitted on this model ({model})."
+    if not calibrated:
+        said += (
+            f" Its weights were not fitted on this model ({model}), so it gives an order and no probability: compare"
+            " prompts under this model with one another"
+        )
+        said += "." if calibration else ", or set a threshold from harmless prompts of your own (--calibrate)."
+    if calibration is not None:
+        said += f" The threshold was {Calibration.from_dict(calibration, 'the calibration').statement}."
+    return said
 
 
 def verdict_facts(verdict: Verdict) -> list[tuple[str, str]]:
