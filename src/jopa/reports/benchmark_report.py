@@ -32,6 +32,7 @@ from jopa.method import TraceStep
 from jopa.reports import typesetting
 from jopa.reports.attribution_html import to_html
 from jopa.reports.cells_csv import cells_csv
+from jopa.reports.comparisons import comparison_tables
 from jopa.reports.drawing import save
 from jopa.reports.figures import Picture, all_figures, main_k
 from jopa.reports.tables import all_tables, labels
@@ -86,7 +87,7 @@ def write_report(
     if not run.cells:
         raise InputFileError(f"the run in '{folder}' has no finished cell yet: go on with 'jopa bench' first")
     out = folder / "report" if out is None else out
-    tables = all_tables(run)
+    tables = (*all_tables(run), *comparison_tables(run))
     _require_metrics(metrics, tables)
     pictures = all_figures(run)
     with staged_folder(out) as staged:

@@ -112,7 +112,7 @@ def differences(run: Run, k: int) -> Table | None:
     note = (
         f"Mean of method − {baseline} over the prompts that both finished [95 % percentile interval, paired bootstrap "
         f"over prompts, {RESAMPLES:,} resamples, seed 0]. {LESS} less faithful than {baseline}, {MORE} more faithful: "
-        "the interval leaves out zero. Not corrected for the number of comparisons."
+        "the interval leaves out zero. Not corrected for the number of comparisons: the p-values of the next table are."
     )
     title = f"Difference from {baseline}, k = {k} {_units(run, k)} removed"
     return _table(f"differences-k{k}", title, columns, rows, "interval", [note, *_partial_note(found)], k=k)

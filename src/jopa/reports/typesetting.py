@@ -21,7 +21,7 @@ LESS, MORE = "●", "○"
 """Marks of a difference whose interval leaves out zero: less, and more faithful than the baseline."""
 PARTIAL, APART, NOTHING = "†", "‡", "—"
 
-Spread = Literal["standard_error", "standard_deviation", "interval"]
+Spread = Literal["standard_error", "standard_deviation", "interval", "none"]
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,8 @@ def entry(number: Number | None, column: Column, table: Table) -> Entry:
         return Entry(NOTHING)
     signed = table.spread == "interval"
     mean = _digits(number.mean, column, signed=signed)
+    if table.spread == "none":
+        return Entry(mean, "", number.mark, number.best)
     if not signed:
         spread = NOTHING if number.spread is None else _digits(number.spread, column)
         return Entry(mean, f"± {spread}", number.mark, number.best)
@@ -205,7 +207,7 @@ def csv_text(table: Table) -> str:
     """The table as CSV, a number a line; an entry without a number has none of its fields."""
     file = io.StringIO(newline="")
     writer = csv.writer(file, lineterminator="\n")
-    spread = ["low", "high", "mark"] if table.spread == "interval" else [table.spread, "best"]
+    spread = {"interval": ["low", "high", "mark"], "none": ["mark"]}.get(table.spread, [table.spread, "best"])
     writer.writerow(["model", "data", "method", "column", "better", "n", "mean", *spread])
     words = {LESS: "less faithful", MORE: "more faithful", "": ""}
     for row in table.rows:
@@ -214,8 +216,9 @@ def csv_text(table: Table) -> str:
             if number is None:
                 writer.writerow([*key, 0, "", *[""] * len(spread)])
                 continue
-            ends = [number.low, number.high, words[number.mark]]
-            rest = ends if table.spread == "interval" else [number.spread, int(number.best)]
+            rest = [number.spread, int(number.best)]
+            if table.spread in ("interval", "none"):
+                rest = [*([number.low, number.high] if table.spread == "interval" else []), words[number.mark]]
             writer.writerow([*key, number.n, number.mean, *rest])
     return file.getvalue()
 
