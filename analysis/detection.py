@@ -28,7 +28,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from detection_tables import BENIGN, EVERYDAY, SEED, Table, fitting, reporting
+from detection_places import kinds_of_answers, where_units_lie
+from detection_tables import BENIGN, EVERYDAY, SEED, UNMATCHED, Table, fitting, reporting
 
 from jopa.detection.hostility import gather, read_prompt
 from jopa.detection.rivals import highlighted, perturbed
@@ -93,7 +94,7 @@ def main() -> None:
     if arguments.fit:
         print("\n".join(fitting(table.of("development"))))
     if arguments.report:
-        print("\n".join(reporting(table)))
+        print("\n".join([*reporting(table), *where_units_lie(table), *kinds_of_answers(table)]))
 
 
 def measure(folder: Path, limit: int, model_name: str | None, *, rivals: bool) -> None:
@@ -109,6 +110,9 @@ def measure(folder: Path, limit: int, model_name: str | None, *, rivals: bool) -
     path = folder / ("rivals.jsonl" if rivals else "evidence.jsonl")
     with locked(folder), Journal(path) as journal:
         done = {record["id"] for record in read_lines(path)}
+        if rivals:  # what was measured of the blind half's pairs
+            there = {record["id"] for record in read_lines(folder / "evidence.jsonl")}
+            cases = [c for c in cases if c.id in there and c.half == "blind" and c.family not in UNMATCHED]
         about = {
             "model": model.identity,
             "looking": asdict(config),

@@ -1,31 +1,63 @@
 #!/usr/bin/env bash
-# Every experiment on the bundled model, in the sizes of docs/results.md:   experiments/bundled.sh DATA [OUT]
+# Every experiment of docs/results.md on two small models:   experiments/bundled.sh DATA [OUT]
+#
 # DATA holds alpaca.jsonl, tldr_news.jsonl, counsel_chat.jsonl and aqua.jsonl (docs/datasets.md has their form).
-# Stop it and start it again as you like; larger limits go on from these. It takes hours on two cores.
+# GEMMA, if set, is a GGUF file of Gemma 3 270M, a base model whose prompts are plain; its records have a folder of their
+# own. Without it the second model is left out.
+#
+# Stop it and start it again as you like: records stay, and each step goes on from them. The steps come in the order of
+# their worth, with growing limits, so what is there at any time is balanced and can be reported with its n.
+# WORKERS is the number of Ray workers, one core each; with 1 (the default) everything runs in one process on one core.
 set -euo pipefail
 data=$1
 out=${2:-runs}
 jopa=${JOPA:-.venv/bin/jopa}
+python=${PYTHON:-.venv/bin/python}
+workers=${WORKERS:-1}
+parallel=(--threads 1)
+[ "$workers" -le 1 ] || parallel=(--ray --workers "$workers")
 
-run() { # EXPERIMENT LIMIT SETS [OPTIONS]
-  local files=()
-  for name in ${3//,/ }; do files+=(--data "$name=$data/$name.jsonl"); done
+bench() { # FOLDER EXPERIMENT LIMIT SETS [OPTIONS]
+  local folder=$1 file=experiments/$2.toml limit=$3 sets=$4 files=() name
+  shift 4
+  # All data sets of the file are named at each start, because a folder keeps where each is read from.
+  for name in $(sed -n '/\[\[data\]\]/,/^$/s/^name = "\(.*\)"$/\1/p' "$file"); do
+    case $name in
+    ambiguous) files+=(--data "$name=$out/ambiguous.jsonl") ;;
+    *) [ ! -f "$data/$name.jsonl" ] || files+=(--data "$name=$data/$name.jsonl") ;;
+    esac
+  done
   # SmolLM2 answers many prompts with nothing at all when the paper's prefilled sentence comes first, so it is left out.
-  "$jopa" bench "experiments/$1.toml" --out "$out/$1" --limit "$2" --sets "$3" "${files[@]}" \
-    --model bundled --prefill "" --max-new-tokens 50 --ray --workers 2 "${@:4}"
-  "$jopa" report "$out/$1"
+  "$jopa" bench "$file" --out "$folder" --limit "$limit" --sets "$sets" "${files[@]}" --prefill "" \
+    --max-new-tokens 50 "${parallel[@]}" "$@"
+  "$jopa" report "$folder"
 }
 
-most="random;last-attention;attention;grad-x-input;ablation;context-cite;jopa;jopa"
-run table1 25 alpaca --methods "$most;integrated-gradients"
-# On longer prompts without the dearest methods, and with the paper's search as far as its own figures go.
-run table1 25 tldr_news,counsel_chat --methods "${most/context-cite;jopa/jopa, N = 50}"
-run table5 5 alpaca
-run figure6 5 alpaca
-run figure5 4 alpaca --methods "$most"
-run table8 3 alpaca
-run figure9 3 alpaca
-run table7 3 alpaca --methods "jopa"
-run figure8 1 aqua --methods "${most/jopa;/}"
+first() { bench "$out/$1" "$1" "$2" "$3" --model bundled "${@:4}"; }
+
+second() { [ -z "${GEMMA:-}" ] || bench "$out/gemma/$1" "$1" "$2" "$3" --model "$GEMMA" --plain "${@:4}"; }
+
+mkdir -p "$out"
+"$python" analysis/ambiguous_words.py --write "$out/ambiguous.jsonl"
+three=alpaca,tldr_news,counsel_chat
+table1="random;last-attention;attention;grad-x-input;attention-gradient;ablation;context-cite;interactions;jopa;joint"
+
+for n in 3 10 20 40 60; do
+  first table1 "$n" "$three" --methods "$table1"
+  first ambiguous "$((2 * n))" ambiguous
+  [ "$n" -gt 20 ] || first domains "$n" code,abstracts,dialogue
+  [ "$n" -gt 20 ] || first figure6 "$n" alpaca
+  [ "$n" -gt 20 ] || first table5 "$n" alpaca
+  [ "$n" -gt 20 ] || first figure5 "$n" alpaca --methods "random;last-attention;ablation;context-cite;jopa;joint"
+  [ "$n" -gt 20 ] || first table7 "$n" alpaca
+  [ "$n" -gt 20 ] || first hyperparameters "$n" alpaca
+  [ "$n" -gt 10 ] || first figure8 "$n" aqua --methods "random;last-attention;ablation;joint"
+  [ "$n" -gt 20 ] || first table8 "$n" alpaca
+  [ "$n" -gt 20 ] || first figure9 "$n" alpaca
+  [ "$n" -gt 20 ] || first table1 "$n" alpaca --methods integrated-gradients
+  [ "$n" -gt 20 ] || second table1 "$n" "$three" --methods "$table1"
+  [ "$n" -gt 20 ] || second ambiguous "$((2 * n))" ambiguous
+  [ "$n" -gt 20 ] || second domains "$n" code,abstracts,dialogue
+done
 # Times are told apart best when nothing else runs.
-run table2 1 alpaca --workers 1 --worker-cpus 2
+first table2 3 alpaca

@@ -28,6 +28,11 @@ def tables(study):
     return importlib.import_module("detection_tables")
 
 
+@pytest.fixture(scope="module")
+def places(study):
+    return importlib.import_module("detection_places")
+
+
 def table_of(tables, rows):
     records = tuple(
         {"id": str(i), "family": "F", "half": "blind", "source": "s"} | row for i, (row, _) in enumerate(rows)
@@ -55,10 +60,10 @@ def test_evidence_comes_back_as_it_was_written(study, tables):
     assert tables.evidence_of(study.rounded(asdict(EVIDENCE))) == EVIDENCE
 
 
-def test_chance_is_the_share_of_all_draws(tables):
+def test_chance_is_the_share_of_all_draws(places):
     e = replace(EVIDENCE, span=Stretch(2, 5, 1.0))
     record = {"inside": [3, 4, 5]}
-    share, hit, chance, inside, precise, overlap, by_chance = tables._hits(record, e)
+    share, hit, chance, inside, precise, overlap, by_chance = places.hits(record, e)
     draws = [set(units) & {3, 4, 5} for units in combinations(range(8), 3)]
     assert share == pytest.approx(3 / 8)
     assert chance == pytest.approx(sum(map(bool, draws)) / len(draws))
@@ -103,7 +108,7 @@ def test_only_whole_pairs_count(study, tables, tmp_path):
     assert table.hostile.tolist() == [True, False, False]
 
 
-def test_tables_are_made_of_any_records(study, tables, tmp_path):
+def test_tables_are_made_of_any_records(study, tables, places, tmp_path):
     """Every table, from made-up evidence of both halves, with and without other defences' numbers."""
     drawn = random.Random(0)
     with study.Journal(tmp_path / "evidence.jsonl") as journal, study.Journal(tmp_path / "rivals.jsonl") as rivals:
@@ -118,7 +123,7 @@ def test_tables_are_made_of_any_records(study, tables, tmp_path):
                 found = {"affirmation": float(hostile), "effect": drawn.random(), "influence": list(surprisals)}
                 rivals.append({"id": str(i), "highlighted": found, "perturbed": {"loss": 1.0, "changed": 0.2}})
     table = tables.Table.read(tmp_path)
-    printed = "\n".join(tables.reporting(table))
+    printed = "\n".join([*tables.reporting(table), *places.where_units_lie(table), *places.kinds_of_answers(table)])
     assert "| GCG | 5, 5 |" in printed
     assert "| Token Highlighter: willingness | 1.00 (1.00–1.00) | 1.00 (1.00–1.00) |" in printed
     assert "| SmoothLLM: less likely answer | 0.50 (0.50–0.50) |" in printed

@@ -285,6 +285,18 @@ def test_the_same_again_changes_nothing(old):
     assert after(old, old) == on_record(old)
 
 
+def test_a_data_set_without_a_prompt_on_record_may_change(old):
+    moved = changed(old, "path")
+    assert merged(on_record(old), moved.to_dict(), begun={"other"}) == on_record(moved)
+    with pytest.raises(SettingError, match="mix results"):
+        merged(on_record(old), moved.to_dict(), begun={"alpaca"})
+
+
+def test_bundled_is_an_id_in_a_file_as_on_the_command_line(tmp_path):
+    text = 'title = "t"\nks = [1]\n[[models]]\nname = "m"\nid = "bundled"\n[[data]]\nname = "alpaca"\n'
+    assert read(tmp_path, text + '[[methods]]\nname = "random"\n').models[0].id is None
+
+
 def test_additions_are_allowed(old):
     new = replace(
         old,

@@ -28,7 +28,7 @@ Everything is checked when the file is read, before any model is loaded. Knows n
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -263,7 +263,7 @@ def read_experiment(
     return experiment
 
 
-def merged(old: Record, new: Record, sets: Sequence[str] = ()) -> Record:
+def merged(old: Record, new: Record, sets: Sequence[str] = (), *, begun: Collection[str] | None = None) -> Record:
     """The experiment of a folder, after its file has changed.
 
     Models, data sets, methods, k, seeds and prompts may be added or left out, because each cell is independent of the
@@ -274,6 +274,7 @@ def merged(old: Record, new: Record, sets: Sequence[str] = ()) -> Record:
         old: what is on record.
         new: the experiment to run now.
         sets: the data sets to run now, if not all; the others stay as they are on record.
+        begun: the data sets with a prompt on record, by default all; the others may change.
 
     Raises:
         SettingError: something that cells on record depend on has changed; the message says what.
@@ -296,6 +297,8 @@ def merged(old: Record, new: Record, sets: Sequence[str] = ()) -> Record:
         before = {entry[key]: entry for entry in old[part]}
         now = {entry[key]: entry for entry in new[part]}
         for name in before.keys() & now.keys():
+            if part == "data" and begun is not None and name not in begun:
+                continue
             changed += [
                 f"{part} '{name}', {field}: {before[name].get(field)!r} became {value!r}"
                 for field, value in now[name].items()
@@ -344,11 +347,17 @@ def _experiment(table: dict[str, Any], folder: Path) -> Experiment:
             **values,
             "ks": _whole_numbers(values["ks"], "'ks'"),
             "seeds": _whole_numbers(values.get("seeds", [0]), "'seeds'"),
-            "models": tuple(ModelSpec(**entry) for entry in _entries(models, "models", _MODEL)),
+            "models": tuple(_model(entry) for entry in _entries(models, "models", _MODEL)),
             "data": tuple(_data(entry, folder) for entry in _entries(values["data"], "data", _DATA)),
             "methods": tuple(_method(entry) for entry in _entries(values["methods"], "methods", _METHOD)),
         }
     )
+
+
+def _model(entry: dict[str, Any]) -> ModelSpec:
+    if entry.get("id") == "bundled" and "endpoint" not in entry:
+        entry = {**entry, "id": None}
+    return ModelSpec(**entry)
 
 
 def _data(entry: dict[str, Any], folder: Path) -> DataSpec:

@@ -179,7 +179,7 @@ def _adopted(experiment: Experiment, folder: Path, sets: Sequence[str]) -> tuple
     new = experiment.to_dict()
     if path.exists():
         run = read_run(folder)
-        return run, merged(run.plan, new, sets)
+        return run, merged(run.plan, new, sets, begun={data for _, data, _ in run.examples})
     if any(entry.name != "lock" and not is_partial(entry) for entry in folder.iterdir()):
         raise InputFileError(f"'{folder}' is no benchmark run and not empty; give a new or an empty folder (--out)")
     return Run(experiment_record(new), (), {}, (), new), new

@@ -80,7 +80,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def visible_difference(differences: Sequence[float]) -> float | None:
     """The smallest mean difference that these prompts could have shown; None for fewer than three prompts."""
     import numpy as np
-    from scipy import optimize, stats
+    from scipy import stats
 
     n = len(differences)
     if n < 3:
@@ -88,12 +88,14 @@ def visible_difference(differences: Sequence[float]) -> float | None:
     error = float(np.std(differences, ddof=1)) / math.sqrt(n)
     if error == 0:
         return 0.0
-    critical = stats.t.ppf(1 - LEVEL / 2, n - 1)
+    critical = float(stats.t.ppf(1 - LEVEL / 2, n - 1))
 
-    def missing_power(shift: float) -> float:  # the other tail holds less than 1e-4 here
-        return POWER - stats.nct.sf(critical, n - 1, shift)
-
-    return error * float(optimize.brentq(missing_power, 1.0, 2 * critical + 2))
+    low, high = 1.0, 2 * critical + 2
+    for _ in range(60):
+        shift = (low + high) / 2
+        found = float(stats.nct.sf(critical, n - 1, shift))  # the other tail holds less than 1e-4 here
+        low, high = (shift, high) if found < POWER else (low, shift)
+    return error * (low + high) / 2
 
 
 def reliability(values: Float[numpy.ndarray, "methods prompts"]) -> Reliability | None:
