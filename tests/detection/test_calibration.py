@@ -12,7 +12,7 @@ from jopa.detection.calibration import Calibration, calibrated, clopper_pearson
 from jopa.detection.screening import ScreeningPrompt, calibrate_detection, screen
 from jopa.detection.settings import DetectionConfig
 
-MODEL = {"id": "some/model", "revision": "1", "dtype": "float32", "device": "cpu"}
+MODEL: dict[str, str | None] = {"id": "some/model", "revision": "1", "dtype": "float32", "device": "cpu"}
 LOOKING = DetectionConfig()
 QUICK = DetectionConfig(budget=4, max_new_tokens=3)
 PROMPTS = [

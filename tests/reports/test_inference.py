@@ -1,6 +1,7 @@
 """What comparisons can show: against scipy, a simulation, and small cases worked out by hand."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,12 @@ from jopa.reports import typesetting
 from jopa.reports.comparisons import comparison_tables, corrected, separation, visible
 from jopa.reports.inference import holm, reliability, sign_flip_p, visible_difference
 from synthetic_run import cell, experiment, made_up_run, write_run
+
+
+def there(value: Any) -> Any:
+    """A value that is not None."""
+    assert value is not None
+    return value
 
 
 def test_signs_of_three_prompts_by_hand():
@@ -40,7 +47,7 @@ def test_the_visible_difference_is_found_in_four_of_five_samples():
     stats = pytest.importorskip("scipy.stats")
     unit = np.random.default_rng(1).normal(0.0, 1.0, 12)
     unit = (unit - unit.mean()) / unit.std(ddof=1)
-    size = visible_difference((unit * 2.0 + 0.3).tolist())
+    size = there(visible_difference((unit * 2.0 + 0.3).tolist()))
     drawn = np.random.default_rng(2).normal(size, 2.0, size=(20_000, 12))
     found = stats.ttest_1samp(drawn, 0.0, axis=1).pvalue < 0.05
     assert found.mean() == pytest.approx(0.8, abs=0.01)
@@ -50,18 +57,18 @@ def test_the_visible_difference_is_found_in_four_of_five_samples():
 
 def test_reliability_by_hand_and_by_its_meaning():
     # two methods, three prompts: methods' means 2 and 4, residuals ±1
-    found = reliability(np.array([[1.0, 2.0, 3.0], [5.0, 4.0, 3.0]]))
+    found = there(reliability(np.array([[1.0, 2.0, 3.0], [5.0, 4.0, 3.0]])))
     between, residual = 3 * 2 * 1.0, 4.0 / 2  # Σ over methods of (mean − 3)² = 2; residuals −1, 0, 1, 1, 0, −1
     assert found.of_means == pytest.approx(1 - residual / between)
     assert found.of_one == pytest.approx((between - residual) / (between + 2 * residual))
     drawn = np.random.default_rng(0)
     methods = drawn.normal(0, 1.0, size=(400, 1))  # true variance 1, noise 4 a prompt: 1 / (1 + 4 / 25)
     values = methods + drawn.normal(0, 2.0, size=(400, 25)) + drawn.normal(0, 3.0, size=(1, 25))
-    found = reliability(values)
+    found = there(reliability(values))
     assert found.of_means == pytest.approx(25 / 29, abs=0.03)
     assert found.of_one == pytest.approx(1 / 5, abs=0.03)
     assert found.prompts_needed == pytest.approx(16, rel=0.2)
-    assert reliability(np.ones((3, 4))).of_means == 0.0
+    assert there(reliability(np.ones((3, 4)))).of_means == 0.0
     assert reliability(np.ones((1, 4))) is None
 
 
@@ -70,17 +77,17 @@ def test_the_tables_say_what_was_compared(tmp_path):
     first, second, third = comparison_tables(run)
     assert [table.stem for table in (first, second, third)] == ["p-values-k3", "visible-k3", "reliability-k3"]
     places = [column.key for column in first.columns]
-    p_far = first.rows[1].numbers[places.index("pr")]
+    p_far = there(first.rows[1].numbers[places.index("pr")])
     differences = [a - b for a, b in zip(*(series(run, name) for name in ("far", "joint")), strict=True)]
     p_near = sign_flip_p([a - b for a, b in zip(*(series(run, name) for name in ("near", "joint")), strict=True)])
     assert p_far.mean == pytest.approx(holm([p_near, sign_flip_p(differences)])[1])
     assert p_far.mark == typesetting.LESS
-    assert second.rows[1].numbers[places.index("pr")].mean == pytest.approx(visible_difference(differences))
+    assert there(second.rows[1].numbers[places.index("pr")]).mean == pytest.approx(visible_difference(differences))
     assert "| joint |" not in typesetting.markdown(first)
     assert "± —" not in typesetting.markdown(first)
     assert typesetting.csv_text(first).splitlines()[0] == "model,data,method,column,better,n,mean,mark"
     assert "less faithful" in typesetting.csv_text(first)
-    assert third.rows[0].numbers[places.index("pr")].mean > 0.7
+    assert there(third.rows[0].numbers[places.index("pr")]).mean > 0.7
     assert r"\begin{table*}" in typesetting.latex(third)
 
 
@@ -96,10 +103,10 @@ def test_a_metric_that_cannot_separate_the_methods_is_named(tmp_path):
         for place, name in enumerate(("joint", "ablation", "random"))
     ]
     run = read_run(write_run(tmp_path, experiment(["joint", "ablation", "random"]), cells))
-    table = separation(run, 3)
+    table = there(separation(run, 3))
     said = " ".join(table.notes)
     assert "tiny, alpaca: BLEU cannot separate" in said
-    only_two = reliability(np.array([series(run, name) for name in ("joint", "ablation")]))  # chance is left out
+    only_two = there(reliability(np.array([series(run, name) for name in ("joint", "ablation")])))  # chance is left out
     place = [column.key for column in table.columns].index("pr")
     assert table.rows[0].numbers[place].mean == pytest.approx(only_two.of_means)
 
@@ -110,4 +117,4 @@ def test_without_a_baseline_or_with_one_prompt_there_is_less(tmp_path):
     assert corrected(run, 3) is None and visible(run, 3) is None
     run = read_run(write_run(tmp_path / "b", experiment(["joint", "random"]), [cell("joint"), cell("random")]))
     assert corrected(run, 3) is None and visible(run, 3) is None and separation(run, 3) is None
-    assert math.isinf(reliability(np.array([[1.0, -1.0], [-1.0, 1.0]])).prompts_needed)
+    assert math.isinf(there(reliability(np.array([[1.0, -1.0], [-1.0, 1.0]]))).prompts_needed)
