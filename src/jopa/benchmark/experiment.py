@@ -28,7 +28,7 @@ Everything is checked when the file is read, before any model is loaded. Knows n
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -263,7 +263,7 @@ def read_experiment(
     return experiment
 
 
-def merged(old: Record, new: Record, sets: Sequence[str] = (), *, begun: Collection[str] | None = None) -> Record:
+def merged(old: Record, new: Record, sets: Sequence[str] = (), *, begun: Set[str] | None = None) -> Record:
     """The experiment of a folder, after its file has changed.
 
     Models, data sets, methods, k, seeds and prompts may be added or left out, because each cell is independent of the
@@ -296,9 +296,8 @@ def merged(old: Record, new: Record, sets: Sequence[str] = (), *, begun: Collect
     ):
         before = {entry[key]: entry for entry in old[part]}
         now = {entry[key]: entry for entry in new[part]}
-        for name in before.keys() & now.keys():
-            if part == "data" and begun is not None and name not in begun:
-                continue
+        free_names = now.keys() - begun if part == "data" and begun is not None else set()
+        for name in before.keys() & now.keys() - free_names:
             changed += [
                 f"{part} '{name}', {field}: {before[name].get(field)!r} became {value!r}"
                 for field, value in now[name].items()
@@ -347,17 +346,11 @@ def _experiment(table: dict[str, Any], folder: Path) -> Experiment:
             **values,
             "ks": _whole_numbers(values["ks"], "'ks'"),
             "seeds": _whole_numbers(values.get("seeds", [0]), "'seeds'"),
-            "models": tuple(_model(entry) for entry in _entries(models, "models", _MODEL)),
+            "models": tuple(ModelSpec(**entry) for entry in _entries(models, "models", _MODEL)),
             "data": tuple(_data(entry, folder) for entry in _entries(values["data"], "data", _DATA)),
             "methods": tuple(_method(entry) for entry in _entries(values["methods"], "methods", _METHOD)),
         }
     )
-
-
-def _model(entry: dict[str, Any]) -> ModelSpec:
-    if entry.get("id") == "bundled" and "endpoint" not in entry:
-        entry = {**entry, "id": None}
-    return ModelSpec(**entry)
 
 
 def _data(entry: dict[str, Any], folder: Path) -> DataSpec:
@@ -383,7 +376,8 @@ def _entries(tables: Sequence[Any], part: str, kinds: Mapping[str, type]) -> Ite
     for number, table in enumerate(tables, start=1):
         if not isinstance(table, dict):
             raise SettingError(f"'{part}' must be tables: write [[{part}]]")
-        yield _checked(table, f"[[{part}]] {number}", kinds, ("name",))
+        entry = _checked(table, f"[[{part}]] {number}", kinds, ("name",))
+        yield {key: value for key, value in entry.items() if (key, value) != ("id", "bundled")}
 
 
 def _checked(table: dict[str, Any], where: str, kinds: Mapping[str, type], needed: Sequence[str]) -> dict[str, Any]:
