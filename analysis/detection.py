@@ -182,7 +182,8 @@ def in_turn(limit: int, length: Any) -> Iterator[Case]:
         for row in benign
         if row["jbb_index"] is not None
     ]
-    everyday = [case for name in ("alpaca", "tldr_news") for case in everyday_of(name, limit)]
+    daily = zip(*(everyday_of(name, limit) for name in ("alpaca", "tldr_news")), strict=True)
+    everyday = [case for both in daily for case in both]
     taken = {case.id for case in everyday}
     pools = {
         "counsel_chat": [(row["id"], row["prompt"]) for row in read("counsel_chat")],
