@@ -15,9 +15,11 @@ from jopa import cli
 from jopa.benchmark.experiment import ModelSpec, read_experiment
 from jopa.benchmark.run import run_bench
 from jopa.methods import make_method
-from jopa.web.requests import RequestLimits, read_request
+from jopa.web.limits import RequestLimits
+from jopa.web.models import stoppable, vocabulary_size
+from jopa.web.requests import read_request
 from jopa.web.server import build_app, setup
-from jopa.web.service import run_request, stoppable, vocabulary_size
+from jopa.web.work import run_request
 
 PROMPT = "the doctor and his patient"
 

@@ -1,6 +1,7 @@
 """Two prompts side by side: both answers, both sets and what changed, in each view."""
 
 import io
+import time
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from rich.console import Console
 import jopa
 from jopa.reports.prompts_html import prompts_html
 from jopa.reports.terminal import prompts_view
+from jopa.reports.wording import word_diff
 from report_pages import HOSTILE, Page, attribution, squeezed
 
 
@@ -77,3 +79,14 @@ def test_one_line_and_one_frame():
     assert repr(pair()).startswith("<PromptComparison: different answers, 1 units found for both")
     pytest.importorskip("pandas")
     assert list(pair().to_frame().prompt) == ["first"] * 5 + ["second"] * 5
+
+
+def test_texts_that_would_take_long_to_compare_differ_as_a_whole():
+    before = "same " + "a b " * 20_000 + "end"
+    after = "same " + "b b a " * 15_000 + "end"
+    began = time.process_time()
+    sides = word_diff(before, after)
+    assert time.process_time() - began < 5  # the exact comparison takes minutes
+    for side, text in zip(sides, (before, after), strict=True):
+        assert "".join(piece.text for piece in side) == text
+        assert [piece.mark for piece in side] == [0, 1, 0]

@@ -361,7 +361,7 @@ def test_who_leaves_the_queue_is_not_served(open_page, llama, monkeypatch):
         served.append(prompt)
         return preparation.prepare_prompt(model, prompt, *options, **settings)
 
-    monkeypatch.setattr("jopa.web.service.prepare_prompt", recorded)
+    monkeypatch.setattr("jopa.web.work.prepare_prompt", recorded)
     may_go_on = threading.Event()
     may_go_on.set()
 

@@ -4,10 +4,11 @@ import pytest
 
 import jopa
 from jopa.methods import METHODS
-from jopa.web.requests import ByHand, RequestLimits, read_request
+from jopa.web.limits import RequestLimits
+from jopa.web.requests import ByHand, read_request
 from table_scorer import TableScorer, redundant_pair
 
-LIMITS = RequestLimits(prompt_characters=300, max_new_tokens=12, k=4, budget=30, seconds=60)
+LIMITS = RequestLimits(characters=300, max_new_tokens=12, k=4, budget=30, seconds=60)
 
 
 @pytest.mark.parametrize(
@@ -42,9 +43,9 @@ def test_a_request_out_of_range_is_refused_with_its_value_or_its_range(change, m
 
 
 def test_what_is_left_out_has_a_default():
-    asked = read_request({"prompt": "a b"}, RequestLimits(), vocabulary=39)
-    assert (asked.k, asked.unit, asked.removal, asked.output_ids, asked.target) == (3, "auto", None, None, None)
-    assert asked.methods[0].name == "joint"
+    read = read_request({"prompt": "a b"}, RequestLimits(), vocabulary=39)
+    assert (read.k, read.unit, read.removal, read.output_ids, read.target) == (3, "auto", None, None, None)
+    assert read.methods == ()  # the one that fits the length of the prompt
     budgeted = read_request({"prompt": "a", "methods": ["jopa", "ablation"], "budget": 7}, LIMITS, 39)
     assert budgeted.methods[0] == METHODS["jopa"]().with_budget(7)
     assert budgeted.methods[1] == METHODS["ablation"]()  # its cost is fixed, so the budget is the other's

@@ -15,10 +15,10 @@ import jopa
 from jopa.web import body, connections
 from jopa.web import server as app
 from jopa.web.access import public_origin, visitor_of
-from jopa.web.requests import RequestLimits
+from jopa.web.limits import RequestLimits
 
 PROMPT = "write a story about the doctor and his patient"
-LIMITS = RequestLimits(prompt_characters=300, max_new_tokens=12, k=4, budget=30, seconds=60, waiting=6, per_visitor=3)
+LIMITS = RequestLimits(characters=300, max_new_tokens=12, k=4, budget=30, seconds=60, waiting=6, per_visitor=3)
 REQUEST = {"prompt": PROMPT, "unit": "word", "max_new_tokens": 8, "k": 2}
 SECONDS = 60
 """After so long a test fails; none needs a tenth of it."""

@@ -14,12 +14,16 @@ from jopa.methods import METHODS
 from jopa.problem import Best
 from jopa.reports.attribution_html import parts_html, to_html
 from jopa.web.jobs import FINAL_KINDS
-from jopa.web.requests import RequestLimits, read_request
-from jopa.web.service import ExplanationService, run_request, stoppable, token_texts
+from jopa.web.limits import RequestLimits
+from jopa.web.models import stoppable
+from jopa.web.requests import read_request
+from jopa.web.results import token_texts
+from jopa.web.service import ExplanationService
+from jopa.web.work import run_request
 from table_scorer import TableScorer, redundant_pair
 
 PROMPT = "write a story about the doctor and his patient"
-LIMITS = RequestLimits(prompt_characters=300, max_new_tokens=12, k=4, budget=30, seconds=60)
+LIMITS = RequestLimits(characters=300, max_new_tokens=12, k=4, budget=30, seconds=60)
 
 
 # --- watching and ending the work -----------------------------------------------------------------------------------
@@ -121,7 +125,7 @@ def test_methods_that_keep_much_memory_take_fewer_tokens(llama, name, refused):
     limits = RequestLimits(gradient_tokens=10)
     record = {"prompt": PROMPT, "methods": [name], "k": 1, "max_new_tokens": 4}
     events = []
-    arguments = (llama, read_request(record, limits, 40), events.append, limits.gradient_tokens)
+    arguments = (llama, read_request(record, limits, 40), events.append, limits)
     if refused:
         with pytest.raises(jopa.SettingError, match=f"takes at most 10 with the method '{name}'"):
             run_request(*arguments)
@@ -230,7 +234,7 @@ def test_a_fault_of_ours_is_one_line_for_the_visitor(service, monkeypatch, capsy
     def broken(*_, **__):
         raise ZeroDivisionError("secret details")
 
-    monkeypatch.setattr("jopa.web.service.prepare_prompt", broken)
+    monkeypatch.setattr("jopa.web.work.prepare_prompt", broken)
     last = events(service)[-1]
     assert last == {"kind": "error", "message": "unexpected ZeroDivisionError; the server's log says more"}
     assert "secret details" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,12 +17,15 @@ from jopa.cli.options import (
     KeyVariable,
     MaxTokensSent,
     Model,
+    Plain,
     ScoreCache,
     ServedTokenizer,
+    TemplateArg,
     Threads,
     TrustRemoteCode,
 )
 from jopa.cli.progress import progress_bar
+from jopa.cli.reading import setting
 from jopa.cli.showing import tell
 
 if TYPE_CHECKING:
@@ -43,6 +47,15 @@ def serve(
     max_tokens_sent: MaxTokensSent = None,
     score_cache: ScoreCache = True,
     trust_remote_code: TrustRemoteCode = False,
+    plain: Plain = False,
+    template_arg: TemplateArg = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(help="The most tokens of a request's input and answer together.", min=1, show_default="6000"),
+    ] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(help="The most seconds of work for one request.", min=1, show_default="600")
+    ] = None,
     share_password: Annotated[
         str | None, typer.Option(help="What visitors must know; any user name.", show_default=False)
     ] = None,
@@ -59,7 +72,16 @@ def serve(
     connection.check(model=model, device=device, dtype=dtype)
     from jopa.model.loading import load
     from jopa.model.threads import use_threads
+    from jopa.prompt.options import PromptOptions
     from jopa.web import server as page
+    from jopa.web.limits import CHARACTERS_PER_TOKEN, RequestLimits
+
+    limits = RequestLimits()
+    if max_tokens is not None:
+        limits = replace(limits, tokens=max_tokens, characters=CHARACTERS_PER_TOKEN * max_tokens)
+    if max_seconds is not None:
+        limits = replace(limits, seconds=max_seconds)
+    options = PromptOptions(plain=plain, template_args=dict(map(setting, template_arg or [])))
 
     def loaded() -> AnyModel:
         with progress_bar() as progress:
@@ -74,6 +96,8 @@ def serve(
         password=share_password,
         insecure=insecure,
         public_url=public_url,
+        limits=limits,
+        options=options,
         on_ready=lambda url: typer.echo(f"{url}  (Ctrl-C ends it)"),
     )
 

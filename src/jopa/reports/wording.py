@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from difflib import SequenceMatcher
 from functools import cache
@@ -43,6 +44,9 @@ _UNSEEN = re.compile(
 )
 _BLANKS = {" ": "␣", "\n": "⏎", "\t": "⇥"}
 _WORD = re.compile(r"\s*(?:[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+)|\s+")
+_MOST_PAIRS = 1_000_000
+"""Pairs of equal words in two texts up to which their differences are looked for: the time grows with them. Two texts
+of 5,000 words of prose have about half as many."""
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -56,12 +60,12 @@ class Piece(NamedTuple):
 def word_diff(before: str, after: str) -> tuple[list[Piece], list[Piece]]:
     """Mark the words in which two texts differ; the pieces of each side, joined, are that text exactly.
 
-    Words are compared without the blanks before them; blanks that differ are marked by themselves.
+    Words are compared without the blanks before them; blanks that differ are marked by themselves. What texts begin and
+    end with alike is set aside first; where the rest would take too long, all of it counts as different.
     """
     left, right = _WORD.findall(before), _WORD.findall(after)
-    matcher = SequenceMatcher(None, [w.lstrip() for w in left], [w.lstrip() for w in right], autojunk=False)
     marked: tuple[list[Piece], list[Piece]] = ([], [])
-    for tag, i1, i2, j1, j2 in matcher.get_opcodes():
+    for tag, i1, i2, j1, j2 in _changes([w.lstrip() for w in left], [w.lstrip() for w in right]):
         words = left[i1:i2], right[j1:j2]
         n_paired = {"equal": i2 - i1, "replace": 1}.get(tag, 0)
         for pair in zip(words[0][:n_paired], words[1][:n_paired], strict=True):
@@ -72,6 +76,24 @@ def word_diff(before: str, after: str) -> tuple[list[Piece], list[Piece]]:
         for side, rest in zip(marked, words, strict=True):
             side.extend(Piece(word, 1) for word in rest[n_paired:])
     return _merged(marked[0]), _merged(marked[1])
+
+
+def _changes(left: list[str], right: list[str]) -> list[tuple[str, int, int, int, int]]:
+    """What makes one list of words of the other, as `SequenceMatcher.get_opcodes` has it."""
+    shortest = min(len(left), len(right))
+    first = next((i for i in range(shortest) if left[i] != right[i]), shortest)
+    last = next((i for i in range(shortest - first) if left[-1 - i] != right[-1 - i]), shortest - first)
+    (i1, i2), (j1, j2) = (first, len(left) - last), (first, len(right) - last)
+    counts = Counter(right[j1:j2])
+    if sum(counts[word] for word in left[i1:i2]) > _MOST_PAIRS:
+        inside = [("replace", 0, i2 - i1, 0, j2 - j1)]
+    else:
+        inside = SequenceMatcher(None, left[i1:i2], right[j1:j2], autojunk=False).get_opcodes()
+    return [
+        ("equal", 0, first, 0, first),
+        *((tag, i1 + a, i1 + b, j1 + c, j1 + d) for tag, a, b, c, d in inside),
+        ("equal", i2, len(left), j2, len(right)),
+    ]
 
 
 def _merged(pieces: list[Piece]) -> list[Piece]:

@@ -1,4 +1,7 @@
-"""The body of a request: bytes counted as they come, and JSON that is neither deep nor full of endless numbers."""
+"""The body of a request: bytes counted as they come, and JSON that is neither deep nor full of endless numbers.
+
+All bodies together are bounded, too: many large ones that come at once would fill the memory.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,19 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
 from jopa.errors import JopaError
 
-MAX_BYTES = 200_000
-"""Of a body; far more than any request needs that keeps within the limits."""
+MAX_BYTES = 2_000_000
+"""Of a body; more than any request needs that keeps within the limits and brings a result along."""
+MAX_BYTES_AT_ONCE = 40_000_000
+"""Of all bodies that are held at a time."""
 BODY_SECONDS = 10.0
 """Seconds within which a body must have come."""
 MAX_DEPTH = 8
-"""Lists and objects within each other; a request has two."""
+"""Lists and objects within each other; a request has three."""
 MAX_DIGITS = 25
 """Characters of a number."""
 _STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
@@ -33,22 +39,35 @@ class BodyError(JopaError):
         self.status = status
 
 
-async def read_body(chunks: AsyncIterator[bytes]) -> bytes:
-    """The whole body, however it is transferred.
+class BodyReader:
+    """Reads bodies, and counts how many bytes of them are held at a time. For one event loop."""
 
-    Raises:
-        BodyError: it is longer than `MAX_BYTES` or takes longer than `BODY_SECONDS`.
-    """
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in chunks:
-                body += chunk
-                if len(body) > MAX_BYTES:
-                    raise BodyError(413, f"a request may have {MAX_BYTES:,} bytes")
-    except TimeoutError:
-        raise BodyError(408, f"the request did not arrive within {BODY_SECONDS:g} seconds") from None
-    return bytes(body)
+    def __init__(self) -> None:
+        self.held = 0
+
+    @asynccontextmanager
+    async def read(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """The whole body, however it is transferred; it counts as held until the block is left.
+
+        Raises:
+            BodyError: it is longer than `MAX_BYTES`, takes longer than `BODY_SECONDS`, or too many are held.
+        """
+        body = bytearray()
+        try:
+            try:
+                async with asyncio.timeout(BODY_SECONDS):
+                    async for chunk in chunks:
+                        self.held += len(chunk)
+                        body += chunk
+                        if len(body) > MAX_BYTES:
+                            raise BodyError(413, f"a request may have {MAX_BYTES:,} bytes")
+                        if self.held > MAX_BYTES_AT_ONCE:
+                            raise BodyError(503, "too many large requests come at once: try again in a minute")
+            except TimeoutError:
+                raise BodyError(408, f"the request did not arrive within {BODY_SECONDS:g} seconds") from None
+            yield bytes(body)
+        finally:
+            self.held -= len(body)
 
 
 def parse_json(body: bytes) -> Any:

@@ -1,7 +1,8 @@
 """Connections that are not used are closed: half-sent requests, and answers that nobody reads.
 
 uvicorn waits for ever for the rest of a request's head, and for a visitor whose receive buffer is full. This protocol
-adds a timer for each of the two. How long a request's body may take is held in `body`.
+adds a timer for each of the two, and keeps the buffers on this side small: what a visitor does not read must soon be
+noticed. How long a request's body may take is held in `body`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ HEAD_SECONDS = 10.0
 """Seconds within which the head of a request must have come, counted from the connection or from its first byte."""
 WRITE_SECONDS = 10.0
 """Seconds for which a visitor may leave the send buffer full."""
+SEND_BUFFER_BYTES = 32_768
+"""Of the send buffer of a connection, in the system and again in this process; the system doubles its part."""
 MAX_CONNECTIONS = 500
 """Connections at a time; further requests are answered with status 503."""
 MAX_HEAD_BYTES = 16_384
@@ -29,6 +32,7 @@ class TimedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start to wait for the first request."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=SEND_BUFFER_BYTES)
         self._head_timer = self.loop.call_later(HEAD_SECONDS, self._close_half_sent)
 
     def data_received(self, data: bytes) -> None:

@@ -3,11 +3,15 @@
     POST /jobs               a request as JSON (`web.requests`); the answer is 201 and {"id": ...}
     GET /jobs/{id}/events    its events as server-sent events, one JSON object each; can be read once
     DELETE /jobs/{id}        ends it; so does closing the stream of events, and not reading it
+    POST /results            a result that the visitor kept, as {"json": text}; the answer is {"events": [...]}: what
+                             shows it again, without the model
 
-Before the events of `web.service` come {"kind": "waiting", "before": jobs before this one, "seconds": until it is done,
-null if unknown}, at most once a second and only when they change, and {"kind": "started"}. What is not acceptable is
-answered with one status and one line of text: 400 (the request), 401 and 403 (who asks), 404, 405, 408, 409, 413,
-429 (too many requests of one visitor), 503 (too many of all).
+Before the events of `web.work` come {"kind": "waiting", "before": jobs before this one, "seconds": until it is done,
+null if unknown}, at most once a second and only when they change, and {"kind": "started"}. A stream carries some
+kilobytes a second, whether there are events or not, so that the buffers of a visitor who opened it and does not read
+are soon full, and the job is dropped. What is not acceptable is answered with one status and one line of text: 400 (the
+request), 401 and 403 (who asks), 404, 405, 408, 409, 413, 429 (too many requests of one visitor), 503 (too many of
+all).
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from starlette.routing import Route
 
 from jopa.errors import JopaError
 from jopa.web.access import visitor_of
-from jopa.web.body import BodyError, parse_json, read_body
+from jopa.web.body import BodyError, BodyReader, parse_json
 from jopa.web.jobs import FINAL_KINDS, Job, JobEvent, JobQueue, QueueFullError, VisitorBusyError
 from jopa.web.service import ExplanationService
 
@@ -42,9 +46,13 @@ NO_JOB = "there is no such request: it has ended, or was dropped because nobody 
 
 _POLL_SECONDS = 0.1
 """Between two looks for new events: ten a second look smooth."""
-_ALIVE_SECONDS = 1.0
-"""After so long without an event a comment is sent, so that a visitor who went away is noticed."""
-_CHUNK_BYTES = 65_536
+ALIVE_SECONDS = 1.0
+"""So often a comment is sent, so that a visitor who went away or stopped reading is noticed."""
+ALIVE_BYTES = 8192
+"""Of that comment. A stream that nobody reads must fill the buffers on its way (about 200,000 bytes where the reader's
+system is Linux), long before its job would be done."""
+_ALIVE = b":" + b" " * (ALIVE_BYTES - 3) + b"\n\n"
+_CHUNK_BYTES = 16_384
 """A long event is sent in pieces, so that a slow reader costs little memory."""
 
 
@@ -56,10 +64,12 @@ def routes(service: ExplanationService, page: str, static: Mapping[str, tuple[by
         page: the page as HTML.
         static: the files that the page loads, each with its media type.
     """
+    bodies = BodyReader()
     return [
         Route("/", _constant(page.encode(), "text/html")),
         *(Route(f"/{name}", _constant(*content)) for name, content in static.items()),
-        Route("/jobs", _submit(service), methods=["POST"]),
+        Route("/jobs", _submit(service, bodies), methods=["POST"]),
+        Route("/results", _show(service, bodies), methods=["POST"]),
         Route("/jobs/{id}", _end(service), methods=["DELETE"]),
         Route("/jobs/{id}/events", _events(service), methods=["GET"]),
     ]
@@ -75,7 +85,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def _refusal(status: int, message: str) -> Response:
-    closing = {"Connection": "close"} if status in {408, 413} else {}  # the rest of the body is not read
+    closing = {"Connection": "close"} if status in {408, 413, 503} else {}  # the rest of the body is not read
     return PlainTextResponse(f"{message}\n", status, {**NOT_STORED, **closing})
 
 
@@ -86,11 +96,30 @@ def _constant(content: bytes, media_type: str) -> Endpoint:
     return respond
 
 
-def _submit(service: ExplanationService) -> Endpoint:
+def _submit(service: ExplanationService, bodies: BodyReader) -> Endpoint:
+    async def respond(request: Request) -> Response:
+        async with bodies.read(request.stream()) as body:
+            job = service.submit(parse_json(body), visitor_of(request.client.host if request.client else ""))
+        return JSONResponse({"id": job.id}, 201, NOT_STORED)
+
+    return _refusing(respond)
+
+
+def _show(service: ExplanationService, bodies: BodyReader) -> Endpoint:
+    async def respond(request: Request) -> Response:
+        async with bodies.read(request.stream()) as body:
+            events = await asyncio.to_thread(service.show, parse_json(body))
+        return JSONResponse({"events": events}, 200, NOT_STORED)
+
+    return _refusing(respond)
+
+
+def _refusing(endpoint: Endpoint) -> Endpoint:
+    """The endpoint, with a status and a line for every error that a request can cause."""
+
     async def respond(request: Request) -> Response:
         try:
-            record = parse_json(await read_body(request.stream()))
-            job = service.submit(record, visitor_of(request.client.host if request.client else ""))
+            return await endpoint(request)
         except BodyError as error:
             return _refusal(error.status, str(error))
         except VisitorBusyError as error:
@@ -101,7 +130,6 @@ def _submit(service: ExplanationService) -> Endpoint:
             return _refusal(400, str(error))
         except ClientDisconnect:
             return _refusal(400, "the connection was closed before the request was complete")
-        return JSONResponse({"id": job.id}, 201, NOT_STORED)
 
     return respond
 
@@ -146,10 +174,8 @@ async def _stream(jobs: JobQueue[Any], job: Job[Any]) -> AsyncIterator[bytes]:
                     job.keep()
             if (events and events[-1]["kind"] in FINAL_KINDS) or job.stop.is_set():
                 return
-            if events:
-                sent = loop.time()
-            elif loop.time() - sent >= _ALIVE_SECONDS:
-                yield b": alive\n\n"
+            if loop.time() - sent >= ALIVE_SECONDS:
+                yield _ALIVE
                 sent = loop.time()
             await asyncio.sleep(_POLL_SECONDS)
     finally:
@@ -170,7 +196,7 @@ class _Positions:
         """What is new at a time in seconds: the position, or that the job has started."""
         if not self.is_waiting or (self.job.started is None and now < self.next_look):
             return []
-        self.next_look = now + _ALIVE_SECONDS
+        self.next_look = now + ALIVE_SECONDS
         position = self.jobs.position(self.job)
         if position is None:
             self.is_waiting = False

@@ -1,51 +1,34 @@
 """What a visitor of the page may ask: one JSON object, checked here once, with limits that say their value.
 
-Nothing of it ever becomes a path, markup or code. Whatever the visitor leaves out has a default.
+Nothing of it ever becomes a path, markup or code. Whatever the visitor leaves out has a default. The texts of a
+conversation and its documents are checked in `web.conversation`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from jopa.attribution import Attribution
 from jopa.choices import REMOVALS
-from jopa.errors import PromptError, SettingError
+from jopa.errors import SettingError
 from jopa.method import Method, Selection
-from jopa.methods import DEFAULT_METHOD, make_method
+from jopa.methods import make_method
 from jopa.problem import Problem
-from jopa.prompt.building import AUTO, UNIT_KINDS
+from jopa.prompt.building import AUTO, UNIT_KINDS, Message
+from jopa.prompt.options import PromptOptions
 from jopa.prompt.segmentation import Span
+from jopa.prompt.units import WHOLE_KINDS
+from jopa.web.conversation import read_conversation
+from jopa.web.limits import RequestLimits
 
+TEXT_FIELDS = ("prompt", "system", "turns", "documents")
 FIELDS = (
-    *("prompt", "methods", "k", "unit", "removal", "budget"),
-    *("max_new_tokens", "output_ids", "target", "units"),
+    *(*TEXT_FIELDS, "attribute", "task", "methods", "k", "until_pr", "unit", "removal", "budget"),
+    *("max_new_tokens", "output_ids", "target", "units", "requests", "first"),
 )
-
-
-@dataclass(frozen=True)
-class RequestLimits:
-    """The most that one request may ask for.
-
-    Attributes:
-        prompt_characters: of the prompt.
-        max_new_tokens: of each answer.
-        gradient_tokens: of prompt and answer, for methods that need gradients or attention: their memory grows with it.
-        k: units to find.
-        budget: of a search, in its own measure.
-        seconds: of work for one request, waiting left out.
-        waiting: requests in the queue, of all visitors.
-        per_visitor: unfinished requests of one visitor, waiting and at work.
-    """
-
-    prompt_characters: int = 4000
-    max_new_tokens: int = 200
-    gradient_tokens: int = 1200
-    k: int = 12
-    budget: int = 500
-    seconds: float = 300.0
-    waiting: int = 40
-    per_visitor: int = 10
+TASKS = ("explain", "diagnose")
 
 
 @dataclass(frozen=True)
@@ -79,17 +62,23 @@ class ExplainRequest:
     """One request.
 
     Attributes:
-        prompt: the text to explain.
-        methods: one, or two to compare.
+        prompt: the text to explain, or the chat messages.
+        methods: one, or two to compare; none for the one that fits the length of the prompt.
         k: how many units to find.
-        unit: "token", "word", "sentence", "line", "paragraph", or "auto" for what fits the prompt.
+        unit: a kind of unit, or "auto" for what fits the prompt.
         removal: "delete", "zero" or "hide"; None for the method's own preset.
         max_new_tokens: the most tokens of an answer.
         output_ids: the answer that was given before, None to generate one.
         target: `[start, end)` of the answer's tokens, None for all.
+        options: what stands around the prompt, its documents among it.
+        budget: of a search whose method is not named.
+        until_pr: the PR below which the smallest set is to bring the answer; None to find k units.
+        is_diagnosis: whether each unit is removed, in place of a search.
+        requests: which units are requests, for a diagnosis; None to guess.
+        first: the result of another prompt, to show this one's beside; None for none.
     """
 
-    prompt: str
+    prompt: str | tuple[Message, ...]
     methods: tuple[Method, ...]
     k: int
     unit: str
@@ -97,19 +86,29 @@ class ExplainRequest:
     max_new_tokens: int
     output_ids: tuple[int, ...] | None
     target: Span | None
+    options: PromptOptions = field(default_factory=PromptOptions)
+    budget: int | None = None
+    until_pr: float | None = None
+    is_diagnosis: bool = False
+    requests: tuple[int, ...] | None = None
+    first: Attribution | None = None
 
 
-def read_request(record: Any, limits: RequestLimits, vocabulary: int) -> ExplainRequest:
+def read_request(
+    record: Any, limits: RequestLimits, vocabulary: int, options: PromptOptions | None = None
+) -> ExplainRequest:
     """Check a request.
 
     Args:
         record: what came as JSON.
         limits: the most it may ask for.
         vocabulary: how many token ids the model knows.
+        options: how the page puts every prompt before its model.
 
     Raises:
-        PromptError: the prompt is empty or longer than the limit.
+        PromptError: there is nothing to explain, or more text than the limit.
         SettingError: a setting has the wrong type, or lies outside its range.
+        InputFileError: the result to compare with is none.
     """
     if not isinstance(record, dict):
         raise SettingError(f"a request is a JSON object, got {type(record).__name__}")
@@ -118,33 +117,38 @@ def read_request(record: Any, limits: RequestLimits, vocabulary: int) -> Explain
             f"a request has no field {', '.join(repr(name)[:40] for name in sorted(unknown)[:3])}; its fields are "
             f"{', '.join(FIELDS)}"
         )
-    prompt = record.get("prompt")
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise PromptError("the prompt is empty: type one, or pick an example")
-    if len(prompt) > limits.prompt_characters:
-        raise PromptError(
-            f"the prompt has {len(prompt):,} characters and this page takes at most {limits.prompt_characters:,}: "
-            "shorten it"
-        )
+    prompt, options = read_conversation(record, limits, options or PromptOptions())
     ids = _ids(record.get("output_ids"), vocabulary, limits.max_new_tokens)
     chosen = _whole_numbers("units", record.get("units"))
+    budget = _within(record, "budget", None, limits.budget)
     if chosen is not None:
         methods: tuple[Method, ...] = (ByHand(tuple(sorted(set(chosen)))),)
         k = len(set(chosen))
         if not k:
             raise SettingError("no unit is taken out: the answer without them is the answer itself")
     else:
-        methods = _methods(record, limits)
+        methods = _methods(record, budget)
         k = _within(record, "k", 3, limits.k)
+    is_diagnosis = _one_of(record, "task", TASKS, TASKS[0]) == "diagnose"
+    until_pr = _ratio(record.get("until_pr"))
+    first = _first(record.get("first"))
+    if first is not None and (len(methods) > 1 or is_diagnosis or chosen is not None):
+        raise SettingError("another prompt's result is compared with one explanation by one method")
     return ExplainRequest(
         prompt=prompt,
         methods=methods,
         k=k,
-        unit=_one_of(record, "unit", (AUTO, *UNIT_KINDS), AUTO),
+        unit=_one_of(record, "unit", (AUTO, *UNIT_KINDS, *WHOLE_KINDS), AUTO),
         removal=_one_of(record, "removal", REMOVALS, None),
         max_new_tokens=_within(record, "max_new_tokens", 60, limits.max_new_tokens),
         output_ids=ids,
         target=_target(record.get("target")),
+        options=options,
+        budget=budget,
+        until_pr=None if chosen is not None else until_pr,
+        is_diagnosis=is_diagnosis,
+        requests=_whole_numbers("requests", record.get("requests")),
+        first=first,
     )
 
 
@@ -153,15 +157,35 @@ def takes_budget(method: type[Method]) -> bool:
     return method.with_budget is not Method.with_budget
 
 
-def _methods(record: dict[str, Any], limits: RequestLimits) -> tuple[Method, ...]:
-    names = record.get("methods") or [DEFAULT_METHOD.name]
+def with_budget(method: Method, budget: int | None) -> Method:
+    """A method with a budget, where it takes one."""
+    return method.with_budget(budget) if budget is not None and takes_budget(type(method)) else method
+
+
+def _methods(record: dict[str, Any], budget: int | None) -> tuple[Method, ...]:
+    names = record.get("methods") or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise SettingError("methods must be a list of names")
     if len(names) > 2 or len(set(names)) < len(names):
         raise SettingError(f"name one method, or two different ones to compare, got {', '.join(names):.80}")
-    budget = _within(record, "budget", None, limits.budget)
-    methods = [make_method(name) for name in names]
-    return tuple(m.with_budget(budget) if budget is not None and takes_budget(type(m)) else m for m in methods)
+    return tuple(with_budget(make_method(name), budget) for name in names)
+
+
+def _first(text: Any) -> Attribution | None:
+    """The result to compare with."""
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise SettingError("first must be the text of a result's JSON")
+    return Attribution.from_json(text)
+
+
+def _ratio(value: Any) -> float | None:
+    if value is None:
+        return None
+    if type(value) not in {int, float} or not 0 < value <= 1:
+        raise SettingError(f"until_pr must be above 0 and at most 1, got {value!r:.40}")
+    return float(value)
 
 
 def _within(record: dict[str, Any], name: str, default: Any, most: int) -> Any:

@@ -19,13 +19,17 @@ from typing import TYPE_CHECKING, Any
 from jopa.choices import REMOVALS
 from jopa.errors import SettingError
 from jopa.method import Method
-from jopa.methods import DEFAULT_METHOD, METHODS
+from jopa.methods import METHODS
 from jopa.preparation import require_log_probs
 from jopa.prompt.building import AUTO, UNIT_KINDS
+from jopa.prompt.options import PromptOptions
+from jopa.prompt.units import WHOLE_KINDS
 from jopa.reports.attribution_html import page_html
 from jopa.reports.wording import REMOVAL_WORDS
 from jopa.web.access import AccessMiddleware, public_origin, without_port
-from jopa.web.requests import RequestLimits, takes_budget
+from jopa.web.conversation import ATTRIBUTES, ROLES
+from jopa.web.limits import RequestLimits
+from jopa.web.requests import takes_budget
 from jopa.web.service import ExplanationService
 
 if TYPE_CHECKING:
@@ -41,14 +45,15 @@ EXAMPLES = (
 )
 UNIT_WORDS = {
     **{"auto": "what fits the prompt", "token": "tokens (word pieces)", "word": "words", "sentence": "sentences"},
-    **{"line": "lines", "paragraph": "paragraphs"},
+    **{"line": "lines", "paragraph": "paragraphs", "message": "whole messages", "document": "whole documents"},
 }
-STATIC = {
-    "page.css": "text/css",
-    "page.js": "text/javascript",
-    "view.js": "text/javascript",
-    "queue.js": "text/javascript",
+ATTRIBUTE_WORDS = {
+    **{"user": "the prompt (last message of the user)", "users": "all messages of the user"},
+    **{"system": "the system message", "tools": "what tools returned", "documents": "the documents"},
+    "all": "everything",
 }
+SCRIPTS = ("page.js", "form.js", "chat.js", "stage.js", "history.js", "view.js", "curve.js", "queue.js")
+STATIC = {"page.css": "text/css", **dict.fromkeys(SCRIPTS, "text/javascript")}
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
@@ -56,6 +61,7 @@ def build_app(
     model: Model,
     *,
     limits: RequestLimits | None = None,
+    options: PromptOptions | None = None,
     password: str | None = None,
     host_names: Collection[str] | None = LOOPBACK_NAMES,
     public_url: str | None = None,
@@ -65,6 +71,7 @@ def build_app(
     Args:
         model: the model that is explained, for all visitors.
         limits: the most that one request may ask for.
+        options: how every prompt is put before the model.
         password: what visitors must know; None lets everybody in.
         host_names: the names under which the server may be called; None for any.
         public_url: the address under which a proxy offers the page, such as "https://jopa.example.org".
@@ -85,7 +92,7 @@ def build_app(
         origins = {public_origin(public_url)}
         host_names = host_names and {*host_names, *(without_port(origin.partition("://")[2]) for origin in origins)}
     require_log_probs(model, "the page")
-    service = ExplanationService(model, limits)
+    service = ExplanationService(model, limits, options)
     page = page_html(setup(model, limits))
     static = {name: (_static(name), media_type) for name, media_type in STATIC.items()}
 
@@ -113,6 +120,7 @@ def serve(
     insecure: bool = False,
     public_url: str | None = None,
     limits: RequestLimits | None = None,
+    options: PromptOptions | None = None,
     on_ready: Callable[[str], None] = print,
 ) -> None:
     """Serve the page until interrupted.
@@ -126,6 +134,7 @@ def serve(
         public_url: the address under which a proxy offers the page. The proxy says whose request it is with
             X-Forwarded-For, which is believed from this machine only.
         limits: the most that one request may ask for.
+        options: how every prompt is put before the model.
         on_ready: called with the page's URL.
 
     Raises:
@@ -147,14 +156,16 @@ def serve(
         app = build_app(
             load(),
             limits=limits,
+            options=options,
             password=password,
             host_names={*LOOPBACK_NAMES, host} if local else None,
             public_url=public_url,
         )
         import uvicorn
 
-        from jopa.web.connections import MAX_CONNECTIONS, MAX_HEAD_BYTES, TimedProtocol
+        from jopa.web.connections import MAX_CONNECTIONS, MAX_HEAD_BYTES, SEND_BUFFER_BYTES, TimedProtocol
 
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)  # its connections inherit it
         shown = f"[{host}]" if ":" in host else host
         on_ready(f"http://{shown}:{listener.getsockname()[1]}/")
         config = uvicorn.Config(
@@ -179,18 +190,21 @@ def setup(model: Model, limits: RequestLimits) -> dict[str, Any]:
     return {
         "model": {name: model.identity.get(name) or "" for name in ("id", "device", "dtype")},
         "limits": {
-            "prompt_characters": limits.prompt_characters,
-            "max_new_tokens": limits.max_new_tokens,
-            "k": limits.k,
-            "budget": limits.budget,
-            "seconds": limits.seconds,
+            **{name: getattr(limits, name) for name in ("characters", "turns", "documents", "max_new_tokens", "k")},
+            **{"tokens": _most_tokens(model, limits), "budget": limits.budget, "seconds": limits.seconds},
         },
         "examples": EXAMPLES,
-        "units": [{"name": name, "words": UNIT_WORDS[name]} for name in (AUTO, *UNIT_KINDS)],
+        "units": [{"name": name, "words": UNIT_WORDS[name]} for name in (AUTO, *UNIT_KINDS, *WHOLE_KINDS)],
         "removals": [{"name": name, "words": REMOVAL_WORDS[name]} for name in getattr(model, "removals", REMOVALS)],
-        "method": DEFAULT_METHOD.name,
+        "attributes": [{"name": name, "words": ATTRIBUTE_WORDS[name]} for name in ATTRIBUTES],
+        "roles": ROLES,
         "methods": [_method(name, it) for name, it in METHODS.items() if it.requires in model.capabilities],
     }
+
+
+def _most_tokens(model: Model, limits: RequestLimits) -> int:
+    """How many tokens input and answer may have: by the page's limit, or the model's context where that is shorter."""
+    return min(limits.tokens, model.context_length or limits.tokens)
 
 
 def _method(name: str, method: type[Method]) -> dict[str, Any]:

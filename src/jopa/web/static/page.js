@@ -1,118 +1,37 @@
-// The page: what the visitor asks, what is under way, and what is shown of it. The server keeps nothing between
-// requests, so each request brings along what it builds on.
+// The page: what the visitor asks, what is under way, and what becomes of it. The server keeps nothing between requests,
+// so each request brings along what it builds on.
 
+import { Conversation } from "./chat.js";
+import { describe, fillForm, formValues, link, readForm, readLink, sameAnswer, setFormValues, setup } from "./form.js";
+import { forgetAll, forgetRun, keepRun, runs } from "./history.js";
 import { submit } from "./queue.js";
-import { $, Curve, UnitBoard, download, element, selectedTokens, showAnswers, showPart } from "./view.js";
+import { Stage } from "./stage.js";
+import { $, element, selectedTokens } from "./view.js";
 
-const setup = JSON.parse($("setup").textContent);
-const methods = new Map(setup.methods.map((method) => [method.name, method]));
-const DELAY = 500; // milliseconds from the last press of a unit to the question
+const DELAY = 500; // milliseconds from the last press of a unit to the request
 
 let underway = null; // { cancel, request }
-let asked = null; // the request whose answer is shown
-let answer = null; // { ids, tokens, target } of that request
-let found = null; // the result event of the search
-let shown = 0; // which of its results, if two methods were compared
-let files = null; // { json, html } to download
-let out = new Set(); // units taken out
-let texts = { said: "", without: "" };
+let kept = null; // { json, title }: the result to compare the next prompt's with
 let timer = 0;
+let clock = 0;
 
-const board = new UnitBoard($("units"), toggle);
-const curve = new Curve($("curve"));
+const stage = new Stage(askAgain);
+const conversation = new Conversation(setup.limits, setup.roles, {
+  changed: update,
+  failed: (message) => say(`This file cannot be used: ${message}.`, true),
+  messages(chat) {
+    conversation.set(chat);
+    $("prompt").value = chat.prompt;
+    update();
+  },
+  result: (text) => showKept(text, null),
+});
 
-// --- the form -------------------------------------------------------------------------------------------------------
-
-function options(select, entries, chosen) {
-  select.replaceChildren(...entries.map(([value, text]) => element("option", { value }, text)));
-  select.value = chosen;
+function update() {
+  describe(conversation, kept !== null);
 }
 
-function fill() {
-  options($("unit"), setup.units.map(({ name, words }) => [name, words]), "auto");
-  options($("method"), setup.methods.map(({ name }) => [name, name]), setup.method);
-  options($("other"), [["", "nothing"], ...setup.methods.map(({ name }) => [name, name])], "");
-  options($("removal"), [["", "the method's own"], ...setup.removals.map(({ name }) => [name, name])], "");
-  for (const text of setup.examples) {
-    const button = element("button", { type: "button", className: "example", title: text }, text);
-    button.addEventListener("click", () => setPrompt(text));
-    $("examples").append(button);
-  }
-}
-
-function setPrompt(text) {
-  $("prompt").value = text;
-  $("prompt").dispatchEvent(new Event("input"));
-  $("prompt").focus();
-}
-
-function number(id) {
-  return $(id).value === "" ? null : Number($(id).value);
-}
-
-function readForm() {
-  const request = {
-    prompt: $("prompt").value,
-    unit: $("unit").value,
-    k: number("k"),
-    methods: [$("method").value, $("other").value].filter(Boolean),
-    removal: $("removal").value || null,
-    budget: number("budget"),
-    max_new_tokens: number("length"),
-  };
-  const [from, to] = [number("from"), number("to")];
-  if (from !== null && to !== null) request.target = [from - 1, to];
-  const same = answer && asked.prompt === request.prompt && asked.max_new_tokens === request.max_new_tokens;
-  if (same) request.output_ids = answer.ids;
-  return request;
-}
-
-function describe() {
-  const method = methods.get($("method").value);
-  const other = methods.get($("other").value);
-  $("method-words").textContent = `${method.name}: ${method.words}. Cost: ${method.cost}.`;
-  const fits = method.budget || other?.budget;
-  $("budget").disabled = !fits;
-  $("budget-words").textContent = fits ? `1 to ${setup.limits.budget}` : "this method's cost is fixed";
-  $("removal-words").textContent = setup.removals.find(({ name }) => name === $("removal").value)?.words ?? "";
-  const length = [...$("prompt").value].length;
-  $("count").textContent = `${length.toLocaleString("en")} of at most ${setup.limits.prompt_characters.toLocaleString("en")} characters`;
-  $("count").classList.toggle("over", length > setup.limits.prompt_characters);
-}
-
-// --- a link that brings the question along --------------------------------------------------------------------------
-
-const LINKED = ["prompt", "k", "unit", "method", "other", "removal", "budget", "length", "from", "to"];
-
-function link() {
-  const values = LINKED.map((id) => [id, $(id).value]).filter(([, value]) => value !== "");
-  return `${location.origin}${location.pathname}#${new URLSearchParams(values)}`;
-}
-
-function readLink() {
-  for (const [id, value] of new URLSearchParams(location.hash.slice(1))) {
-    if (!LINKED.includes(id)) continue;
-    const before = $(id).value;
-    $(id).value = value;
-    if ($(id).value !== value && $(id).tagName === "SELECT") $(id).value = before; // no such choice
-  }
-  describe();
-}
-
-async function copyLink() {
-  const text = link();
-  try {
-    await navigator.clipboard.writeText(text);
-    say("The link is in the clipboard.");
-  } catch {
-    $("link").hidden = false; // no clipboard without HTTPS
-    $("link").value = text;
-    $("link").select();
-    say("Here is the link; copy it from the field.");
-  }
-}
-
-// --- asking ---------------------------------------------------------------------------------------------------------
+// --- what is said beside the button ------------------------------------------------------------------------------------
 
 function say(text, bad = false) {
   $("status").textContent = text;
@@ -123,23 +42,46 @@ function about(seconds) {
   return seconds > 90 ? `about ${Math.round(seconds / 60)} minutes` : `about ${Math.max(1, Math.round(seconds))} s`;
 }
 
-function start(request) {
+function minutes(seconds) {
+  const whole = Math.max(0, Math.round(seconds));
+  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
+}
+
+/** Show how much of the time for one request is left. */
+function startClock() {
+  const began = performance.now();
+  const tick = () => {
+    const left = setup.limits.seconds - (performance.now() - began) / 1000;
+    $("clock").textContent = `${minutes(left)} left of ${minutes(setup.limits.seconds)}`;
+  };
+  clearInterval(clock);
+  clock = setInterval(tick, 1000);
+  tick();
+}
+
+// --- asking ----------------------------------------------------------------------------------------------------------
+
+/** Send a request; `follows` says that it builds on the result that is shown. */
+function start(request, follows = false) {
   cancel();
   clearTimeout(timer);
-  texts = { said: request.output_ids ? answer.tokens.join("") : "", without: "" };
+  stage.texts = { said: request.output_ids ? stage.answer.tokens.join("") : "", without: "" };
   document.body.classList.add("busy");
   $("go").disabled = true;
   $("stop").hidden = $("bar").hidden = false;
   $("bar").removeAttribute("value");
   $("part").hidden = $("link").hidden = true;
   say("Sending …");
-  const began = {};
+  const run = { request, follows, began: {}, form: formValues(conversation) };
   const on = {
     waiting: (before, seconds) =>
       say(`Waiting: ${before ? `${before} before you` : "you are next"}${seconds ? `; done in ${about(seconds)}` : ""}.`),
-    started: () => say("Reading the prompt …"),
+    started: () => {
+      startClock();
+      say("Reading the prompt …");
+    },
     failed: (message) => finish(`This did not work: ${message}.`, true),
-    event: (event) => react(event, request, began),
+    event: (event) => underway?.request === request && reactions[event.kind](event, run),
   };
   underway = { cancel: submit(request, on), request };
 }
@@ -151,136 +93,92 @@ function cancel() {
 
 function finish(text, bad = false) {
   underway = null;
+  clearInterval(clock);
+  $("clock").textContent = "";
   document.body.classList.remove("busy");
   $("go").disabled = false;
   $("stop").hidden = $("bar").hidden = true;
-  board.enable(Boolean(found));
+  stage.board.enable(Boolean(stage.found && stage.answer?.ids.length));
   say(text, bad);
 }
 
+const STAGES = {
+  answering: "The model writes its answer",
+  searching: "Searching",
+  diagnosing: "Removing each unit",
+  "answering without them": "The model answers without them",
+};
+
 const reactions = {
-  prompt({ pieces }, request) {
-    $("stage").hidden = false;
-    if (request.units) return;
-    found = files = answer = null;
-    out = new Set();
-    for (const id of ["verdict", "table", "effects", "found"]) $(id).replaceChildren();
-    $("tools").hidden = $("more").hidden = $("back").hidden = true;
-    $("right").append($("search"));
-    asked = request;
-    board.show(pieces);
-    board.enable(false);
-    curve.clear(request.methods);
-    showAnswers($("outputs"), texts.said, "");
+  prompt({ pieces, methods }, { request, follows }) {
+    if (!follows) stage.begin({ ...request, methods: request.task === "diagnose" ? [] : methods }, pieces, methods);
   },
-  text({ stage, text }) {
-    texts[stage === "answering" ? "said" : "without"] = text;
-    showAnswers($("outputs"), texts.said, texts.without);
+  text({ stage: name, text }) {
+    stage.texts[name === "answering" ? "said" : "without"] = text;
+    stage.write();
   },
-  answer({ ids, tokens, target }, request) {
-    say(request.units ? "Asking without them …" : "Searching for what made it say this …");
+  answer({ ids, tokens, target }, { request, follows }) {
+    if (request.task !== "diagnose") say(follows ? "Asking without them …" : "Searching for what made it say this …");
     $("bar").removeAttribute("value");
-    answer = { ids, tokens, target };
-    texts.said = tokens.join("");
-    showAnswers($("outputs"), texts.said, texts.without);
+    stage.hear({ ids, tokens, target });
   },
-  progress({ stage, done, total, method }, request, began) {
-    const key = `${stage} ${method}`;
+  progress({ stage: name, done, total, method }, { began }) {
+    const key = `${name} ${method}`;
     began[key] ??= { at: performance.now(), done };
     const { at, done: first } = began[key];
     const seconds = (performance.now() - at) / 1000;
     const left = done > first && total && seconds > 1 ? (seconds * (total - done)) / (done - first) : null;
-    const words = { answering: "The model writes its answer", searching: "Searching", "answering without them": "The model answers without them" };
-    const who = request.methods?.length > 1 && stage === "searching" ? ` (${request.methods[method]})` : "";
-    say(`${words[stage] ?? stage}${who}: ${done}${total ? ` of ${stage === "searching" ? "" : "at most "}${total}` : ""}` +
-      `${left ? `, ${about(left)} left` : ""}.`);
+    const who = stage.request?.methods.length > 1 && name === "searching" ? ` (${stage.request.methods[method]})` : "";
+    const amount = done || total ? `: ${done}${total ? ` of ${name === "searching" ? "" : "at most "}${total}` : ""}` : " …";
+    say(`${STAGES[name] ?? name}${who}${amount}${left ? `, ${about(left)} left` : ""}${amount.endsWith("…") ? "" : "."}`);
     if (total) $("bar").value = Math.min(1, done / total);
   },
-  best(best, request) {
-    if (request.units) return;
-    curve.add(best);
-    if (best.units.length) board.press(best.units);
+  best(best, { follows }) {
+    if (!follows) stage.best(best);
   },
-  result(event, request) {
-    files = { json: event.json, html: event.html };
-    if (!request.units) {
-      found = event;
-      shown = 0;
-      request.methods.forEach((name, i) => {
-        const result = event.results.find(({ method }) => method === name);
-        result ? curve.reach(i, result.evaluations) : curve.drop(i);
-      });
-    }
-    showPart($("table"), found.table ?? "");
-    showResult(event.results[0], !request.units);
-    const next = request.units ? "Press more units, or go back to what the search found." :
+  result(event, { request, follows, form }) {
+    stage.show(event, follows);
+    if (!follows) remember(request, form, event);
+    const next = stage.isDiagnosis ? "Press the units that are requests, if others are marked." :
+      follows ? "Press more units, or go back to what the search found." :
       "Press any unit to take it out or put it back; select a part of the answer to explain only that.";
-    finish(event.refused.length ? `Done, but not by ${event.refused.join("; ")}. ${next}` : `Done. ${next}`,
-      event.refused.length > 0);
+    finish(event.refused.length ? `Done, but not by ${event.refused.join("; ")}. ${next}` : `Done. ${next}`, event.refused.length > 0);
   },
   error: ({ message }) => finish(`This did not work: ${message}.`, true),
   stopped: ({ message }) => finish(`${message[0].toUpperCase()}${message.slice(1)}.`, true),
 };
 
-function react(event, request, began) {
-  if (underway && underway.request !== request) return;
-  reactions[event.kind](event, request, began);
+function explain() {
+  const request = readForm(conversation);
+  if (stage.answer?.ids.length && sameAnswer(stage.request, request)) request.output_ids = stage.answer.ids;
+  if (kept && request.task !== "diagnose") request.first = kept.json;
+  history.replaceState(null, "", link(conversation).address);
+  start(request);
 }
 
-// --- what was found -------------------------------------------------------------------------------------------------
-
-function showResult(result, searched) {
-  for (const name of ["verdict", "effects", "outputs", "found"]) showPart($(name), result.parts[name]);
-  out = new Set(result.removed);
-  board.press(result.removed, true);
-  $("tools").hidden = $("more").hidden = false;
-  $("back").hidden = searched;
-  $("left").append($("search"));
-  $("which").replaceChildren();
-  if (found.results.length > 1) {
-    found.results.forEach(({ method }, i) => {
-      const button = element("button", { type: "button" }, `Show ${method}`);
-      button.setAttribute("aria-pressed", String(searched && i === shown));
-      button.addEventListener("click", () => {
-        shown = i;
-        restore();
-        $("which").children[i].focus();
-      });
-      $("which").append(button);
-    });
-  }
-}
-
-function restore() {
+/** After units were pressed: ask for the answer without them, or for the diagnosis with these requests. */
+function askAgain() {
   cancel();
   clearTimeout(timer);
-  files = { json: found.json, html: found.html };
-  showResult(found.results[shown], true);
-  finish("This is what the search found.");
-}
-
-function toggle(unit) {
-  if (!found) return;
-  out.has(unit) ? out.delete(unit) : out.add(unit);
-  board.press([...out]);
-  $("back").hidden = false;
-  cancel();
-  clearTimeout(timer);
-  finish(out.size ? "…" : "Nothing is taken out: the answer is the original one.");
-  if (!out.size) return;
+  const units = [...stage.pressed];
+  const none = stage.isDiagnosis ? "Nothing is marked: mark at least one request." : "Nothing is taken out: the answer is the original one.";
+  finish(units.length ? "…" : none);
+  if (!units.length) return;
   timer = setTimeout(() => {
-    start({
-      prompt: asked.prompt, unit: asked.unit, units: [...out], output_ids: answer.ids, target: answer.target,
-      removal: found.results[shown].removal, max_new_tokens: asked.max_new_tokens,
-    });
-    board.enable(true);
+    const { first, k, until_pr, budget, methods, ...request } = stage.request;
+    const what = stage.isDiagnosis ? { requests: units } : { units, removal: stage.found.results[stage.shown].removal };
+    start({ ...request, ...what, output_ids: stage.answer.ids, target: stage.answer.target }, true);
+    stage.board.enable(true);
   }, DELAY);
 }
 
+// --- a part of the answer ----------------------------------------------------------------------------------------------
+
 function offerPart() {
-  const span = answer && !underway && selectedTokens($("outputs").querySelector(".scroll"), answer.tokens);
+  const usable = stage.answer?.ids.length && !underway;
+  const span = usable && selectedTokens($("outputs").querySelector(".scroll"), stage.answer.tokens);
   if (!span) return;
-  const text = answer.tokens.slice(...span).join("").trim();
+  const text = stage.answer.tokens.slice(...span).join("").trim();
   $("part").hidden = false;
   $("part-go").textContent = `Explain only “${text.length > 60 ? `${text.slice(0, 59)}…` : text}”`;
   $("part-go").onclick = () => explainPart(span);
@@ -292,24 +190,113 @@ function explainPart(span) {
   explain();
 }
 
-function explain() {
-  const request = readForm();
-  history.replaceState(null, "", link());
-  start(request);
+// --- two prompts, and the last runs --------------------------------------------------------------------------------------
+
+function keepPrompt() {
+  kept = { json: stage.attribution(), title: titleOf(stage.request) };
+  $("kept").hidden = false;
+  $("kept-words").textContent = `Kept to compare with: “${kept.title}”. Change the prompt and explain it.`;
+  update();
+  $("prompt").focus();
+}
+
+function letGo() {
+  kept = null;
+  $("kept").hidden = true;
+  update();
+}
+
+function titleOf({ prompt, turns }) {
+  const text = (prompt.trim() || turns?.at(-1)?.content || "").replace(/\s+/g, " ").trim();
+  return text.length > 70 ? `${text.slice(0, 69)}…` : text;
+}
+
+function remember(request, form, event) {
+  const kind = event.diagnosis !== undefined ? "diagnosis" : event.prompts ? "two prompts" : "explanation";
+  keepRun({ title: titleOf(request), kind, at: Date.now(), form, json: event.json });
+  showRuns();
+}
+
+function showRuns() {
+  const found = runs();
+  $("history").hidden = !found.length;
+  $("history-count").textContent = `${found.length}`;
+  $("runs").replaceChildren(
+    ...found.map((run, i) => {
+      const when = new Date(run.at).toLocaleString([], { dateStyle: "short", timeStyle: "short" });
+      const open = element("button", { type: "button", className: "run", title: run.title }, run.title);
+      const remove = element("button", { type: "button", className: "remove", ariaLabel: `Forget run ${i + 1}` }, "×");
+      open.addEventListener("click", () => openRun(run));
+      remove.addEventListener("click", () => {
+        forgetRun(i);
+        showRuns();
+        ($("runs").children[i] ?? $("runs").lastElementChild)?.querySelector(".remove").focus();
+      });
+      return element("li", {}, open, element("span", { className: "note" }, `${run.kind}, ${when}`), remove);
+    }),
+  );
+}
+
+function openRun(run) {
+  setFormValues(run.form, conversation);
+  update();
+  if (run.json === null) return say("The result of this run was too long to keep; explain it again.");
+  showKept(run.json, readForm(conversation));
+}
+
+/** Show a result again that was kept in the browser or in a file; without its request it cannot be built on. */
+async function showKept(json, request) {
+  cancel();
+  finish("Opening …");
+  try {
+    const response = await fetch("results", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ json }),
+    });
+    if (!response.ok) throw new Error((await response.text()).trim().slice(0, 400));
+    const [{ pieces }, answer, result] = (await response.json()).events;
+    const isDiagnosis = result.diagnosis !== undefined;
+    const methods = isDiagnosis ? [] : result.results.map(({ method }) => method);
+    stage.texts = { said: answer.tokens.join(""), without: "" };
+    stage.begin({ prompt: "", ...request, task: isDiagnosis ? "diagnose" : "explain", methods }, pieces, methods);
+    stage.hear(request ? answer : { ...answer, ids: [] });
+    stage.show({ ...result, json }, false);
+    finish(request ? "This is what was found then." : "This is the result of the file.");
+  } catch (error) {
+    finish(`This result cannot be shown: ${error instanceof TypeError ? "the server cannot be reached" : error.message}.`, true);
+  }
+}
+
+async function copyLink() {
+  const { address, whole } = link(conversation);
+  const note = whole ? "" : " It leaves out the conversation and the documents, which are too long for a link.";
+  try {
+    await navigator.clipboard.writeText(address);
+    say(`The link is in the clipboard.${note}`);
+  } catch {
+    $("link").hidden = false; // no clipboard without HTTPS
+    $("link").value = address;
+    $("link").select();
+    say(`Here is the link; copy it from the field.${note}`);
+  }
 }
 
 // --- everything that is pressed -------------------------------------------------------------------------------------
 
-fill();
-readLink();
+fillForm();
+readLink(conversation);
+update();
+showRuns();
 $("ask").addEventListener("submit", (event) => {
   event.preventDefault();
   explain();
 });
-$("ask").addEventListener("change", describe);
+$("ask").addEventListener("change", update);
+$("until").addEventListener("input", update);
 $("prompt").addEventListener("input", () => {
   $("from").value = $("to").value = "";
-  describe();
+  update();
 });
 $("prompt").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("ask").requestSubmit();
@@ -319,10 +306,29 @@ $("stop").addEventListener("click", () => {
   finish("Stopped.");
   $("go").focus();
 });
-$("back").addEventListener("click", restore);
+$("back").addEventListener("click", () => {
+  cancel();
+  clearTimeout(timer);
+  stage.restore();
+  finish("This is what was found first.");
+});
+$("diagnose").addEventListener("click", () => {
+  $("task").value = stage.isDiagnosis ? "explain" : "diagnose";
+  update();
+  explain();
+});
+$("keep").addEventListener("click", keepPrompt);
+$("let-go").addEventListener("click", letGo);
+$("clear-history").addEventListener("click", () => {
+  forgetAll();
+  showRuns();
+  $("prompt").focus();
+});
 $("part-whole").addEventListener("click", () => explainPart(null));
 $("copy").addEventListener("click", copyLink);
-$("json").addEventListener("click", () => download("jopa.json", "application/json", files.json));
-$("html").addEventListener("click", () => download("jopa.html", "text/html", files.html));
 document.addEventListener("selectionchange", offerPart);
-window.addEventListener("hashchange", readLink);
+window.addEventListener("hashchange", () => {
+  readLink(conversation);
+  update();
+});
+window.addEventListener("storage", showRuns);

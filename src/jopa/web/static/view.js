@@ -1,4 +1,4 @@
-// What the page draws by itself: the prompt made of buttons, the live curve, streamed answers, downloads.
+// What the page draws by itself: the prompt made of buttons, streamed answers, downloads.
 // Text from people and models only ever enters as text nodes; `showPart` takes HTML that the server has escaped.
 
 export const $ = (id) => document.getElementById(id);
@@ -13,22 +13,17 @@ export function showPart(container, html) {
   container.innerHTML = html;
 }
 
-const SVG = "http://www.w3.org/2000/svg";
+const PRESSED = {
+  remove: ["take this out", "taken out; put it back"],
+  mark: ["mark this as a request", "a request; press if it is none"],
+};
 
-function shape(tag, attributes) {
-  const made = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  return made;
-}
-
-export const nats = (value) => value.toFixed(2).replace("-", "−");
-
-/** The prompt, every unit a button that is pressed while the unit is taken out; arrow keys walk through them. */
+/** The prompt, every unit a button that is pressed while the unit is taken out, or marked; arrow keys walk through them. */
 export class UnitBoard {
   constructor(container, onToggle) {
     this.container = container;
     this.buttons = [];
-    this.names = [];
+    this.purpose = "remove";
     container.addEventListener("click", (event) => {
       const button = event.target.closest("button");
       if (button && button.getAttribute("aria-disabled") !== "true") onToggle(Number(button.dataset.unit));
@@ -36,44 +31,61 @@ export class UnitBoard {
     container.addEventListener("keydown", (event) => this.#walk(event));
   }
 
-  show(pieces) {
+  /** Show a prompt; `purpose` says what pressing a unit does: "remove" or "mark". */
+  show(pieces, purpose = "remove") {
     this.buttons = [];
-    this.names = [];
+    this.purpose = purpose;
     this.container.replaceChildren();
+    this.container.classList.toggle("marking", purpose === "mark");
     for (const piece of pieces) {
-      if (piece.unit === undefined) {
+      if (piece.heading !== undefined) {
+        this.container.append(element("div", { className: "source" }, piece.heading));
+      } else if (piece.unit === undefined) {
         this.container.append(piece.text);
-        continue;
+      } else {
+        const core = piece.text.trim() || piece.name;
+        const at = piece.text.indexOf(core);
+        const [before, after] = piece.text.trim()
+          ? [piece.text.slice(0, at), piece.text.slice(at + core.length)]
+          : ["", piece.text.includes("\n") ? "\n" : ""];
+        const button = element("button", { type: "button", className: "unit-button", tabIndex: -1 }, core);
+        button.dataset.unit = piece.unit;
+        button.setAttribute("aria-pressed", "false");
+        this.buttons[piece.unit] = button;
+        this.container.append(before, button, after);
       }
-      const core = piece.text.trim() || piece.name;
-      const [before, after] = piece.text.trim() ? piece.text.split(core) : ["", piece.text.includes("\n") ? "\n" : ""];
-      const button = element("button", { type: "button", className: "unit-button", tabIndex: -1 }, core);
-      button.dataset.unit = piece.unit;
-      button.setAttribute("aria-pressed", "false");
-      this.buttons[piece.unit] = button;
-      this.names[piece.unit] = piece.name;
-      this.container.append(before, button, after);
     }
     if (this.buttons.length) this.buttons[0].tabIndex = 0;
+    this.container.scrollTop = 0;
     const length = pieces.reduce((sum, piece) => sum + piece.text.length, 0);
     this.container.classList.toggle("large", length < 240);
     this.container.classList.toggle("dense", length > 700);
   }
 
-  /** Press the buttons of these units; their order is their rank if `ranked`. */
+  /** Press the buttons of these units; their order is their rank if `ranked`. One of them is kept in sight. */
   press(units, ranked = false) {
     const ranks = new Map(units.map((unit, i) => [unit, i + 1]));
     this.buttons.forEach((button, unit) => {
       const rank = ranks.get(unit);
       button.setAttribute("aria-pressed", String(rank !== undefined));
       button.querySelector("sup")?.remove();
-      button.title = rank === undefined ? "take this out" : "taken out; put it back";
+      button.title = PRESSED[this.purpose][Number(rank !== undefined)];
       if (rank !== undefined && ranked) button.append(element("sup", {}, String(rank)));
     });
+    this.#reveal(units.map((unit) => this.buttons[unit]).filter(Boolean));
   }
 
   enable(enabled) {
     for (const button of this.buttons) button.setAttribute("aria-disabled", String(!enabled));
+  }
+
+  /** Scroll the first of these buttons into sight, inside the prompt alone, unless one of them is seen already. */
+  #reveal(buttons) {
+    const pane = this.container.getBoundingClientRect();
+    const seen = ({ top, bottom }) => top >= pane.top && bottom <= pane.bottom;
+    const places = buttons.map((button) => button.getBoundingClientRect());
+    if (!places.length || places.some(seen)) return;
+    this.container.scrollTop += places[0].top - pane.top - pane.height / 3;
   }
 
   #walk(event) {
@@ -88,96 +100,22 @@ export class UnitBoard {
   }
 }
 
-/** The score of the best units so far, against the number of prompts tried: one stepped line a method. */
-export class Curve {
-  constructor(container) {
-    this.container = container;
-    this.clear();
-  }
-
-  clear(methods = []) {
-    this.methods = [...methods];
-    this.whole = null;
-    this.reached = 0;
-    this.lines = methods.map(() => []);
-    this.container.replaceChildren();
-  }
-
-  add(best) {
-    if (!best.units.length) this.whole = best.log_prob;
-    this.lines[best.method].push([best.evaluations, best.log_prob]);
-    this.#draw();
-  }
-
-  /** How many prompts a method has tried in the end. */
-  reach(method, evaluations) {
-    this.reached = Math.max(this.reached, evaluations);
-    if (this.lines[method]?.length) this.#draw();
-  }
-
-  /** A method that could not explain this leaves the picture. */
-  drop(method) {
-    this.methods[method] = null;
-    this.lines[method] = [];
-    this.#draw();
-  }
-
-  #draw() {
-    const all = this.lines.flat();
-    const tried = Math.max(this.reached, ...all.map(([x]) => x));
-    const right = 1.04 * Math.max(2, tried);
-    const values = all.map(([, y]) => y);
-    const high = Math.max(...values);
-    const low = Math.min(...values);
-    const across = (x) => ((100 * x) / right).toFixed(2);
-    const down = (y) => (96 * ((high - y) / (high - low || 1)) + 2).toFixed(2);
-    const svg = shape("svg", { viewBox: "0 0 100 100", preserveAspectRatio: "none", role: "img" });
-    svg.setAttribute("aria-label", this.#words());
-    svg.append(shape("line", { x1: 0, x2: 100, y1: down(this.whole), y2: down(this.whole) }));
-    this.lines.forEach((line, method) => {
-      if (!line.length) return;
-      const points = line.flatMap(([x, y], i) => (i ? [[x, line[i - 1][1]], [x, y]] : [[x, y]]));
-      points.push([right, line.at(-1)[1]]);
-      const path = points.map(([x, y]) => `${across(x)},${down(y)}`).join(" ");
-      svg.append(shape("polyline", { points: path, class: method ? "second" : "first" }));
-    });
-    const axis = (place, ...labels) =>
-      element("div", { className: `axis ${place}` }, ...labels.map((label) => element("span", {}, label)));
-    const legend = element("p", { className: "note legend" });
-    if (this.methods.filter(Boolean).length > 1) {
-      this.methods.forEach((name, i) => legend.append(element("span", { className: i ? "second" : "first" }, name)));
-    }
-    this.container.replaceChildren(
-      element("div", { className: "frame", ariaHidden: "false" },
-        axis("up", nats(high), nats(low)), svg, axis("along", "0", `${tried} prompts tried`)),
-      legend,
-    );
-  }
-
-  #words() {
-    return this.lines
-      .map((line, i) => line.length &&
-        `${this.methods[i]}: log-probability of the answer from ${nats(line[0][1])} down to ${nats(line.at(-1)[1])} nats ` +
-        `after ${line.at(-1)[0]} prompts`)
-      .filter(Boolean)
-      .join("; ");
-  }
-}
-
-/** The two answers while they are written. */
+/** The two answers while they are written; only the first where `without` is null. */
 export function showAnswers(container, said, without) {
   let scrolls = container.querySelectorAll(".writing .scroll");
-  if (!scrolls.length) {
+  const columns = without === null ? 1 : 2;
+  if (scrolls.length !== columns) {
     const column = (title) =>
       element("section", {},
         element("div", { className: "head" }, element("h2", { className: "title" }, title)),
-        element("div", { className: "scroll text", dir: "auto", translate: false }));
+        element("div", { className: "scroll text", dir: "auto", translate: false, role: "region", tabIndex: 0, ariaLabel: title }));
     container.replaceChildren(
-      element("div", { className: "pair said writing" }, column("What the model said"), column("What it says without them")),
+      element("div", { className: "pair said writing" },
+        ...["What the model said", "What it says without them"].slice(0, columns).map(column)),
     );
     scrolls = container.querySelectorAll(".scroll");
   }
-  [said, without].forEach((text, i) => {
+  [said, without].slice(0, columns).forEach((text, i) => {
     if (scrolls[i].textContent === text) return;
     scrolls[i].textContent = text;
     scrolls[i].scrollTop = scrolls[i].scrollHeight;

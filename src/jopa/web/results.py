@@ -1,0 +1,201 @@
+"""Results as the page shows them: parts of the reports as HTML, the prompt in pieces, the answer's tokens.
+
+A result that the visitor kept as JSON, in the browser or as a file, is shown again without any work of the model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from jopa.attribution import Attribution, PromptComparison, comparison_from_json, comparison_json
+from jopa.diagnosis.result import Diagnosis
+from jopa.errors import InputFileError
+from jopa.prompt.building import Prompt, Source
+from jopa.prompt.output import Output
+from jopa.prompt.records import Count
+from jopa.prompt.units import Unit
+from jopa.reports.attribution_html import comparison_html, comparison_table_html, parts_html, to_html
+from jopa.reports.diagnosis_html import diagnosis_html
+from jopa.reports.prompts_html import prompts_html
+from jopa.reports.wording import one_line, unit_name, visible
+from jopa.scoring.protocols import Model
+from jopa.storage import converted
+from jopa.web.jobs import JobEvent
+from jopa.web.limits import RequestLimits
+from jopa.web.models import vocabulary_size
+
+ROLE_WORDS = {"user": "User", "system": "System message", "developer": "System message", "assistant": "Assistant"}
+
+
+def attributions_event(found: Sequence[Attribution]) -> JobEvent:
+    """What was found by one method or several, as the report shows it, and the two files to download."""
+    several = len(found) > 1
+    return {
+        "kind": "result",
+        "results": [
+            {
+                "method": a.method["name"],
+                "removed": a.removed,
+                "removal": a.removal,
+                "probability_ratio": a.probability_ratio,
+                "evaluations": a.evaluations,
+                "parts": parts_html(a),
+            }
+            for a in found
+        ],
+        "table": comparison_table_html(found) if several else None,
+        "json": comparison_json(found) if several else found[0].to_json(),
+        "html": comparison_html(found) if several else to_html(found[0]),
+    }
+
+
+def diagnosis_event(diagnosis: Diagnosis) -> JobEvent:
+    """A diagnosis as its report shows it, and the two files to download."""
+    return {
+        "kind": "result",
+        "diagnosis": diagnosis_html(diagnosis, standalone=False),
+        "requests": diagnosis.requests,
+        "requests_given": diagnosis.requests_given,
+        "removal": diagnosis.removal,
+        "json": diagnosis.to_json(),
+        "html": diagnosis_html(diagnosis),
+    }
+
+
+def prompts_event(prompts: PromptComparison) -> JobEvent:
+    """The second of two prompts, and both side by side."""
+    return {
+        **attributions_event([prompts.second]),
+        "prompts": prompts_html(prompts, standalone=False, styled=False),
+        "json": prompts.to_json(),
+        "html": prompts_html(prompts),
+    }
+
+
+class _RecordedSource(Struct, frozen=True):
+    """What `Attribution.details` has of a message or document."""
+
+    start: Count
+    role: str | None = None
+    document: str | None = None
+    title: str | None = None
+
+
+class _RecordedSources(Struct, frozen=True):
+    sources: tuple[_RecordedSource, ...]
+
+
+def shown_again(text: str, model: Model, limits: RequestLimits) -> list[JobEvent]:
+    """The events that show a result once more: the prompt, the answer, the result.
+
+    Args:
+        text: what `to_json` of an attribution, a comparison, two prompts or a diagnosis gave.
+        model: the page's; where it is another than the result's, the answer's tokens are not known.
+        limits: the longest answer whose tokens are shown.
+
+    Raises:
+        InputFileError: it is no such result.
+    """
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputFileError(f"this is no JSON: {error}") from error
+    kind = record.get("kind") if isinstance(record, dict) else None
+    if kind == "diagnosis":
+        value: Attribution | Diagnosis = Diagnosis.from_json(text)
+        event = diagnosis_event(value)
+        sources: Sequence[_RecordedSource] = ()
+    else:
+        if kind == "prompts":
+            prompts = PromptComparison.from_json(text)
+            value, event = prompts.second, prompts_event(prompts)
+        elif isinstance(record, dict) and "comparison" in record:
+            found = comparison_from_json(text)
+            if not found:
+                raise InputFileError("this comparison holds no attribution")
+            value, event = found[0], attributions_event(found)
+        else:
+            value = Attribution.from_json(text)
+            event = attributions_event([value])
+        recorded = {"sources": (value.details or {}).get("sources", [])}
+        sources = converted(recorded, _RecordedSources, "the sources of this result").sources
+    pieces = {"kind": "prompt", "pieces": pieces_of(value.prompt, value.units, sources)}
+    return [pieces, _answer_shown_again(value, model, limits), {**event, "refused": []}]
+
+
+def _answer_shown_again(value: Attribution | Diagnosis, model: Model, limits: RequestLimits) -> JobEvent:
+    """The answer of a kept result; without tokens, it can be read and not built on."""
+    same = value.model.get("id") == model.identity.get("id") and max(value.output_ids) < vocabulary_size(model)
+    if not same or len(value.output_ids) > limits.max_new_tokens:
+        return {"kind": "answer", "ids": [], "tokens": [visible(value.output)], "target": value.target}
+    return answer_event(model, Output(value.output_ids, value.output, value.target))
+
+
+def answer_event(model: Model, output: Output) -> JobEvent:
+    """An answer and its tokens."""
+    tokens = [visible(text) for text in token_texts(model, output)]
+    return {"kind": "answer", "ids": output.ids, "tokens": tokens, "target": output.target}
+
+
+def prompt_event(prompt: Prompt, methods: Sequence[str]) -> JobEvent:
+    """A prompt in pieces, and the methods that explain it."""
+    return {"kind": "prompt", "pieces": pieces_of(prompt.text, prompt.units, prompt.sources), "methods": methods}
+
+
+def pieces_of(
+    text: str, units: Sequence[Unit], sources: Sequence[Source | _RecordedSource] = ()
+) -> list[dict[str, Any]]:
+    """A prompt in order, in pieces of `text`.
+
+    A piece that is a unit has its number as `unit`, and a `name`. Before each message or document stands a piece that
+    has a `heading` alone, if there are several or documents.
+    """
+    headed = len(sources) > 1 or any(source.document is not None for source in sources)
+    headings = [(source.start, _heading(source)) for source in sources] if headed else []
+    pieces: list[dict[str, Any]] = []
+    done = 0
+
+    def add_until(place: int) -> None:
+        """The text that belongs to no unit, and the headings in it."""
+        nonlocal done
+        while headings and headings[0][0] <= place:
+            start, heading = headings.pop(0)
+            pieces.append({"text": visible(text[done:start]).strip("\n")})  # the gap between two sources
+            pieces.append({"text": "", "heading": heading})
+            done = max(done, start)
+        pieces.append({"text": visible(text[done:place])})
+        done = place
+
+    for number, unit in sorted(enumerate(units), key=lambda pair: pair[1].start):
+        add_until(unit.start)
+        pieces.append({"text": visible(unit.text), "unit": number, "name": unit_name(unit.text)})
+        done = unit.end
+    add_until(len(text))
+    return [piece for piece in pieces if piece["text"] or "heading" in piece]
+
+
+def _heading(source: Source | _RecordedSource) -> str:
+    """What stands above a message or document."""
+    if source.document is not None:
+        title = f": {one_line(source.title)}" if source.title else ""
+        return f"Document {one_line(source.document)}{title}"
+    role = source.role or "text"
+    return ROLE_WORDS.get(role, f"{one_line(role).capitalize()} result" if role == "tool" else one_line(role))
+
+
+def token_texts(model: Model, output: Output) -> list[str]:
+    """What each token adds to the output's text; joined, they are that text.
+
+    Of tokens that are one character only together, the last has it.
+    """
+    texts, done = [], 0
+    for count in range(1, len(output.ids) + 1):
+        whole = len(model.decode(output.ids[:count]).removesuffix("\ufffd")) if count < len(output.ids) else None
+        end = len(output.text) if whole is None else max(done, whole)
+        texts.append(output.text[done:end])
+        done = end
+    return texts

@@ -1,0 +1,215 @@
+// The conversation around the prompt: system message, earlier turns, documents; typed, pasted, or read from files.
+
+import { $, element } from "./view.js";
+
+const NAME = { user: "User", assistant: "Assistant", tool: "Tool" };
+
+function count(n, one, many = `${one}s`) {
+  return `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
+}
+
+/** The documents of a JSONL file: a text a line, or an object with "text" and perhaps "id" and "title". */
+function readLines(text, file) {
+  const documents = [];
+  for (const [i, line] of text.split(/\r?\n/).entries()) {
+    if (!line.trim()) continue;
+    let value;
+    try {
+      value = JSON.parse(line);
+    } catch {
+      throw new Error(`line ${i + 1} of ${file} is no JSON`);
+    }
+    if (typeof value === "string") value = { text: value };
+    if (typeof value?.text !== "string") throw new Error(`line ${i + 1} of ${file} has no "text"`);
+    documents.push({ text: value.text, id: value.id === undefined ? "" : String(value.id), title: value.title ? String(value.title) : "" });
+  }
+  return documents;
+}
+
+/** The messages of a chat as JSON, as this form has them. */
+function readMessages(messages, file) {
+  const chat = { prompt: "", system: "", turns: [], documents: [] };
+  for (const message of messages) {
+    const content = Array.isArray(message?.content) ? message.content.map((part) => part?.text ?? "").join("") : message?.content;
+    if (typeof content !== "string") throw new Error(`${file} is no list of messages with a role and a text each`);
+    if (message.role === "system" || message.role === "developer") chat.system += (chat.system ? "\n" : "") + content;
+    else if (NAME[message.role]) chat.turns.push({ role: message.role, content });
+    else throw new Error(`${file} has a message of role ${String(message.role).slice(0, 40)}; this page takes user, assistant, tool and system`);
+  }
+  if (chat.turns.at(-1)?.role === "user") chat.prompt = chat.turns.pop().content;
+  return chat;
+}
+
+export class Conversation {
+  /**
+   * @param limits the most turns and documents.
+   * @param roles of turns.
+   * @param on what to call: changed(), failed(message), messages(chat), result(text).
+   */
+  constructor(limits, roles, on) {
+    this.limits = limits;
+    this.roles = roles;
+    this.on = on;
+    $("add-turn").addEventListener("click", () => {
+      this.#addTurn({ role: $("turns").children.length % 2 ? "assistant" : "user", content: "" }).querySelector("textarea").focus();
+      on.changed();
+    });
+    $("add-document").addEventListener("click", () => {
+      const added = this.#addDocument({ text: "", id: "", title: "" });
+      added.querySelector("details").open = true;
+      added.querySelector("textarea").focus();
+      on.changed();
+    });
+    $("files").addEventListener("change", async () => {
+      await this.readFiles([...$("files").files]);
+      $("files").value = "";
+    });
+    $("clear-context").addEventListener("click", () => {
+      this.set({});
+      on.changed();
+      $("context").querySelector("summary").focus();
+    });
+    $("system").addEventListener("input", on.changed);
+    document.addEventListener("dragover", (event) => {
+      if (![...(event.dataTransfer?.types ?? [])].includes("Files")) return;
+      event.preventDefault();
+      $("context").open = true;
+      $("drop").classList.add("over");
+    });
+    document.addEventListener("dragleave", (event) => {
+      if (!event.relatedTarget) $("drop").classList.remove("over");
+    });
+    document.addEventListener("drop", (event) => this.#take(event, event.dataTransfer));
+    document.addEventListener("paste", (event) => this.#take(event, event.clipboardData));
+  }
+
+  /** What is in the form, empty turns and documents left out. */
+  value() {
+    const turns = [...$("turns").children].map((item) => ({
+      role: item.querySelector("select").value,
+      content: item.querySelector("textarea").value,
+    }));
+    const documents = [...$("documents").children].map((item) => {
+      const [id, title, text] = [...item.querySelectorAll("input, textarea")].map((field) => field.value);
+      return { text, ...(id.trim() && { id: id.trim() }), ...(title.trim() && { title: title.trim() }) };
+    });
+    return {
+      system: $("system").value,
+      turns: turns.filter(({ content }) => content.trim()),
+      documents: documents.filter(({ text }) => text.trim()),
+    };
+  }
+
+  set({ system = "", turns = [], documents = [] }) {
+    $("system").value = system;
+    $("turns").replaceChildren();
+    $("documents").replaceChildren();
+    turns.forEach((turn) => this.#addTurn(turn));
+    documents.forEach((document) => this.#addDocument(document));
+    if (system || turns.length || documents.length) $("context").open = true;
+    this.describe();
+  }
+
+  /** How many characters there are in all. */
+  length() {
+    const { system, turns, documents } = this.value();
+    const texts = [system, ...turns.map(({ content }) => content), ...documents.flatMap((one) => Object.values(one))];
+    return texts.reduce((sum, text) => sum + [...text].length, 0);
+  }
+
+  describe() {
+    const { system, turns, documents } = this.value();
+    const parts = [system.trim() && "a system message", turns.length && count(turns.length, "turn"), documents.length && count(documents.length, "document")];
+    $("context-count").textContent = parts.filter(Boolean).join(", ");
+    $("add-turn").disabled = $("turns").children.length >= this.limits.turns;
+    $("add-document").disabled = $("documents").children.length >= this.limits.documents;
+    $("clear-context").hidden = !($("turns").children.length || $("documents").children.length || system);
+    [...$("turns").children].forEach((item, i) => {
+      item.querySelector("select").ariaLabel = `Who speaks in turn ${i + 1}`;
+      item.querySelector("textarea").ariaLabel = `Turn ${i + 1}`;
+      item.querySelector("button").ariaLabel = `Remove turn ${i + 1}`;
+    });
+    [...$("documents").children].forEach((item, i) => {
+      const [id, title, text] = [...item.querySelectorAll("input, textarea")].map((field) => field.value);
+      const name = `Document ${id || i + 1}`;
+      item.querySelector("summary").textContent = `${name}${title ? `: ${title}` : ""} (${count([...text].length, "character")})`;
+      item.querySelector("textarea").ariaLabel = `Text of document ${i + 1}`;
+      item.querySelector(":scope > button").ariaLabel = `Remove document ${i + 1}`;
+    });
+  }
+
+  async readFiles(files) {
+    $("context").open = true;
+    try {
+      for (const file of files) await this.#readFile(file);
+    } catch (error) {
+      this.on.failed(error.message);
+    }
+    this.on.changed();
+  }
+
+  async #readFile(file) {
+    if (file.size > 8 * this.limits.characters) throw new Error(`${file.name} has ${count(file.size, "byte")}, more than this page takes`);
+    let text;
+    try {
+      text = new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer());
+    } catch {
+      throw new Error(`${file.name} is no text in UTF-8`);
+    }
+    if (/\.json$/i.test(file.name)) return this.#readJson(text, file.name);
+    if (!/\.(txt|md|jsonl)$/i.test(file.name)) throw new Error(`${file.name}: this page reads files .txt, .md, .jsonl and .json`);
+    const found = /\.jsonl$/i.test(file.name) ? readLines(text, file.name) : [{ text: text.trimEnd(), id: file.name, title: "" }];
+    if ($("documents").children.length + found.length > this.limits.documents) throw new Error(`there may be ${count(this.limits.documents, "document")} at most`);
+    found.forEach((document) => this.#addDocument(document));
+  }
+
+  /** A chat, or a result that was saved. */
+  #readJson(text, name) {
+    let value;
+    try {
+      value = JSON.parse(text);
+    } catch {
+      throw new Error(`${name} is no JSON`);
+    }
+    return Array.isArray(value) ? this.on.messages(readMessages(value, name)) : this.on.result(text);
+  }
+
+  #take(event, transfer) {
+    $("drop").classList.remove("over");
+    if (!transfer?.files.length) return;
+    event.preventDefault();
+    this.readFiles([...transfer.files]);
+  }
+
+  #remove(item) {
+    const next = item.nextElementSibling ?? item.previousElementSibling;
+    const list = item.parentElement;
+    item.remove();
+    this.on.changed();
+    (next?.querySelector("button") ?? $(list.id === "turns" ? "add-turn" : "add-document")).focus();
+  }
+
+  #addTurn({ role, content }) {
+    const select = element("select", {}, ...this.roles.map((name) => element("option", { value: name }, NAME[name])));
+    select.value = role;
+    const text = element("textarea", { rows: 1, value: content, spellcheck: false, dir: "auto" });
+    const remove = element("button", { type: "button", className: "remove" }, "×");
+    const item = element("li", {}, select, text, remove);
+    remove.addEventListener("click", () => this.#remove(item));
+    text.addEventListener("input", this.on.changed);
+    $("turns").append(item);
+    return item;
+  }
+
+  #addDocument({ text, id = "", title = "" }) {
+    const field = (name, value) => element("label", {}, `${name} `, element("input", { type: "text", value }));
+    const area = element("textarea", { rows: 3, value: text, spellcheck: false, dir: "auto", placeholder: "Paste a text" });
+    const details = element("details", {}, element("summary"), element("div", { className: "controls" }, field("Name", id), field("Title", title)), area);
+    const remove = element("button", { type: "button", className: "remove" }, "×");
+    const item = element("li", {}, details, remove);
+    remove.addEventListener("click", () => this.#remove(item));
+    details.addEventListener("input", this.on.changed);
+    $("documents").append(item);
+    return item;
+  }
+}

@@ -1,0 +1,142 @@
+// The form: what can be chosen, what is asked, and a link that brings the question along.
+
+import { $, element } from "./view.js";
+
+export const setup = JSON.parse($("setup").textContent);
+const methods = new Map(setup.methods.map((method) => [method.name, method]));
+
+const FIELDS = ["prompt", "k", "unit", "method", "other", "removal", "budget", "length", "from", "to", "until", "task", "attribute"];
+/** Characters of a conversation that still goes into a link. */
+const LINKED = 6000;
+const GO = { explain: "Explain the answer", diagnose: "Diagnose the answer" };
+
+function options(select, entries, chosen) {
+  select.replaceChildren(...entries.map(([value, text]) => element("option", { value }, text)));
+  select.value = chosen;
+}
+
+export function fillForm() {
+  options($("unit"), setup.units.map(({ name, words }) => [name, words]), "auto");
+  options($("method"), [["", "the method that fits"], ...setup.methods.map(({ name }) => [name, name])], "");
+  options($("other"), [["", "nothing"], ...setup.methods.map(({ name }) => [name, name])], "");
+  options($("removal"), [["", "the method's own"], ...setup.removals.map(({ name }) => [name, name])], "");
+  options($("attribute"), [["", "what fits: the documents, or else the prompt"], ...setup.attributes.map(({ name, words }) => [name, words])], "");
+  for (const text of setup.examples) {
+    const button = element("button", { type: "button", className: "example", title: text }, text);
+    button.addEventListener("click", () => {
+      $("prompt").value = text;
+      $("prompt").dispatchEvent(new Event("input"));
+      $("prompt").focus();
+    });
+    $("examples").append(button);
+  }
+}
+
+function number(id) {
+  return $(id).value === "" ? null : Number($(id).value);
+}
+
+/** The form as a request, without the answer that it may build on. */
+export function readForm(conversation) {
+  const { system, turns, documents } = conversation.value();
+  const request = {
+    prompt: $("prompt").value,
+    ...(system.trim() && { system }),
+    ...(turns.length && { turns }),
+    ...(documents.length && { documents }),
+    ...($("attribute").value && { attribute: $("attribute").value }),
+    task: $("task").value,
+    unit: $("unit").value,
+    k: number("k"),
+    until_pr: number("until"),
+    methods: [$("method").value, $("other").value].filter(Boolean),
+    removal: $("removal").value || null,
+    budget: number("budget"),
+    max_new_tokens: number("length"),
+  };
+  if (request.methods.length === 1 && !$("method").value) request.methods.unshift("joint");
+  if (request.task === "diagnose") Object.assign(request, { methods: [], until_pr: null, k: null, budget: null });
+  const [from, to] = [number("from"), number("to")];
+  if (from !== null && to !== null) request.target = [from - 1, to];
+  return request;
+}
+
+/** Whether two requests have the same answer. */
+export function sameAnswer(one, other) {
+  const of = ({ prompt, system, turns, documents, max_new_tokens }) => JSON.stringify([prompt, system, turns, documents, max_new_tokens]);
+  return of(one) === of(other);
+}
+
+/** All that the visitor has filled in, to be kept and put back. */
+export function formValues(conversation) {
+  return { ...Object.fromEntries(FIELDS.map((id) => [id, $(id).value])), ...conversation.value() };
+}
+
+/** Put back what `formValues` gave; whatever has another shape is left out. */
+export function setFormValues(values, conversation) {
+  for (const id of FIELDS) setField(id, typeof values[id] === "string" ? values[id] : $(id).dataset.usual ?? "");
+  conversation.set(isConversation(values) ? values : {});
+}
+
+function isConversation({ system, turns, documents }) {
+  const isText = (value) => value === undefined || typeof value === "string";
+  return (
+    typeof system === "string" && Array.isArray(turns) && Array.isArray(documents) &&
+    turns.length <= setup.limits.turns && documents.length <= setup.limits.documents &&
+    turns.every((turn) => setup.roles.includes(turn?.role) && typeof turn.content === "string") &&
+    documents.every((one) => typeof one?.text === "string" && isText(one.id) && isText(one.title))
+  );
+}
+
+function setField(id, value) {
+  const before = $(id).value;
+  $(id).value = value;
+  if ($(id).value !== value && $(id).tagName === "SELECT") $(id).value = before; // no such choice
+}
+
+export function describe(conversation, kept) {
+  conversation.describe();
+  const isDiagnosis = $("task").value === "diagnose";
+  const method = methods.get($("method").value);
+  const other = methods.get($("other").value);
+  const fits = !method || method.budget || other?.budget;
+  $("method-words").textContent = method ? `${method.name}: ${method.words}. Cost: ${method.cost}.` : "The method that fits: joint, and proxy-search for long inputs.";
+  $("budget-words").textContent = fits ? `1 to ${setup.limits.budget}` : "this method's cost is fixed";
+  $("removal-words").textContent = setup.removals.find(({ name }) => name === $("removal").value)?.words ?? "";
+  $("until").disabled = $("method").disabled = isDiagnosis;
+  $("other").disabled = isDiagnosis || kept;
+  if ($("other").disabled) $("other").value = "";
+  $("budget").disabled = isDiagnosis || !fits;
+  $("k").disabled = isDiagnosis || $("until").value !== "";
+  $("go").textContent = GO[$("task").value];
+  const { characters, tokens } = setup.limits;
+  const length = [...$("prompt").value].length + conversation.length();
+  $("count").textContent = `${length.toLocaleString("en")} characters of at most ${characters.toLocaleString("en")}; ${tokens.toLocaleString("en")} tokens with the answer`;
+  $("count").classList.toggle("over", length > characters);
+}
+
+/** The form as a link; `whole` is false where the conversation is too long for one. */
+export function link(conversation) {
+  const values = FIELDS.map((id) => [id, $(id).value]).filter(([id, value]) => value !== ($(id).dataset.usual ?? ""));
+  const context = JSON.stringify(conversation.value());
+  const whole = context.length <= LINKED;
+  if (whole && conversation.length()) values.push(["context", context]);
+  return { address: `${location.origin}${location.pathname}#${new URLSearchParams(values)}`, whole };
+}
+
+/** Read a link; a conversation in it must have the form's own shape. */
+export function readLink(conversation) {
+  for (const [id, value] of new URLSearchParams(location.hash.slice(1))) {
+    if (FIELDS.includes(id)) setField(id, value);
+    if (id === "context") readContext(value, conversation);
+  }
+}
+
+function readContext(text, conversation) {
+  try {
+    const values = JSON.parse(text);
+    if (isConversation(values)) conversation.set(values);
+  } catch {
+    // a link that was cut off or written by hand: the rest of it counts
+  }
+}

@@ -1,0 +1,145 @@
+// What is shown of one run: the prompt made of buttons, the search as it goes on, and what was found.
+
+import { Curve } from "./curve.js";
+import { $, UnitBoard, download, element, showAnswers, showPart } from "./view.js";
+
+const PARTS = ["verdict", "table", "effects", "found", "in-place", "prompts", "diagnosis"];
+const NOTES = {
+  remove: ["press what to take out", "taken out"],
+  mark: ["press what is a request", "request"],
+};
+
+export class Stage {
+  /** @param onToggle called after a unit was pressed. */
+  constructor(onToggle) {
+    this.board = new UnitBoard($("units"), (unit) => this.#toggle(unit));
+    this.curve = new Curve($("curve"));
+    this.onToggle = onToggle;
+    this.request = null; // whose answer is shown
+    this.answer = null; // { ids, tokens, target }
+    this.found = null; // the result event of the search
+    this.shown = 0; // which of its results, if two methods were compared
+    this.pressed = new Set(); // units taken out, or marked as requests
+    this.files = null; // { json, html } to download
+    this.texts = { said: "", without: "" };
+    $("json").addEventListener("click", () => download("jopa.json", "application/json", this.files.json));
+    $("html").addEventListener("click", () => download("jopa.html", "text/html", this.files.html));
+  }
+
+  get isDiagnosis() {
+    return this.request?.task === "diagnose";
+  }
+
+  /** Begin a run: everything of the last one goes, its answer excepted if it is kept. */
+  begin(request, pieces, methods) {
+    this.request = request;
+    this.found = this.files = this.answer = null;
+    this.pressed = new Set();
+    $("stage").hidden = false;
+    $("stage").classList.toggle("diagnosing", this.isDiagnosis);
+    for (const id of PARTS) $(id).replaceChildren();
+    for (const id of ["tools", "more", "back", "part"]) $(id).hidden = true;
+    $("which").replaceChildren();
+    $("right").append($("search"));
+    const [note, key] = NOTES[this.isDiagnosis ? "mark" : "remove"];
+    $("units-note").replaceChildren(`${note} `, element("span", { className: "key" }, key));
+    this.board.show(pieces, this.isDiagnosis ? "mark" : "remove");
+    this.board.enable(false);
+    $("diagnose").textContent = this.isDiagnosis ? "Find what made it say this" : "Diagnose each request";
+    $("keep").hidden = this.isDiagnosis;
+    this.curve.clear(methods);
+    this.write();
+  }
+
+  write() {
+    showAnswers($("outputs"), this.texts.said, this.isDiagnosis ? null : this.texts.without);
+  }
+
+  hear(answer) {
+    this.answer = answer;
+    this.texts.said = answer.tokens.join("");
+    this.write();
+  }
+
+  best(best) {
+    this.curve.add(best);
+    if (best.units.length) this.board.press(best.units);
+  }
+
+  /** A result; `follows` says that it builds on the one that is shown, by units that the visitor pressed. */
+  show(event, follows) {
+    this.files = { json: event.json, html: event.html };
+    if (event.diagnosis !== undefined) return this.#showDiagnosis(event, follows);
+    if (!follows) {
+      this.found = event;
+      this.shown = 0;
+      this.curve.methods.forEach((name, i) => {
+        const result = event.results.find(({ method }) => method === name);
+        result ? this.curve.reach(i, result.evaluations) : this.curve.drop(i);
+      });
+      showPart($("table"), event.table ?? "");
+      showPart($("prompts"), event.prompts ?? "");
+    }
+    this.#showResult(event.results[0], !follows);
+  }
+
+  /** Back to what the search found. */
+  restore() {
+    this.files = { json: this.found.json, html: this.found.html };
+    if (this.isDiagnosis) this.#showDiagnosis(this.found, false);
+    else this.#showResult(this.found.results[this.shown], true);
+  }
+
+  /** The JSON of the one explanation that is shown, as the search found it. */
+  attribution() {
+    const record = JSON.parse(this.found.json);
+    return JSON.stringify(record.comparison?.[this.shown] ?? record.second ?? record);
+  }
+
+  #toggle(unit) {
+    if (!this.found || !this.answer?.ids.length) return;
+    this.pressed.has(unit) ? this.pressed.delete(unit) : this.pressed.add(unit);
+    this.board.press([...this.pressed]);
+    $("back").hidden = false;
+    this.onToggle();
+  }
+
+  #showDiagnosis(event, follows) {
+    if (!follows) this.found = event;
+    this.pressed = new Set(event.requests);
+    this.board.press(event.requests);
+    showPart($("diagnosis"), event.diagnosis);
+    $("tools").hidden = false;
+    $("back").hidden = !follows;
+    $("back").textContent = "Back to the requests of the first diagnosis";
+    this.write();
+  }
+
+  #showResult(result, searched) {
+    for (const name of ["verdict", "effects", "outputs", "found"]) showPart($(name), result.parts[name]);
+    showPart($("in-place"), result.parts.in_place);
+    this.pressed = new Set(result.removed);
+    this.board.press(result.removed, true);
+    $("tools").hidden = $("more").hidden = false;
+    $("back").hidden = searched;
+    $("back").textContent = "Back to what the search found";
+    $("left").append($("search"));
+    this.#showChoice(searched);
+  }
+
+  /** Buttons that choose between the results of two methods. */
+  #showChoice(searched) {
+    $("which").replaceChildren();
+    if (this.found.results.length < 2) return;
+    this.found.results.forEach(({ method }, i) => {
+      const button = element("button", { type: "button" }, `Show ${method}`);
+      button.setAttribute("aria-pressed", String(searched && i === this.shown));
+      button.addEventListener("click", () => {
+        this.shown = i;
+        this.restore();
+        $("which").children[i].focus();
+      });
+      $("which").append(button);
+    });
+  }
+}

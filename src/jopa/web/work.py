@@ -1,0 +1,197 @@
+"""The work of one request, and the events that say how it goes on.
+
+Events are JSON objects with a `kind`:
+
+    prompt      pieces of the prompt, each with its text and, if it is a unit, its number and name, or with a heading;
+                methods: the names of those that explain it
+    text        stage ("answering", "answering without them") and the text so far
+    answer      ids and texts of the answer's tokens, and the target [start, end)
+    progress    stage, done, total (null if unknown), method (number of the method at work)
+    best        units, log_prob, evaluations, ffe, method; without units it is the score of the whole prompt
+    result      results (one a method: method, removed, removal, probability_ratio, evaluations, parts), table (of a
+                comparison), prompts (two prompts side by side); or diagnosis, requests, requests_given. Always: json,
+                html, refused (lines that say which method could not explain this, and why)
+    error       message
+    stopped     message
+
+The server adds two that come before these, `waiting` and `started`; see `web.endpoints`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+
+from jopa.attributing import SearchOptions, attribute
+from jopa.attribution import Attribution, PromptComparison
+from jopa.choices import Removal, checked_removal
+from jopa.diagnosis.diagnosing import diagnose
+from jopa.errors import SettingError
+from jopa.explanation import run_each
+from jopa.method import Method
+from jopa.methods import DEFAULT_METHOD, METHODS
+from jopa.model.generation import Generation
+from jopa.preparation import Callbacks, prepare_output, prepare_prompt, require_room, shape_of
+from jopa.problem import Best
+from jopa.prompt.building import AUTO, Prompt
+from jopa.prompt.output import Output
+from jopa.reports.wording import visible
+from jopa.scoring.protocols import Model
+from jopa.web.jobs import JobEvent
+from jopa.web.limits import RequestLimits
+from jopa.web.requests import ByHand, ExplainRequest, with_budget
+from jopa.web.results import answer_event, attributions_event, diagnosis_event, prompt_event, prompts_event
+
+Emit = Callable[[JobEvent], None]
+
+LONG_INPUT = 1500
+"""Tokens from which on a request that names no method gets the one for long inputs: a whole forward is dear there."""
+LONG_METHOD = "proxy-search"
+
+
+def run_request(model: Model, request: ExplainRequest, emit: Emit, limits: RequestLimits | None = None) -> None:
+    """Explain what is requested, and emit an event at every step.
+
+    Args:
+        model: the model.
+        request: what is asked for.
+        emit: called with each event.
+        limits: how many tokens it may have; None for no limit.
+
+    Raises:
+        JopaError: it cannot be explained as requested.
+    """
+    unit = "sentence" if request.is_diagnosis and request.unit == AUTO else request.unit
+    prompt = prepare_prompt(model, request.prompt, request.options, unit=unit)
+    request = replace(request, unit=unit, methods=request.methods or (_fitting_method(prompt, request.budget),))
+    n_output = len(request.output_ids or ()) or request.max_new_tokens
+    require_room(model, prompt, max(request.max_new_tokens, n_output))
+    if limits is not None:
+        _require_few_tokens(len(prompt.ids) + n_output, request, limits)
+    emit(prompt_event(prompt, [method.name for method in request.methods]))
+    if request.is_diagnosis:
+        _diagnose(model, request, emit)
+    else:
+        _explain(model, prompt, request, emit)
+
+
+def _fitting_method(prompt: Prompt, budget: int | None) -> Method:
+    """The default search, or the one for long inputs."""
+    long = len(prompt.ids) >= LONG_INPUT and LONG_METHOD in METHODS
+    return with_budget(METHODS[LONG_METHOD]() if long else DEFAULT_METHOD, budget)
+
+
+def _require_few_tokens(n: int, request: ExplainRequest, limits: RequestLimits) -> None:
+    """Refuse more tokens than the page has memory and time for.
+
+    Raises:
+        SettingError: there are more.
+    """
+    if n > limits.tokens:
+        raise SettingError(
+            f"prompt and answer have up to {n:,} tokens, and this page takes at most {limits.tokens:,}: shorten the "
+            "texts, leave out turns or documents, or ask for a shorter answer"
+        )
+    heavy = [] if request.is_diagnosis else [each.name for each in request.methods if each.requires != "scores"]
+    if heavy and n > limits.gradient_tokens:
+        raise SettingError(
+            f"prompt and answer have up to {n:,} tokens, and this page takes at most {limits.gradient_tokens:,} with "
+            f"the method '{heavy[0]}', whose memory grows with them: shorten the prompt, or take a method that needs "
+            "scores alone, such as 'joint'"
+        )
+
+
+def _explain(model: Model, prompt: Prompt, request: ExplainRequest, emit: Emit) -> None:
+    """Search with one method or two, or score the units that a person chose."""
+    generation = Generation(request.max_new_tokens)
+    search = SearchOptions(until_pr=request.until_pr, counterfactual=generation)
+    refused: list[str] = []
+    method_number = 0
+
+    def removal_of(method: Method) -> Removal:
+        usual = method.preset_removal if len(request.methods) == 1 else "delete"
+        return checked_removal(request.removal or usual)
+
+    def refuse(method: Method, error: Exception) -> None:
+        refused.append(f"{method.name}: {error}")
+
+    def validated(method: Method) -> Method:
+        least = 1 if request.until_pr is not None else request.k
+        method.validate(shape_of(model, prompt, removal_of(method)), least)
+        return method
+
+    able = run_each(request.methods, validated, refuse)
+
+    def on_best(best: Best) -> None:
+        emit({"kind": "best", **asdict(best), "method": method_number})
+
+    callbacks = replace(_callbacks(emit, lambda: method_number), on_best=on_best)
+    output = generation if request.output_ids is None else _given_output(model, request.output_ids)
+    preparation = prepare_output(model, prompt, output=output, target=request.target, callbacks=callbacks)
+    emit(answer_event(model, preparation.output))
+
+    def explain_one(method: Method) -> Attribution:
+        nonlocal method_number
+        method_number = request.methods.index(method)
+        return attribute(
+            preparation,
+            k=request.k,
+            method=method,
+            removal=removal_of(method),
+            search=search,
+            callbacks=callbacks,
+        )
+
+    found = run_each(able, explain_one, refuse)
+    if rendering := request.options.rendering:
+        found = [replace(a, details={**(a.details or {}), "rendering": rendering}) for a in found]
+    if request.first is not None:
+        event = prompts_event(PromptComparison(request.first, found[0]))
+    else:
+        event = attributions_event(found)
+    emit({**event, "refused": refused})
+
+
+def _diagnose(model: Model, request: ExplainRequest, emit: Emit) -> None:
+    """Remove each unit alone, and measure what that does to each sentence of the answer."""
+    generation = Generation(request.max_new_tokens)
+    diagnosis = diagnose(
+        request.prompt,
+        model=model,
+        unit=request.unit,
+        requests=request.requests,
+        removal=request.removal or "delete",
+        output=generation if request.output_ids is None else _given_output(model, request.output_ids),
+        target=request.target,
+        options=request.options,
+        callbacks=_callbacks(emit, lambda: 0),
+    )
+    # The answer that a browser sends along was written under the same limit.
+    diagnosis = replace(diagnosis, cut_off=len(diagnosis.output_ids) >= request.max_new_tokens)
+    emit(answer_event(model, Output(diagnosis.output_ids, diagnosis.output, diagnosis.target)))
+    emit({**diagnosis_event(diagnosis), "refused": []})
+
+
+def _given_output(model: Model, ids: tuple[int, ...]) -> Output:
+    return Output(ids, model.decode(ids), (0, len(ids)))
+
+
+def _callbacks(emit: Emit, method_number: Callable[[], int]) -> Callbacks:
+    """Callbacks that emit texts and progress."""
+
+    def on_text(stage: str, text: str) -> None:
+        emit({"kind": "text", "stage": stage, "text": visible(text)})
+
+    def on_progress(stage: str, done: int, total: int | None) -> None:
+        emit({"kind": "progress", "stage": stage, "done": done, "total": total, "method": method_number()})
+
+    return Callbacks(on_progress, on_text=on_text)
+
+
+def kind_of(request: ExplainRequest) -> str:
+    """Requests of one kind take about equally long."""
+    if request.methods and isinstance(request.methods[0], ByHand):
+        return "remove"
+    if request.is_diagnosis:
+        return "diagnose"
+    return "explain" if len(request.methods) < 2 else "compare"

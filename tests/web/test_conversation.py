@@ -1,0 +1,195 @@
+"""Conversations and documents as the page takes them, and what their requests give."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+import jopa
+from jopa.prompt.options import PromptOptions
+from jopa.web.limits import RequestLimits
+from jopa.web.requests import read_request
+from jopa.web.results import pieces_of, shown_again
+from jopa.web.work import LONG_METHOD, run_request
+
+LIMITS = RequestLimits(characters=900, max_new_tokens=12, k=4, budget=30, seconds=60, turns=12, documents=20)
+PROMPT = "tell me about green birds"
+TURNS = [
+    {"role": "user", "content": "write a story about rain"},
+    {"role": "assistant", "content": "once upon a time there was rain"},
+    {"role": "tool", "content": "two people met that day"},
+]
+DOCUMENTS = [{"text": "green birds met", "id": "a", "title": "birds"}, {"text": "the doctor said", "id": "b"}]
+CHAT = {"prompt": PROMPT, "system": "think of the patient", "turns": TURNS, "documents": DOCUMENTS}
+
+
+def read(record, limits=LIMITS, options=None):
+    return read_request({"max_new_tokens": 6, **record}, limits, 40, options)
+
+
+def events_of(llama, record, limits=LIMITS, options=None):
+    events = []
+    run_request(llama, read(record, limits, options), events.append, limits)
+    return json.loads(json.dumps(events))
+
+
+def headings(events):
+    return [piece["heading"] for piece in events[0]["pieces"] if "heading" in piece]
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"prompt": ""}, "the prompt is empty"),
+        ({"prompt": " ", "turns": [{"role": "tool", "content": "x"}]}, "the prompt is empty"),
+        ({"prompt": "a", "turns": {"role": "user"}}, "turns must be a list of"),
+        ({"prompt": "a", "turns": [{"role": "root", "content": "x"}]}, "each of role user, assistant, tool"),
+        ({"prompt": "a", "turns": [{"role": "user", "content": None}]}, "turns must be a list of"),
+        ({"prompt": "a", "turns": [{"role": "user", "content": "x", "path": "/etc/passwd"}]}, "turns must be"),
+        ({"prompt": "a", "turns": TURNS * 5}, "has 15 turns and this page takes at most 12"),
+        ({"prompt": "a", "system": ["x"]}, "the system message must be a text"),
+        ({"prompt": "a", "documents": "x"}, "documents must be a list of"),
+        ({"prompt": "a", "documents": [{"path": "/etc/passwd"}]}, "documents must be a list of"),
+        ({"prompt": "a", "documents": [{"text": " "}]}, "document 1 is empty"),
+        ({"prompt": "a", "documents": [{"text": "b", "id": "1"}, {"text": "c", "id": "1"}]}, "two documents have the"),
+        ({"prompt": "a", "documents": [{"text": "b"}] * 21}, "there are 21 documents and this page takes at most 20"),
+        ({"prompt": "a", "documents": [{"text": "b" * 900}]}, r"documents have 901 characters and .* at most 900"),
+        ({"prompt": "a", "attribute": "chat_template"}, "attribute must be one of user, users"),
+        ({"prompt": "a", "until_pr": 1.5}, "until_pr must be above 0"),
+        ({"prompt": "a", "until_pr": True}, "until_pr must be above 0"),
+        ({"prompt": "a", "task": "format the disk"}, "task must be one of explain, diagnose"),
+        ({"prompt": "a", "requests": ["1"]}, "requests must be a list of whole numbers"),
+        ({"prompt": "a", "first": {"path": "/etc/passwd"}}, "first must be the text of a result's JSON"),
+        ({"prompt": "a", "first": "{}"}, "schema must be 1"),
+        ({"prompt": "a", "template_args": {"chat_template": "x"}}, "no field 'template_args'"),
+    ],
+)
+def test_what_is_no_conversation_is_refused_in_a_line(record, message):
+    with pytest.raises(jopa.JopaError, match=message):
+        read(record)
+
+
+def test_a_conversation_may_end_with_its_turns():
+    read_prompt = read({**CHAT, "prompt": " "}).prompt
+    assert [message["role"] for message in read_prompt] == ["system", "user", "assistant", "tool"]
+    alone = read({"prompt": PROMPT, "system": "  ", "turns": [{"role": "user", "content": " "}]})
+    assert (alone.prompt, alone.options.system) == (PROMPT, None)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "expected"),
+    [
+        (None, ["Document a: birds", "Document b"]),
+        ("user", []),
+        ("users", ["User", "User"]),
+        ("system", []),
+        ("tools", []),
+        ("all", ["System message", "User", "Assistant", "Tool result", "Document a: birds", "Document b", "User"]),
+    ],
+)
+def test_what_is_explained_is_what_is_asked_for(llama, attribute, expected):
+    events = events_of(llama, {**CHAT, "attribute": attribute, "k": 1, "unit": "word", "budget": 20})
+    assert headings(events) == expected
+    options = PromptOptions(documents=DOCUMENTS, attribute=attribute)
+    messages = [{"role": "system", "content": CHAT["system"]}, *TURNS, {"role": "user", "content": PROMPT}]
+    a = jopa.explain(messages, k=1, model=llama, unit="word", output=jopa.Generation(6), options=options)
+    result = events[-1]["results"][0]
+    assert [unit.text for unit in a.units] == [piece["text"] for piece in events[0]["pieces"] if "unit" in piece]
+    assert result["removed"] == list(a.removed)
+    assert "What stayed in place" in result["parts"]["in_place"]
+
+
+def test_whole_documents_are_units(llama):
+    events = events_of(llama, {"prompt": PROMPT, "documents": DOCUMENTS, "unit": "document", "k": 1})
+    assert len([piece for piece in events[0]["pieces"] if "unit" in piece]) == 2
+    assert headings(events) == ["Document a: birds", "Document b"]
+
+
+def test_the_smallest_set_that_suffices(llama):
+    a = jopa.Attribution.from_json(events_of(llama, {"prompt": PROMPT, "until_pr": 0.9, "unit": "word"})[-1]["json"])
+    assert a.details["until_pr"]["pr"] == 0.9
+
+
+def test_a_diagnosis_with_requests_that_the_visitor_marks(llama):
+    record = {"prompt": "write a story. tell me about birds", "task": "diagnose", "unit": "sentence"}
+    events = events_of(llama, record)
+    kinds = [event["kind"] for event in events]
+    assert (kinds[0], kinds[-2:]) == ("prompt", ["answer", "result"])
+    assert "What does the answer make of each request?" in events[-1]["diagnosis"]
+    marked = events_of(llama, {**record, "requests": [0], "output_ids": events[-2]["ids"]})[-1]
+    d = jopa.Diagnosis.from_json(marked["json"])
+    assert (d.requests, d.requests_given, d.output_ids) == ((0,), True, tuple(events[-2]["ids"]))
+    assert d.cut_off  # the answer that the browser sent along has as many tokens as it may have
+    with pytest.raises(jopa.SettingError, match="requests must name some of"):
+        events_of(llama, {**record, "requests": [7]})
+
+
+def test_two_prompts_side_by_side(llama):
+    first = events_of(llama, {"prompt": "write a story about rain", "k": 1})[-1]["json"]
+    event = events_of(llama, {"prompt": PROMPT, "k": 1, "first": first})[-1]
+    assert "Two prompts" in event["prompts"]
+    both = jopa.PromptComparison.from_json(event["json"])
+    assert (both.first.prompt, both.second.prompt) == ("write a story about rain", PROMPT)
+    with pytest.raises(jopa.SettingError, match="one explanation by one method"):
+        read({"prompt": PROMPT, "first": first, "methods": ["joint", "greedy"]})
+
+
+def test_a_long_input_is_refused_or_gets_the_method_for_it(llama, monkeypatch):
+    with pytest.raises(jopa.SettingError, match=r"have up to \d+ tokens, and this page takes at most 10: shorten"):
+        events_of(llama, {"prompt": PROMPT}, replace(LIMITS, tokens=10))
+    monkeypatch.setattr("jopa.web.work.LONG_INPUT", 5)
+    events = events_of(llama, {"prompt": PROMPT, "k": 1, "budget": 9})
+    assert events[0]["methods"] == [LONG_METHOD]
+    assert jopa.Attribution.from_json(events[-1]["json"]).method["budget"] == 9
+
+
+def test_the_page_may_take_prompts_as_plain_text(llama):
+    plain = events_of(llama, {"prompt": PROMPT, "k": 1}, options=PromptOptions(plain=True))[-1]
+    a = jopa.Attribution.from_json(plain["json"])
+    assert a.details["rendering"] == {"plain": True}
+    assert a.rendered.strip() == PROMPT
+
+
+# --- results that a visitor kept -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {**CHAT, "k": 1, "unit": "word", "attribute": "all"},
+        {"prompt": PROMPT, "k": 1, "methods": ["greedy", "ablation"]},
+        {"prompt": PROMPT, "task": "diagnose"},
+    ],
+    ids=["chat", "two methods", "diagnosis"],
+)
+def test_a_kept_result_is_shown_as_it_was(llama, record):
+    events = [event for event in events_of(llama, record) if event["kind"] in {"prompt", "answer", "result"}]
+    again = json.loads(json.dumps(shown_again(events[-1]["json"], llama, LIMITS)))
+    assert [event["pieces"] for event in (events[0], again[0])] == [events[0]["pieces"]] * 2
+    assert again[1:] == events[1:]
+
+
+def test_the_tokens_of_another_models_answer_are_not_known(llama):
+    events = events_of(llama, {"prompt": PROMPT, "k": 1})
+    other = jopa.LanguageModel(llama.model, llama.tokenizer, "another")
+    answer = shown_again(events[-1]["json"], other, LIMITS)[1]
+    assert (answer["ids"], answer["tokens"]) == ([], [jopa.Attribution.from_json(events[-1]["json"]).output])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[" * 10_000, "7", "[]", "{}", '{"schema": 1, "comparison": []}', '{"schema": 2, "kind": "diagnosis"}'],
+)
+def test_what_is_no_result_is_refused_in_a_line(llama, text):
+    with pytest.raises(jopa.errors.InputFileError) as refused:
+        shown_again(text, llama, LIMITS)
+    assert "\n" not in str(refused.value)
+
+
+def test_pieces_of_several_texts_have_headings_between_them(llama):
+    prompt = jopa.build_prompt(
+        llama.tokenizer, PROMPT, PromptOptions(documents=DOCUMENTS, attribute="all"), unit="word"
+    )
+    pieces = pieces_of(prompt.text, prompt.units, prompt.sources)
+    assert "".join(piece["text"] or "\n" for piece in pieces).split() == prompt.text.split()
+    assert [piece["unit"] for piece in pieces if "unit" in piece] == list(range(len(prompt.units)))
