@@ -1,134 +1,26 @@
 """The web page in a real browser, with a tiny model behind it; no request may leave this machine."""
 
-import json
-import shutil
 import threading
 import time
-from urllib.parse import urlsplit
 
 import pytest
+from page_browser import NO_CHROMIUM, PATIENCE, PROMPT, WEAK, ask, json_of, taken_out, wait_for
 from page_client import serving
 
 import jopa
 from jopa import preparation
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
+pytestmark = NO_CHROMIUM
 playwright = pytest.importorskip("playwright.sync_api")
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
-PROMPT = "write a story about the doctor and his patient in rain"
 HOSTILE = "doctor <img src=x onerror=window.hacked=1> <script>window.hacked=2</script> patient"
-KEEP_WORDS = """
-window.said = [];
-document.addEventListener("DOMContentLoaded", () => {
-  const status = document.getElementById("status");
-  const keep = (changes) => changes.forEach(({ addedNodes }) => addedNodes.forEach((n) => window.said.push(n.data)));
-  new MutationObserver(keep).observe(status, { childList: true });
-});
-"""
-PATIENCE = 60_000
-"""Milliseconds after which a page counts as hung; 20 seconds were once too few."""
-
-WEAK = """
-() => {
-  const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
-  const numbers = (colour) => {
-    canvas.clearRect(0, 0, 1, 1);
-    canvas.fillStyle = colour;
-    canvas.fillRect(0, 0, 1, 1);
-    return [...canvas.getImageData(0, 0, 1, 1).data];
-  };
-  const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-  const light = (colour) => {
-    const [r, g, b] = numbers(colour).map((v) => linear(v / 255));
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const weak = (one) => {
-    if (![...one.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim())) return false;
-    if (one.closest("option, :disabled") || !one.checkVisibility()) return false;
-    let behind = one;
-    while (behind !== document.body && numbers(getComputedStyle(behind).backgroundColor)[3] === 0)
-      behind = behind.parentElement;
-    const both = [light(getComputedStyle(one).color), light(getComputedStyle(behind).backgroundColor)];
-    return (Math.max(...both) + 0.05) / (Math.min(...both) + 0.05) < 4.5;
-  };
-  return [...document.querySelectorAll("main *")].filter(weak).map((one) => one.outerHTML.slice(0, 90));
-}
-"""
-"""Elements whose text has less contrast than WCAG 2.2 asks of small text (4.5 : 1)."""
 
 
 @pytest.fixture(scope="module")
 def url(llama):
     return serving(llama)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
-
-
-def is_fault(words):
-    """Whether a line of the console tells of a fault; Chromium writes one for every refused request, too."""
-    return words.type == "error" and "status of 400" not in words.text
-
-
-@pytest.fixture
-def open_page(browser, url):
-    """Opens the page; afterwards, no request has tried to leave and no script has failed."""
-    left, errors, contexts = [], [], []
-
-    def route(request_route):
-        address = urlsplit(request_route.request.url)
-        if address.hostname != "127.0.0.1":
-            left.append(address.geturl())
-            request_route.abort()
-        else:
-            request_route.continue_()
-
-    def open_(width=1280, height=800, fragment="", url=url, **settings):
-        context = browser.new_context(viewport={"width": width, "height": height}, **settings)
-        contexts.append(context)
-        context.add_init_script(KEEP_WORDS)
-        context.route("**/*", route)
-        page = context.new_page()
-        page.set_default_timeout(PATIENCE)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda words: errors.append(words.text) if is_fault(words) else None)
-        page.goto(url + fragment)
-        return page
-
-    yield open_
-    for context in contexts:
-        context.close()
-    assert left == []
-    assert errors == []
-
-
-def ask(page, prompt=PROMPT, length=12):
-    page.evaluate("document.querySelector('.settings').open = true")
-    page.fill("#length", str(length))
-    page.fill("#prompt", prompt)
-    page.click("#go")
-
-
-def wait_for(page, words):
-    playwright.expect(page.locator("#status")).to_contain_text(words, timeout=PATIENCE)
-
-
-def taken_out(page):
-    return [int(unit.get_attribute("data-unit")) for unit in page.query_selector_all("#units [aria-pressed=true]")]
-
-
-def json_of(page):
-    with page.expect_download() as download:
-        page.click("#json")
-    return json.loads(download.value.path().read_text())
 
 
 def test_from_a_typed_prompt_to_the_final_picture(open_page, llama):
@@ -287,16 +179,21 @@ def test_a_link_brings_the_question_along(open_page, browser):
     ("prompt", "words"),
     [
         (HOSTILE, "Done."),
-        ("x " * 10_000, "the prompt has 20,000 characters and this page takes at most 4,000"),
+        ("x " * 40_000, "the prompt has 80,000 characters and this page takes at most 60,000"),
         ("   \n  ", "the prompt is empty"),
-        ("😀😀 👩‍👩‍👧 🏳️‍🌈 😀", "Done."),  # to this model they are all one unknown word, and so is its answer
+        ("😀😀 👩‍👩‍👧 🏳️‍🌈 😀", "Done."),
     ],
-    ids=["markup", "20 000 characters", "only spaces", "only emoji"],
+    ids=["markup", "80 000 characters", "only spaces", "only emoji"],
 )
 def test_a_hostile_prompt_is_shown_or_refused(open_page, prompt, words):
+    """Emoji are hard to show: one may be several characters, and to this model each word of them is unknown, so units
+    that look different have the same tokens. They are explained all the same, and none is cut in two."""
     page = open_page()
     ask(page, prompt)
     wait_for(page, words)
+    if words == "Done.":
+        units = page.locator("#units button").evaluate_all("all => all.map((one) => one.firstChild.data)")
+        assert units == prompt.split()
     assert page.evaluate("window.hacked") is None
     assert page.locator("main img, main script:not([type])").count() == 0
     ask(page)  # the server is well

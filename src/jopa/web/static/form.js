@@ -111,7 +111,8 @@ export function describe(conversation, kept) {
   $("go").textContent = GO[$("task").value];
   const { characters, tokens } = setup.limits;
   const length = [...$("prompt").value].length + conversation.length();
-  $("count").textContent = `${length.toLocaleString("en")} characters of at most ${characters.toLocaleString("en")}; ${tokens.toLocaleString("en")} tokens with the answer`;
+  const [has, most, inAll] = [length, characters, tokens].map((value) => value.toLocaleString("en"));
+  $("count").textContent = `${has} of at most ${most} characters; ${inAll} tokens with the answer`;
   $("count").classList.toggle("over", length > characters);
 }
 

@@ -111,7 +111,9 @@ const STAGES = {
 
 const reactions = {
   prompt({ pieces, methods }, { request, follows }) {
-    if (!follows) stage.begin({ ...request, methods: request.task === "diagnose" ? [] : methods }, pieces, methods);
+    if (follows) return;
+    $("context").open = $("history").open = false; // what was found stands below them
+    stage.begin({ ...request, methods: request.task === "diagnose" ? [] : methods }, pieces, methods);
   },
   text({ stage: name, text }) {
     stage.texts[name === "answering" ? "said" : "without"] = text;

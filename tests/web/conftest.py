@@ -1,0 +1,48 @@
+"""A browser for the tests of the page; no request may leave this machine."""
+
+from urllib.parse import urlsplit
+
+import pytest
+from page_browser import CHROMIUM, KEEP_WORDS, PATIENCE, is_fault
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser, url):
+    """Opens the page; afterwards, no request has tried to leave and no script has failed."""
+    left, errors, contexts = [], [], []
+
+    def route(request_route):
+        address = urlsplit(request_route.request.url)
+        if address.hostname != "127.0.0.1":
+            left.append(address.geturl())
+            request_route.abort()
+        else:
+            request_route.continue_()
+
+    def open_(width=1280, height=800, fragment="", url=url, **settings):
+        context = browser.new_context(viewport={"width": width, "height": height}, **settings)
+        contexts.append(context)
+        context.add_init_script(KEEP_WORDS)
+        context.route("**/*", route)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda words: errors.append(words.text) if is_fault(words) else None)
+        page.goto(url + fragment)
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert left == []
+    assert errors == []
