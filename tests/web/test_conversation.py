@@ -57,7 +57,7 @@ def headings(events):
         ({"prompt": "a", "attribute": "chat_template"}, "attribute must be one of user, users"),
         ({"prompt": "a", "until_pr": 1.5}, "until_pr must be above 0"),
         ({"prompt": "a", "until_pr": True}, "until_pr must be above 0"),
-        ({"prompt": "a", "task": "format the disk"}, "task must be one of explain, diagnose"),
+        ({"prompt": "a", "task": "format the disk"}, "task must be one of explain, diagnose, cite"),
         ({"prompt": "a", "requests": ["1"]}, "requests must be a list of whole numbers"),
         ({"prompt": "a", "first": {"path": "/etc/passwd"}}, "first must be the text of a result's JSON"),
         ({"prompt": "a", "first": "{}"}, "schema must be 1"),
@@ -115,13 +115,23 @@ def test_a_diagnosis_with_requests_that_the_visitor_marks(llama):
     events = events_of(llama, record)
     kinds = [event["kind"] for event in events]
     assert (kinds[0], kinds[-2:]) == ("prompt", ["answer", "result"])
-    assert "What does the answer make of each request?" in events[-1]["diagnosis"]
+    assert "What does the answer make of each request?" in events[-1]["report"]
     marked = events_of(llama, {**record, "requests": [0], "output_ids": events[-2]["ids"]})[-1]
     d = jopa.Diagnosis.from_json(marked["json"])
     assert (d.requests, d.requests_given, d.output_ids) == ((0,), True, tuple(events[-2]["ids"]))
     assert d.cut_off  # the answer that the browser sent along has as many tokens as it may have
     with pytest.raises(jopa.SettingError, match="requests must name some of"):
         events_of(llama, {**record, "requests": [7]})
+
+
+def test_the_sources_of_each_sentence(llama):
+    record = {**CHAT, "task": "cite", "until_pr": 0.99}
+    events = events_of(llama, record)
+    assert events[-1]["task"] == "cite"
+    c = jopa.Citations.from_json(events[-1]["json"])
+    assert (c.below, [source.document for source in c.documents]) == (0.99, ["a", "b"])
+    with pytest.raises(jopa.SettingError, match="citations are of documents, and there are none"):
+        events_of(llama, {"prompt": PROMPT, "task": "cite"})
 
 
 def test_two_prompts_side_by_side(llama):
@@ -159,8 +169,9 @@ def test_the_page_may_take_prompts_as_plain_text(llama):
         {**CHAT, "k": 1, "unit": "word", "attribute": "all"},
         {"prompt": PROMPT, "k": 1, "methods": ["greedy", "ablation"]},
         {"prompt": PROMPT, "task": "diagnose"},
+        {"prompt": PROMPT, "documents": DOCUMENTS, "task": "cite"},
     ],
-    ids=["chat", "two methods", "diagnosis"],
+    ids=["chat", "two methods", "diagnosis", "citations"],
 )
 def test_a_kept_result_is_shown_as_it_was(llama, record):
     events = [event for event in events_of(llama, record) if event["kind"] in {"prompt", "answer", "result"}]

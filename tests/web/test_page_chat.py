@@ -53,7 +53,7 @@ def test_ten_turns_and_twenty_documents(open_page):
     explained(page)
     assert page.locator("#context").get_attribute("open") is None  # what was found stands below it
     assert page.locator("#units button").count() == 20
-    assert page.locator("#units .source").all_inner_texts()[-2:] == ["Document x: A title", "Document 20"]
+    assert page.locator("#units .origin").all_inner_texts()[-2:] == ["Document x: A title", "Document 20"]
     record = json_of(page)
     assert [unit["document"] for unit in record["prompt"]["units"]][-2:] == ["x", "20"]
     pressed = page.locator("#units [aria-pressed=true]").first
@@ -70,7 +70,7 @@ def test_ten_turns_and_twenty_documents(open_page):
     page.select_option("#unit", "message")
     page.click("#go")
     wait_for(page, "Done.")
-    headings = page.locator("#units .source").all_inner_texts()
+    headings = page.locator("#units .origin").all_inner_texts()
     assert headings[:3] == ["System message", "User", "Assistant"]
     assert len(headings) == 1 + 10 + 20 + 1
     assert json_of(page)["output"]["ids"] == record["output"]["ids"]  # the answer is the same, so it is not made anew
@@ -130,20 +130,49 @@ def test_requests_are_marked_by_pressing(open_page):
     page.select_option("#task", "diagnose")
     assert page.inner_text("#go") == "Diagnose the answer"
     explained(page, "write a story. there was rain. tell me about birds.", 8)
-    assert "What does the answer make of each request?" in page.inner_text("#diagnosis")
+    assert "What does the answer make of each request?" in page.inner_text("#report")
     assert taken_out(page) == [0, 2]  # guessed from their words
     assert page.locator("#outputs .scroll").count() == 1
     page.locator("#units button").first.focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Space")
-    playwright.expect(page.locator("#diagnosis")).to_contain_text("as given", timeout=PATIENCE)
+    playwright.expect(page.locator("#report")).to_contain_text("as given", timeout=PATIENCE)
     assert json_of(page)["requests"] == [0, 1, 2]
     page.click("#back")
     assert taken_out(page) == [0, 2]
-    page.click("#diagnose")
+    page.click("#explain")
     wait_for(page, "Done. Press any unit")
     assert page.locator("#verdict .verdict").count() == 1
-    assert page.inner_text("#diagnosis") == ""
+    assert page.inner_text("#report") == ""
+
+
+def test_sentences_of_the_answer_light_up_their_sources(open_page):
+    page = open_page()
+    fill_chat(page, TEXTS[:4])
+    page.click("#settings > summary")
+    page.fill("#until", "1")
+    page.fill("#length", "8")
+    explained(page, length=8)
+    page.click("#cite")
+    wait_for(page, "Done. Point at a sentence")
+    assert page.locator("#outputs .scroll").count() == 0
+    cited = json_of(page)
+    assert cited["kind"] == "citations"
+    sentence = page.locator("#report .claim:has(sup)").first
+    before = source_colours(page)
+    sentence.focus()
+    playwright.expect(sentence).to_be_focused()
+    assert source_colours(page) != before
+    page.click("#explain")
+    wait_for(page, "Done. Press any unit")
+    assert page.inner_text("#report") == ""
+
+
+def source_colours(page):
+    """The background of every source in the report."""
+    return page.locator("#report .source").evaluate_all(
+        "all => all.map((one) => getComputedStyle(one).backgroundColor)"
+    )
 
 
 def test_the_fewest_units_that_suffice(open_page):
@@ -275,7 +304,7 @@ def test_a_chat_on_a_phone_need_not_scroll_sideways(open_page, scheme):
         assert page.evaluate(WEAK) == []
         if opened == "explain":
             page.click("#diagnose")
-            playwright.expect(page.locator("#diagnosis table").first).to_be_visible(timeout=PATIENCE)
+            playwright.expect(page.locator("#report table").first).to_be_visible(timeout=PATIENCE)
             wait_for(page, "Done.")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 from jopa.attribution import Attribution
 from jopa.choices import REMOVALS
@@ -28,7 +28,8 @@ FIELDS = (
     *(*TEXT_FIELDS, "attribute", "task", "methods", "k", "until_pr", "unit", "removal", "budget"),
     *("max_new_tokens", "output_ids", "target", "units", "requests", "first"),
 )
-TASKS = ("explain", "diagnose")
+Task = Literal["explain", "diagnose", "cite"]
+TASKS: tuple[Task, ...] = get_args(Task)
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,9 @@ class ExplainRequest:
         target: `[start, end)` of the answer's tokens, None for all.
         options: what stands around the prompt, its documents among it.
         budget: of a search whose method is not named.
-        until_pr: the PR below which the smallest set is to bring the answer; None to find k units.
-        is_diagnosis: whether each unit is removed, in place of a search.
+        until_pr: the PR below which the smallest set is to bring the answer, or each sentence of it for citations; None
+            to find k units, or for the usual value of citations.
+        task: "explain" to search; "diagnose" to remove each unit; "cite" to find the sources of each sentence.
         requests: which units are requests, for a diagnosis; None to guess.
         first: the result of another prompt, to show this one's beside; None for none.
     """
@@ -89,7 +91,7 @@ class ExplainRequest:
     options: PromptOptions = field(default_factory=PromptOptions)
     budget: int | None = None
     until_pr: float | None = None
-    is_diagnosis: bool = False
+    task: Task = "explain"
     requests: tuple[int, ...] | None = None
     first: Attribution | None = None
 
@@ -129,10 +131,10 @@ def read_request(
     else:
         methods = _methods(record, budget)
         k = _within(record, "k", 3, limits.k)
-    is_diagnosis = _one_of(record, "task", TASKS, TASKS[0]) == "diagnose"
+    task = _one_of(record, "task", TASKS, TASKS[0])
     until_pr = _ratio(record.get("until_pr"))
     first = _first(record.get("first"))
-    if first is not None and (len(methods) > 1 or is_diagnosis or chosen is not None):
+    if first is not None and (len(methods) > 1 or task != "explain" or chosen is not None):
         raise SettingError("another prompt's result is compared with one explanation by one method")
     return ExplainRequest(
         prompt=prompt,
@@ -146,7 +148,7 @@ def read_request(
         options=options,
         budget=budget,
         until_pr=None if chosen is not None else until_pr,
-        is_diagnosis=is_diagnosis,
+        task=task,
         requests=_whole_numbers("requests", record.get("requests")),
         first=first,
     )

@@ -12,6 +12,7 @@ from typing import Any
 from msgspec import Struct
 
 from jopa.attribution import Attribution, PromptComparison, comparison_from_json, comparison_json
+from jopa.citation.result import Citations
 from jopa.diagnosis.result import Diagnosis
 from jopa.errors import InputFileError
 from jopa.prompt.building import Prompt, Source
@@ -19,6 +20,7 @@ from jopa.prompt.output import Output
 from jopa.prompt.records import Count
 from jopa.prompt.units import Unit
 from jopa.reports.attribution_html import comparison_html, comparison_table_html, parts_html, to_html
+from jopa.reports.citations_html import citations_html
 from jopa.reports.diagnosis_html import diagnosis_html
 from jopa.reports.prompts_html import prompts_html
 from jopa.reports.wording import one_line, unit_name, visible
@@ -36,6 +38,7 @@ def attributions_event(found: Sequence[Attribution]) -> JobEvent:
     several = len(found) > 1
     return {
         "kind": "result",
+        "task": "explain",
         "results": [
             {
                 "method": a.method["name"],
@@ -53,17 +56,15 @@ def attributions_event(found: Sequence[Attribution]) -> JobEvent:
     }
 
 
-def diagnosis_event(diagnosis: Diagnosis) -> JobEvent:
-    """A diagnosis as its report shows it, and the two files to download."""
-    return {
-        "kind": "result",
-        "diagnosis": diagnosis_html(diagnosis, standalone=False),
-        "requests": diagnosis.requests,
-        "requests_given": diagnosis.requests_given,
-        "removal": diagnosis.removal,
-        "json": diagnosis.to_json(),
-        "html": diagnosis_html(diagnosis),
-    }
+def report_event(value: Diagnosis | Citations) -> JobEvent:
+    """A diagnosis or citations as their report shows them, and the two files to download."""
+    if isinstance(value, Diagnosis):
+        report, html = diagnosis_html(value, standalone=False), diagnosis_html(value)
+        marks = {"task": "diagnose", "requests": value.requests}
+    else:
+        report, html = citations_html(value, standalone=False, styled=False), citations_html(value)
+        marks = {"task": "cite"}
+    return {"kind": "result", **marks, "report": report, "json": value.to_json(), "html": html}
 
 
 def prompts_event(prompts: PromptComparison) -> JobEvent:
@@ -93,7 +94,7 @@ def shown_again(text: str, model: Model, limits: RequestLimits) -> list[JobEvent
     """The events that show a result once more: the prompt, the answer, the result.
 
     Args:
-        text: what `to_json` of an attribution, a comparison, two prompts or a diagnosis gave.
+        text: what `to_json` of an attribution, a comparison, two prompts, a diagnosis or citations gave.
         model: the page's; where it is another than the result's, the answer's tokens are not known.
         limits: the longest answer whose tokens are shown.
 
@@ -105,10 +106,14 @@ def shown_again(text: str, model: Model, limits: RequestLimits) -> list[JobEvent
     except (ValueError, RecursionError) as error:
         raise InputFileError(f"this is no JSON: {error}") from error
     kind = record.get("kind") if isinstance(record, dict) else None
+    value: Attribution | Diagnosis | Citations
+    sources: Sequence[Source | _RecordedSource] = ()
     if kind == "diagnosis":
-        value: Attribution | Diagnosis = Diagnosis.from_json(text)
-        event = diagnosis_event(value)
-        sources: Sequence[_RecordedSource] = ()
+        value = Diagnosis.from_json(text)
+        event = report_event(value)
+    elif kind == "citations":
+        value = Citations.from_json(text)
+        event, sources = report_event(value), value.documents
     else:
         if kind == "prompts":
             prompts = PromptComparison.from_json(text)
@@ -127,7 +132,7 @@ def shown_again(text: str, model: Model, limits: RequestLimits) -> list[JobEvent
     return [pieces, _answer_shown_again(value, model, limits), {**event, "refused": []}]
 
 
-def _answer_shown_again(value: Attribution | Diagnosis, model: Model, limits: RequestLimits) -> JobEvent:
+def _answer_shown_again(value: Attribution | Diagnosis | Citations, model: Model, limits: RequestLimits) -> JobEvent:
     """The answer of a kept result; without tokens, it can be read and not built on."""
     same = value.model.get("id") == model.identity.get("id") and max(value.output_ids) < vocabulary_size(model)
     if not same or len(value.output_ids) > limits.max_new_tokens:

@@ -9,8 +9,9 @@ Events are JSON objects with a `kind`:
     progress    stage, done, total (null if unknown), method (number of the method at work)
     best        units, log_prob, evaluations, ffe, method; without units it is the score of the whole prompt
     result      results (one a method: method, removed, removal, probability_ratio, evaluations, parts), table (of a
-                comparison), prompts (two prompts side by side); or diagnosis, requests, requests_given. Always: json,
-                html, refused (lines that say which method could not explain this, and why)
+                comparison), prompts (two prompts side by side); or report (a diagnosis or citations as HTML) and
+                requests (of a diagnosis). Always: task, json, html, refused (lines that say which method could not
+                explain this, and why)
     error       message
     stopped     message
 
@@ -21,10 +22,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 
 from jopa.attributing import SearchOptions, attribute
 from jopa.attribution import Attribution, PromptComparison
 from jopa.choices import Removal, checked_removal
+from jopa.citation.citing import BELOW, cite
 from jopa.diagnosis.diagnosing import diagnose
 from jopa.errors import SettingError
 from jopa.explanation import run_each
@@ -40,7 +43,7 @@ from jopa.scoring.protocols import Model
 from jopa.web.jobs import JobEvent
 from jopa.web.limits import RequestLimits
 from jopa.web.requests import ByHand, ExplainRequest, with_budget
-from jopa.web.results import answer_event, attributions_event, diagnosis_event, prompt_event, prompts_event
+from jopa.web.results import answer_event, attributions_event, prompt_event, prompts_event, report_event
 
 Emit = Callable[[JobEvent], None]
 
@@ -61,7 +64,7 @@ def run_request(model: Model, request: ExplainRequest, emit: Emit, limits: Reque
     Raises:
         JopaError: it cannot be explained as requested.
     """
-    unit = "sentence" if request.is_diagnosis and request.unit == AUTO else request.unit
+    unit = "sentence" if request.task != "explain" and request.unit == AUTO else request.unit
     prompt = prepare_prompt(model, request.prompt, request.options, unit=unit)
     request = replace(request, unit=unit, methods=request.methods or (_fitting_method(prompt, request.budget),))
     n_output = len(request.output_ids or ()) or request.max_new_tokens
@@ -69,10 +72,10 @@ def run_request(model: Model, request: ExplainRequest, emit: Emit, limits: Reque
     if limits is not None:
         _require_few_tokens(len(prompt.ids) + n_output, request, limits)
     emit(prompt_event(prompt, [method.name for method in request.methods]))
-    if request.is_diagnosis:
-        _diagnose(model, request, emit)
-    else:
+    if request.task == "explain":
         _explain(model, prompt, request, emit)
+    else:
+        _measure(model, request, emit)
 
 
 def _fitting_method(prompt: Prompt, budget: int | None) -> Method:
@@ -92,7 +95,7 @@ def _require_few_tokens(n: int, request: ExplainRequest, limits: RequestLimits) 
             f"prompt and answer have up to {n:,} tokens, and this page takes at most {limits.tokens:,}: shorten the "
             "texts, leave out turns or documents, or ask for a shorter answer"
         )
-    heavy = [] if request.is_diagnosis else [each.name for each in request.methods if each.requires != "scores"]
+    heavy = [each.name for each in request.methods if each.requires != "scores" and request.task == "explain"]
     if heavy and n > limits.gradient_tokens:
         raise SettingError(
             f"prompt and answer have up to {n:,} tokens, and this page takes at most {limits.gradient_tokens:,} with "
@@ -152,24 +155,28 @@ def _explain(model: Model, prompt: Prompt, request: ExplainRequest, emit: Emit) 
     emit({**event, "refused": refused})
 
 
-def _diagnose(model: Model, request: ExplainRequest, emit: Emit) -> None:
-    """Remove each unit alone, and measure what that does to each sentence of the answer."""
+def _measure(model: Model, request: ExplainRequest, emit: Emit) -> None:
+    """A diagnosis, or the sources of each sentence of the answer."""
     generation = Generation(request.max_new_tokens)
-    diagnosis = diagnose(
+    run = partial(
+        diagnose if request.task == "diagnose" else cite,
         request.prompt,
         model=model,
         unit=request.unit,
-        requests=request.requests,
         removal=request.removal or "delete",
         output=generation if request.output_ids is None else _given_output(model, request.output_ids),
         target=request.target,
         options=request.options,
         callbacks=_callbacks(emit, lambda: 0),
     )
-    # The answer that a browser sends along was written under the same limit.
-    diagnosis = replace(diagnosis, cut_off=len(diagnosis.output_ids) >= request.max_new_tokens)
-    emit(answer_event(model, Output(diagnosis.output_ids, diagnosis.output, diagnosis.target)))
-    emit({**diagnosis_event(diagnosis), "refused": []})
+    if request.task == "diagnose":
+        found = run(requests=request.requests)
+        # The answer that a browser sends along was written under the same limit.
+        found = replace(found, cut_off=len(found.output_ids) >= request.max_new_tokens)
+    else:
+        found = run(below=BELOW if request.until_pr is None else request.until_pr)
+    emit(answer_event(model, Output(found.output_ids, found.output, found.target)))
+    emit({**report_event(found), "refused": []})
 
 
 def _given_output(model: Model, ids: tuple[int, ...]) -> Output:
@@ -192,6 +199,6 @@ def kind_of(request: ExplainRequest) -> str:
     """Requests of one kind take about equally long."""
     if request.methods and isinstance(request.methods[0], ByHand):
         return "remove"
-    if request.is_diagnosis:
-        return "diagnose"
+    if request.task != "explain":
+        return request.task
     return "explain" if len(request.methods) < 2 else "compare"

@@ -8,7 +8,7 @@ const methods = new Map(setup.methods.map((method) => [method.name, method]));
 const FIELDS = ["prompt", "k", "unit", "method", "other", "removal", "budget", "length", "from", "to", "until", "task", "attribute"];
 /** Characters of a conversation that still goes into a link. */
 const LINKED = 6000;
-const GO = { explain: "Explain the answer", diagnose: "Diagnose the answer" };
+const GO = { explain: "Explain the answer", diagnose: "Diagnose the answer", cite: "Cite the documents" };
 
 function options(select, entries, chosen) {
   select.replaceChildren(...entries.map(([value, text]) => element("option", { value }, text)));
@@ -55,7 +55,8 @@ export function readForm(conversation) {
     max_new_tokens: number("length"),
   };
   if (request.methods.length === 1 && !$("method").value) request.methods.unshift("joint");
-  if (request.task === "diagnose") Object.assign(request, { methods: [], until_pr: null, k: null, budget: null });
+  if (request.task !== "explain") Object.assign(request, { methods: [], k: null, budget: null });
+  if (request.task === "diagnose") request.until_pr = null;
   const [from, to] = [number("from"), number("to")];
   if (from !== null && to !== null) request.target = [from - 1, to];
   return request;
@@ -96,18 +97,19 @@ function setField(id, value) {
 
 export function describe(conversation, kept) {
   conversation.describe();
-  const isDiagnosis = $("task").value === "diagnose";
+  const searches = $("task").value === "explain";
   const method = methods.get($("method").value);
   const other = methods.get($("other").value);
   const fits = !method || method.budget || other?.budget;
   $("method-words").textContent = method ? `${method.name}: ${method.words}. Cost: ${method.cost}.` : "The method that fits: joint, and proxy-search for long inputs.";
   $("budget-words").textContent = fits ? `1 to ${setup.limits.budget}` : "this method's cost is fixed";
   $("removal-words").textContent = setup.removals.find(({ name }) => name === $("removal").value)?.words ?? "";
-  $("until").disabled = $("method").disabled = isDiagnosis;
-  $("other").disabled = isDiagnosis || kept;
+  $("until").disabled = $("task").value === "diagnose";
+  $("method").disabled = !searches;
+  $("other").disabled = !searches || kept;
   if ($("other").disabled) $("other").value = "";
-  $("budget").disabled = isDiagnosis || !fits;
-  $("k").disabled = isDiagnosis || $("until").value !== "";
+  $("budget").disabled = !searches || !fits;
+  $("k").disabled = !searches || $("until").value !== "";
   $("go").textContent = GO[$("task").value];
   const { characters, tokens } = setup.limits;
   const length = [...$("prompt").value].length + conversation.length();

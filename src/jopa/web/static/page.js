@@ -106,6 +106,7 @@ const STAGES = {
   answering: "The model writes its answer",
   searching: "Searching",
   diagnosing: "Removing each unit",
+  citing: "Looking for the sources of each sentence",
   "answering without them": "The model answers without them",
 };
 
@@ -113,14 +114,14 @@ const reactions = {
   prompt({ pieces, methods }, { request, follows }) {
     if (follows) return;
     $("context").open = $("history").open = false; // what was found stands below them
-    stage.begin({ ...request, methods: request.task === "diagnose" ? [] : methods }, pieces, methods);
+    stage.begin({ ...request, methods: request.task === "explain" ? methods : [] }, pieces, methods);
   },
   text({ stage: name, text }) {
     stage.texts[name === "answering" ? "said" : "without"] = text;
     stage.write();
   },
   answer({ ids, tokens, target }, { request, follows }) {
-    if (request.task !== "diagnose") say(follows ? "Asking without them …" : "Searching for what made it say this …");
+    if (request.task === "explain") say(follows ? "Asking without them …" : "Searching for what made it say this …");
     $("bar").removeAttribute("value");
     stage.hear({ ids, tokens, target });
   },
@@ -141,7 +142,8 @@ const reactions = {
   result(event, { request, follows, form }) {
     stage.show(event, follows);
     if (!follows) remember(request, form, event);
-    const next = stage.isDiagnosis ? "Press the units that are requests, if others are marked." :
+    const next = event.task === "diagnose" ? "Press the units that are requests, if others are marked." :
+      event.task === "cite" ? "Point at a sentence of the answer, or move to it with the Tab key: its sources light up." :
       follows ? "Press more units, or go back to what the search found." :
       "Press any unit to take it out or put it back; select a part of the answer to explain only that.";
     finish(event.refused.length ? `Done, but not by ${event.refused.join("; ")}. ${next}` : `Done. ${next}`, event.refused.length > 0);
@@ -153,7 +155,7 @@ const reactions = {
 function explain() {
   const request = readForm(conversation);
   if (stage.answer?.ids.length && sameAnswer(stage.request, request)) request.output_ids = stage.answer.ids;
-  if (kept && request.task !== "diagnose") request.first = kept.json;
+  if (kept && request.task === "explain") request.first = kept.json;
   history.replaceState(null, "", link(conversation).address);
   start(request);
 }
@@ -214,7 +216,7 @@ function titleOf({ prompt, turns }) {
 }
 
 function remember(request, form, event) {
-  const kind = event.diagnosis !== undefined ? "diagnosis" : event.prompts ? "two prompts" : "explanation";
+  const kind = { diagnose: "diagnosis", cite: "citations" }[event.task] ?? (event.prompts ? "two prompts" : "explanation");
   keepRun({ title: titleOf(request), kind, at: Date.now(), form, json: event.json });
   showRuns();
 }
@@ -258,10 +260,9 @@ async function showKept(json, request) {
     });
     if (!response.ok) throw new Error((await response.text()).trim().slice(0, 400));
     const [{ pieces }, answer, result] = (await response.json()).events;
-    const isDiagnosis = result.diagnosis !== undefined;
-    const methods = isDiagnosis ? [] : result.results.map(({ method }) => method);
+    const methods = result.results?.map(({ method }) => method) ?? [];
     stage.texts = { said: answer.tokens.join(""), without: "" };
-    stage.begin({ prompt: "", ...request, task: isDiagnosis ? "diagnose" : "explain", methods }, pieces, methods);
+    stage.begin({ prompt: "", ...request, task: result.task, methods }, pieces, methods);
     stage.hear(request ? answer : { ...answer, ids: [] });
     stage.show({ ...result, json }, false);
     finish(request ? "This is what was found then." : "This is the result of the file.");
@@ -314,11 +315,13 @@ $("back").addEventListener("click", () => {
   stage.restore();
   finish("This is what was found first.");
 });
-$("diagnose").addEventListener("click", () => {
-  $("task").value = stage.isDiagnosis ? "explain" : "diagnose";
-  update();
-  explain();
-});
+for (const task of ["explain", "diagnose", "cite"]) {
+  $(task).addEventListener("click", () => {
+    $("task").value = task;
+    update();
+    explain();
+  });
+}
 $("keep").addEventListener("click", keepPrompt);
 $("let-go").addEventListener("click", letGo);
 $("clear-history").addEventListener("click", () => {

@@ -3,7 +3,7 @@
 import { Curve } from "./curve.js";
 import { $, UnitBoard, download, element, showAnswers, showPart } from "./view.js";
 
-const PARTS = ["verdict", "table", "effects", "found", "in-place", "prompts", "diagnosis"];
+const PARTS = ["verdict", "table", "effects", "found", "in-place", "prompts", "report"];
 const NOTES = {
   remove: ["press what to take out", "taken out"],
   mark: ["press what is a request", "request"],
@@ -36,7 +36,7 @@ export class Stage {
     this.found = this.files = this.answer = null;
     this.pressed = new Set();
     $("stage").hidden = false;
-    $("stage").classList.toggle("diagnosing", this.isDiagnosis);
+    $("stage").className = request.task;
     for (const id of PARTS) $(id).replaceChildren();
     for (const id of ["tools", "more", "back", "part"]) $(id).hidden = true;
     $("which").replaceChildren();
@@ -45,14 +45,15 @@ export class Stage {
     $("units-note").replaceChildren(`${note} `, element("span", { className: "key" }, key));
     this.board.show(pieces, this.isDiagnosis ? "mark" : "remove");
     this.board.enable(false);
-    $("diagnose").textContent = this.isDiagnosis ? "Find what made it say this" : "Diagnose each request";
-    $("keep").hidden = this.isDiagnosis;
+    for (const id of ["explain", "diagnose", "cite"]) $(id).hidden = request.task === id;
+    $("cite").hidden ||= !request.documents?.length;
+    $("keep").hidden = request.task !== "explain";
     this.curve.clear(methods);
     this.write();
   }
 
   write() {
-    showAnswers($("outputs"), this.texts.said, this.isDiagnosis ? null : this.texts.without);
+    showAnswers($("outputs"), this.texts.said, this.request.task === "explain" ? this.texts.without : null);
   }
 
   hear(answer) {
@@ -69,7 +70,7 @@ export class Stage {
   /** A result; `follows` says that it builds on the one that is shown, by units that the visitor pressed. */
   show(event, follows) {
     this.files = { json: event.json, html: event.html };
-    if (event.diagnosis !== undefined) return this.#showDiagnosis(event, follows);
+    if (event.report !== undefined) return this.#showReport(event, follows);
     if (!follows) {
       this.found = event;
       this.shown = 0;
@@ -79,6 +80,7 @@ export class Stage {
       });
       showPart($("table"), event.table ?? "");
       showPart($("prompts"), event.prompts ?? "");
+      for (const pane of $("prompts").querySelectorAll(".scroll")) showChange(pane);
     }
     this.#showResult(event.results[0], !follows);
   }
@@ -86,7 +88,7 @@ export class Stage {
   /** Back to what the search found. */
   restore() {
     this.files = { json: this.found.json, html: this.found.html };
-    if (this.isDiagnosis) this.#showDiagnosis(this.found, false);
+    if (this.found.report !== undefined) this.#showReport(this.found, false);
     else this.#showResult(this.found.results[this.shown], true);
   }
 
@@ -104,15 +106,17 @@ export class Stage {
     this.onToggle();
   }
 
-  #showDiagnosis(event, follows) {
+  /** A diagnosis or citations. */
+  #showReport(event, follows) {
     if (!follows) this.found = event;
-    this.pressed = new Set(event.requests);
-    this.board.press(event.requests);
-    showPart($("diagnosis"), event.diagnosis);
+    this.pressed = new Set(event.requests ?? []);
+    this.board.press([...this.pressed]);
+    showPart($("report"), event.report);
     $("tools").hidden = false;
     $("back").hidden = !follows;
     $("back").textContent = "Back to the requests of the first diagnosis";
-    this.write();
+    if (event.task === "cite") $("outputs").replaceChildren(); // the report shows the answer
+    else this.write();
   }
 
   #showResult(result, searched) {
@@ -142,4 +146,10 @@ export class Stage {
       $("which").append(button);
     });
   }
+}
+
+/** Scroll a pane to the first difference in it. */
+function showChange(pane) {
+  const change = pane.querySelector("del, ins");
+  if (change) pane.scrollTop = change.getBoundingClientRect().top - pane.getBoundingClientRect().top - pane.clientHeight / 3;
 }

@@ -39,7 +39,7 @@ export class UnitBoard {
     this.container.classList.toggle("marking", purpose === "mark");
     for (const piece of pieces) {
       if (piece.heading !== undefined) {
-        this.container.append(element("div", { className: "source" }, piece.heading));
+        this.container.append(element("div", { className: "origin" }, piece.heading));
       } else if (piece.unit === undefined) {
         this.container.append(piece.text);
       } else {
