@@ -1,11 +1,17 @@
 """The report in a real browser: what the first screen holds, no request, nothing wider than a phone."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
+from test_attribution_html import attribution
+from test_gallery import METHODS, pair_of_cells
 
 import jopa
-from jopa.reports.attribution_html import to_html
+import synthetic_run as made
+from jopa.reports.attribution_html import comparison_html, to_html
+from jopa.reports.gallery import write_gallery
+from jopa.reports.prompts_html import prompts_html
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
@@ -52,3 +58,37 @@ def test_a_phone_need_not_scroll_sideways(browser, page_file):
     page.goto(page_file.as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.close()
+
+
+LONG = "supercalifragilisticexpialidocious" * 3
+HIDDEN = """
+() => [...document.querySelectorAll("table, th, td, .name, .comparison, .sums, .wide")]
+  .filter((one) => one.checkVisibility() && one.clientWidth && one.scrollWidth > one.clientWidth + 1)
+  .map((one) => one.outerHTML.slice(0, 90))
+"""
+"""What has more columns or text than it shows."""
+
+
+def narrow_pages(folder):
+    """Reports with long words in every place that takes a name or a text."""
+    cells = pair_of_cells("p1", 10.0)
+    for cell in cells:
+        cell["counterfactual_output"] = LONG
+    run = made.write_run(folder / "run", made.experiment(METHODS, ks=(2,)), cells, [made.example("p1", output=LONG)])
+    a = attribution((LONG, " b ", LONG, " c"), removed=(0, 2), output=LONG)
+    other = replace(a, method={"name": LONG})
+    yield "gallery", write_gallery(run)[0].read_text()
+    yield "comparison", comparison_html([a, other])
+    yield "prompts", prompts_html(jopa.PromptComparison(a, other))
+
+
+def test_no_report_hides_a_column_on_a_phone(browser, tmp_path):
+    for name, html in narrow_pages(tmp_path):
+        path = tmp_path / f"{name}.html"
+        path.write_text(html)
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        page.goto(path.as_uri())
+        page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
+        assert page.evaluate(HIDDEN) == [], name
+        page.close()

@@ -309,11 +309,11 @@ def test_a_chat_on_a_phone_need_not_scroll_sideways(open_page, scheme):
 
 
 HIDDEN_COLUMNS = """
-() => [...document.querySelectorAll("table")]
-  .filter((one) => one.checkVisibility() && one.getBoundingClientRect().right > innerWidth)
-  .map((one) => one.parentElement.outerHTML.slice(0, 90))
+() => [...document.querySelectorAll("table, th, td, .comparison, .sums, .wide")]
+  .filter((one) => one.checkVisibility() && one.clientWidth && one.scrollWidth > one.clientWidth + 1)
+  .map((one) => one.outerHTML.slice(0, 90))
 """
-"""Tables that reach beyond the window."""
+"""What has more columns or text than it shows."""
 
 
 def test_everything_in_the_form_has_a_name(open_page):
