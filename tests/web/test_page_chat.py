@@ -270,7 +270,7 @@ def test_the_runs_that_are_kept_are_bounded(open_page):
     big = [{**GOOD, "title": str(i), "json": "x" * 700_000} for i in range(5)]
     page.evaluate("runs => localStorage.setItem('jopa.runs', JSON.stringify(runs))", big)
     explained(page, PROMPT, 4)
-    titles = page.locator("#runs .run").all_inner_texts()
+    titles = page.locator("#runs .run").all_text_contents()
     assert titles == [PROMPT, "0", "1", "2", "3"][: len(titles)]
     assert 1 < len(titles) < 6
     assert page.evaluate("localStorage.getItem('jopa.runs').length") <= 3_000_000
