@@ -19,7 +19,8 @@ from jopa.benchmark.records import read_run
 from jopa.datasets.examples import load_dataset
 from jopa.detection.screening import read_prompts
 from jopa.errors import JopaError
-from jopa.web.requests import FIELDS, RequestLimits, read_request
+from jopa.web.limits import RequestLimits
+from jopa.web.requests import FIELDS, read_request
 from small_tokenizers import small_tokenizer
 from synthetic_run import cell, example, experiment, failed, session, write_run
 
@@ -244,6 +245,12 @@ def test_a_request_to_the_page_stays_within_its_limits_or_is_refused():
         "max_new_tokens": 20,
         "output_ids": [3, 4],
         "target": [0, 1],
+        "system": "Be short.",
+        "turns": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello!"}],
+        "documents": [{"text": "It scatters light.", "id": "a", "title": "Air"}, {"text": "Blue."}],
+        "attribute": "all",
+        "task": "explain",
+        "until_pr": 0.5,
     }
 
     @TRIED
@@ -256,7 +263,9 @@ def test_a_request_to_the_page_stays_within_its_limits_or_is_refused():
             return
         assert 1 <= request.k <= limits.k or request.methods[0].name == "by-hand"
         assert 1 <= request.max_new_tokens <= limits.max_new_tokens
-        assert len(request.prompt) <= limits.prompt_characters
+        messages = [{"content": request.prompt}] if isinstance(request.prompt, str) else request.prompt
+        texts = [message["content"] for message in messages] + [each.text for each in request.options.documents or ()]
+        assert sum(map(len, texts)) <= limits.characters
         assert all(0 <= id_ < 50 for id_ in request.output_ids or ())
         for method in request.methods:
             assert getattr(method, "budget", 1) <= limits.budget

@@ -4,7 +4,6 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from test_attribution_html import attribution
 from test_gallery import METHODS, pair_of_cells
 
 import jopa
@@ -12,6 +11,7 @@ import synthetic_run as made
 from jopa.reports.attribution_html import comparison_html, to_html
 from jopa.reports.gallery import write_gallery
 from jopa.reports.prompts_html import prompts_html
+from report_pages import attribution
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")

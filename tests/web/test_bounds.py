@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from page_client import LOCAL, call, events, serving, submit
 
-from jopa.web import body, endpoints
+from jopa.web import body, connections, endpoints
 from jopa.web.limits import RequestLimits
 
 pytest.importorskip("starlette")
@@ -39,6 +39,7 @@ def slow(llama):
 def test_a_stream_that_is_opened_and_never_read_does_not_hold_the_model(llama, url, slow, monkeypatch):
     """The bytes that keep a stream alive fill the buffers on its way; here they come faster than every second."""
     monkeypatch.setattr(endpoints, "ALIVE_SECONDS", 0.05)
+    monkeypatch.setattr(connections, "WRITE_SECONDS", 1.0)
     job = submit(url, **slow)
     with socket.create_connection((LOCAL, urlsplit(url).port)) as connection:
         connection.sendall(f"GET /jobs/{job}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
