@@ -103,12 +103,3 @@ def language_model(architecture: str, chat: bool = True) -> jopa.LanguageModel:
         torch.manual_seed(7)
         model = AutoModelForCausalLM.from_config(BUILDERS[architecture]())
     return jopa.LanguageModel(model.eval(), tokenizer(chat), f"tiny-{architecture}")
-
-
-@cache
-def language_model_with_context(n_tokens: int) -> jopa.LanguageModel:
-    """The tiny random Llama, for longer inputs."""
-    with torch.random.fork_rng():
-        torch.manual_seed(7)
-        model = AutoModelForCausalLM.from_config(LlamaConfig(**{**SHAPE, "max_position_embeddings": n_tokens}))
-    return jopa.LanguageModel(model.eval(), tokenizer(chat=True), "tiny-llama")

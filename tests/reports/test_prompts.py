@@ -22,9 +22,9 @@ def pair():
 
 
 def screen(value):
-    console = Console(file=io.StringIO(), width=80, no_color=True)
-    console.print(prompts_view(value))
-    return console.file.getvalue()
+    file = io.StringIO()
+    Console(file=file, width=80, no_color=True).print(prompts_view(value))
+    return file.getvalue()
 
 
 def test_what_changed_is_told_by_the_texts_of_units():

@@ -6,9 +6,9 @@ import re
 import pytest
 from page_browser import NO_CHROMIUM, PATIENCE, PROMPT, WEAK, ask, json_of, taken_out, wait_for
 from page_client import serving
+from tiny_server import language_model_with_context
 
 from jopa.web.limits import RequestLimits
-from tiny_models import language_model_with_context
 
 pytestmark = NO_CHROMIUM
 playwright = pytest.importorskip("playwright.sync_api")

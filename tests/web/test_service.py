@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from itertools import combinations
+from typing import cast
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from jopa.errors import StoppedError
 from jopa.methods import METHODS
 from jopa.problem import Best
 from jopa.reports.attribution_html import parts_html, to_html
+from jopa.scoring.protocols import Model
 from jopa.web.jobs import FINAL_KINDS
 from jopa.web.limits import RequestLimits
 from jopa.web.models import stoppable
@@ -172,7 +174,7 @@ def test_a_request_is_answered_from_the_prompt_to_the_result(llama, service):
     assert "".join(piece["text"] for piece in found[0]["pieces"]) == PROMPT
     answered = next(event for event in found if event["kind"] == "answer")
     assert (tuple(answered["ids"]), "".join(answered["tokens"])) == (a.output_ids, a.output)
-    back = jopa.attribution.Attribution.from_json(result["json"])
+    back = jopa.Attribution.from_json(result["json"])
     assert (back.removed, back.output_ids) == (a.removed, a.output_ids)
     assert result["results"][0]["parts"] == parts_html(back)
     assert result["html"] == to_html(back)
@@ -275,7 +277,7 @@ def test_tokens_of_one_character_show_it_once():
 
     text = "é→😀a"
     ids = tuple(text.encode())
-    texts = token_texts(Bytes(), jopa.Output(ids, text, (0, len(ids))))
+    texts = token_texts(cast(Model, Bytes()), jopa.Output(ids, text, (0, len(ids))))
     assert "".join(texts) == text
     assert [part for part in texts if part] == ["é", "→", "😀", "a"]
 

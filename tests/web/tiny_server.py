@@ -1,19 +1,33 @@
-"""Serves the page with a tiny model from a process of its own, so that its memory can be measured.
+"""A tiny model for long inputs; run as a script, it serves the page from a process whose memory can be measured.
 
-Writes its address, then runs until it is ended.
+The script writes its address, then runs until it is ended.
 """
 
 import sys
+from functools import cache
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-if __name__ == "__main__":
-    import torch
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
 
+import jopa
+from tiny_models import SHAPE, tokenizer
+
+
+@cache
+def language_model_with_context(n_tokens: int) -> jopa.LanguageModel:
+    """The tiny random Llama of `tiny_models`, with a longer context."""
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        model = AutoModelForCausalLM.from_config(LlamaConfig(**{**SHAPE, "max_position_embeddings": n_tokens}))
+    return jopa.LanguageModel(model.eval(), tokenizer(chat=True), "tiny-llama")
+
+
+if __name__ == "__main__":
     from jopa.web.limits import RequestLimits
     from jopa.web.server import serve
-    from tiny_models import language_model_with_context
 
     torch.set_num_threads(1)
     limits = RequestLimits(tokens=2000)
