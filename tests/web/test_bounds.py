@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from page_client import LOCAL, call, events, serving, submit
+from page_client import LOCAL, call, events, serving, submit, submitted
 
 from jopa.web import body, connections, endpoints
 from jopa.web.limits import RequestLimits
@@ -26,6 +26,13 @@ WORDS = "green birds met two people in rain one day and the doctor said that onc
 @pytest.fixture(scope="module")
 def url(llama):
     return serving(llama, limits=LIMITS)
+
+
+@pytest.fixture(autouse=True)
+def _jobs_of_these_servers_are_forgotten():
+    """Tests of other files end the jobs on that list, and one server here has ended by then."""
+    yield
+    submitted.clear()
 
 
 @pytest.fixture
