@@ -221,7 +221,7 @@ DEEP = b'{"prompt":' + b"[" * 50_000 + b"]" * 50_000 + b"}"
 @pytest.mark.parametrize(
     ("sent", "message"),
     [
-        ({**REQUEST, "x": FILE}, "a request has no field 'x'; its fields are prompt, methods"),
+        ({**REQUEST, "x": FILE}, "a request has no field 'x'; its fields are prompt, system"),
         ({**REQUEST, "k": FILE}, "k must be a whole number from 1 to 4, this page's limit, got {'path'"),
         ({**REQUEST, "prompt": FILE}, "the prompt is empty"),
         ({"data": [REQUEST], "fn_index": 7, "session_hash": "a"}, "a request has no field 'data', 'fn_index'"),
