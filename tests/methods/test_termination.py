@@ -26,6 +26,9 @@ FAST = {
     "shapley": {"permutations": 4},
     "context-cite": {"ablations": 16},
     "interactions": {"ablations": 24, "candidates": 4},
+    "camab": {"queries": 8},
+    "trac-llm": {"permutations": 2},
+    "attn-trace": {"subsamples": 4},
 }
 SCORES = sorted(name for name, method in jopa.METHODS.items() if method.requires == "scores")
 ON_TABLES = sorted(name for name, method in jopa.METHODS.items() if method.requires != "model")

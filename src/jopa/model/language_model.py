@@ -110,7 +110,7 @@ class LanguageModel:
         """What its scorers can be asked: everything, but gradients only where a probe found that it has them."""
         from jopa.scoring.probe import probe_of  # upwards, as its scorers are
 
-        everything: frozenset[Capability] = frozenset({"scores", "gradient", "attention", "model"})
+        everything: frozenset[Capability] = frozenset({"scores", "distribution", "gradient", "attention", "model"})
         return everything if probe_of(self).gradients else everything - {"gradient"}
 
     def require_removal(self, removal: str) -> None:
