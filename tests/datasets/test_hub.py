@@ -89,7 +89,7 @@ class Hub:
         return hub.Dataset.from_list(self.rows)
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", ROWS)
 def test_a_set_of_the_hub_is_read_by_its_columns(monkeypatch, name):
     fake = Hub(ROWS[name])
     monkeypatch.setattr(hub, "load_dataset", fake)
