@@ -21,6 +21,7 @@ only if it has that method's line; "best" is the largest joint effect that any m
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import math
 import statistics
@@ -53,9 +54,9 @@ MIX: tuple[tuple[Kind, int], ...] = (
     ("natural", 1),
 )
 """Kinds of every eight contexts, and in how many documents the planted fact stands."""
-BUDGETS = ("joint", "proxy-search", "context-cite", "interactions", "camab", "attn-trace", "proxyspex")
+BUDGETS = ("joint", "proxy-search", "context-cite", "interactions", "camab", "attn-trace")
 """Methods that are given the model work of `--budget`; others cost what they cost."""
-MASK_FFE = {"context-cite": 0.5, "interactions": 0.75, "camab": 0.5, "attn-trace": 0.4, "proxyspex": 0.5}
+MASK_FFE = {"context-cite": 0.5, "interactions": 0.75, "camab": 0.5, "attn-trace": 0.4}
 """What a mask costs by methods whose budget is a number of masks, in full-forward equivalents."""
 K = 3
 
@@ -93,7 +94,8 @@ def peak_memory() -> int:
 
 
 def forget_peak() -> None:
-    """Measure peaks from now on."""
+    """Measure peaks from now on, of memory in use: what earlier work has freed goes back first."""
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
 
 
@@ -187,7 +189,10 @@ def table(lines: list[dict[str, Any]]) -> str:
     found = [line for line in lines if "effect" in line]
     best = {name: max(x["effect"] for x in found if x["id"] == name) for name in {x["id"] for x in found}}
     memory = {line["id"]: line["peak"] for line in lines if line["method"] == "whole"}
-    strongest = {line["id"]: max(line["alone"]) for line in found if "alone" in line}
+    strongest: dict[str, float] = {}
+    for line in found:
+        known = [*line["singles"].values(), *line.get("alone", [])]
+        strongest[line["id"]] = max([*known, strongest.get(line["id"], -math.inf)])
     rows = [
         "| tokens | method | contexts | joint effect / best | ≥ 95 % of best | strongest source found "
         "| all copies found | deletion curve | sufficiency, nats | FFE | seconds | peak memory / plain forward |",
@@ -205,14 +210,13 @@ def _mean_share(lines: list[dict[str, Any]], method: str, best: dict[str, float]
 
 
 def _strongest_source(line: dict[str, Any], strongest: dict[str, float]) -> bool | None:
-    """Whether the source with the largest exact effect is in the set; None where some other sentence's is larger.
+    """Whether the strongest source is in the set; None where another sentence has a larger exact effect alone.
 
-    The largest effect is that of all sentences where they were scored, else of the sources and of the set.
+    The largest effect is that of all sentences if `ablation` ran, else of the sources and of what any method chose.
     """
-    effects = {int(unit): effect for unit, effect in line["singles"].items()}
+    effects = {int(unit): float(effect) for unit, effect in line["singles"].items()}
     source = max(line["sources"], key=lambda unit: effects[unit])
-    largest = strongest.get(line["id"], max(effects.values()))
-    return source in line["removed"] if effects[source] >= largest - 1e-3 else None
+    return source in line["removed"] if effects[source] >= strongest[line["id"]] - 1e-3 else None
 
 
 def _row(
@@ -229,7 +233,7 @@ def _row(
         f"{sum(share >= 0.95 for share in shares)}/{len(shares)}", f"{sum(sources)}/{len(sources)}",
         f"{sum(copies)}/{len(copies)}",
         f"{statistics.mean(statistics.mean(line['curve']) / best[line['id']] for line in own):.3f}",
-        f"{statistics.mean(line['kept_only'] - line['log_prob'] for line in own):.1f}",
+        f"{statistics.mean(float(line['kept_only']) - float(line['log_prob']) for line in own):.1f}",
         f"{statistics.mean(line['ffe'] for line in own):.1f}",
         f"{statistics.median(line['seconds'] for line in own):.0f}",
         f"{statistics.median(peaks):.2f}" if peaks else "–",

@@ -161,6 +161,14 @@ def test_trac_llm_finds_a_source_that_stands_twice_because_its_segments_are_kept
     assert set(TracLLM(kept=4).run(jopa.Problem(table), 2).removed) == {9, 50}
 
 
+@pytest.mark.parametrize("n_units", [1, 2, 7, 33, 100])
+def test_trac_llm_says_before_how_many_masks_it_takes(n_units):
+    for method in (TracLLM(), TracLLM(kept=1, permutations=0), TracLLM(single=False)):
+        table = TableScorer(n_units, lambda removed: -1.0 - len(removed))
+        method.run(jopa.Problem(table), 1)
+        assert len(table.asked) <= method.most_masks(n_units, 1)
+
+
 def test_trac_llm_keeps_at_least_k_segments():
     table = TableScorer(30, lambda removed: -1.0 - sum(0.1 * unit for unit in removed))
     assert set(TracLLM(kept=1, permutations=0).run(jopa.Problem(table), 4).removed) == {26, 27, 28, 29}

@@ -12,7 +12,7 @@ from jopa.testing import PLANTED, TableScorer, TableWhiteBoxScorer, best_sets, c
 # Methods that need a model itself run on a tiny one below.
 NEED_A_MODEL = {name for name, method in jopa.METHODS.items() if method.requires == "model"}
 ON_TABLES = sorted(set(jopa.METHODS) - NEED_A_MODEL)
-EXTRAS = {"context-cite": "sklearn", "interactions": "sklearn", "captum": "captum"}
+EXTRAS = {"context-cite": "sklearn", "interactions": "sklearn", "captum": "captum", "proxyspex": "shapiq"}
 
 # What a method cannot promise: random choices, attention (a table has none that means anything) and first derivatives.
 PROMISES_NOTHING = {"random", "attention", "last-attention", "attn-trace"}
@@ -152,6 +152,7 @@ FAST = {
     "shapley": {"permutations": 4},
     "context-cite": {"ablations": 16},
     "interactions": {"ablations": 24, "candidates": 4},
+    "proxyspex": {"ablations": 40},
     "camab": {"queries": 8},
     "trac-llm": {"permutations": 2},
     "attn-trace": {"subsamples": 4},

@@ -105,6 +105,7 @@ def test_a_look_inside(pair):
         lambda of: of.relaxed_log_probs(factors[None]),
         lambda of: of.attention_gradient(factors),
         lambda of: of.attention(),
+        lambda of: torch.cat(of.token_attention(masks(of.n_units)[0])),
         lambda of: of.replaced_log_probs(torch.tensor([of.prompt.ids])),
     ):
         assert same(look(here), look(there))

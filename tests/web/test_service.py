@@ -38,7 +38,7 @@ def test_the_whole_prompt_is_reported_first_then_every_better_set_of_the_request
     assert [best.ffe for best in seen] == [1.0, 6.0, 8.0]
 
 
-@pytest.mark.parametrize("name", sorted(set(METHODS) - {"captum", "reagent"}))
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"captum", "reagent", "proxyspex"}))
 def test_every_method_can_be_watched(llama, name):
     seen = []
     a = jopa.explain(

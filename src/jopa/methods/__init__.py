@@ -20,6 +20,7 @@ from jopa.methods.paper_search import PaperSearch
 from jopa.methods.peers import Captum, ReAGent
 from jopa.methods.perturbation import Ablation, Exhaustive, Greedy, Random, Shapley
 from jopa.methods.proxy_search import ProxySearch
+from jopa.methods.proxy_spex import ProxySPEX
 from jopa.methods.surrogate import ContextCite, Interactions
 from jopa.plugins.registry import Registry, imported
 from jopa.scoring.protocols import Capability
@@ -34,6 +35,7 @@ _BUILTIN: dict[str, type[Method]] = {
     "shapley": Shapley,
     "context-cite": ContextCite,
     "interactions": Interactions,
+    "proxyspex": ProxySPEX,
     "camab": CAMAB,
     "trac-llm": TracLLM,
     "arc-jsd": ARCJSD,

@@ -24,6 +24,7 @@ from jopa.problem import Problem
 from jopa.scoring.protocols import Capability
 
 if TYPE_CHECKING:
+    import torch
     from jaxtyping import Float
     from torch import Tensor
 
@@ -155,6 +156,12 @@ class TracLLM(Method):
             raise SettingError(f"kept must be at least 1, got {self.kept}")
         if self.permutations < 0:
             raise SettingError(f"permutations must be at least 0, got {self.permutations}")
+
+    def most_masks(self, n_units: int, k: int) -> int:
+        """See `Method.most_masks`."""
+        steps = 1 + math.ceil(math.log2(max(2, n_units)))
+        ways = 1 + int(self.single) + self.permutations
+        return 1 + steps * ways * (2 * max(self.kept, k) + 1)
 
     def run(self, problem: Problem, k: int, *, seed: int = 0) -> Selection:
         """Search once for each way of scoring, and choose the k units with the largest score; see `Method.run`.
