@@ -33,8 +33,8 @@ LAYERS = [
     {"web"},
     {"cli"},
 ]
-"""The lowest first. Files of one layer may know one another; `scoring.protocols`, `scoring.work` and `evaluation.metrics`
-are the parts of their folders that are below the rest of them."""
+"""The lowest first. Files of one layer may know one another; `scoring.protocols`, `scoring.work` and
+`evaluation.metrics` are the parts of their folders that are below the rest of them."""
 EXCEPTIONS = {
     ("attribution", "reports"),  # users and notebooks ask an Attribution for its HTML; imported when they do
     ("diagnosis", "reports"),  # and a Diagnosis

@@ -20,7 +20,7 @@ def brute_force(terms, n_units, k):
 
 @pytest.mark.parametrize("enumerable", [200_000, 0])
 @pytest.mark.parametrize("seed", range(4))
-def test_thebest_set_of_the_interactions(monkeypatch, enumerable, seed):
+def test_the_best_set_of_the_interactions(monkeypatch, enumerable, seed):
     random = torch.Generator().manual_seed(seed)
     terms = {(unit,): float(torch.rand((), generator=random)) + unit / 7 for unit in range(0, 10, 2)}
     terms |= {(2, 6): -0.5, (4, 8): 0.7}

@@ -134,7 +134,7 @@ def _fitted_terms(problem: Problem, masks: int, order: int, seed: int) -> Terms:
 def _effect(terms: Terms, removed: Iterable[int]) -> float:
     """By how much the removal of these units is predicted to lower v, in nats."""
     gone = set(removed)
-    return sum(value for term, value in terms.items() if gone.intersection(term))
+    return float(sum(value for term, value in terms.items() if gone.intersection(term)))
 
 
 def best_set(terms: Terms, n_units: int, k: int) -> tuple[int, ...]:
