@@ -118,6 +118,7 @@ def loaded_with(name: str) -> set[str]:
             continue
         seen.add(current)
         path = file_of(current)
+        assert path is not None
         waiting += [found for found in imports(path, top_level_only=True) if found.startswith("jopa.")]
     return seen
 

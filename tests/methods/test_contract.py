@@ -2,6 +2,7 @@
 
 from dataclasses import fields
 from itertools import combinations
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ def make(name):
     return jopa.make_method(name)
 
 
-def table(planted):
+def table(planted) -> Any:
     return jopa.Problem(TableWhiteBoxScorer(PLANTED[planted].n_units, PLANTED[planted].log_prob))
 
 

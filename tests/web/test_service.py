@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from itertools import combinations
+from typing import Any
 
 import pytest
 import torch
@@ -168,7 +169,7 @@ def test_a_request_is_answered_from_the_prompt_to_the_result(llama, service):
     assert "".join(piece["text"] for piece in found[0]["pieces"]) == PROMPT
     answered = next(event for event in found if event["kind"] == "answer")
     assert (tuple(answered["ids"]), "".join(answered["tokens"])) == (a.output_ids, a.output)
-    back = jopa.attribution.Attribution.from_json(result["json"])
+    back = jopa.Attribution.from_json(result["json"])
     assert (back.removed, back.output_ids) == (a.removed, a.output_ids)
     assert result["results"][0]["parts"] == parts_html(back)
     assert result["html"] == to_html(back)
@@ -265,7 +266,7 @@ def test_who_goes_away_stops_the_model(llama, service):
 
 
 def test_tokens_of_one_character_show_it_once():
-    class Bytes:
+    class Bytes(Any):
         def decode(self, ids):
             return bytes(ids).decode("utf-8", errors="replace")
 
