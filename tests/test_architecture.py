@@ -18,7 +18,7 @@ LAYERS = [
     {"plugins"},
     {"prompt", "evaluation.metric", "evaluation.metrics"},
     {"model"},
-    {"scoring.protocols"},
+    {"scoring.protocols", "scoring.work"},
     {"scoring", "remote"},
     {"problem"},
     {"method"},
@@ -33,8 +33,8 @@ LAYERS = [
     {"web"},
     {"cli"},
 ]
-"""The lowest first. Files of one layer may know one another; `scoring.protocols` and `evaluation.metrics` are the parts
-of their folders that are below the rest of them."""
+"""The lowest first. Files of one layer may know one another; `scoring.protocols`, `scoring.work` and
+`evaluation.metrics` are the parts of their folders that are below the rest of them."""
 EXCEPTIONS = {
     ("attribution", "reports"),  # users and notebooks ask an Attribution for its HTML; imported when they do
     ("diagnosis", "reports"),  # and a Diagnosis
@@ -118,6 +118,7 @@ def loaded_with(name: str) -> set[str]:
             continue
         seen.add(current)
         path = file_of(current)
+        assert path is not None
         waiting += [found for found in imports(path, top_level_only=True) if found.startswith("jopa.")]
     return seen
 

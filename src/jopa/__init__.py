@@ -41,7 +41,8 @@ from jopa.remote.remote_model import RemoteModel
 from jopa.reports.frames import to_frame, to_html
 from jopa.scoring.model_scorer import ModelScorer
 from jopa.scoring.profile import Profile
-from jopa.scoring.protocols import Model, PromptScorer, Scorer, TextScorer, WhiteBoxScorer, Work
+from jopa.scoring.protocols import Model, PromptScorer, Scorer, TextScorer, WhiteBoxScorer
+from jopa.scoring.work import Work
 
 __all__ = [
     "METHODS",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _CAPABILITY_NAMES = {
     "scores": "scores",
+    "distribution": "output distributions",
     "gradient": "gradients",
     "attention": "attention weights",
     "model": "the model itself",
@@ -75,7 +76,8 @@ class Method(ABC):
     cost: ClassVar[str]
     """Its model work in full-forward equivalents, in a few words; T is the number of units."""
     requires: ClassVar[Capability] = "scores"
-    """What it needs of a scorer: scores alone (a black box), gradients, attention weights, or the model itself."""
+    """What it needs of a scorer: scores alone (a black box), output distributions, gradients, attention weights, or the
+    model itself."""
     preset_removal: ClassVar[str] = "delete"
     """The removal it uses unless asked otherwise."""
 

@@ -21,6 +21,7 @@ from jopa.scoring.protocols import (
     AttentionScorer,
     Capability,
     ContextScorer,
+    DistributionScorer,
     GradientScorer,
     LimitedScorer,
     NoisyScorer,
@@ -217,6 +218,28 @@ class Problem:
         """Mean attention to each unit from the positions that predict the target, layer by layer."""
         assert isinstance(self.scorer, AttentionScorer)  # as above
         return _finite(self.scorer.attention(), "attention")
+
+    def token_attention(self, removed: Iterable[int]) -> list[Float[Tensor, "tokens"]]:
+        """Mean attention to each token of every unit from the positions that predict the target, others deleted."""
+        assert isinstance(self.scorer, AttentionScorer)  # as above
+        return [_finite(weights, "attention") for weights in self.scorer.token_attention(self.keep_mask(removed))]
+
+    def log_distributions(self, removals: Iterable[Iterable[int]]) -> Float[Tensor, "masks out vocab"]:
+        """Log-probability of every token of the vocabulary at each target position with each set of units removed.
+
+        In nats; −∞ for what cannot be. Nothing is remembered: distributions are large.
+
+        Raises:
+            ScoringError: the scorer gave NaN, or +∞.
+        """
+        import torch
+
+        assert isinstance(self.scorer, DistributionScorer)  # as above
+        sets = [frozenset(removed) for removed in removals]
+        distributions = self.scorer.log_distributions(torch.stack([self.keep_mask(removed) for removed in sets]))
+        if bool((distributions.isnan() | (distributions == math.inf)).any()):
+            raise ScoringError("the scorer gives a distribution with NaN or infinity; try dtype float32")
+        return distributions
 
     def approximation(self) -> Approximation | None:
         """A cheap approximation of the scores, which proposes and never decides; None where there is none."""

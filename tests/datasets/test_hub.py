@@ -89,7 +89,7 @@ class Hub:
         return hub.Dataset.from_list(self.rows)
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", ROWS)
 def test_a_set_of_the_hub_is_read_by_its_columns(monkeypatch, name):
     fake = Hub(ROWS[name])
     monkeypatch.setattr(hub, "load_dataset", fake)
@@ -143,8 +143,8 @@ def test_what_the_hub_refuses_is_one_line_with_a_way_out(monkeypatch, error):
 
 
 def test_the_real_library_without_a_network_gives_that_line_too(monkeypatch, tmp_path):
-    monkeypatch.setattr(hub.config, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(hub.config, "HF_DATASETS_CACHE", tmp_path)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
     with pytest.raises(InputFileError, match=r"cannot load 'deepmind/aqua_rat, raw, test'.*--data aqua=path"):
         load_dataset("aqua")
 

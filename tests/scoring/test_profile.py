@@ -7,7 +7,7 @@ import torch
 
 import jopa
 from jopa.scoring.profile import Profile, profile_table
-from jopa.scoring.protocols import Work
+from jopa.scoring.work import Work
 
 WORK = Work(
     evaluations=1200,

@@ -107,12 +107,12 @@ def methods() -> None:
     from jopa.methods import METHODS
     from jopa.reports.wording import visible
 
-    needs = {"scores": "black box", "gradient": "gradient", "attention": "attention", "model": "model"}
+    needs = {"scores": "black box", "distribution": "distributions"}
     rows = [("METHOD", "NEEDS", "COST IN FFE", "WHAT IT IS")]
     for name, method in METHODS.items():
         origin = METHODS.origin(name)
         summary = f"{method.summary} [{origin}]" if origin else method.summary
-        rows.append((name, needs[method.requires], method.cost, summary))
+        rows.append((name, needs.get(method.requires, method.requires), method.cost, summary))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))

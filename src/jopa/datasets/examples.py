@@ -21,16 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jopa.datasets.sources import (
-    DATASETS,
-    MalformedError,
-    Source,
-    SourceRow,
-    identity,
-    load_from_hub,
-    optional_text,
-    text_field,
-)
+from jopa.datasets.fields import MalformedError, SourceRow, identity, optional_text, text_field
+from jopa.datasets.sources import DATASETS, Source, load_from_hub
 from jopa.errors import InputFileError, SettingError
 from jopa.storage import json_lines, parse_json
 
@@ -193,7 +185,7 @@ def _example(record: SourceRow, place: str, spec: Source | None) -> Example:
         taken = {"id", "prompt", reference_field}
         prompt, reference = text_field(record, "prompt"), optional_text(record, reference_field)
     if spec and spec.rows is None:
-        controls = {"prefix": spec.prefix, "prefill": spec.prefill}
+        controls = {"prefix": _instruction(record, spec), "prefill": spec.prefill}
     else:
         controls = {key: optional_text(record, key) for key in ("system", "prefix", "prefill")}
         taken |= controls.keys()
@@ -201,6 +193,13 @@ def _example(record: SourceRow, place: str, spec: Source | None) -> Example:
             controls = {key: value or getattr(spec, key, None) for key, value in controls.items()}
     extra = {key: value for key, value in record.items() if key not in taken}
     return Example(name, prompt, **controls, reference=reference, extra=extra)
+
+
+def _instruction(record: SourceRow, spec: Source) -> str | None:
+    """The fixed instruction, and the record's own question where its set has such a field."""
+    if not spec.question_field:
+        return spec.prefix
+    return f"{spec.prefix}\nQuestion: {text_field(record, spec.question_field).strip()}\n"
 
 
 def _filtered(example: Example, record: SourceRow, spec: Source | None, prompts: set[str]) -> str | None:

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from jopa.datasets.fields import MalformedError, optional_text, text_field
 from jopa.datasets.planted_facts import Fact, draw_facts
-from jopa.datasets.sources import MalformedError, optional_text, text_field
 from jopa.errors import InputFileError, SettingError
 from jopa.prompt.segmentation import Span, sentences
 from jopa.storage import json_lines, parse_json

@@ -22,7 +22,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from jopa.datasets.sources import MalformedError, identity
+from jopa.datasets.fields import MalformedError, identity
 from jopa.detection.calibration import RATE, Calibration, calibrated, require_enough
 from jopa.detection.hostility import detect
 from jopa.detection.scoring import order

@@ -12,13 +12,15 @@ from typing import Any, get_args
 from jopa.choices import REMOVALS
 from jopa.errors import SettingError
 from jopa.method import Method
-from jopa.methods.attention import Attention, LastAttention
+from jopa.methods.attention import Attention, AttnTrace, LastAttention
+from jopa.methods.context_attribution import ARCJSD, CAMAB, TracLLM
 from jopa.methods.gradient import AttentionGradient, ContinuousMask, GradientTimesInput, IntegratedGradients
 from jopa.methods.joint.search import JointSearch
 from jopa.methods.paper_search import PaperSearch
 from jopa.methods.peers import Captum, ReAGent
 from jopa.methods.perturbation import Ablation, Exhaustive, Greedy, Random, Shapley
 from jopa.methods.proxy_search import ProxySearch
+from jopa.methods.proxy_spex import ProxySPEX
 from jopa.methods.surrogate import ContextCite, Interactions
 from jopa.plugins.registry import Registry, imported
 from jopa.scoring.protocols import Capability
@@ -33,12 +35,17 @@ _BUILTIN: dict[str, type[Method]] = {
     "shapley": Shapley,
     "context-cite": ContextCite,
     "interactions": Interactions,
+    "proxyspex": ProxySPEX,
+    "camab": CAMAB,
+    "trac-llm": TracLLM,
+    "arc-jsd": ARCJSD,
     "grad-x-input": GradientTimesInput,
     "attention-gradient": AttentionGradient,
     "integrated-gradients": IntegratedGradients,
     "continuous-mask": ContinuousMask,
     "attention": Attention,
     "last-attention": LastAttention,
+    "attn-trace": AttnTrace,
     "reagent": ReAGent,
     "captum": Captum,
     "random": Random,

@@ -23,7 +23,7 @@ from jopa.model.generation import GREEDY, Generation
 from jopa.prompt.output import Output
 from jopa.remote.chat_model import ChatAnswer, ChatModel, ChatRequest, answer_key
 from jopa.remote.served import ServedWork
-from jopa.scoring.protocols import Work
+from jopa.scoring.work import Work
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float

@@ -19,7 +19,7 @@ from jopa.prompt.output import Output
 from jopa.prompt.repeated_tokens import RepeatedToken, find_repeated_tokens
 from jopa.remote.served import ServedWork
 from jopa.remote.servers import Row
-from jopa.scoring.protocols import Work
+from jopa.scoring.work import Work
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from jopa.remote.allowance import Allowance
 from jopa.remote.client import Client
-from jopa.scoring.protocols import Work
+from jopa.scoring.work import Work
 
 if TYPE_CHECKING:
     from jopa.scoring.protocols import Capability

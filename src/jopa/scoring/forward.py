@@ -31,8 +31,8 @@ from jopa.scoring.batch_planning import BatchLimits
 from jopa.scoring.plain_forward import whole_cache
 from jopa.scoring.prefix_cache import PrefixCache, new_cache
 from jopa.scoring.probe import probe_of
-from jopa.scoring.protocols import Work
 from jopa.scoring.slow_paths import SLOW_PATHS
+from jopa.scoring.work import Work
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int

@@ -192,6 +192,25 @@ class MaskedForward:
         inputs = self.forward.embedded(ids[None], torch.ones(1, len(ids)))
         return self.forward(inputs, [len(ids)], log_factors=by_position)[0]
 
+    def attention(self, keep: Bool[Tensor, "units"]) -> Float[Tensor, "layers tokens"]:
+        """Attention to each token, averaged over heads and the positions that predict the target, layer by layer.
+
+        Units outside `keep` are deleted, whatever the removal; their tokens have none.
+
+        Raises:
+            PromptError: nothing is left to predict the output from.
+            ScoringError: the model does not give its attention weights.
+        """
+        import torch
+
+        visible = self.visible(keep)
+        if not visible[: self.n_prompt].any():
+            raise _nothing_left(keep)
+        layers = self.forward.attentions(self.ids[visible])
+        weights = torch.zeros(len(layers), len(visible))
+        weights[:, visible] = torch.stack([layer.mean(dim=(0, 1)) for layer in layers])
+        return weights
+
     def _run(
         self,
         batch: Batch,

@@ -20,7 +20,7 @@ from jopa.prompt.repeated_tokens import RepeatedToken, find_repeated_tokens
 from jopa.scoring.batch_input import Runner, without_gradients
 from jopa.scoring.context_forward import ContextForward
 from jopa.scoring.masking import MaskedForward
-from jopa.scoring.protocols import Work
+from jopa.scoring.work import Work
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -167,10 +167,7 @@ class ModelScorer:
         """L2 norm of ∂ Σ log p(y) / ∂ e over all input embeddings e of each unit, with nothing removed.
 
         Embeddings are what the model's embedding layer gives, at whatever scale that is. Costs what `mask_gradient`
-        costs, one forward and one backward, and is a better guide to what removing a unit does.
-
-        Returns:
-            float32, in nats per unit of embedding, on the CPU; whatever the removal.
+        costs, one forward and one backward, and is a better guide to what removing a unit does. float32, on the CPU.
 
         Raises:
             ScoringError: a gradient is not finite, or memory does not suffice.
@@ -289,10 +286,7 @@ class ModelScorer:
         """Attention to each unit, averaged over heads and over the positions that predict the target tokens.
 
         Those are, for the whole output, the last token of the input (it predicts the first output token) and every
-        output token but the last. A unit's attention is the sum over its tokens.
-
-        Returns:
-            float32, on the CPU; each entry between 0 and 1.
+        output token but the last. A unit's attention is the sum over its tokens: float32, on the CPU.
 
         Raises:
             ScoringError: the model does not give its attention weights.
@@ -300,10 +294,16 @@ class ModelScorer:
         import torch
 
         with self._forward.timed("attention"):
-            of_tokens = torch.stack([layer.mean(dim=(0, 1)) for layer in self._forward.attentions(self._masked.ids)])
+            of_tokens = self._masked.attention(torch.ones(self.n_units, dtype=torch.bool))
         inside = self._masked.unit_of >= 0
         of_units = torch.zeros(len(of_tokens), self.n_units)
         return of_units.index_add(1, self._masked.unit_of[inside], of_tokens[:, inside])
+
+    def token_attention(self, keep: Bool[Tensor, "units"]) -> list[Float[Tensor, "tokens"]]:
+        """The same averaged over all layers, a row a unit for its tokens, with the other units deleted."""
+        with self._forward.timed("attention"):
+            weights = self._masked.attention(keep).mean(dim=0)
+        return [weights[self._masked.visible(keep) & (self._masked.unit_of == i)] for i in range(self.n_units)]
 
     def replaced_log_probs(self, ids: Int[Tensor, "rows prompt_tokens"]) -> Float[Tensor, "rows out"]:
         """Log-probability of each target token after other prompts of the same number of tokens, in nats.

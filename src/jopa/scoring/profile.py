@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jopa.scoring.protocols import Work
+    from jopa.scoring.work import Work
 
 # Names to show for phases of `Work`; other phases are shown under their own names.
 _PHASES = {"prefix": "scoring", "scores": "scoring"}

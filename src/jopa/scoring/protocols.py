@@ -10,11 +10,11 @@ Sees units and masks; knows no model, and nothing of searching for a good mask.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from jopa.choices import LOG_PROBABILITY, Objective, Removal
 from jopa.prompt.repeated_tokens import RepeatedToken
+from jopa.scoring.work import Work
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -24,35 +24,9 @@ if TYPE_CHECKING:
     from jopa.prompt.building import Prompt
     from jopa.prompt.output import Output
 
-Capability = Literal["scores", "gradient", "attention", "model"]
-"""What a method can need of a scorer: scores alone (a black box), gradients, attention weights, or the local model."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """What has been done so far. Rows that shared a forward with others' count as if they had been alone in it.
-
-    Attributes:
-        evaluations: masks scored.
-        forwards: forwards of the model, of however many rows; those that a backward follows included.
-        backwards: backwards.
-        tokens: tokens that entered the model, padding included; a backward counts as two more forwards.
-        padding: those of them (in forwards) that only filled up shorter rows.
-        reused: tokens that rows did not carry, because the cache of an earlier forward stood for them.
-        in_model: wall-clock seconds inside the model's own forwards and backwards; on a GPU, which goes on by itself,
-            the seconds that starting them took.
-        seconds: wall-clock time by phase: "prefix", "planning", "scores", "gradients", "attention"; waiting for
-            other searches included.
-    """
-
-    evaluations: int = 0
-    forwards: int = 0
-    backwards: int = 0
-    tokens: int = 0
-    padding: int = 0
-    reused: int = 0
-    in_model: float = 0.0
-    seconds: Mapping[str, float] = field(default_factory=dict)
+Capability = Literal["scores", "distribution", "gradient", "attention", "model"]
+"""What a method can need of a scorer: scores alone (a black box), output distributions, gradients, attention weights,
+or the local model."""
 
 
 @runtime_checkable
@@ -107,6 +81,19 @@ class AttentionScorer(Scorer, Protocol):
 
     def attention(self) -> Float[Tensor, "layers units"]:
         """Mean attention that the tokens which predict the target pay to each unit, layer by layer."""
+        ...
+
+    def token_attention(self, keep: Bool[Tensor, "units"]) -> list[Float[Tensor, "tokens"]]:
+        """Mean attention, over all layers too, to each token of every unit with the other units deleted."""
+        ...
+
+
+@runtime_checkable
+class DistributionScorer(Scorer, Protocol):
+    """A scorer that knows how probable every token of the vocabulary is in the target's places."""
+
+    def log_distributions(self, keep: Bool[Tensor, "masks units"]) -> Float[Tensor, "masks out vocab"]:
+        """Log-probability of every token at each target position under each keep mask, in nats."""
         ...
 
 
@@ -387,6 +374,7 @@ def objective_of(source: Model | Scorer) -> Objective:
 def capabilities(scorer: Scorer) -> frozenset[Capability]:
     """What a scorer can be asked."""
     kinds: dict[Capability, type] = {
+        "distribution": DistributionScorer,
         "gradient": GradientScorer,
         "attention": AttentionScorer,
         "model": LocalModelScorer,

@@ -45,7 +45,9 @@ class TableScorer:
 
 
 class TableWhiteBoxScorer(TableScorer):
-    """The same between its corners, too: the multilinear extension of the table, with its exact gradient.
+    """The same with all that a model in this process gives, between the corners, too.
+
+    The multilinear extension of the table, with its exact gradient:
 
     F(m) = Σ_S log p(S) Π_{i in S} (1 − m_i) Π_{i not in S} m_i, so that ∂F/∂m_i at m = 1 is unit i's effect alone.
     The cost grows as 2 to the number of units.
@@ -91,3 +93,19 @@ class TableWhiteBoxScorer(TableScorer):
 
         alone = [self.log_prob(frozenset()) - self.log_prob(frozenset({i})) for i in range(self.n_units)]
         return torch.stack([torch.full((self.n_units,), 0.1), torch.tensor(alone).softmax(dim=0)])
+
+    def token_attention(self, keep: Bool[Tensor, "units"]) -> list[Float[Tensor, "tokens"]]:
+        """One token a unit; the more a unit matters alone, the more attention it has among those that are kept."""
+        import torch
+
+        alone = [self.log_prob(frozenset()) - self.log_prob(frozenset({i})) for i in range(self.n_units)]
+        weights = torch.tensor(alone).where(keep, -torch.inf).softmax(dim=0)
+        return [weights[i : i + 1] if keep[i] else weights[:0] for i in range(self.n_units)]
+
+    def log_distributions(self, keep: Bool[Tensor, "masks units"]) -> Float[Tensor, "masks 1 2"]:
+        """A vocabulary of two tokens: the output's, and all others together."""
+        import torch
+
+        removed = [frozenset((~mask).nonzero()[:, 0].tolist()) for mask in keep]
+        own = torch.tensor([self.log_prob(units) for units in removed]).clamp(max=-1e-6)
+        return torch.stack([own, (-own.expm1()).log()], dim=1)[:, None]
