@@ -62,7 +62,7 @@ def main() -> None:
 def one_case(models: dict[str, jopa.LanguageModel], text: str, options: argparse.Namespace) -> Case:
     """Both searches on one prompt and answer."""
     prompt = jopa.build_prompt(models["float32"].tokenizer, text, unit=options.unit)
-    ids = models["float32"].generate_ids(prompt.ids, max_new_tokens=options.max_new_tokens)
+    ids = models["float32"].generate_ids(prompt.ids, jopa.Generation(options.max_new_tokens))
     output = jopa.Output(tuple(ids), models["float32"].decode(ids), (0, len(ids)))
     k = min(K, len(prompt.units) - 1)
 

@@ -56,7 +56,7 @@ def main() -> None:
     for i in range(rounds + 1):
         for name, packed in variants.items():
             vars(model)["packed"] = packed
-            a = milliseconds(lambda: model.generate_ids(ids, max_new_tokens=NEW_TOKENS)) / NEW_TOKENS
+            a = milliseconds(lambda: model.generate_ids(ids, jopa.Generation(NEW_TOKENS))) / NEW_TOKENS
             with packed.active(), torch.no_grad():
                 b = milliseconds(lambda: model.model(rows, use_cache=False))
             if i:  # the first round packs the weights

@@ -199,7 +199,7 @@ def _line(error: BaseException) -> str:
 def _place(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if "jopa" in Path(frame.filename).parts]
-    return " in ".join(f"{Path(f.filename).name}:{f.lineno}" for f in dict.fromkeys([frames[-1], *own[-1:]]))
+    return " in ".join(dict.fromkeys(f"{Path(f.filename).name}:{f.lineno}" for f in [frames[-1], *own[-1:]]))
 
 
 def _told(record: Record) -> str:

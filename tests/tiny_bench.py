@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import tiny_models
-from jopa.benchmark.experiment import DataSpec, Experiment, MethodSpec, ModelSpec
+from jopa.benchmark.experiment import DataSpec, Experiment, MethodSpec
+from jopa.benchmark.model_spec import ModelSpec
 from jopa.method import Method
 from jopa.methods import make_method
 from jopa.model.language_model import LanguageModel

@@ -108,7 +108,7 @@ def shape_of(model: Model, prompt: Prompt, removal: Removal) -> ProblemShape:
         SettingError: the model cannot do this removal.
     """
     if isinstance(model, RemovalModel):
-        model.require_removal(removal)
+        model.require_removal(removal, len(prompt.ids))
     return ProblemShape(len(prompt.units), model.capabilities, removal, objective_of(model))
 
 
@@ -263,9 +263,7 @@ def answer(
         on_token, on_ids = _listeners(model, generation, "answering", callbacks)
         ids = model.generate_ids(
             prompt.ids,
-            max_new_tokens=generation.max_new_tokens,
-            temperature=generation.temperature,
-            seed=generation.seed,
+            generation,
             on_token=on_token,
             on_ids=on_ids,
         )
@@ -285,9 +283,7 @@ def answer_without(
     on_token, on_ids = _listeners(model, generation, "answering without them", callbacks)
     return scorer.generate(
         keep,
-        max_new_tokens=generation.max_new_tokens,
-        temperature=generation.temperature,
-        seed=generation.seed,
+        generation,
         on_token=on_token,
         on_ids=on_ids,
     )

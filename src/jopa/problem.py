@@ -8,7 +8,7 @@ Knows the protocols of scorers (`jopa.scoring.protocols`), never a scorer, a tok
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -73,7 +73,7 @@ class ProblemShape:
     """
 
     n_units: int
-    capabilities: frozenset[Capability]
+    capabilities: Set[Capability]
     removal: Removal | None = None
     objective: Objective = LOG_PROBABILITY
 
@@ -239,8 +239,8 @@ class Problem:
 
         "optimal": all sets of its size were scored and none is better. "one-swap-optimal": every single swap was scored
         and none is better (the local optimum of Appendix A.1). A set is better if its log-probability is lower by more
-        than `jopa.ordering.TOLERANCE` allows for rounding,
-        and more than the noise of a scorer (`NoisyScorer`) may make of it.
+        than `jopa.ordering.TOLERANCE` allows for rounding in float32, and more than the noise of a scorer
+        (`NoisyScorer`), such as the rounding of a smaller dtype, may make of it.
         """
         chosen = frozenset(removed)
         value = self.log_prob(chosen) + (self.scorer.noise if isinstance(self.scorer, NoisyScorer) else 0.0)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jopa.benchmark.experiment import DataSpec, Experiment, MethodSpec, ModelSpec, merged, read_experiment
+from jopa.benchmark.experiment import DataSpec, Experiment, MethodSpec, merged, read_experiment
+from jopa.benchmark.model_spec import ModelSpec
 from jopa.datasets.sources import DATASETS
 from jopa.errors import InputFileError, SettingError
 from jopa.methods import make_method
@@ -134,7 +135,7 @@ MISTAKES = [
     ("", "seeds = []", "needs at least one entry under 'seeds'"),
     ("", "seeds = ['0']", "'seeds' must be whole numbers, got '0'"),
     ("", "seeds = [1, 1]", "'1' stands twice under 'seeds'"),
-    ("", "unit = 'letter'", "'unit' must be one of token, word, sentence, line, paragraph, got 'letter'"),
+    ("", "unit = 'letter'", "'unit' must be one of token, word, sentence, line, paragraph, auto, got 'letter'"),
     ("", "removal = 'burn'", "'removal' must be one of delete, zero, hide, got 'burn'"),
     ("", "baseline = 'joint'", "'baseline' must be the label of a method (random), got 'joint'"),
     ("", "max_new_tokens = 0", "'max_new_tokens' must be at least 1, got 0"),
@@ -259,7 +260,8 @@ def test_the_record_spells_everything_out_and_is_json(tmp_path):
     ]
     assert record["models"][1] == {
         **dict.fromkeys(("id", "revision", "device", "dtype", "batch_size")),
-        **dict.fromkeys(("endpoint", "api", "tokenizer", "key_variable")),
+        **dict.fromkeys(("endpoint", "api", "tokenizer", "key_variable", "template_args")),
+        **dict.fromkeys(("plain", "trust_remote_code"), False),
         "name": "bundled",
     }
 

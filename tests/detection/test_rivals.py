@@ -8,6 +8,7 @@ import torch
 
 import tiny_models
 from jopa.detection.rivals import AFFIRMATION, COPIES, SHRINKING, highlighted, perturbed, swapped
+from jopa.model.generation import Generation
 from jopa.preparation import prepare_prompt
 
 PROMPT = "write a story about the doctor and his patient in rain"
@@ -45,7 +46,7 @@ def test_copies_are_answered_and_the_answer_scored_behind_them():
     model = tiny_models.language_model("llama")
     prompt = prepare_prompt(model, PROMPT, unit="token")
     found = perturbed(model, prompt, max_new_tokens=4, seed=3)
-    said = model.generate_ids(prompt.ids, max_new_tokens=4)
+    said = model.generate_ids(prompt.ids, Generation(4))
     drawn, losses = random.Random(3), []
     for _ in range(COPIES):
         copy = prepare_prompt(model, swapped(PROMPT, drawn), unit="token")

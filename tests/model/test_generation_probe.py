@@ -1,5 +1,7 @@
 """Where transformers' own `generate` is not the greedy continuation, answers come from plain forwards."""
 
+# pyright: reportCallIssue=false, reportOptionalIterable=false
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, CTRLConfig, RecurrentGemmaConfig, RobertaConfig
@@ -56,7 +58,7 @@ def plain_loop(model, n_tokens, ids=None, embeddings=None):
 def test_answers_alone_and_in_batches_are_those_of_plain_loops(model):
     expected = [plain_loop(model, 6, ids) for ids in PROMPTS]
     assert len(set(expected)) > 1
-    assert [model.generate_ids(ids, max_new_tokens=6) for ids in PROMPTS] == expected
+    assert [model.generate_ids(ids, jopa.Generation(6)) for ids in PROMPTS] == expected
     inputs = [{"input_ids": torch.tensor([ids])} for ids in PROMPTS]
     assert model.generate_batch(inputs, max_new_tokens=6) == expected
 
@@ -97,9 +99,9 @@ def test_a_generate_that_disagrees_is_not_used(llama, monkeypatch):
     monkeypatch.setattr(llama.model, "generate", wrong)
     assert not model.generation_probe.agrees(InputKind())
     seen = []
-    assert model.generate_ids(PROMPTS[0], max_new_tokens=5, on_ids=seen.append) == expected
+    assert model.generate_ids(PROMPTS[0], jopa.Generation(5), on_ids=seen.append) == expected
     assert len(seen[-1]) == len(expected)
-    sampled = [model.generate_ids(PROMPTS[0], max_new_tokens=5, temperature=1.0, seed=s) for s in (3, 3, 4)]
+    sampled = [model.generate_ids(PROMPTS[0], jopa.Generation(5, 1.0, s)) for s in (3, 3, 4)]
     assert sampled[0] == sampled[1]
 
 
@@ -108,7 +110,7 @@ def test_each_kind_is_tried_once(llama, monkeypatch):
     tried = []
     monkeypatch.setattr(GenerationProbe, "_tried", lambda self, kind: tried.append(kind) or True)
     for _ in range(2):
-        model.generate_ids(PROMPTS[0], max_new_tokens=2)
+        model.generate_ids(PROMPTS[0], jopa.Generation(2))
         model.generate({"input_ids": torch.tensor([PROMPTS[0]]), "attention_mask": torch.ones(1, 8).long()})
         mask = torch.ones(1, 8, dtype=torch.long)
         mask[0, 3] = 0

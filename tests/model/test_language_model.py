@@ -1,5 +1,7 @@
 """Finding, loading, unpacking and generating."""
 
+# pyright: reportArgumentType=false, reportCallIssue=false, reportOptionalMemberAccess=false, reportOptionalSubscript=false
+
 import copy
 import gc
 import importlib.util
@@ -10,7 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
+from transformers import (
+    AutoModelForCausalLM,
+    BertConfig,
+    BertForMaskedLM,
+    ReformerConfig,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 import jopa
 import tiny_models
@@ -309,3 +318,20 @@ def test_garbage_collection_starts_again_where_it_was_on():
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_positions_are_tried_beyond_the_first_chunk_of_a_row():
+    """Reformer fills up the last chunk of a row, and fails if it was given positions."""
+    config = ReformerConfig(
+        **{"vocab_size": len(tiny_models.VOCABULARY), "hidden_size": 32, "feed_forward_size": 48, "is_decoder": True},
+        **{"attn_layers": ["local", "local"], "attention_head_size": 8, "num_attention_heads": 4},
+        **{"axial_pos_shape": [8, 16], "axial_pos_embds_dim": [16, 16], "local_attn_chunk_length": 8},
+    )
+    torch.manual_seed(7)
+    model = jopa.LanguageModel(AutoModelForCausalLM.from_config(config).eval(), tiny_models.tokenizer(False))
+    assert not model.takes_positions
+    hidden = torch.ones(1, 11, dtype=torch.long)
+    hidden[0, 3] = 0
+    assert (
+        len(model.generate({"input_ids": torch.arange(6, 17)[None], "attention_mask": hidden}, max_new_tokens=3)) == 3
+    )

@@ -1,5 +1,7 @@
 """Models that cannot be loaded as they were: one line, and nothing kept."""
 
+# pyright: reportArgumentType=false, reportCallIssue=false, reportOperatorIssue=false, reportUnhashable=false
+
 import json
 import sys
 from pathlib import Path
@@ -87,7 +89,7 @@ def test_configurations_that_no_model_can_have(saved, change):
     assert refusal(saved).startswith(f"cannot load the model '{saved}'")
 
 
-def write_gguf(path, leave_out=(), split=0):
+def write_gguf(path, leave_out=(), split=0, template=None):
     """A tiny Llama as llama.cpp writes one."""
     shape = tiny_models.SHAPE
     random = np.random.default_rng(0)
@@ -110,6 +112,8 @@ def write_gguf(path, leave_out=(), split=0):
     writer.add_token_types([3 if token in tiny_models.SPECIAL else 1 for token in tokens])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
+    if template:
+        writer.add_chat_template(template)
     size = {"token_embd": (39, 32), "output": (39, 32), "output_norm": (32,)}
     size = {name: (len(tokens), 32) if dims[0] == 39 else dims for name, dims in size.items()}
     block = {"attn_q": (32, 32), "attn_k": (16, 32), "attn_v": (16, 32), "attn_output": (32, 32)}
@@ -141,13 +145,13 @@ def test_a_cache_that_others_can_write_to_is_not_trusted(tmp_path, cache):
     write_gguf(tmp_path / "a.gguf")
     folder, checksum = loading.unpack_gguf(tmp_path / "a.gguf")
     weights = folder / "model.safetensors"
-    before = weights.stat().st_ino
+    before = weights.stat().st_mtime_ns  # a number of a deleted file (st_ino) may be given again
     assert loading.unpack_gguf(tmp_path / "a.gguf") == (folder, checksum)
-    assert weights.stat().st_ino == before
+    assert weights.stat().st_mtime_ns == before
     folder.chmod(0o755)
     weights.chmod(0o666)  # somebody else may have replaced the weights, checksums and all
     loading.unpack_gguf(tmp_path / "a.gguf")
-    assert weights.stat().st_ino != before
+    assert weights.stat().st_mtime_ns != before
     for place in (cache, cache.parent):
         mode = place.stat().st_mode
         place.chmod(0o777)
@@ -319,3 +323,22 @@ def test_the_stop_token_of_a_template_is_found_by_rendering(llama):
         assert tokenizer.convert_tokens_to_ids(mark) in model.stop_ids
     bare = small_tokenizer("byte-level", "bare")
     assert jopa.LanguageModel(llama.model, bare).stop_ids == {bare.eos_token_id, 2}
+
+
+def test_a_product_that_there_is_none_of_is_refused_before_anything_is_read(monkeypatch):
+    monkeypatch.setenv("JOPA_LINEAR", "fastest")
+    with pytest.raises(jopa.SettingError, match=r"^JOPA_LINEAR is 'fastest': set it to one of plain, "):
+        jopa.load("no/such/model", device="cpu")
+
+
+def test_the_stop_token_of_a_template_in_a_gguf_file(tmp_path, cache):
+    """The file names </s> as its end of text; the template ends a turn with another token."""
+    template = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|system|>{% endfor %}"
+    write_gguf(tmp_path / "m.gguf", template=template)
+    loaded = jopa.load(tmp_path / "m.gguf", device="cpu")
+    assert loaded.stop_ids == {2, tiny_models.VOCABULARY["<|system|>"]}
+    logits = loaded.model.lm_head.weight.new_zeros(len(tiny_models.VOCABULARY))
+    logits[tiny_models.VOCABULARY["<|system|>"]] = 100.0
+    hook = loaded.model.lm_head.register_forward_hook(lambda _head, _inputs, output: output + logits)
+    assert loaded.generate_ids([1, 7, 8], jopa.Generation(5)) == ()
+    hook.remove()

@@ -11,6 +11,7 @@ import jopa
 from jopa.model import packing
 from jopa.model.packing import PackedWeights
 from jopa.model.products import ROWS, available
+from jopa.scoring.probe import probe_of
 
 PACKED = [product.name for product in available(torch.float32) if product.pack]
 FASTER = [product.name for product in available(torch.float32) if product.name != "plain"]
@@ -207,8 +208,8 @@ def test_scores_and_answers_go_through_the_product_and_gradients_do_not(llama, p
     model = jopa.LanguageModel(copy.deepcopy(llama.model), llama.tokenizer)
     vars(model)["packed"] = with_product(model.model, product)
     prompt = jopa.build_prompt(model.tokenizer, "write a story about the doctor")
-    scorer = jopa.ModelScorer(model, prompt, jopa.Output((7, 8), "", (0, 2)), "delete")
-    scorer.gradient_norms()  # the first also makes the prefix's cache, and probes are scores
+    scorer = jopa.ModelScorer(model, prompt, jopa.Output((7, 8), "", (0, 2)), "delete", reuse_prefix=False)
+    assert probe_of(model).gradients  # tried by scores, which are packed
     calls.clear()
     scorer.gradient_norms()
     assert len(calls) == 0

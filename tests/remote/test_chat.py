@@ -1,5 +1,7 @@
 """Chat APIs: messages are edited and sent, answers compared, noise measured, and no score is called log-probability."""
 
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+
 import asyncio
 import itertools
 import json
@@ -115,7 +117,7 @@ def test_the_answer_without_units_is_the_one_that_was_scored():
     found = problem(server)
     found.log_prob([5, 8])
     n_asked = len(server.asked)
-    ids = found.scorer.generate(found.keep_mask([5, 8]), max_new_tokens=20)
+    ids = found.scorer.generate(found.keep_mask([5, 8]), jopa.Generation(20))
     assert "".join(map(chr, ids)) == story([{"content": "Write a story about the and his"}])
     assert len(server.asked) == n_asked
 

@@ -1,5 +1,7 @@
 """Every command over a model behind a server, and a benchmark and the page over one."""
 
+# pyright: reportOptionalSubscript=false
+
 import json
 import sys
 from dataclasses import replace
@@ -12,7 +14,8 @@ from test_chat import story
 import jopa
 import tiny_bench
 from jopa import cli
-from jopa.benchmark.experiment import ModelSpec, read_experiment
+from jopa.benchmark.experiment import read_experiment
+from jopa.benchmark.model_spec import ModelSpec
 from jopa.benchmark.run import run_bench
 from jopa.methods import make_method
 from jopa.web.limits import RequestLimits

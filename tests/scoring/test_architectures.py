@@ -1,5 +1,7 @@
 """A representative of every kind of cache, position and attention scores as its own plain forwards do."""
 
+# pyright: reportArgumentType=false, reportOptionalMemberAccess=false, reportOptionalSubscript=false
+
 from functools import cache
 
 import pytest
@@ -22,7 +24,7 @@ from transformers import (
 import jopa
 import tiny_models
 from jopa.choices import REMOVALS
-from jopa.scoring import probe
+from jopa.scoring import probe, probe_forwards
 from jopa.scoring.probe import probe_of
 from slow_reference import keep_masks, reference
 
@@ -152,7 +154,7 @@ def test_what_cannot_be_cut_says_so(architecture):
     model = language_model(architecture)
     found = jopa.explain(TEXT, model=model, removal="delete", k=2, output="there was", method="joint", search=SHORT)
     slow = (found.details or {}).get("slow_paths", [])
-    assert any("row lengths change" in line for line in slow) == (architecture in ALONE)
+    assert any("the length of a row" in line for line in slow) == (architecture in ALONE)
     if architecture not in ALONE:
         assert any("cached beginning" in line or "cannot be cut" in line for line in slow) == (architecture not in CUT)
 
@@ -173,7 +175,7 @@ def test_a_path_that_disagrees_is_switched_off_and_one_that_fails_too(monkeypatc
     for fault in ("wrong", "raises"):
         language_model.cache_clear()
         model = language_model("position-table")
-        real = probe.forward
+        real = probe_forwards.forward
 
         def forward(model, parts, real=real, fault=fault):
             outputs = real(model, parts)
@@ -183,11 +185,11 @@ def test_a_path_that_disagrees_is_switched_off_and_one_that_fails_too(monkeypatc
                 outputs[0].logits[0] += torch.randn(outputs[0].logits[0].shape)
             return outputs
 
-        monkeypatch.setattr(probe, "forward", forward)
+        monkeypatch.setattr(probe_forwards, "forward", forward)
         assert not probe_of(model).batches
         assert probe_of(model).crops_caches
         assert any("forward of its own" in line for line in probe_of(model).slow_paths)
-        monkeypatch.setattr(probe, "forward", real)
+        monkeypatch.setattr(probe_forwards, "forward", real)
         prompt = jopa.build_prompt(model.tokenizer, TEXT)
         scorer = jopa.ModelScorer(model, prompt, jopa.Output(ANSWER, "", (0, 4)), "delete")
         scorer.log_probs(keep_masks(len(prompt.units), SETS))
@@ -231,3 +233,34 @@ def test_the_default_search_goes_on_without_gradients_and_says_so(monkeypatch):
     assert "cannot be differentiated" in found.details["without_gradients"]
     with pytest.raises(jopa.JopaError, match="gradient"):
         jopa.explain(TEXT, model=model, k=2, output="there was", removal="delete", method="jopa", search=SHORT)
+
+
+def test_nothing_is_tried_that_nobody_asks_for():
+    language_model.cache_clear()
+    tried = probe.ModelProbe(language_model("position-table"))
+    capabilities = probe.ModelCapabilities(tried)
+    assert "scores" in capabilities
+    assert "attention" in capabilities
+    assert "telepathy" not in capabilities
+    assert not {"options", "batches", "gradients"} & set(vars(tried))
+    assert "gradient" in capabilities
+    assert "gradients" in vars(tried)
+    assert not {"hides", "scales_attention", "mixes_prefixes"} & set(vars(tried))
+    assert set(capabilities) == {"scores", "gradient", "attention", "model"}
+
+
+def test_a_model_is_tried_by_few_short_forwards():
+    language_model.cache_clear()
+    model = language_model("position-table")
+    rows = []
+    hook = model.model.register_forward_pre_hook(
+        lambda _module, _arguments, inputs: rows.append(inputs.get("input_ids", inputs.get("inputs_embeds")).shape),
+        with_kwargs=True,
+    )
+    model.changes_with_length(20)
+    found = probe_of(model)
+    assert found.crops_caches
+    assert found.scales_attention
+    hook.remove()
+    assert len(rows) <= 9
+    assert all(shape[0] * shape[1] <= 48 for shape in rows)

@@ -1,5 +1,7 @@
 """Watching and ending the work, and the events of a request, without a server."""
 
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+
 import json
 import threading
 import time
@@ -118,8 +120,8 @@ def test_the_next_forward_ends_the_work(llama):
 def test_who_ends_a_probe_teaches_it_nothing(llama):
     fresh = jopa.LanguageModel(llama.model, llama.tokenizer, "fresh")
     with pytest.raises(StoppedError), stoppable(fresh, lambda: True, 60):
-        fresh.require_removal("hide")
-    fresh.require_removal("hide")
+        fresh.require_removal("hide", 12)
+    fresh.require_removal("hide", 12)
 
 
 @pytest.mark.parametrize(("name", "refused"), [("grad-x-input", True), ("attention", True), ("ablation", False)])

@@ -18,7 +18,8 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import NamedTuple
 
-from jopa.benchmark.experiment import Experiment, MethodSpec, ModelSpec
+from jopa.benchmark.experiment import Experiment, MethodSpec
+from jopa.benchmark.model_spec import ModelSpec
 from jopa.benchmark.records import (
     SCHEMA,
     AnswerRecord,
@@ -120,8 +121,7 @@ class ModelCache:
         return self._model
 
     def _loaded(self, spec: ModelSpec) -> Model:
-        loaded = load(spec.id, revision=spec.revision, device=spec.device, dtype=spec.dtype, batch_size=spec.batch_size)
-        return replace(loaded, runner=self.runner)
+        return replace(load(spec.id, **spec.loading), runner=self.runner)
 
     def _connected(self, spec: ModelSpec) -> Model:
         assert spec.endpoint is not None
@@ -158,7 +158,7 @@ def run_task(experiment: Experiment, task: Task, models: ModelCache) -> Iterator
     _require_same_model(task, model)
     similarity = models.similarity() if experiment.sentence_bert else None
     try:
-        prompt = _prompt(experiment, task.example, model)
+        prompt = _prompt(experiment, task, model)
         preparation = prepare_output(
             model, prompt, output=_recorded_output(task) or Generation(experiment.max_new_tokens)
         )
@@ -240,10 +240,16 @@ def _require_same_prompt(task: Task, prompt: Prompt) -> None:
         )
 
 
-def _prompt(experiment: Experiment, example: Example, model: Model) -> Prompt:
+def _prompt(experiment: Experiment, task: Task, model: Model) -> Prompt:
     """The prompt as the model reads it."""
-    options = PromptOptions(system=example.system, prefix=example.prefix, prefill=example.prefill)
-    return prepare_prompt(model, example.prompt, options, unit=experiment.unit)
+    options = PromptOptions(
+        system=task.example.system,
+        prefix=task.example.prefix,
+        prefill=task.example.prefill,
+        plain=task.model.plain,
+        template_args=task.model.template_args or {},
+    )
+    return prepare_prompt(model, task.example.prompt, options, unit=experiment.unit)
 
 
 def _recorded_output(task: Task) -> Output | None:

@@ -11,6 +11,8 @@
     name = "llama-2-7b"             # as tables call it
     id = "meta-llama/Llama-2-7b-chat-hf"
     endpoint = "http://localhost:8000"   # where it is served, if it is not loaded
+    plain = false                   # without its chat template
+    template_args = { enable_thinking = false }
 
     [[data]]
     name = "alpaca"                 # a data set of `jopa.datasets.examples`, or any name with a path
@@ -33,55 +35,14 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from jopa.benchmark.model_spec import ModelSpec
 from jopa.benchmark.records import SCHEMA
 from jopa.choices import REMOVALS
 from jopa.errors import InputFileError, SettingError
 from jopa.method import Method
 from jopa.methods import find_method
-from jopa.prompt.building import UNIT_KINDS
+from jopa.prompt.building import AUTO, UNIT_KINDS
 from jopa.storage import Record
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """A model to explain.
-
-    Attributes:
-        name: as tables call it.
-        id: what `jopa.load` takes, or the model's name at the endpoint; None for the bundled model.
-        revision: a hub commit or branch.
-        device: where it runs; by default the best there is.
-        dtype: its number format; by default the device's.
-        batch_size: masks in one forward; by default what speed and memory allow.
-        endpoint: the address of the server that it runs behind; None for a model in this process.
-        api: "vllm" or "sglang"; by default the server is asked.
-        tokenizer: the served model's own, if it is not what the server names.
-        key_variable: the environment variable that holds the server's key, if it is not OPENAI_API_KEY.
-    """
-
-    name: str
-    id: str | None = None
-    revision: str | None = None
-    device: str | None = None
-    dtype: str | None = None
-    batch_size: int | None = None
-    endpoint: str | None = None
-    api: str | None = None
-    tokenizer: str | None = None
-    key_variable: str | None = None
-
-    def __post_init__(self) -> None:
-        local = [name for name in ("revision", "device", "dtype", "batch_size") if getattr(self, name) is not None]
-        served = [name for name in ("api", "tokenizer", "key_variable") if getattr(self, name) is not None]
-        if self.endpoint is None and served:
-            raise SettingError(f"'{served[0]}' of model '{self.name}' needs an 'endpoint'")
-        if self.endpoint is not None and (local or self.id is None):
-            raise SettingError(
-                f"model '{self.name}' runs behind an endpoint: "
-                + (f"leave out '{local[0]}'" if local else "name it there as 'id'")
-            )
-        if self.api not in (None, "vllm", "sglang"):
-            raise SettingError(f"'api' of model '{self.name}' must be vllm or sglang, got '{self.api}'")
 
 
 @dataclass(frozen=True)
@@ -131,7 +92,7 @@ class Experiment:
         methods: likewise, by label.
         ks: the numbers of units to find.
         seeds: of everything random.
-        unit: "token", "word", "sentence", "line" or "paragraph".
+        unit: "token", "word", "sentence", "line" or "paragraph", or "auto" for what fits each prompt.
         removal: how the evaluation removes units.
         baseline: the label of the method that others are compared with.
         max_new_tokens: the most tokens of an output.
@@ -173,8 +134,8 @@ class Experiment:
         for k in (*self.ks, *(k for spec in self.methods for k in spec.ks or ())):
             if k < 1:
                 raise SettingError(f"each of 'ks' must be at least 1, got {k}")
-        if self.unit not in UNIT_KINDS:
-            raise SettingError(f"'unit' must be one of {', '.join(UNIT_KINDS)}, got '{self.unit}'")
+        if self.unit not in (*UNIT_KINDS, AUTO):
+            raise SettingError(f"'unit' must be one of {', '.join((*UNIT_KINDS, AUTO))}, got '{self.unit}'")
         for removal in (self.removal, *(spec.removal for spec in self.methods)):
             if removal not in REMOVALS:
                 raise SettingError(f"'removal' must be one of {', '.join(REMOVALS)}, got '{removal}'")
@@ -263,6 +224,29 @@ def read_experiment(
     return experiment
 
 
+def with_model_settings(
+    experiment: Experiment, *, plain: bool, template_args: Mapping[str, Any], trust_remote_code: bool
+) -> Experiment:
+    """The experiment with settings for all of its models, beside those of the file.
+
+    Args:
+        experiment: as the file says.
+        plain: prompts are plain text.
+        template_args: of the chat template, before those of the file.
+        trust_remote_code: run code that comes with a model.
+    """
+    models = [
+        replace(
+            model,
+            plain=model.plain or plain,
+            template_args={**(model.template_args or {}), **template_args} or None,
+            trust_remote_code=model.trust_remote_code or (trust_remote_code and model.endpoint is None),
+        )
+        for model in experiment.models
+    ]
+    return replace(experiment, models=tuple(models))
+
+
 def merged(old: Record, new: Record, sets: Sequence[str] = (), *, begun: Set[str] | None = None) -> Record:
     """The experiment of a folder, after its file has changed.
 
@@ -290,7 +274,7 @@ def merged(old: Record, new: Record, sets: Sequence[str] = (), *, begun: Set[str
         new = {**new, "data": kept}
     result = dict(new)
     for part, key, free in (
-        ("models", "name", {"device", "batch_size", "endpoint", "key_variable"}),
+        ("models", "name", {"device", "batch_size", "endpoint", "key_variable", "trust_remote_code"}),
         ("data", "name", {"limit"}),
         ("methods", "label", {"ks"}),
     ):
@@ -301,7 +285,8 @@ def merged(old: Record, new: Record, sets: Sequence[str] = (), *, begun: Set[str
             changed += [
                 f"{part} '{name}', {field}: {before[name].get(field)!r} became {value!r}"
                 for field, value in now[name].items()
-                if field not in free and not _same(field, before[name].get(field), value)
+                if field not in free and (value or field in before[name])  # older records have fewer fields
+                if not _same(field, before[name].get(field), value)
             ]
         result[part] = [*new[part], *({**before[name], "retired": True} for name in before if name not in now)]
     if changed:
@@ -334,6 +319,7 @@ _TOP = {
 }
 _MODEL = {"name": str, "id": str, "revision": str, "device": str, "dtype": str, "batch_size": int}
 _MODEL |= {"endpoint": str, "api": str, "tokenizer": str, "key_variable": str}
+_MODEL |= {"plain": bool, "template_args": dict, "trust_remote_code": bool}
 _DATA = {"name": str, "path": str, "limit": int, "seed": int, "prefill": str}
 _METHOD = {"name": str, "label": str, "removal": str, "ks": list, "settings": dict}
 

@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jopa.cli.endpoints import Connection
-from jopa.cli.options import Api, Endpoint, EndpointModel, KeyVariable, ServedTokenizer, Threads
+from jopa.cli.options import (
+    Api,
+    Endpoint,
+    EndpointModel,
+    KeyVariable,
+    Plain,
+    ServedTokenizer,
+    TemplateArg,
+    Threads,
+    TrustRemoteCode,
+)
 from jopa.cli.progress import cell_progress
+from jopa.cli.reading import setting
 from jopa.cli.showing import fail, sigterm_as_interrupt, tell
 from jopa.reports.wording import one_line
 
@@ -33,6 +44,9 @@ def bench(
     api: Api = None,
     tokenizer: ServedTokenizer = None,
     key_variable: KeyVariable = "OPENAI_API_KEY",
+    trust_remote_code: TrustRemoteCode = False,
+    plain: Plain = False,
+    template_arg: TemplateArg = None,
     data: Annotated[
         list[str] | None,
         typer.Option(
@@ -68,7 +82,8 @@ def bench(
 ) -> None:
     """Run an experiment: every method on every prompt, one record a cell; goes on where it stopped."""
     Connection(endpoint, endpoint_model, api, tokenizer, key_variable, None, True).check(model=model)
-    from jopa.benchmark.experiment import ModelSpec, read_experiment
+    from jopa.benchmark.experiment import read_experiment, with_model_settings
+    from jopa.benchmark.model_spec import ModelSpec
     from jopa.benchmark.ray_map import RayMap
     from jopa.benchmark.run import run_bench, serially, together
     from jopa.model.threads import use_threads
@@ -95,6 +110,12 @@ def bench(
         )
     wanted = read_experiment(
         experiment, limit=limit, model=served or model, data=files, prefill=prefill, max_new_tokens=max_new_tokens
+    )
+    wanted = with_model_settings(
+        wanted,
+        plain=plain,
+        template_args=dict(map(setting, template_arg or [])),
+        trust_remote_code=trust_remote_code,
     )
     folder = out or Path("runs", experiment.stem)
     if ray or ray_address:

@@ -19,13 +19,15 @@ from jopa.cli.options import (
     KeyVariable,
     MaxTokensSent,
     Model,
+    Plain,
     ScoreCache,
     ServedTokenizer,
+    TemplateArg,
     Threads,
     TrustRemoteCode,
 )
 from jopa.cli.progress import progress_bar
-from jopa.cli.reading import read_text
+from jopa.cli.reading import read_text, setting
 from jopa.cli.showing import fail, require_writable, sigterm_as_interrupt, tell, write_results
 
 if TYPE_CHECKING:
@@ -93,6 +95,8 @@ def detect(
     device: Device = None,
     dtype: Dtype = None,
     trust_remote_code: TrustRemoteCode = False,
+    plain: Plain = False,
+    template_arg: TemplateArg = None,
 ) -> None:
     """Say how hostile prompts look, from how the model reacts to them, and where; keeps no answer's text."""
     if not prompts and not files and calibrate is None:
@@ -116,7 +120,7 @@ def detect(
 
     harmless = read_prompts(calibrate) if calibrate is not None else []
     require_distinct([*asked, *harmless])
-    config = DetectionConfig(k, budget, max_new_tokens, most_tokens)
+    config = DetectionConfig(k, budget, max_new_tokens, most_tokens, plain, dict(map(setting, template_arg or [])))
     threshold, saved = None, calibration
     if calibrate is not None:
         require_enough(len(harmless), rate)

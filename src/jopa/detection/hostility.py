@@ -30,6 +30,7 @@ from jopa.detection.surprisal import read_surprisals
 from jopa.detection.verdict import Answer, Evidence, Stretch, Verdict
 from jopa.errors import PromptError
 from jopa.methods.joint.search import JointSearch
+from jopa.model.generation import Generation
 from jopa.model.language_model import LanguageModel, versions
 from jopa.ordering import NAT, ranked
 from jopa.preparation import loaded, prepare_output, prepare_prompt, require_log_probs, require_room
@@ -73,7 +74,7 @@ def read_prompt(model: Model, text: str, config: DetectionConfig) -> Prompt:
     Raises:
         PromptError: it is empty or too long.
     """
-    prompt = prepare_prompt(model, text, unit="token")
+    prompt = prepare_prompt(model, text, config.options, unit="token")
     if len(prompt.ids) > config.most_tokens:
         raise PromptError(
             f"the prompt has {len(prompt.ids)} tokens with its template, more than the limit of {config.most_tokens}; "
@@ -151,7 +152,7 @@ def peak(surprisals: Sequence[float]) -> tuple[int, int]:
 def _answers(model: Model, prompts: Sequence[list[int]], config: DetectionConfig) -> list[tuple[int, ...]]:
     """What a model answers; here together, because a step of two rows takes hardly longer than a step of one."""
     if not isinstance(model, LanguageModel):
-        return [model.generate_ids(ids, max_new_tokens=config.max_new_tokens) for ids in prompts]
+        return [model.generate_ids(ids, Generation(config.max_new_tokens)) for ids in prompts]
     import torch
 
     inputs = [{"input_ids": torch.tensor([ids], device=model.device)} for ids in prompts]

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 from jopa.detection.answer_kinds import kind_of
 from jopa.errors import PromptError, SettingError
+from jopa.model.generation import Generation
 from jopa.model.language_model import LanguageModel
 from jopa.preparation import prepare_output, prepare_prompt
 from jopa.prompt.building import Prompt
@@ -107,7 +108,7 @@ def perturbed(model: LanguageModel, prompt: Prompt, *, max_new_tokens: int, seed
         max_new_tokens: the most tokens of an answer.
         seed: of the swapped characters.
     """
-    said = model.generate_ids(prompt.ids, max_new_tokens=max_new_tokens) or tuple(sorted(model.stop_ids))[:1]
+    said = model.generate_ids(prompt.ids, Generation(max_new_tokens)) or tuple(sorted(model.stop_ids))[:1]
     answer = Output(said, model.decode(said), (0, len(said)))
     drawn = random.Random(seed)
     copies = []

@@ -16,7 +16,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -264,7 +264,7 @@ def _opened(folder: Path, model: Model, config: DetectionConfig) -> Iterator[dic
     except OSError as error:
         raise InputFileError(f"cannot make the folder '{folder}': {error.strerror}") from error
     with locked(folder):
-        _require_same_settings(folder, {"model": model.identity, "looking": asdict(config)})
+        _require_same_settings(folder, {"model": model.identity, "looking": config.to_dict()})
         yield _finished(folder / VERDICTS)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from jopa.errors import SettingError
+from jopa.prompt.options import PromptOptions
+from jopa.storage import Record
 
 MOST_TOKENS = 1024
 """The longest prompt, in tokens with its template, unless told otherwise: a prompt costs some twelve forwards."""
@@ -19,14 +22,28 @@ class DetectionConfig:
         budget: what the search for them may spend, in full-forward equivalents.
         max_new_tokens: the most tokens of an answer.
         most_tokens: a longer prompt (tokens, template included) is refused.
+        plain: take the prompt as plain text, without the model's chat template.
+        template_args: further arguments of the chat template.
     """
 
     k: int = 3
     budget: int = 8
     max_new_tokens: int = 16
     most_tokens: int = MOST_TOKENS
+    plain: bool = False
+    template_args: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def options(self) -> PromptOptions:
+        """How the prompt is put before the model."""
+        return PromptOptions(plain=self.plain, template_args=self.template_args)
+
+    def to_dict(self) -> Record:
+        """What records hold: how the prompt was rendered only where it is not the default."""
+        return {name: value for name, value in asdict(self).items() if value or name not in ("plain", "template_args")}
 
     def __post_init__(self) -> None:
+        assert self.options  # refuses what cannot go together
         for name in ("k", "budget", "max_new_tokens", "most_tokens"):
             if (value := getattr(self, name)) < 1:
                 raise SettingError(f"{name} must be at least 1, got {value}")

@@ -190,7 +190,7 @@ class Verdict:
             "without_span": {**asdict(e.span_answer), "probability_ratio": self.span_ratio},
             "numbers": numbers(e),
             "tokens": e.tokens,
-            "looking": asdict(self.config),
+            "looking": self.config.to_dict(),
             "model": self.model,
             "ffe": e.ffe,
             "seconds": e.seconds,

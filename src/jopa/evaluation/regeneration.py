@@ -18,6 +18,7 @@ from jopa.choices import checked_removal
 from jopa.errors import ScoringError
 from jopa.evaluation.metrics import METRICS, kl, kl_chosen, log_likelihood, probability_ratio, text_metrics
 from jopa.evaluation.sentence_bert import SentenceBert
+from jopa.model.generation import Generation
 from jopa.model.language_model import LanguageModel
 from jopa.ordering import NAT, ranked
 from jopa.prompt.building import Prompt
@@ -171,7 +172,7 @@ class Evaluator:
         if isinstance(self._scorer, ModelScorer) and isinstance(self._model, LanguageModel):
             inputs = [self._scorer.removed_inputs(mask) for mask in keep]
             return [tuple(ids) for ids in self._model.generate_batch(inputs, max_new_tokens=self._max_new_tokens)]
-        return [self._scorer.generate(mask, max_new_tokens=self._max_new_tokens) for mask in keep]
+        return [self._scorer.generate(mask, Generation(self._max_new_tokens)) for mask in keep]
 
     def _individual_effects(self, units: Iterable[int], log_prob: float) -> dict[int, float]:
         """L({i}) of each unit; each unit is scored once."""

@@ -5,8 +5,9 @@ Knows no model, units or masks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from jopa.errors import SettingError
@@ -42,6 +43,11 @@ class Generation:
         require_sampling(self.max_new_tokens, self.temperature)
 
 
+def until_stop(ids: Sequence[int], stop_ids: Collection[int]) -> tuple[int, ...]:
+    """The ids before the first stop token."""
+    return tuple(takewhile(lambda token: token not in stop_ids, ids))
+
+
 def require_sampling(max_new_tokens: int, temperature: float) -> None:
     """Refuse settings that no answer can be generated with.
 
@@ -52,6 +58,10 @@ def require_sampling(max_new_tokens: int, temperature: float) -> None:
         raise SettingError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
     if temperature != 0 and not _LEAST_TEMPERATURE <= temperature < float("inf"):
         raise SettingError(f"temperature must be 0 (greedy) or at least {_LEAST_TEMPERATURE:g}, got {temperature}")
+
+
+GREEDY = Generation()
+"""The arg max at every step, 100 tokens at most."""
 
 
 class TokenListener:

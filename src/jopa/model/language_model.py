@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import platform
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from jopa.errors import PromptError, SettingError
 from jopa.model.cached_generation import continue_with_cache
-from jopa.model.generation import require_sampling
+from jopa.model.generation import GREEDY, Generation, require_sampling, until_stop
 from jopa.model.generation_probe import GenerationProbe, InputKind
 from jopa.model.length_dependence import LengthDependence
 from jopa.model.packing import PackedWeights
 from jopa.model.plain_generation import continue_by_plain_forwards
 from jopa.model.requirements import context_length, input_device, require_causal, without_peft
+from jopa.model.sparse_index import SparseIndex
 from jopa.model.state import evaluating, model_lock, quiet_transformers
 from jopa.prompt.continuation import decoded, encode_continuation, end_of_turn_id
 
@@ -70,7 +71,7 @@ class LanguageModel:
             raise SettingError(f"batch_size must be at least 1, got {self.batch_size}")
         object.__setattr__(self, "model", without_peft(self.model, self.id))
         with self.lock:
-            require_causal(self.model, self.id)
+            object.__setattr__(self, "_steady", require_causal(self.model, self.id))
 
     def __repr__(self) -> str:
         return f"<LanguageModel {self.id}, {self.dtype} on {self.device}>"
@@ -106,22 +107,21 @@ class LanguageModel:
         return next(self.model.get_input_embeddings().parameters()).shape[0]
 
     @property
-    def capabilities(self) -> frozenset[Capability]:
-        """What its scorers can be asked: everything, but gradients only where a probe found that it has them."""
-        from jopa.scoring.probe import probe_of  # upwards, as its scorers are
+    def capabilities(self) -> Set[Capability]:
+        """What its scorers can be asked: everything, but gradients only where they are found; tried when asked for."""
+        from jopa.scoring.probe import ModelCapabilities, probe_of  # upwards, as its scorers are
 
-        everything: frozenset[Capability] = frozenset({"scores", "gradient", "attention", "model"})
-        return everything if probe_of(self).gradients else everything - {"gradient"}
+        return ModelCapabilities(probe_of(self))
 
-    def require_removal(self, removal: str) -> None:
-        """Refuse a removal that it cannot do.
+    def require_removal(self, removal: str, n_tokens: int) -> None:
+        """Refuse a removal that it cannot do with so many tokens.
 
         Raises:
-            SettingError: it takes no embeddings in place of ids ("zero"), or its mask hides no tokens ("hide").
+            SettingError: its scores with zero embeddings mean nothing ("zero"), or its mask hides no tokens ("hide").
         """
         from jopa.scoring.masking import require_removal
 
-        require_removal(self, removal)
+        require_removal(self, removal, n_tokens)
 
     @cached_property
     def takes_positions(self) -> bool:
@@ -143,14 +143,21 @@ class LanguageModel:
         return LengthDependence(self.model, self.tokenizer)
 
     @cached_property
+    def sparse_index(self) -> SparseIndex:
+        """Whether equal scores of an index make row lengths matter."""
+        return SparseIndex(self.model, self.tokenizer)
+
+    @cached_property
     def generation_probe(self) -> GenerationProbe:
         """Which inputs transformers' own `generate` continues rightly; the others are continued by plain forwards."""
         return GenerationProbe(self.model, self.tokenizer, lambda: self.packed.active())
 
     def changes_with_length(self, n_tokens: int) -> bool:
-        """Whether rows of so many tokens must be alone and without a cache; see `length_dependence`."""
+        """Whether rows of so many tokens must be alone and without a cache: their length changes their scores."""
         with self.lock, quiet_transformers(), evaluating(self.model):
-            return self.length_dependence.changes_at(n_tokens)
+            if self.length_dependence.changes_at(n_tokens) or self.sparse_index.ties_at(n_tokens):
+                return True
+        return not vars(self)["_steady"]
 
     @cached_property
     def packed(self) -> PackedWeights:
@@ -214,7 +221,7 @@ class LanguageModel:
             if on_token:
                 on_token(len(ids))
             if on_ids:
-                on_ids(self._until_stop(ids))
+                on_ids(until_stop(ids, self.stop_ids))
 
         (ids,) = self._continue(
             self._complete(inputs), max_new_tokens, temperature, seed, tell if on_token or on_ids else None
@@ -224,10 +231,8 @@ class LanguageModel:
     def generate_ids(
         self,
         ids: Sequence[int],
+        generation: Generation = GREEDY,
         *,
-        max_new_tokens: int = 100,
-        temperature: float = 0.0,
-        seed: int = 0,
         on_token: Callable[[int], None] | None = None,
         on_ids: Callable[[tuple[int, ...]], None] | None = None,
     ) -> tuple[int, ...]:
@@ -236,9 +241,7 @@ class LanguageModel:
 
         return self.generate(
             {"input_ids": torch.tensor([list(ids)], device=self.device)},
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            seed=seed,
+            **vars(generation),
             on_token=on_token,
             on_ids=on_ids,
         )
@@ -342,12 +345,7 @@ class LanguageModel:
                 found = continue_with_cache(*settings, on_new)
             else:
                 found = [continue_by_plain_forwards(*settings, restore, on_new)]
-        return [self._until_stop(row) for row in found]
-
-    def _until_stop(self, ids: Sequence[int]) -> tuple[int, ...]:
-        """The ids before the first stop token."""
-        end = next((i for i, token in enumerate(ids) if token in self.stop_ids), len(ids))
-        return tuple(ids[:end])
+        return [until_stop(row, self.stop_ids) for row in found]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens shown."""

@@ -9,6 +9,7 @@ Knows modules and positions, nothing of text.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_N_TOKENS = 4
+_N_TOKENS = 12
+"""Tokens of the row that is tried; some models fill up the last chunk of a row, if it is not their first."""
 _LEAST_LENGTH = 256
 """Tokens; shorter rows are tried as if they had so many."""
 _BY_LENGTH = ("dynamic", "longrope")
@@ -37,12 +39,12 @@ class LengthDependence:
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self._model = model
         self._tokenizer = tokenizer
-        self._independent = _N_TOKENS
+        self._independent = 0
         """The longest row that was tried and has the factors of short ones."""
         self._dependent: int | None = None
         """The shortest row that was tried and has other factors."""
         self._kept: list[_KeptState] = []
-        self._near: torch.Tensor | None = None
+        self._took_positions = False
 
     def changes_at(self, length: int) -> bool:
         """Whether a row of so many tokens gives its first tokens other factors than a short row does."""
@@ -62,13 +64,17 @@ class LengthDependence:
         """Whether the model scores the same when it is told that its tokens stand at 0, 1, …"""
         import torch
 
-        near = self._near if self._near is not None else self._remember()
-        ids, positions = self._short_row()
+        if self._took_positions:  # far ones, as its own but for the last
+            return True
+        near = self._near()
+        ids, positions = self._row()
         with torch.inference_mode(False), torch.no_grad():
             try:
-                return agree(self._model(input_ids=ids, position_ids=positions, use_cache=False).logits[:, :-1], near)
+                return agree(self._model(input_ids=ids, position_ids=positions, use_cache=False).logits, near)
             except Exception:  # it takes no positions
                 return False
+            finally:
+                self.restore()
 
     def restore(self) -> None:
         """Give rotary modules the state that they have after a short row; nothing to do for most models."""
@@ -78,16 +84,17 @@ class LengthDependence:
     def _agrees(self, length: int) -> bool:
         import torch
 
+        near = self._near()
         if any(length > limit for limit in _declared_limits(self._model)):
-            if self._near is None:
-                self._remember()
             return False
-        near = self._near if self._near is not None else self._remember()
-        ids, far = self._short_row()
+        ids, far = self._row()
+        if length <= ids.shape[1]:
+            return True
         far[0, -1] = length - 1
         with torch.inference_mode(False), torch.no_grad():  # what it keeps must be able to take part in gradients
             try:
-                if agree(self._model(input_ids=ids, position_ids=far, use_cache=False).logits[:, :-1], near):
+                if agree(self._model(input_ids=ids, position_ids=far, use_cache=False).logits[:, :-1], near[:, :-1]):
+                    self._took_positions = True
                     return True
                 # Perhaps it is not the far position that changes its scores, but to be told positions at all.
                 return not self.positions_agree
@@ -99,25 +106,25 @@ class LengthDependence:
     def _rounded(self, length: int) -> int:
         """The next power of two, as far as the model's positions go."""
         rounded = max(_LEAST_LENGTH, 1 << (length - 1).bit_length())
-        context = context_length(self._model.config.get_text_config())
-        return max(length, rounded if context is None else min(rounded, context))
+        return max(length, min(rounded, _context(self._model)))
 
-    def _short_row(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def _row(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids and positions of a short row."""
         import torch
 
-        ids = torch.tensor([probe_ids(self._model, self._tokenizer, _N_TOKENS)], device=input_device(self._model))
-        return ids, torch.arange(_N_TOKENS, device=ids.device)[None]
+        n_tokens = min(_N_TOKENS, *_declared_limits(self._model), _context(self._model))
+        ids = torch.tensor([probe_ids(self._model, self._tokenizer, n_tokens)], device=input_device(self._model))
+        return ids, torch.arange(n_tokens, device=ids.device)[None]
 
-    def _remember(self) -> torch.Tensor:
-        """Logits of a short row, without its last token; and what rotary modules hold after it."""
+    def _near(self) -> torch.Tensor:
+        """Logits of a short row; the first time, what rotary modules hold after it is kept."""
         import torch
 
-        ids, _positions = self._short_row()
+        self.restore()
+        ids, _positions = self._row()
         with torch.inference_mode(False), torch.no_grad():
-            near = self._model(input_ids=ids, use_cache=False).logits[:, :-1]
-        self._near = near
-        self._kept = [_KeptState.of(module) for module in self._model.modules() if _has_factors(module)]
+            near = self._model(input_ids=ids, use_cache=False).logits
+        self._kept = self._kept or [_KeptState.of(module) for module in self._model.modules() if _has_factors(module)]
         return near
 
 
@@ -150,6 +157,11 @@ class _KeptState:
 
 def _has_factors(module: torch.nn.Module) -> bool:
     return any("inv_freq" in name for name in [*module._buffers, *vars(module)])
+
+
+def _context(model: PreTrainedModel) -> int:
+    """The most tokens that the model was made for, as far as it says."""
+    return context_length(model.config.get_text_config()) or sys.maxsize
 
 
 def _declared_limits(model: PreTrainedModel) -> list[int]:

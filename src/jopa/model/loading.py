@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from jopa.errors import JopaError, ModelError, SettingError
 from jopa.model.language_model import LanguageModel
+from jopa.model.products import product_wanted
 from jopa.model.reading import ADAPTER_CONFIG, read_model, require_all_weights, require_gguf
 from jopa.model.state import quiet_transformers, without_garbage_collection
 
@@ -62,7 +63,7 @@ def load(
 
     Raises:
         ModelError: there is no such model, it cannot be read, or it is not a causal language model.
-        SettingError: the dtype or device is unknown.
+        SettingError: the dtype, the device or what JOPA_LINEAR names is unknown.
     """
     if dtype is not None and dtype not in DTYPES:
         raise SettingError(f"unknown dtype '{dtype}': choose one of {', '.join(DTYPES)}")
@@ -71,6 +72,7 @@ def load(
     with without_garbage_collection():
         import torch
 
+        product_wanted()
         placement = _placement(device)
         precision = getattr(torch, dtype) if dtype else _default_dtype(placement)
         name, folder, checksum = _locate(source)

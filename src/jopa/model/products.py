@@ -201,6 +201,18 @@ def choose(seconds: Seconds, may_pack: bool = True) -> Choice:
     return best[1]
 
 
+def product_wanted() -> str | None:
+    """The product that the environment variable JOPA_LINEAR names; None if it names none.
+
+    Raises:
+        SettingError: there is no such product.
+    """
+    wanted = os.environ.get("JOPA_LINEAR") or None
+    if wanted is not None and wanted not in products():
+        raise SettingError(f"JOPA_LINEAR is '{wanted}': set it to one of {', '.join(products())}, or to nothing")
+    return wanted
+
+
 def measured(shapes: Collection[Shape], dtype: torch.dtype) -> dict[Shape, Seconds]:
     """What each available product takes with weights of these shapes, from the user's cache if it is there.
 
@@ -215,9 +227,7 @@ def measured(shapes: Collection[Shape], dtype: torch.dtype) -> dict[Shape, Secon
         SettingError: JOPA_LINEAR names no product.
     """
     names = [product.name for product in available(dtype)]
-    if wanted := os.environ.get("JOPA_LINEAR"):
-        if wanted not in products():
-            raise SettingError(f"JOPA_LINEAR is '{wanted}': set it to one of {', '.join(products())}, or to nothing")
+    if wanted := product_wanted():
         names = [name for name in names if name in (_PLAIN, wanted)]
         order = {name: 0.5 if name == wanted else 1.0 for name in names}
         return {shape: {name: (seconds,) * len(ROWS) for name, seconds in order.items()} for shape in shapes}

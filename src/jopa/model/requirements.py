@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from jopa.errors import ModelError
+from jopa.model.agreement import agree
 from jopa.model.state import evaluating, quiet_transformers
 
 if TYPE_CHECKING:
@@ -18,8 +19,12 @@ _LENGTHENING = ("linear", "dynamic", "yarn")
 """Kinds of scaled rotary positions whose factor may not be counted in the configuration's length."""
 
 
-def require_causal(model: Any, name: str) -> None:
+def require_causal(model: Any, name: str) -> bool:
     """Refuse a model that is not loaded, or whose first token sees later ones.
+
+    Returns:
+        Whether what it says after a token is the same, to rounding, whatever stands behind it or in another row. It is
+        not where numbers are quantised by their range in the whole batch.
 
     Raises:
         ModelError: it is no causal language model, or its weights are not there.
@@ -43,12 +48,14 @@ def require_causal(model: Any, name: str) -> None:
     pairs = torch.tensor([[3, 5], [3, 6]], device=device) % size
     try:
         with quiet_transformers(), evaluating(model), torch.no_grad():
-            first = model(input_ids=pairs, use_cache=False).logits[:, 0].float()
+            first = model(input_ids=pairs, use_cache=False).logits[:, 0]
             longer = torch.tensor([[3, 5, 7, 4, 6, 9]], device=device) % size
-            followed = model(input_ids=longer, use_cache=False).logits[0, 0].float()
+            followed = model(input_ids=longer, use_cache=False).logits[0, 0]
     except Exception as error:  # code of many makers
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ModelError(f"'{name}' cannot read two tokens, as a causal language model does: {reason:.200}") from error
+    steady = agree(first[0], followed) and agree(first[1], followed)
+    first, followed = first.float(), followed.float()
     if (first[0] - first[1]).abs().max() > 1e-3 * first.abs().max():
         raise ModelError(
             f"'{name}' reads its input in both directions (an encoder-only model); jopa explains causal language models"
@@ -59,6 +66,7 @@ def require_causal(model: Any, name: str) -> None:
             "output does not give the probability with which the model generates it; jopa explains causal language "
             "models"
         )
+    return steady
 
 
 def without_peft(model: Any, name: str) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from jopa.errors import PromptError, SettingError
 from jopa.prompt.attributable import Attributable, attributable
@@ -19,7 +19,7 @@ from jopa.prompt.fixed_parts import FixedPart, fixed_parts
 from jopa.prompt.frames import framed_positions
 from jopa.prompt.language import is_language_code
 from jopa.prompt.messages import Message, conversation, question_of
-from jopa.prompt.options import PromptOptions
+from jopa.prompt.options import PromptOptions, PromptSettings
 from jopa.prompt.passages import Layout, RenderedPrompt, layout_of
 from jopa.prompt.rendering import Renderer, render, render_first, takes_documents
 from jopa.prompt.segmentation import SEGMENTERS, Span, fitting_unit
@@ -110,7 +110,7 @@ def build_prompt(
     options: PromptOptions | None = None,
     *,
     unit: str | Sequence[Span] = "token",
-    **settings: Any,
+    **settings: Unpack[PromptSettings],
 ) -> Prompt:
     """Turn text or chat messages, and perhaps documents, into ids, units and template.
 

@@ -4,9 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
+from jopa.errors import SettingError
 from jopa.prompt.attributable import Attribute
+
+
+class PromptSettings(TypedDict, total=False):
+    """Fields of `PromptOptions`, as keywords."""
+
+    system: str | None
+    prefix: str | None
+    prefill: str | None
+    plain: bool
+    template_args: Mapping[str, Any]
+    tools: Sequence[Mapping[str, Any]] | None
+    language: str | None
+    attribute: Attribute | None
+    documents: Sequence[Any] | None
 
 
 @dataclass(frozen=True)
@@ -26,6 +41,9 @@ class PromptOptions:
             "all", a message's place or role, or several of these; by default the documents, or where there are none
             the user's last message. See `jopa.prompt.attributable`.
         documents: texts that stand beside the question, or objects with "text" and perhaps "id" and "title".
+
+    Raises:
+        SettingError: plain text is to take arguments of the chat template.
     """
 
     system: str | None = None
@@ -37,6 +55,12 @@ class PromptOptions:
     language: str | None = None
     attribute: Attribute | None = None
     documents: Sequence[Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.plain and self.template_args:
+            raise SettingError(
+                "plain text cannot take template_args, which a chat template reads; leave them out, or plain"
+            )
 
     @property
     def rendering(self) -> dict[str, Any]:

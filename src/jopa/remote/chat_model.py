@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jopa.errors import ModelError, PromptError, ScoringError
-from jopa.model.generation import require_sampling
+from jopa.model.generation import GREEDY, Generation
 from jopa.prompt.output import Output
 from jopa.remote.allowance import CostAtMost
 from jopa.remote.client import Client
@@ -25,7 +25,6 @@ from jopa.remote.score_cache import ScoreCache
 from jopa.remote.served import ServedModel
 
 if TYPE_CHECKING:
-    from jopa.model.generation import Generation
     from jopa.prompt.building import Prompt
     from jopa.scoring.protocols import PromptScorer
 
@@ -127,9 +126,7 @@ class ChatModel(ServedModel):
 
     def scorer(self, prompt: Prompt, output: Output, removal: str) -> PromptScorer:
         """A scorer whose answers are of the default length; `answer_scorer` knows how the output was generated."""
-        from jopa.model.generation import Generation
-
-        return self.answer_scorer(prompt, output, removal, Generation())
+        return self.answer_scorer(prompt, output, removal, GREEDY)
 
     def answer_scorer(self, prompt: Prompt, output: Output, removal: str, generation: Generation) -> PromptScorer:
         """A scorer that asks for answers as the output was asked for, greedily.
@@ -144,24 +141,21 @@ class ChatModel(ServedModel):
     def generate_ids(
         self,
         ids: Sequence[int],
+        generation: Generation = GREEDY,
         *,
-        max_new_tokens: int = 100,
-        temperature: float = 0.0,
-        seed: int = 0,
         on_token: Callable[[int], None] | None = None,
         on_ids: Callable[[tuple[int, ...]], None] | None = None,
     ) -> tuple[int, ...]:
         """The code points of an answer. The callbacks are told once, at the end.
 
         Raises:
-            SettingError: a setting is out of range.
             ModelError, PromptError, ScoringError, LimitError: as `ask`.
         """
-        require_sampling(max_new_tokens, temperature)
-        (answer,) = self.ask([ChatRequest(self.decode(ids), max_new_tokens, temperature, seed)])
+        most = generation.max_new_tokens
+        (answer,) = self.ask([ChatRequest(self.decode(ids), most, generation.temperature, generation.seed)])
         new = tuple(map(ord, answer.text))
         if on_token:
-            on_token(min(len(new), max_new_tokens))
+            on_token(min(len(new), most))
         if on_ids:
             on_ids(new)
         return new

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from jopa.errors import SettingError
 from jopa.evaluation.metrics import rouge_l
+from jopa.model.generation import GREEDY, Generation
 from jopa.prompt.output import Output
 from jopa.remote.chat_model import ChatAnswer, ChatModel, ChatRequest, answer_key
 from jopa.remote.served import ServedWork
@@ -132,26 +133,22 @@ class ChatScorer:
     def generate(
         self,
         keep: Bool[Tensor, "units"],
+        generation: Generation = GREEDY,
         *,
-        max_new_tokens: int = 100,
-        temperature: float = 0.0,
-        seed: int = 0,
         on_token: Callable[[int], None] | None = None,
         on_ids: Callable[[tuple[int, ...]], None] | None = None,
     ) -> tuple[int, ...]:
         """The answer under one mask as code points; the one that was scored, where it is asked for in the same way."""
         request = self._request(keep)
         known = self._answers.get(request.text)
-        if known is not None and temperature == 0 and max_new_tokens == self._max_new_tokens:
+        if known is not None and generation.temperature == 0 and generation.max_new_tokens == self._max_new_tokens:
             new = tuple(map(ord, known))
             if on_ids:
                 on_ids(new)
             return new
         return self._model.generate_ids(
             [ord(character) for character in request.text],
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            seed=seed,
+            generation,
             on_token=on_token,
             on_ids=on_ids,
         )

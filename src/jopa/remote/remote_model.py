@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jopa.errors import SettingError
-from jopa.model.generation import require_sampling
+from jopa.model.generation import GREEDY, Generation, until_stop
 from jopa.prompt.continuation import decoded, encode_continuation
 from jopa.prompt.output import Output
 from jopa.remote.allowance import CostAtMost
@@ -111,10 +111,8 @@ class RemoteModel(ServedModel):
     def generate_ids(
         self,
         ids: Sequence[int],
+        generation: Generation = GREEDY,
         *,
-        max_new_tokens: int = 100,
-        temperature: float = 0.0,
-        seed: int = 0,
         on_token: Callable[[int], None] | None = None,
         on_ids: Callable[[tuple[int, ...]], None] | None = None,
     ) -> tuple[int, ...]:
@@ -124,11 +122,9 @@ class RemoteModel(ServedModel):
             The new token ids, without the stop token.
 
         Raises:
-            SettingError: a setting is out of range.
             ModelError, PromptError, ScoringError: as `Client.post_all` and `Server.read_answer`.
         """
-        require_sampling(max_new_tokens, temperature)
-        answer = self.continue_ids(ids, max_new_tokens, temperature, seed)
+        answer = self.continue_ids(ids, generation.max_new_tokens, generation.temperature, generation.seed)
         new = self._until_stop(answer)
         if on_token:
             on_token(len(answer.ids))
@@ -179,12 +175,11 @@ class RemoteModel(ServedModel):
 
     def _until_stop(self, answer: Answer) -> tuple[int, ...]:
         """The ids before the first stop token."""
-        ids = answer.ids
-        end = next((place for place, token in enumerate(ids) if token in self.stop_ids), len(ids))
+        new = until_stop(answer.ids, self.stop_ids)
         # A model may have further stop tokens, which the server knows: the last token of what one ended is special.
-        if answer.stopped and end == len(ids) and ids and ids[-1] in self.tokenizer.all_special_ids:
-            end -= 1
-        return tuple(ids[:end])
+        if answer.stopped and len(new) == len(answer.ids) and new and new[-1] in self.tokenizer.all_special_ids:
+            return new[:-1]
+        return new
 
     def score(self, rows: Sequence[Row]) -> tuple[list[list[float]], Spent]:
         """The log-probabilities of each row's scored ids in nats, in the rows' order; what is in the cache is not sent.

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from jopa.errors import PromptError, SettingError
+from jopa.model.generation import GREEDY, Generation
 from jopa.prompt.output import Output
 from jopa.prompt.repeated_tokens import RepeatedToken, find_repeated_tokens
 from jopa.remote.served import ServedWork
@@ -135,19 +136,15 @@ class RemoteScorer:
     def generate(
         self,
         keep: Bool[Tensor, "units"],
+        generation: Generation = GREEDY,
         *,
-        max_new_tokens: int = 100,
-        temperature: float = 0.0,
-        seed: int = 0,
         on_token: Callable[[int], None] | None = None,
         on_ids: Callable[[tuple[int, ...]], None] | None = None,
     ) -> tuple[int, ...]:
         """The ids that the model answers to the prompt under one mask; see `RemoteModel.generate_ids`."""
         return self._model.generate_ids(
             self.kept_ids(keep),
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            seed=seed,
+            generation,
             on_token=on_token,
             on_ids=on_ids,
         )

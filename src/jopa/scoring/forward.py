@@ -1,8 +1,8 @@
 """Forwards of many variants of one prompt: a cached prefix in front, the target's log-probabilities behind.
 
 The key-value cache of what all variants share is computed once; rows may begin with the cache of another row instead.
-`rows` runs them; logits are made at the target positions only, and log-softmax is taken in float32 whatever the model's
-dtype. A batch that does not fit into memory is halved. `Work` counts what all of this costs.
+`batch_input` runs them; logits are made at the target positions only, and log-softmax is taken in float32 whatever the
+model's dtype. A batch that does not fit into memory is halved. `Work` counts what all of this costs.
 
 Knows ids and positions, nothing of units and masks.
 """
@@ -46,8 +46,6 @@ LAUNCH_TOKENS = {"cpu": 32, "cuda": 256}
 # Rows whose caches are kept hold at most this many tokens together.
 _KEPT_TOKENS = {"cpu": 8192, "cuda": 16384}
 
-# The mark that transformers leaves on a model with its recording hooks.
-
 
 class _Counter:
     """Where several count the work that they do for one scorer."""
@@ -70,7 +68,7 @@ class TargetForward:
 
     Attributes:
         probe: what the model can do; nothing else is asked of it.
-        alone: each row needs a forward of its own, without a cache: its length changes the model's rotary factors.
+        alone: each row needs a forward of its own, without a cache: its length changes the model's scores.
     """
 
     def __init__(
@@ -211,11 +209,11 @@ class TargetForward:
         """What the language-model head says at the target positions, without gradients: one forward by the runner.
 
         Args:
-            inputs: `input_ids` (`Int[rows, n]`) or `inputs_embeds` of what follows the bases.
+            inputs: `input_ids` (`Int[rows, n]`) or `inputs_embeds` of what follows the cached beginnings.
             lengths: how many positions of each row are no padding; each row ends with the output.
-            bases: what each row begins with, all of one length.
-            attention_mask: 0 where no token may attend, base included; without it every token counts.
-            keep: keep the cache of so many tokens of each row, base included; by default none.
+            prefix_caches: what each row begins with, all of one length.
+            attention_mask: 0 where no token may attend, the beginning included; without it every token counts.
+            keep: keep the cache of so many tokens of each row, the beginning included; by default none.
 
         Returns:
             Logits in the model's dtype, on its device; and the caches that were to be kept.

@@ -6,8 +6,9 @@ The three removals, for a prompt of n tokens:
     zero     their input embeddings are multiplied by 0; positions stay           (the paper's m ⊙ x, equation 3)
     hide     attention mask 0, so that no token attends to them; positions stay
 
-What rows have in common at their beginning is computed once where that pays (`batching`): the caches of a few rows are
-kept, within a call and from one call to the next. Batching, padding and caching change no score by more than rounding.
+What rows have in common at their beginning is computed once where that pays (`batch_planning`): the caches of a few
+rows are kept, within a call and from one call to the next. Batching, padding and caching change no score by more than
+rounding.
 
 Sees ids, units and masks; knows nothing of what is done with the logits.
 """
@@ -39,7 +40,7 @@ _FEW_MASKS = 8
 
 
 @dataclass(frozen=True, eq=False)
-class _Base:
+class _CachedRow:
     """A row whose cache others can begin with.
 
     Attributes:
@@ -52,7 +53,7 @@ class _Base:
 
 
 class MaskedForward:
-    """Forwards of one prompt and output with units taken away by one removal.
+    """Forwards of one prompt and output with units removed by one removal.
 
     Args:
         model: the language model.
@@ -103,10 +104,10 @@ class MaskedForward:
             self.unit_of[list(unit.positions)] = number
         self.n_prompt, self.n_full = len(prompt.ids), len(prompt.ids) + len(output)
         self._removal = removal
-        require_removal(model, removal)
+        require_removal(model, removal, self.n_full)
         reuse = reuse and _reuses(model, removal)
         self._reuse = reuse
-        self._bases: list[_Base] = []
+        self._cached_rows: list[_CachedRow] = []
         # The position that predicts y_1 must be computed with every mask, even when all units before it are deleted.
         first_unit = min(prompt.units[0].positions)
         tail = self.n_prompt - 1 > max(prompt.units[-1].positions)
@@ -134,11 +135,11 @@ class MaskedForward:
         if self._removal != "zero" and not rows.any(axis=1).all():
             raise _nothing_left(keep[int(rows.any(axis=1).argmin())])
         prefix = self.forward.prefix()
-        prefix_caches = [_Base(np.ones(prefix.length, dtype=bool), prefix), *self._bases]
+        prefix_caches = [_CachedRow(np.ones(prefix.length, dtype=bool), prefix), *self._cached_rows]
         with self.forward.timed("planning"):
             batches = plan(
                 rows,
-                [base.visible for base in prefix_caches],
+                [row.visible for row in prefix_caches],
                 self.forward.limits(self.n_prompt, self._reuse),
                 compact=self._removal == "delete",
                 after=visible.shape[1] - self.n_prompt,
@@ -149,7 +150,8 @@ class MaskedForward:
                 for part, (result, prefixes) in self._run(batch, prefix_caches, visible, read):
                     results[part] = result.float().cpu()
                     new += [
-                        _Base(rows[row], prefix) for row, prefix in zip(part if prefixes else (), prefixes, strict=True)
+                        _CachedRow(rows[row], prefix)
+                        for row, prefix in zip(part if prefixes else (), prefixes, strict=True)
                     ]
             if batch.keep:
                 prefix_caches.append(new[-1])
@@ -157,11 +159,26 @@ class MaskedForward:
         self._keep_caches(new, {id(prefix_caches[number]) for batch in batches for number in batch.prefix_caches})
         return results
 
+    def rounding(self) -> float:
+        """By how much the rounding of the model's dtype may change Σ log p(y), in nats; 0 for float32 and better.
+
+        A logit is rounded by up to ε/2 of its magnitude, and so is what it is compared with; the errors of the target's
+        tokens add as independent ones do. One forward with nothing removed.
+        """
+        import torch
+
+        dtype = self.forward.model.model.dtype
+        if dtype in (torch.float32, torch.float64):
+            return 0.0
+        whole = torch.ones(1, int(self.unit_of.max()) + 1, dtype=torch.bool)
+        largest = self.under_masks(whole, lambda logits: logits.float().abs().amax(-1), (self.forward.n_targets,))
+        return float(torch.finfo(dtype).eps * largest.square().sum().sqrt())
+
     def cache_of_whole(self, length: int) -> PrefixCache | None:
         """The cache of the first tokens with nothing removed, if a row that was scored has left it."""
-        for base in self._bases:
-            if len(base.visible) >= length and base.visible[:length].all():
-                return base.prefix.first(length)
+        for row in self._cached_rows:
+            if len(row.visible) >= length and row.visible[:length].all():
+                return row.prefix.first(length)
         return None
 
     def attention_scaled_log_probs(self, log_factors: Float[Tensor, "units"]) -> Float[Tensor, "out"]:
@@ -178,7 +195,7 @@ class MaskedForward:
     def _run(
         self,
         batch: Batch,
-        prefix_caches: Sequence[_Base],
+        prefix_caches: Sequence[_CachedRow],
         visible: Bool[Tensor, "masks tokens"],
         read: Callable[[Tensor], Tensor],
     ) -> Iterator[tuple[list[int], tuple[Tensor, list[PrefixCache]]]]:
@@ -186,7 +203,7 @@ class MaskedForward:
         import torch
 
         begins = {number: prefix_caches[number].prefix.first(batch.start) for number in batch.prefix_caches}
-        base_of = dict(zip(batch.rows, batch.prefix_caches, strict=True))
+        cache_of = dict(zip(batch.rows, batch.prefix_caches, strict=True))
         n_tokens = visible.sum(dim=1) if self._removal == "delete" else torch.full((len(visible),), visible.shape[1])
         n_output = visible.shape[1] - self.n_prompt
         longest = int(n_tokens[list(batch.rows)].max())
@@ -195,16 +212,16 @@ class MaskedForward:
 
         def work(rows: list[int]) -> tuple[Tensor, list[PrefixCache]]:
             keep = (n_tokens[rows] - n_output).tolist() if remember else []
-            logits, prefixes = self._score(visible[rows], [begins[base_of[row]] for row in rows], keep)
+            logits, prefixes = self._score(visible[rows], [begins[cache_of[row]] for row in rows], keep)
             return read(logits), prefixes
 
         return self.forward.in_batches(batch.rows, longest - batch.start, work)
 
-    def _keep_caches(self, new: Sequence[_Base], used: set[int]) -> None:
+    def _keep_caches(self, new: Sequence[_CachedRow], used: set[int]) -> None:
         """Keep the caches most likely to serve the next call: those of this call's rows, then those it began with."""
-        old = sorted(self._bases, key=lambda base: id(base) not in used)
+        old = sorted(self._cached_rows, key=lambda row: id(row) not in used)
         room = min(_MAX_KEPT_CACHES, self.forward.limits(self.n_prompt, self._reuse).new_caches)
-        self._bases = [*reversed(new), *old][:room]
+        self._cached_rows = [*reversed(new), *old][:room]
 
     def removed_inputs(self, keep: Bool[Tensor, "units"]) -> dict[str, Tensor]:
         """The prompt under one mask as keyword arguments of `LanguageModel.generate`."""
@@ -233,7 +250,7 @@ class MaskedForward:
     def _score(
         self, visible: Bool[Tensor, "rows tokens"], prefix_caches: Sequence[PrefixCache], keep: Sequence[int]
     ) -> tuple[Float[Tensor, "rows out vocab"], list[PrefixCache]]:
-        """One forward of rows behind their bases: their logits, and the caches of each row's first tokens."""
+        """One forward of rows behind their cached beginnings: their logits, and the caches of their first tokens."""
         import torch
 
         begin = prefix_caches[0].length
@@ -249,17 +266,24 @@ class MaskedForward:
         return self.forward.logits(inputs, [len(row) for row in rows], prefix_caches, hidden, keep)
 
 
-def require_removal(model: LanguageModel, removal: str) -> None:
-    """Refuse a removal that a model cannot do.
+def require_removal(model: LanguageModel, removal: str, n_tokens: int) -> None:
+    """Refuse a removal that a model cannot do with so many tokens.
 
     Raises:
-        SettingError: it takes no embeddings in place of ids (removal "zero"), or its mask hides no tokens ("hide").
+        SettingError: it takes no embeddings in place of ids, or its scores with zero embeddings depend on the length of
+            a row (removal "zero"); or its mask hides no tokens ("hide").
     """
     probe = probe_of(model)
     if removal == "zero" and not probe.takes_embeddings:
         raise SettingError(
             f"'{model.id}' takes no embeddings in place of the ids they stand for, so removal 'zero' cannot be done; "
             "use removal 'delete'"
+        )
+    if removal == "zero" and model.sparse_index.leaves_out_keys(n_tokens):
+        raise SettingError(
+            f"removal 'zero' cannot be done with {n_tokens} tokens: beyond {model.sparse_index.limit}, '{model.id}' "
+            "attends to the keys with the highest index scores, those of zero embeddings are equal, and the length of "
+            "the row decides between them; use removal 'delete'"
         )
     if removal == "hide" and not probe.hides:
         raise SettingError(

@@ -1,7 +1,7 @@
-"""A language model as a scorer: log p(y | what is left of the prompt) under many keep masks at once, and what it looks
-like inside.
+"""A language model as a scorer: log p(y | what is left of the prompt) under many keep masks at once, its gradients and
+its attention.
 
-`masking` says how units are taken away, `forward` runs the model.
+`masking` removes units, `forward` runs the model.
 
 Sees ids, units and masks; knows nothing of searching for a good mask.
 """
@@ -9,9 +9,11 @@ Sees ids, units and masks; knows nothing of searching for a good mask.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from jopa.errors import ScoringError
+from jopa.model.generation import GREEDY, Generation
 from jopa.model.language_model import LanguageModel
 from jopa.prompt.output import Output
 from jopa.prompt.repeated_tokens import RepeatedToken, find_repeated_tokens
@@ -84,6 +86,11 @@ class ModelScorer:
     def slow_paths(self) -> tuple[str, ...]:
         """One line for each fast path that was wanted and that this model cannot take."""
         return self._forward.slow_paths
+
+    @cached_property
+    def noise(self) -> float:
+        """By how much the rounding of the model's dtype may change a score, in nats; 0 for float32 and better."""
+        return self._masked.rounding()
 
     def _require_gradients(self) -> None:
         if not self._forward.probe.gradients:
@@ -212,10 +219,8 @@ class ModelScorer:
             raise ScoringError(f"attention of '{self.model.id}' cannot be made weaker; choose another method")
         n_tokens = len(self._masked.ids)
         config = self.model.model.config.get_text_config()
-        if (
-            config.num_hidden_layers * config.num_attention_heads * n_tokens**2
-            > _MAX_ATTENTION_WEIGHTS[self._forward.kind]
-        ):
+        n_weights = config.num_hidden_layers * config.num_attention_heads * n_tokens**2
+        if n_weights > _MAX_ATTENTION_WEIGHTS[self._forward.kind]:
             raise ScoringError(f"{n_tokens} tokens are too many to keep the attention that each pays to each other")
         n_own = n_tokens - self._forward.prefix().length
 
@@ -339,22 +344,13 @@ class ModelScorer:
     def generate(
         self,
         keep: Bool[Tensor, "units"],
+        generation: Generation = GREEDY,
         *,
-        max_new_tokens: int = 100,
-        temperature: float = 0.0,
-        seed: int = 0,
         on_token: Callable[[int], None] | None = None,
         on_ids: Callable[[tuple[int, ...]], None] | None = None,
     ) -> tuple[int, ...]:
         """The ids that the model answers to the prompt under one mask; see `LanguageModel.generate`."""
-        return self.model.generate(
-            self.removed_inputs(keep),
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            seed=seed,
-            on_token=on_token,
-            on_ids=on_ids,
-        )
+        return self.model.generate(self.removed_inputs(keep), **vars(generation), on_token=on_token, on_ids=on_ids)
 
     def removed_inputs(self, keep: Bool[Tensor, "units"]) -> dict[str, Tensor]:
         """The prompt under one mask as keyword arguments of `LanguageModel.generate`."""

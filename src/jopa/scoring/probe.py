@@ -10,30 +10,32 @@ Knows ids, caches and logits, nothing of units.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from jopa.errors import ModelError, StoppedError
-from jopa.model.agreement import agree, probe_ids
+from jopa.model.agreement import agree
 from jopa.model.language_model import LanguageModel, quiet_transformers
-from jopa.scoring.batch_input import BatchInput, CallOptions, forward, without_gradients
+from jopa.scoring.batch_input import CallOptions
 from jopa.scoring.plain_forward import plain_logits, whole_cache
 from jopa.scoring.prefix_cache import CACHE_NAMES, PrefixCache
+from jopa.scoring.probe_forwards import ProbeForwards
 from jopa.scoring.slow_paths import SLOW_PATHS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_LENGTHS = (12, 9)
-"""Tokens of the two rows that are tried."""
+    from jopa.scoring.protocols import Capability
+
 _PREFIXES = (1, 3, 6)
 """Tokens of the cached beginnings that are tried."""
 _SHARED = 5
 _HIDDEN = 4
 """The token that is hidden, behind a beginning of three."""
 _TINY_LOG_FACTOR = -30.0
+_CAPABILITIES: tuple[Capability, ...] = ("scores", "gradient", "attention", "model")
 
 
 def probe_of(model: LanguageModel) -> ModelProbe:
@@ -42,6 +44,26 @@ def probe_of(model: LanguageModel) -> ModelProbe:
     if "_probe" not in kept:
         kept["_probe"] = ModelProbe(model)
     return kept["_probe"]
+
+
+class ModelCapabilities(Set["Capability"]):
+    """What the scorers of a model can be asked: everything, but gradients only where they are found; tried when asked.
+
+    Args:
+        probe: tries it.
+    """
+
+    def __init__(self, probe: ModelProbe) -> None:
+        self._probe = probe
+
+    def __contains__(self, name: object) -> bool:
+        return name in _CAPABILITIES and (name != "gradient" or self._probe.gradients)
+
+    def __iter__(self) -> Iterator[Capability]:
+        return (name for name in _CAPABILITIES if name in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 class ModelProbe:
@@ -55,8 +77,8 @@ class ModelProbe:
         self._model = model
         self._refused: dict[str, str] = {}
         self._row_cache: PrefixCache | None = None
-        context = model.context_length or _LENGTHS[0]
-        self._rows = [probe_ids(model.model, model.tokenizer, min(n, context), seed) for seed, n in enumerate(_LENGTHS)]
+        self._forwards = ProbeForwards(model)
+        self._rows = self._forwards.rows
 
     @property
     def slow_paths(self) -> tuple[str, ...]:
@@ -70,9 +92,10 @@ class ModelProbe:
         Raises:
             ModelError: the model gives other scores at every call.
         """
-        assert self._expected
+        fast = self._fast_options
+        if self._together is not None:
+            return replace(fast, cache_argument=CallOptions().cache_argument)
         off = {"target_logits": False, "packed": False, "positions": False}
-        fast = CallOptions(positions=self._model.takes_positions)
         for changes in ({}, *({name: False} for name in off), off):
             options = replace(fast, **changes)
             if self._tried(lambda options=options: self._agrees([self._rows[0]], options=options)):
@@ -83,16 +106,43 @@ class ModelProbe:
         raise ModelError(f"'{self._model.id}' gives other scores when it is called again; nothing can be compared")
 
     @cached_property
+    def _fast_options(self) -> CallOptions:
+        """Everything fast, and the likeliest name of a cache."""
+        return CallOptions(positions=self._model.takes_positions, cache_argument=self._cache_names[0])
+
+    @cached_property
+    def _cache_names(self) -> list[str]:
+        declared = inspect.signature(self._model.model.forward).parameters
+        return sorted(CACHE_NAMES, key=lambda name: name not in declared)
+
+    @cached_property
+    def _together(self) -> list[PrefixCache] | None:
+        """The caches of both rows, if one forward of both, with everything fast, gave the scores of plain forwards.
+
+        It is tried first, because it answers most questions for most models.
+        """
+        expected, found = self._forwards.expected, []
+
+        def attempt() -> bool:
+            lengths = [len(row) for row in self._rows]
+            (output,) = self._forwards.without_gradients(
+                self._forwards.part(self._rows, self._fast_options, keep=lengths)
+            )
+            found.extend(output.prefixes)
+            return all(agree(own[: len(row)], row) for own, row in zip(output.logits, expected, strict=True))
+
+        return found if self._tried(attempt) else None
+
+    @cached_property
     def batches(self) -> bool:
         """Whether rows of different length can share a forward, padded at the right."""
-        return self._found("batches", lambda: self._agrees(self._rows))
+        return self._together is not None or self._found("batches", lambda: self._agrees(self._rows))
 
     @cached_property
     def _cache(self) -> tuple[str | None, bool]:
         """The name under which the model takes a cache that it continues several tokens from, and whether such a cache
         can be cut."""
-        declared = inspect.signature(self._model.model.forward).parameters
-        for name in sorted(CACHE_NAMES, key=lambda name: name not in declared):  # the likeliest is tried first
+        for name in self._cache_names:
             options = replace(self.options, cache_argument=name)
             if self._tried(lambda options=options: self._continues_cropped(options)):
                 return name, True
@@ -166,7 +216,7 @@ class ModelProbe:
         row = [*ids.tolist(), *own]
 
         def attempt() -> bool:
-            logits = self._run([own], [prefix], self.cached_options)[0]
+            logits = self._forwards.run([own], self.cached_options, [prefix])[0]
             return agree(logits, plain_logits(self._model, row)[len(ids) :])
 
         agreed = self._tried(attempt)
@@ -191,91 +241,42 @@ class ModelProbe:
         except Exception:  # a model may fail in any way at what it cannot do
             return False
 
-    @cached_property
-    def _expected(self) -> list[Tensor]:
-        return [plain_logits(self._model, row) for row in self._rows]
-
-    def _run(
-        self,
-        rows: Sequence[Sequence[int]],
-        prefixes: Sequence[PrefixCache] | None = None,
-        options: CallOptions | None = None,
-        *,
-        embedded: bool = False,
-        hidden: Sequence[int] | None = None,
-    ) -> list[Tensor]:
-        """Logits `[tokens, vocab]` of each row behind its beginning, by the forward that scores rows."""
-        part = self._part(rows, prefixes, options, embedded=embedded, hidden=hidden)
-        with without_gradients(self._model.model):
-            logits = forward(self._model, [part])[0].logits
-        return [own[: len(row)].clone() for own, row in zip(logits, rows, strict=True)]
-
-    def _part(
-        self,
-        rows: Sequence[Sequence[int]],
-        prefixes: Sequence[PrefixCache] | None = None,
-        options: CallOptions | None = None,
-        *,
-        embedded: bool = False,
-        hidden: Sequence[int] | None = None,
-        keep: Sequence[int] = (),
-    ) -> BatchInput:
-        """Rows behind their beginnings, read at all their positions; of row i, token `hidden[i]` is masked (-1: none;
-        beginnings counted)."""
-        import torch
-
-        width = max(map(len, rows))
-        prefixes = prefixes or [PrefixCache(0)] * len(rows)
-        ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=self._model.device)
-        positions = torch.stack([torch.arange(width).clamp(max=len(row) - 1) for row in rows])
-        mask = None
-        if hidden is not None:
-            mask = torch.ones(len(rows), prefixes[0].length + width, dtype=torch.long)
-            for number, token in enumerate(hidden):
-                if token >= 0:
-                    mask[number, token] = 0
-        inputs = {"inputs_embeds": self._model.model.get_input_embeddings()(ids)} if embedded else {"input_ids": ids}
-        return BatchInput(inputs, positions, prefixes, mask, keep, options=options or self.options)
-
     def _agrees(
         self, rows: Sequence[Sequence[int]], *, options: CallOptions | None = None, embedded: bool = False
     ) -> bool:
-        logits = self._run(rows, options=options, embedded=embedded)
-        return all(agree(own, expected) for own, expected in zip(logits, self._expected, strict=False))
-
-    def _caches(self, rows: Sequence[Sequence[int]], options: CallOptions) -> list[PrefixCache]:
-        """The caches of rows that ran in one forward."""
-        with without_gradients(self._model.model):
-            return forward(self._model, [self._part(rows, options=options, keep=[len(row) for row in rows])])[
-                0
-            ].prefixes
+        logits = self._forwards.run(rows, options or self.options, embedded=embedded)
+        return all(agree(own, expected) for own, expected in zip(logits, self._forwards.expected, strict=False))
 
     def _continues_cropped(self, options: CallOptions) -> bool:
         """Rows behind one shared cache, and behind caches of their own, all of them cut."""
-        if self.batches:
-            caches = self._caches(self._rows, options)
+        if self._together is not None and options == self._fast_options:
+            caches = self._together
+        elif self.batches:
+            caches = self._forwards.caches(self._rows, options)
         else:
-            caches = [self._caches([row], options)[0] for row in self._rows]
+            caches = [self._forwards.caches([row], options)[0] for row in self._rows]
         self._row_cache = caches[0]
         cut = [cache.first(_SHARED) for cache in caches]
         own = [row[_SHARED:] for row in self._rows]
         if self.batches:
-            logits = self._run([own[0], own[0][:-1]], [cut[0], cut[0]], options) + self._run(own, cut, options)
-            expected = [self._expected[0], self._expected[0][:-1], *self._expected]
+            logits = self._forwards.run([own[0], own[0][:-1]], options, [cut[0]] * 2) + self._forwards.run(
+                own, options, cut
+            )
+            expected = [self._forwards.expected[0], self._forwards.expected[0][:-1], *self._forwards.expected]
         else:
-            logits = [self._run([row], [cache], options)[0] for row, cache in zip(own, cut, strict=True)]
-            expected = self._expected
+            logits = [self._forwards.run([row], options, [cache])[0] for row, cache in zip(own, cut, strict=True)]
+            expected = self._forwards.expected
         return all(agree(one, other[_SHARED:]) for one, other in zip(logits, expected, strict=True))
 
     def _continues_whole(self, options: CallOptions) -> bool:
         """Rows behind copies of a whole cache, for beginnings of several lengths."""
-        row, expected = self._rows[0], self._expected[0]
+        row, expected = self._rows[0], self._forwards.expected[0]
         for length in _PREFIXES:
             prefix = whole_cache(self._model, row[:length])
             if not prefix.length:
                 return False
             rows = [row[length:], row[length:-1]] if self.batches else [row[length:]]
-            logits = self._run(rows, [prefix] * len(rows), options)
+            logits = self._forwards.run(rows, options, [prefix] * len(rows))
             if not all(agree(own, expected[length : length + len(own)]) for own in logits):
                 return False
         return True
@@ -290,74 +291,74 @@ class ModelProbe:
     def _continues(self, *, embedded: bool) -> bool:
         prefix = self._prefix(_PREFIXES[1])
         rows = [self._rows[0][prefix.length :]]
-        logits = self._run(rows, [prefix], self.cached_options, embedded=embedded)[0]
-        return agree(logits, self._expected[0][prefix.length :])
+        logits = self._forwards.run(rows, self.cached_options, [prefix], embedded=embedded)[0]
+        return agree(logits, self._forwards.expected[0][prefix.length :])
 
     def _mixes(self) -> bool:
-        caches = self._caches(self._rows, self.cached_options)
+        caches = self._forwards.caches(self._rows, self.cached_options)
         parts = [
-            self._part([row[length:]], [cache.first(length)], self.cached_options)
+            self._forwards.part([row[length:]], self.cached_options, [cache.first(length)])
             for row, cache, length in zip(self._rows, caches, (_SHARED, _SHARED - 2), strict=True)
         ]
-        with without_gradients(self._model.model):
-            outputs = forward(self._model, parts)
+        outputs = self._forwards.without_gradients(*parts)
         return all(
             agree(output.logits[0], expected[part.begin :])
-            for output, part, expected in zip(outputs, parts, self._expected, strict=True)
+            for output, part, expected in zip(outputs, parts, self._forwards.expected, strict=True)
         )
 
     def _differentiates(self) -> bool:
         import torch
 
         prefix = self._prefix(_PREFIXES[1])
-        part = self._part([self._rows[0][prefix.length :]], [prefix], self.cached_options, embedded=True)
+        part = self._forwards.part([self._rows[0][prefix.length :]], self.cached_options, [prefix], embedded=True)
         embeddings = part.inputs["inputs_embeds"].detach().requires_grad_()
         with torch.inference_mode(False), torch.enable_grad():
-            logits = forward(self._model, [replace(part, inputs={"inputs_embeds": embeddings})])[0].logits[0]
+            logits = self._forwards.forward(replace(part, inputs={"inputs_embeds": embeddings}))[0].logits[0]
             total = logits[-1].float().log_softmax(-1)[self._rows[1][0]]
             (gradient,) = torch.autograd.grad(total, embeddings)
         found = bool(gradient.isfinite().all() and (gradient[0].abs().sum(dim=1) > 0).all())
-        return found and agree(logits.detach(), self._expected[0][prefix.length :])
+        return found and agree(logits.detach(), self._forwards.expected[0][prefix.length :])
 
     @cached_property
     def _hidden_logits(self) -> list[Tensor]:
-        """The first row with a token hidden, and with none; both under a mask."""
+        """All under a mask: the first row with a token hidden, with none hidden, with another one in the place of the
+        hidden token, and without that token."""
         row = self._rows[0]
+        changed = [*row]
+        changed[_HIDDEN] = self._rows[1][0] if self._rows[1][0] != row[_HIDDEN] else self._rows[1][1]
+        rows = [row, row, changed, [*row[:_HIDDEN], *row[_HIDDEN + 1 :]]]
+        hidden = [_HIDDEN, -1, _HIDDEN, -1]
         if self.batches:
-            return self._run([row, row], hidden=[_HIDDEN, -1])
-        return [self._run([row], hidden=[token])[0] for token in (_HIDDEN, -1)]
+            return self._forwards.run(rows, self.options, hidden=hidden)
+        return [
+            self._forwards.run([own], self.options, hidden=[token])[0] for own, token in zip(rows, hidden, strict=True)
+        ]
 
     def _hides(self) -> bool:
         import torch
 
-        row = self._rows[0]
-        with_mask, with_ones = self._hidden_logits
-        if not agree(with_ones, self._expected[0]) or agree(with_mask, self._expected[0]):
+        with_mask, with_ones, changed, cut = self._hidden_logits
+        if not agree(with_ones, self._forwards.expected[0]) or agree(with_mask, self._forwards.expected[0]):
             return False
-        others = torch.tensor([i for i in range(len(row)) if i != _HIDDEN])
-        changed = [*row]
-        changed[_HIDDEN] = self._rows[1][0] if self._rows[1][0] != row[_HIDDEN] else self._rows[1][1]
-        if not agree(self._run([changed], hidden=[_HIDDEN])[0][others], with_mask[others]):
-            return False
+        others = torch.tensor([i for i in range(len(self._rows[0])) if i != _HIDDEN])
         # Where it only looks as if the token had been cut out, the positions of later tokens have moved.
-        return not agree(with_mask[others], plain_logits(self._model, [row[i] for i in others.tolist()]))
+        return agree(changed[others], with_mask[others]) and not agree(with_mask[others], cut)
 
     def _hides_behind_prefix(self) -> bool:
         import torch
 
         row, expected = self._rows[0], self._hidden_logits[0]
         prefix = self._prefix(_PREFIXES[1])
-        logits = self._run([row[prefix.length :]], [prefix], self.cached_options, hidden=[_HIDDEN])[0]
+        logits = self._forwards.run([row[prefix.length :]], self.cached_options, [prefix], hidden=[_HIDDEN])[0]
         others = torch.tensor([i for i in range(prefix.length, len(row)) if i != _HIDDEN])
         if not agree(logits[others - prefix.length], expected[others]):
             return False
         if not self.crops_caches:
             return True
-        part = self._part([row], options=self.cached_options, hidden=[_HIDDEN], keep=[len(row)])
-        with without_gradients(self._model.model):
-            (cache,) = forward(self._model, [part])[0].prefixes
+        part = self._forwards.part([row], self.cached_options, hidden=[_HIDDEN], keep=[len(row)])
+        (cache,) = self._forwards.without_gradients(part)[0].prefixes
         begin = _HIDDEN + 2
-        logits = self._run([row[begin:]], [cache.first(begin)], self.cached_options, hidden=[_HIDDEN])[0]
+        logits = self._forwards.run([row[begin:]], self.cached_options, [cache.first(begin)], hidden=[_HIDDEN])[0]
         return agree(logits, expected[begin:])
 
     def _scales(self) -> bool:
@@ -366,13 +367,13 @@ class ModelProbe:
 
         prefix = self._prefix(_PREFIXES[1])
         row = self._rows[0]
-        part = self._part([row[prefix.length :]], [prefix], self.cached_options, embedded=True)
+        part = self._forwards.part([row[prefix.length :]], self.cached_options, [prefix], embedded=True)
         others = torch.tensor([i for i in range(prefix.length, len(row)) if i != _HIDDEN])
         log_factors = torch.zeros(len(row))
         log_factors[_HIDDEN] = _TINY_LOG_FACTOR
         with torch.inference_mode(False), torch.enable_grad():
             log_factors = log_factors.clone().requires_grad_()
-            logits = forward(self._model, [replace(part, log_factors=log_factors)])[0].logits[0]
+            logits = self._forwards.forward(replace(part, log_factors=log_factors))[0].logits[0]
             (gradient,) = torch.autograd.grad(logits[-1].float().log_softmax(-1)[row[0]], log_factors)
         expected = self._hidden_logits[0][others]
         return bool(gradient.isfinite().all()) and agree(logits.detach()[others - prefix.length], expected)

@@ -9,7 +9,7 @@ Sees units and masks; knows no model, and nothing of searching for a good mask.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -201,10 +201,8 @@ class PromptScorer(Scorer, Protocol):
     def generate(
         self,
         keep: Bool[Tensor, "units"],
+        generation: Generation,
         *,
-        max_new_tokens: int = 100,
-        temperature: float = 0.0,
-        seed: int = 0,
         on_token: Callable[[int], None] | None = None,
         on_ids: Callable[[tuple[int, ...]], None] | None = None,
     ) -> tuple[int, ...]:
@@ -235,7 +233,7 @@ class Model(Protocol):
         ...
 
     @property
-    def capabilities(self) -> frozenset[Capability]:
+    def capabilities(self) -> Set[Capability]:
         """What its scorers can be asked; known before there is one, so that a method can be refused early."""
         ...
 
@@ -258,20 +256,16 @@ class Model(Protocol):
     def generate_ids(
         self,
         ids: Sequence[int],
+        generation: Generation,
         *,
-        max_new_tokens: int = 100,
-        temperature: float = 0.0,
-        seed: int = 0,
         on_token: Callable[[int], None] | None = None,
         on_ids: Callable[[tuple[int, ...]], None] | None = None,
     ) -> tuple[int, ...]:
-        """Continue token ids; greedy unless a temperature is given.
+        """Continue token ids.
 
         Args:
             ids: the prompt's, template included.
-            max_new_tokens: the most tokens to generate.
-            temperature: 0 for greedy; otherwise the softmax temperature to sample with.
-            seed: of the sampling.
+            generation: how.
             on_token: called with the number of tokens so far.
             on_ids: called with the new token ids so far, without the stop token.
 
@@ -293,8 +287,8 @@ class Model(Protocol):
 class RemovalModel(Protocol):
     """A model that knows, before there is a scorer, which removals it cannot do."""
 
-    def require_removal(self, removal: Removal) -> None:
-        """Refuse a removal that the model cannot do.
+    def require_removal(self, removal: Removal, n_tokens: int) -> None:
+        """Refuse a removal that the model cannot do with so many tokens.
 
         Raises:
             SettingError: the model cannot do this removal.

@@ -11,7 +11,7 @@ SLOW_PATHS = {
     "embeddings": "embeddings are not used: they score differently from the ids they stand for",
     "generation": "answers are generated without a cache: transformers' own generation disagrees with plain forwards",
     "generated batches": "answers are generated one by one: rows of different length disagree in one batch",
-    "alone": "each row has a forward of its own, nothing is cached: row lengths change the model's rotary factors",
+    "alone": "each row has a forward of its own, nothing is cached: the length of a row changes the model's scores",
     "embedded prefix": "embeddings do not follow a cached beginning: they would score differently",
     "gradients": "no gradients: the model's scores cannot be differentiated by its input embeddings",
     "hide": "no token can be hidden: the model's mask does not hide it, or moves later tokens",
