@@ -67,14 +67,16 @@ class TestNames:
     def test_names_and_their_order_are_those_of_records(self):
         assert list(METRICS) == [
             *("bleu", "bleu_char", "rouge_l_precision", "rouge_l_recall", "rouge_l_f1", "sentence_bert"),
-            *("pr", "kl", "kl_chosen", "log_likelihood"),
+            *("pr", "kl", "kl_chosen", "log_likelihood", "sufficiency"),
         ]
         assert all(metric.name == name and metric.title and metric.summary for name, metric in METRICS.items())
 
-    def test_only_the_divergences_rise_with_faithfulness(self):
-        assert {name for name, metric in METRICS.items() if metric.better == "higher"} == {"kl", "kl_chosen"}
+    def test_only_divergences_and_sufficiency_rise_with_faithfulness(self):
+        assert {name for name, metric in METRICS.items() if metric.better == "higher"} == {
+            *("kl", "kl_chosen", "sufficiency")
+        }
         assert {name for name, metric in METRICS.items() if metric.better == "lower"} == METRICS.keys() - {
-            *("kl", "kl_chosen")
+            *("kl", "kl_chosen", "sufficiency")
         }
 
     def test_text_metrics_are_the_single_functions(self):

@@ -102,6 +102,9 @@ def test_every_number_is_that_of_plain_transformers(case):
         assert it.synergy == it.log_prob - it.log_prob_removed - math.fsum(it.individual)
         assert it.metrics["pr"] == pytest.approx(float((tokens_removed - tokens).mean().exp()), rel=1e-3)
         assert it.metrics["log_likelihood"] == it.log_prob_removed
+        others = tuple(unit for unit in range(len(case.prompt.units)) if unit not in units)
+        kept = float((plain(others)[1] - tokens).mean().exp())
+        assert it.metrics["sufficiency"] == pytest.approx(kept, rel=1e-3)
         divergence = (removed.exp() * (removed - whole)).sum(dim=1).mean()
         assert it.metrics["kl"] == pytest.approx(float(divergence), abs=1e-4)
         a, b = tokens.softmax(dim=0), tokens_removed.softmax(dim=0)
@@ -205,10 +208,10 @@ def test_a_set_chosen_twice_is_evaluated_once(llama, llama_case, monkeypatch):
     assert found[0] == found[1] == found[3]
     assert found[2] == found[4]
     assert len(generated) == 2
-    # the whole prompt, two sets, and units 5 and 8 alone; unit 2 alone is a set already
-    assert len(scored) == 5
+    # the whole prompt, two sets, each also kept alone, and units 5 and 8 alone; unit 2 alone is a set already
+    assert len(scored) == 7
     evaluator.evaluate([(5, 2)])
-    assert len(scored) == 6  # nothing but the new set
+    assert len(scored) == 9  # nothing but the new set, removed and kept alone
 
 
 def test_the_order_of_removed_units(llama, llama_case):

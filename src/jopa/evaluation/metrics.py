@@ -5,6 +5,9 @@ The metrics of section 5.2 of the paper (arXiv 2405.20404), in two families:
     text           the original output y is the reference, the counterfactual output y' the candidate
     probability    the tokens of y, scored with the whole prompt x and without the chosen units, m ⊙ x
 
+and beside them sufficiency, the probability of y with the chosen units alone (Cohen-Wang et al. 2024, arXiv 2409.00729;
+Chuang et al. 2025, arXiv 2502.09604).
+
 `METRICS` names them all in the order of the paper's Table 1 and says which direction is the more faithful; other
 packages add theirs. docs/metrics.md sets the definitions beside what the paper's authors computed.
 
@@ -51,6 +54,12 @@ _BUILTIN: dict[str, Metric] = {
             "kl_chosen", "KL (chosen)", "higher", "divergence of the output tokens' own probabilities, as the authors"
         ),
         Metric("log_likelihood", "log p", "lower", "log-probability of the original output without the units, in nats"),
+        Metric(
+            "sufficiency",
+            "Sufficiency",
+            "higher",
+            "PR with the chosen units alone, of all units; 1 = they are enough",
+        ),
     )
 }
 METRICS: Registry[Metric] = Registry(

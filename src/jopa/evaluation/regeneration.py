@@ -110,6 +110,7 @@ class Evaluator:
 
         keep = torch.stack([self._keep(units) for units in sets])
         whole, tokens_removed, divergences = self._scored(keep)
+        kept_alone = self._scorer.log_probs(~keep).double().sum(dim=1).tolist()
         log_prob = log_likelihood(whole)
         for units, tokens in zip(sets, tokens_removed, strict=True):
             if len(units) == 1:
@@ -121,8 +122,8 @@ class Evaluator:
             similarities = list(self._similarity.similarities([(self._output.text, text) for text in texts]))
 
         evaluations = []
-        for units, divergence, tokens, text, similarity in zip(
-            sets, divergences, tokens_removed, texts, similarities, strict=True
+        for units, divergence, tokens, kept, text, similarity in zip(
+            sets, divergences, tokens_removed, kept_alone, texts, similarities, strict=True
         ):
             log_prob_removed = log_likelihood(tokens)
             order = ranked([alone[unit] for unit in units], least_scale=NAT)
@@ -134,6 +135,7 @@ class Evaluator:
                 "kl": divergence,
                 "kl_chosen": kl_chosen(whole, tokens),
                 "log_likelihood": log_prob_removed,
+                "sufficiency": probability_ratio(log_prob, kept, len(whole)),
             }
             evaluations.append(
                 Evaluation(
