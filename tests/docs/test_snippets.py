@@ -184,9 +184,9 @@ def test_the_commands_of_a_page_run_one_after_the_other(page, reader, monkeypatc
             continue
         if words[0] in ("explain", "bench"):
             words += ["--max-new-tokens", "4"]
-        if words[0] == "explain" and "--unit" not in words:
+        if words[0] == "explain" and not {"--unit", "--cite"} & set(words):
             words += ["--unit", "word"]
-        if words[0] == "explain" and not {"--compare", "--diagnose"} & set(words):
+        if words[0] == "explain" and not {"--compare", "--diagnose", "--cite"} & set(words):
             words += ["--budget", "6"]
         if words[0] == "bench" and "--methods" not in words and "table1" in words[1]:
             words += ["--methods", "joint;ablation;random"]  # the others take a minute
