@@ -24,17 +24,18 @@ LAYERS = [
     {"method"},
     {"methods"},
     {"testing"},
+    {"refinement.level"},
     {"attribution", "evaluation", "datasets"},
     {"preparation"},
-    {"attributing", "explanation"},
+    {"attributing", "explanation", "refinement"},
     {"diagnosis", "detection", "citation"},
     {"benchmark"},
     {"reports"},
     {"web"},
     {"cli"},
 ]
-"""The lowest first. Files of one layer may know one another; `scoring.protocols` and `evaluation.metrics` are the parts
-of their folders that are below the rest of them."""
+"""The lowest first. Files of one layer may know one another; `scoring.protocols`, `evaluation.metrics` and
+`refinement.level` are the parts of their folders that are below the rest of them."""
 EXCEPTIONS = {
     ("attribution", "reports"),  # users and notebooks ask an Attribution for its HTML; imported when they do
     ("diagnosis", "reports"),  # and a Diagnosis

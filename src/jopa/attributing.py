@@ -6,10 +6,10 @@ selection → joint and individual effects, certificate → the answer without t
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from jopa.attribution import Attribution
 from jopa.choices import Certificate, Removal
@@ -21,7 +21,7 @@ from jopa.model.generation import Generation
 from jopa.model.language_model import versions
 from jopa.ordering import NAT, first_lowest, ranked
 from jopa.preparation import Callbacks, Preparation, answer_without, require_log_probs
-from jopa.problem import SENDING_LIMIT, Problem, joint_effects
+from jopa.problem import SENDING_LIMIT, Problem, SharedScores, joint_effects
 from jopa.scoring.profile import Profile
 from jopa.scoring.protocols import (
     DetailedScorer,
@@ -50,6 +50,9 @@ class SearchOptions:
         all_effects: also score every unit removed alone.
         counterfactual: how the answer without the chosen units is generated; by default in the same way as the output.
         seed: of the search's random choices, from 0.
+        refine: finer kinds of units, such as `("sentence",)`: what is asked for as `unit` is searched first, then the
+            finer units inside the chosen ones and a few runners-up; see `jopa.refinement.refining`. By default so for
+            inputs of more than 3,000 tokens whose unit is not named; `()` never.
     """
 
     until_pr: float | None = None
@@ -57,6 +60,7 @@ class SearchOptions:
     all_effects: bool = False
     counterfactual: Generation | None = None
     seed: int = 0
+    refine: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if self.max_k is not None and self.until_pr is None:
@@ -67,6 +71,10 @@ class SearchOptions:
             raise SettingError(f"max_k must be at least 1, got {self.max_k}")
         if not 0 <= self.seed < SEED_LIMIT:
             raise SettingError(f"seed must be from 0 to {SEED_LIMIT - 1}, got {self.seed}")
+        if isinstance(self.refine, str):
+            raise SettingError(f"refine is a tuple of kinds of units, such as ('sentence',), got {self.refine!r:.60}")
+        if self.refine and self.all_effects:
+            raise SettingError("refine leaves units out that all_effects would score; leave out one of them")
 
     def largest_k(self, k: int, n_units: int) -> int:
         """The most units that a search for k, or for `until_pr` in its place, removes from a prompt."""
@@ -81,6 +89,7 @@ def attribute(
     removal: Removal,
     search: SearchOptions | None = None,
     callbacks: Callbacks | None = None,
+    shared: SharedScores | None = None,
 ) -> Attribution:
     """Run one method on a prompt and output that are ready, and gather the evidence.
 
@@ -91,13 +100,14 @@ def attribute(
         removal: how units are removed.
         search: what else to look for and to measure.
         callbacks: functions to call as the work goes on.
+        shared: scores of the same input and output in other units.
 
     Raises:
         JopaError: one of its children, whose message says what is wrong and what to do.
     """
     require_log_probs(preparation.model, "an Attribution")
     search = search or SearchOptions()
-    found = _found(preparation, k, method, removal, search, callbacks or Callbacks())
+    found, counterfactual = _found(preparation, k, method, removal, search, callbacks or Callbacks(), shared)
     prompt, output, selection = preparation.prompt, preparation.output, found.selection
     start, end = output.target
     return Attribution(
@@ -116,7 +126,7 @@ def attribute(
         probability_ratio=probability_ratio(found.score, found.score - found.joint, end - start),
         individual=found.individual,
         synergy=found.joint - sum(found.individual),
-        counterfactual_output=found.counterfactual,
+        counterfactual_output=counterfactual,
         method=method.settings,
         seed=search.seed,
         evaluations=found.evaluations,
@@ -152,7 +162,8 @@ def attribute_text(
     search = search or SearchOptions()
     if search.until_pr is not None:
         raise SettingError("until_pr needs log-probabilities, and this model gives texts alone; give k instead")
-    found = _found(preparation, k, method, removal, search, callbacks or Callbacks())
+    found, counterfactual = _found(preparation, k, method, removal, search, callbacks or Callbacks())
+    scorer = found.problem.scorer
     details = _details(preparation, found)
     return TextAttribution(
         model=preparation.model.identity,
@@ -165,10 +176,10 @@ def attribute_text(
         measure=details.get("similarity", {}).get("measure", ""),
         similarity=found.score,
         similarity_removed=found.score - found.joint,
-        noise=found.scorer.noise if isinstance(found.scorer, NoisyScorer) else 0.0,
+        noise=scorer.noise if isinstance(scorer, NoisyScorer) else 0.0,
         individual=found.individual,
         synergy=found.joint - sum(found.individual),
-        counterfactual_output=found.counterfactual,
+        counterfactual_output=counterfactual,
         method=method.settings,
         seed=search.seed,
         evaluations=found.evaluations,
@@ -183,10 +194,17 @@ def attribute_text(
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What a method chose, and what was measured of it; scores are log-probabilities in nats or similarities."""
+class Searched:
+    """What a method chose, and what was measured of it; scores are log-probabilities in nats or similarities.
 
-    scorer: PromptScorer
+    Attributes:
+        removed: the chosen units, the one with the largest individual effect first.
+        joint, individual: by how much the score falls without them, and without each of them alone.
+        effects: the latter of every unit of the prompt; None unless asked for.
+        evaluations, ffe, seconds: what the search alone spent.
+    """
+
+    problem: Problem
     selection: Selection
     removed: tuple[int, ...]
     score: float
@@ -194,27 +212,31 @@ class _Found:
     individual: tuple[float, ...]
     effects: tuple[float, ...] | None
     certificate: Certificate
-    counterfactual: str
     evaluations: int
     ffe: float
     seconds: float
 
 
-def _found(
-    preparation: Preparation, k: int, method: Method, removal: Removal, search: SearchOptions, callbacks: Callbacks
-) -> _Found:
-    """Search, then measure what was found."""
-    generation = search.counterfactual or preparation.generation
+def search_units(
+    preparation: Preparation,
+    k: int,
+    method: Method,
+    removal: Removal,
+    search: SearchOptions,
+    callbacks: Callbacks,
+    shared: SharedScores | None = None,
+    stage: str = "searching",
+) -> Searched:
+    """Search, then measure what was found; `stage` is what the callback for progress is told."""
     k = search.largest_k(k, len(preparation.prompt.units))
 
     def report_search(done: int, total: int | None) -> None:
         if callbacks.progress:
-            callbacks.progress("searching", done, total)
+            callbacks.progress(stage, done, total)
 
-    model = preparation.model
     started = time.perf_counter()
     scorer = preparation.scorer(removal)
-    problem = Problem(scorer, report_search)
+    problem = Problem(scorer, report_search, shared)
     score = problem.log_prob()
     if callbacks.on_best:
         problem.watch(k, callbacks.on_best)
@@ -224,7 +246,7 @@ def _found(
         else:
             selection = smallest_sufficient(problem, method, search.until_pr, k, seed=search.seed)
     seconds = time.perf_counter() - started
-    evaluations, ffe, repeats = problem.evaluations, problem.ffe, problem.repeats
+    evaluations, ffe = problem.evaluations, problem.ffe
 
     certificate = problem.certificate(selection.removed)
     alone = range(problem.n_units) if search.all_effects else selection.removed
@@ -232,8 +254,38 @@ def _found(
     effect_of = dict(zip(alone, effects, strict=True))
     chosen = sorted(selection.removed)
     removed = tuple(chosen[i] for i in ranked([effect_of[i] for i in chosen], least_scale=NAT))
+    return Searched(
+        problem=problem,
+        selection=selection,
+        removed=removed,
+        score=score,
+        joint=joint,
+        individual=tuple(effect_of[i] for i in removed),
+        effects=tuple(effects) if search.all_effects else None,
+        certificate=certificate,
+        evaluations=evaluations,
+        ffe=ffe,
+        seconds=seconds,
+    )
+
+
+def _found(
+    preparation: Preparation,
+    k: int,
+    method: Method,
+    removal: Removal,
+    search: SearchOptions,
+    callbacks: Callbacks,
+    shared: SharedScores | None = None,
+) -> tuple[Searched, str]:
+    """What was found, and the answer without it."""
+    model, started = preparation.model, time.perf_counter()
+    found = search_units(preparation, k, method, removal, search, callbacks, shared)
+    problem, repeats = found.problem, found.problem.repeats
+    scorer = cast(PromptScorer, problem.scorer)
     began = time.perf_counter()
-    counterfactual = answer_without(model, scorer, problem.keep_mask(removed), generation, callbacks)
+    generation = search.counterfactual or preparation.generation
+    counterfactual = answer_without(model, scorer, problem.keep_mask(found.removed), generation, callbacks)
     if callbacks.on_profile:
         now = time.perf_counter()
         profile = Profile(
@@ -246,20 +298,7 @@ def _found(
             slow_paths=_slow_paths(scorer),
         )
         callbacks.on_profile(profile)
-    return _Found(
-        scorer=scorer,
-        selection=selection,
-        removed=removed,
-        score=score,
-        joint=joint,
-        individual=tuple(effect_of[i] for i in removed),
-        effects=tuple(effects) if search.all_effects else None,
-        certificate=certificate,
-        counterfactual=model.decode(counterfactual),
-        evaluations=evaluations,
-        ffe=ffe,
-        seconds=seconds,
-    )
+    return found, model.decode(counterfactual)
 
 
 @contextmanager
@@ -290,12 +329,12 @@ def select_within_limit(problem: Problem, method: Method, k: int, *, seed: int =
         return Selection(best, f"{SENDING_LIMIT}; the best set by the {problem.evaluations:,} masks scored")
 
 
-def _details(preparation: Preparation, found: _Found) -> dict[str, Any]:
+def _details(preparation: Preparation, found: Searched) -> dict[str, Any]:
     return {
         **found.selection.details,
         "unit": preparation.prompt.unit_kind,
         **preparation.prompt.recorded,
-        **_scorer_details(found.scorer),
+        **_scorer_details(cast(PromptScorer, found.problem.scorer)),
         **_sampling(preparation.generation),
         **({"answer": "kept from an earlier run"} if preparation.kept else {}),
     }

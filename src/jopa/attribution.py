@@ -22,6 +22,7 @@ from jopa.method import TraceStep
 from jopa.prompt.building import Unit
 from jopa.prompt.fixed_parts import FixedPart
 from jopa.prompt.records import Count, OutputRecord, Positive, PromptRecord, require_set, result_fields
+from jopa.refinement.level import Level, require_levels
 from jopa.storage import Record, converted, parse_json, plain, require_plain, require_schema
 
 SCHEMA = 1
@@ -29,7 +30,7 @@ SCHEMA = 1
 Cost = Annotated[float, Meta(ge=0)]
 
 _NESTED = {"model", "prompt", "input_ids", "units", "fixed", "rendered", "output", "output_ids", "target"}
-_OPTIONAL = {"effects", "scores", "details"}
+_OPTIONAL = {"effects", "scores", "details", "levels"}
 
 
 class _AttributionRecord(Struct, frozen=True, kw_only=True):
@@ -60,12 +61,20 @@ class _AttributionRecord(Struct, frozen=True, kw_only=True):
     effects: tuple[float, ...] | None = None
     scores: tuple[float, ...] | None = None
     details: dict[str, Any] | None = None
+    levels: tuple[Level, ...] = ()
 
     def __post_init__(self) -> None:
+        require_levels(self.levels)
         n_units = len(self.prompt.units)
         require_set(self.removed, n_units, individual=self.individual, effects=self.effects, scores=self.scores)
         if not isinstance(self.method.get("name"), str):
             raise ValueError("'method' must have a text under 'name'")
+
+
+class _LevelsRecord(Struct, frozen=True):
+    """The levels of a search from coarse to fine, as JSON has them."""
+
+    levels: tuple[Level, ...]
 
 
 @dataclass(frozen=True)
@@ -106,6 +115,7 @@ class Attribution:
         details: further results of the method and the scorer.
         fixed: what stayed in place beside the prompt: system message, other turns, prefix, prefill, tools.
         rendered: the model's whole input as text; empty where it is not recorded.
+        levels: of a search from coarse to fine, the last of which `units`, `removed` and `certificate` are; else none.
     """
 
     model: dict[str, str | None]
@@ -138,6 +148,7 @@ class Attribution:
     details: dict[str, Any] | None = None
     fixed: tuple[FixedPart, ...] = ()
     rendered: str = ""
+    levels: tuple[Level, ...] = ()
 
     @property
     def joint(self) -> float:
@@ -160,6 +171,7 @@ class Attribution:
         flat = [item.name for item in fields(self) if item.name not in _NESTED]
         record |= {name: getattr(self, name) for name in flat}
         record["trace"] = [asdict(step) for step in self.trace]
+        record["levels"] = plain(_LevelsRecord(self.levels))["levels"] or None
         record |= {name: list(value) for name, value in record.items() if isinstance(value, tuple)}
         return {name: value for name, value in record.items() if value is not None or name not in _OPTIONAL}
 

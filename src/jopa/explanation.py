@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -20,10 +21,11 @@ from jopa.method import Method
 from jopa.methods import DEFAULT_METHOD, make_method
 from jopa.model.generation import Generation
 from jopa.preparation import Callbacks, OnRefusal, loaded, prepare_output, prepare_prompt, require_log_probs, shape_of
-from jopa.prompt.building import Message
+from jopa.prompt.building import AUTO, Message, Prompt
 from jopa.prompt.options import PromptOptions
 from jopa.prompt.output import Output
 from jopa.prompt.segmentation import Span
+from jopa.refinement.refining import LONG_TOKENS, attribute_levels, default_kinds, level_kinds
 from jopa.remote.allowance import CostAtMost
 from jopa.remote.chat_model import ChatModel
 from jopa.remote.remote_model import RemoteModel
@@ -192,6 +194,8 @@ def cost_at_most(
         JopaError: as `explain`.
     """
     search = search or SearchOptions()
+    if search.refine:
+        raise SettingError("what a search from coarse to fine costs is not known before; leave out refine")
     built = prepare_prompt(model, prompt, options or PromptOptions(), unit=unit)
     n_units, generated = len(built.units), output is None or isinstance(output, Generation)
     k = search.largest_k(k, n_units)
@@ -241,9 +245,17 @@ def _explain_each(
     if search.until_pr is not None:
         require_log_probs(explained_model, "until_pr")
     built = prepare_prompt(explained_model, prompt, options, unit=unit)
+    kinds = _levels(explained_model, built, unit, search, alone=len(methods) == 1)
+    finer = [prepare_prompt(explained_model, prompt, options, unit=kind) for kind in kinds[1:]]
+    if kinds:
+        built = prepare_prompt(explained_model, prompt, options, unit=kinds[0])
+        if not built.trace and k > (n_units := len(finer[-1].units)) and search.until_pr is None:
+            raise SettingError(f"k must be between 1 and the prompt's {n_units} units, got {k}")
 
     def validated(method: Method) -> Method:
-        method.validate(shape_of(explained_model, built, removals[method]), 1 if search.until_pr is not None else k)
+        shape = shape_of(explained_model, built, removals[method])
+        n_asked = 1 if search.until_pr is not None else min(k, shape.n_units) if finer else k
+        method.validate(shape, n_asked)
         return method
 
     able = chosen if built.trace else run_each(chosen, validated, callbacks.on_refusal)
@@ -257,12 +269,30 @@ def _explain_each(
     def explain_one(method: Method) -> Attribution | TextAttribution:
         told = first if method is able[0] else callbacks
         run = attribute_text if objective_of(explained_model) == TEXT_SIMILARITY else attribute
+        run = partial(attribute_levels, finer=finer) if finer else run
         found = run(preparation, k=k, method=method, removal=removals[method], search=search, callbacks=told)
-        if not options.rendering:
-            return found
-        return replace(found, details={**(found.details or {}), "rendering": options.rendering})
+        further: dict[str, Any] = {"rendering": options.rendering} if options.rendering else {}
+        if finer and search.refine is None:
+            further["refined_by_default"] = f"the input has {len(built.ids):,} tokens, more than {LONG_TOKENS:,}"
+        return replace(found, details={**(found.details or {}), **further}) if further else found
 
     return run_each(able, explain_one, callbacks.on_refusal)
+
+
+def _levels(
+    model: Model, built: Prompt, unit: str | Sequence[Span], search: SearchOptions, *, alone: bool
+) -> tuple[str, ...]:
+    """The kinds of units of a search from coarse to fine, asked for or by default; empty for one level.
+
+    Raises:
+        SettingError: what is asked for does not fit the unit or the model.
+    """
+    if search.refine:
+        require_log_probs(model, "refine")
+        return level_kinds(unit, search.refine, len(built.sources) > 1 or built.documents_through is not None)
+    by_default = search.refine is None and search.until_pr is None and not search.all_effects
+    in_this_process = "model" in model.capabilities
+    return default_kinds(built) if unit == AUTO and by_default and alone and in_this_process else ()
 
 
 def with_documents(options: PromptOptions | None, documents: Sequence[Any] | None) -> PromptOptions:

@@ -78,21 +78,50 @@ class ProblemShape:
     objective: Objective = LOG_PROBABILITY
 
 
+class SharedScores:
+    """Scores of one input and output that problems in different units share: where the same tokens are removed.
+
+    Args:
+        positions: the token positions of each unit of a problem.
+        scores: the log-probability of each target token without some positions; each problem adds its own.
+    """
+
+    def __init__(self, positions: Sequence[Sequence[int]], scores: dict[frozenset[int], Tensor]) -> None:
+        self._positions, self._scores = positions, scores
+        self.n_used = 0
+        """Scores of other problems that were taken."""
+
+    def known(self, removed: Iterable[int]) -> Tensor | None:
+        """The score of a set of units, if it is known."""
+        found = self._scores.get(self._removed_positions(removed))
+        self.n_used += found is not None
+        return found
+
+    def add(self, removed: Iterable[int], score: Tensor) -> None:
+        """Remember the score of a set of units."""
+        self._scores[self._removed_positions(removed)] = score
+
+    def _removed_positions(self, removed: Iterable[int]) -> frozenset[int]:
+        return frozenset(position for unit in removed for position in self._positions[unit])
+
+
 class Problem:
     """One prompt, output and removal behind a scorer; remembers every evaluation.
 
     Args:
         scorer: gives the log-probabilities of the target tokens under keep masks.
         progress: called by methods that take many steps.
+        shared: scores of the same input in other units, under the same removal.
     """
 
-    def __init__(self, scorer: Scorer, progress: OnStep | None = None) -> None:
+    def __init__(self, scorer: Scorer, progress: OnStep | None = None, shared: SharedScores | None = None) -> None:
         self.scorer = scorer
         self.n_units = scorer.n_units
         self.progress: OnStep = progress or (lambda _done, _total: None)
         self.repeats = 0
         """Masks asked for again, which were not scored again."""
         self._memo: dict[frozenset[int], Tensor] = {}
+        self._shared = shared
         self._watched: tuple[int, OnBest] | None = None
         self._best = LowestSet()
 
@@ -122,7 +151,7 @@ class Problem:
         The lowest of those scored, the lexicographically first of those that tie; without any, the k units that do most
         alone, if so many were scored.
         """
-        sums = {units: float(scores.double().sum()) for units, scores in self._memo.items()}
+        sums = self.scored
         best = LowestSet()
         for units, score in sums.items():
             if len(units) == k:
@@ -136,9 +165,14 @@ class Problem:
         return tuple(sorted(alone[i] for i in strongest))
 
     @property
+    def scored(self) -> dict[frozenset[int], float]:
+        """log p(y) without each set of units that is known so far, in nats, summed over the target."""
+        return {units: float(scores.double().sum()) for units, scores in self._memo.items()}
+
+    @property
     def evaluations(self) -> int:
-        """Masks scored so far; a repeat is free."""
-        return len(self._memo)
+        """Masks scored so far; a repeat is free, and so is what another problem had scored."""
+        return len(self._memo) - (self._shared.n_used if self._shared else 0)
 
     @property
     def ffe(self) -> float:
@@ -156,6 +190,11 @@ class Problem:
         sets = [frozenset(removed) for removed in removals]
         new = list(dict.fromkeys(removed for removed in sets if removed not in self._memo))
         self.repeats += len(sets) - len(new)
+        if self._shared is not None:
+            known = {removed: score for removed in new if (score := self._shared.known(removed)) is not None}
+            self._memo.update(known)
+            self._report_best(list(known))
+            new = [removed for removed in new if removed not in known]
         while new:
             # A mask costs at most one full forward, so these can be scored, or else a single one to find out.
             rows = min(len(new), max(1.0, self.ffe_left))
@@ -163,6 +202,9 @@ class Problem:
             scores = self.scorer.log_probs(torch.stack([self.keep_mask(removed) for removed in part]))
             _require_finite(scores, part)
             self._memo.update(zip(part, scores, strict=True))
+            if self._shared is not None:
+                for removed, row in zip(part, scores, strict=True):
+                    self._shared.add(removed, row)
             self._report_best(part)
         return torch.stack([self._memo[removed] for removed in sets])
 

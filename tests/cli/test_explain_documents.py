@@ -107,3 +107,57 @@ def test_citations_are_written_as_text_json_and_a_page(run, documents, tmp_path)
 def test_options_that_do_not_fit_citations_are_one_line(run, documents, words, said):
     code, _, err = run("explain", "where is the doctor", *(documents if word == "D" else word for word in words))
     assert code == 2 and said in " ".join(err.replace("│", " ").split())
+
+
+def test_a_search_from_coarse_to_fine_is_a_tree(run, documents):
+    words = ["where is the doctor", "--documents", documents, "--output", "yes", "--unit", "document", "-k", "1"]
+    words += ["--refine", "sentence", "--refine", "word", "--budget", "12", "--max-new-tokens", "4"]
+    code, out, err = run("explain", *words)
+    assert code == 0, err
+    assert "From coarse to fine" in out and "museum: " in out and "Level 3: word" in out
+    code, out, err = run("explain", *words, "--json", "-")
+    assert [level["unit"] for level in json.loads(out)["levels"]] == ["document", "sentence", "word"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--unit", "sentence", "--refine", "document"], "refine 'document' is not finer than 'sentence'"),
+        (["--unit", "document", "--refine", "syllable"], "unknown unit 'syllable'"),
+        (["--unit", "0-3", "--refine", "word"], "not spans"),
+        (["--unit", "document", "--refine", "word", "--all-effects"], "all_effects"),
+    ],
+)
+def test_a_refinement_that_does_not_fit_is_one_line(explain, documents, words, said):
+    code, _, err = explain("where is the doctor", "--documents", str(documents), *words)
+    assert code == 1 and said in err and err.strip().count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("messages", "said"),
+    [
+        ([{"role": "system", "content": "the doctor"}], "nothing attributable"),
+        ([{"role": "user", "content": "  "}], "empty"),
+        ([{"role": "user", "content": None}], "is not of the form"),
+    ],
+)
+def test_messages_without_anything_attributable_are_one_line(explain, tmp_path, messages, said):
+    path = tmp_path / "chat.json"
+    path.write_text(json.dumps(messages))
+    code, _, err = explain("--messages", str(path))
+    assert code == 1 and said in err and err.strip().count("\n") == 0
+
+
+def test_documents_longer_than_the_context_are_one_line_with_both_lengths_and_how_many_fit(explain, tmp_path):
+    path = tmp_path / "long.jsonl"
+    path.write_text("\n".join(json.dumps({"text": "the doctor " * 12}) for _ in range(9)))
+    code, _, err = explain("where is the doctor", "--documents", str(path))
+    assert code == 1 and err.strip().count("\n") == 0
+    assert "context of 128 tokens" in err and "of the 9 documents the first 4 would fit" in err
+
+
+def test_a_folder_with_a_file_that_is_no_text_is_one_line(explain, tmp_path):
+    (tmp_path / "a.txt").write_text("the doctor")
+    (tmp_path / "b.png").write_bytes(b"\x89PNG\xff\x00")
+    code, _, err = explain("where is the doctor", "--documents", str(tmp_path))
+    assert code == 1 and "is no text" in err and err.strip().count("\n") == 0

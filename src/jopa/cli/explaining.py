@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 _OF_A_SEARCH = {
     **{"k": "--k", "until_pr": "--until-pr", "max_k": "--max-k", "method": "--method", "compare": "--compare"},
     **{"settings": "--set", "budget": "--budget", "all_effects": "--all-effects"},
-    **{"profile": "--profile", "against": "--against"},
+    **{"profile": "--profile", "against": "--against", "refine": "--refine"},
 }
 """Options of `explain` that mean nothing to a diagnosis or to citations."""
 
@@ -113,6 +113,13 @@ def explain(
         typer.Option(
             help="token, word, sentence, line, paragraph, message, document, or spans such as 0-10,12-20 (characters).",
             show_default="what fits the prompt's length; sentence with --diagnose",
+        ),
+    ] = None,
+    refine: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A finer unit: what the search chose is searched again in it; repeatable, 'none' for never.",
+            show_default="sentence for inputs above 3,000 tokens without --unit",
         ),
     ] = None,
     language: Annotated[
@@ -238,7 +245,12 @@ def explain(
     )
     generation = Generation(max_new_tokens, temperature, seed)
     search = SearchOptions(
-        until_pr=until_pr, max_k=max_k, all_effects=all_effects, counterfactual=generation, seed=seed
+        until_pr=until_pr,
+        max_k=max_k,
+        all_effects=all_effects,
+        counterfactual=generation,
+        seed=seed,
+        refine=None if not refine else () if refine == ["none"] else tuple(refine),
     )
     requested = unit_numbers(requests) if requests else None
     unchanged = band_of(band) if band else diagnosing.BAND

@@ -12,6 +12,7 @@ from itertools import accumulate, chain, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jopa.reports.in_place import in_place
+from jopa.reports.levels import level_facts, tree
 from jopa.reports.wording import (
     NOTHING,
     REMOVAL_WORDS,
@@ -35,7 +36,7 @@ CERTIFICATE_WORDS = {
     "one-swap-optimal": "every set that differs in a single unit was scored, and none does more",
     "optimal": "all sets of {k} of the {n} units were scored ({sets}), and none does more",
 }
-PARTS = ("verdict", "effects", "outputs", "in_place", "found")
+PARTS = ("verdict", "effects", "levels", "outputs", "in_place", "found")
 """The parts of an attribution's page that stand by themselves; each has a template."""
 _NAMED = 4  # so many units are named in the verdict
 
@@ -89,6 +90,7 @@ def _shown(attribution: Attribution) -> dict[str, Any]:
         "in_place": in_place(attribution),
         "facts": attribution_facts(attribution),
         "trace": _trace_line(attribution),
+        "tree": tree(attribution),
     }
 
 
@@ -240,7 +242,8 @@ def attribution_facts(attribution: Attribution) -> list[tuple[str, str]]:
         ),
         ("Target", f"tokens {span} of the output's {n_output}" if span else f"tokens 0:{n_output}, the whole output"),
         ("Removal", f"{a.removal}: {REMOVAL_WORDS.get(a.removal, '')}"),
-        ("Certificate", f"{a.certificate}: {certificate}"),
+        ("Certificate", f"{a.certificate}: {certificate}" + (" (inside what was opened)" if a.levels else "")),
+        *level_facts(a),
         ("Method", a.method["name"] + (f" ({settings})" if settings else "")),
         ("Asked for", f"k = {a.k} of {n_units} {_units_word(a)}, seed {a.seed}"),
         *sufficient_facts(a),

@@ -19,6 +19,7 @@ from jopa.reports.attribution_html import (
 from jopa.reports.citations_html import citation_rows, citations_facts, citations_verdict
 from jopa.reports.diagnosis_html import diagnosis_facts, diagnosis_verdict, heat, label, requests
 from jopa.reports.in_place import in_place_lines
+from jopa.reports.levels import tree
 from jopa.reports.prompts_html import NAMES, prompts_rows, prompts_verdict
 from jopa.reports.wording import GLOSSARY, NOTHING, Piece, glossary_of, nats, unit_name, visible, word_diff
 
@@ -52,6 +53,8 @@ def to_terminal(attribution: Attribution) -> RenderableType:
         ("Effects", "in nats; each bar starts where the one above ends", effects),
         ("Output", "‹…› differs between the two" + (f"; only tokens {span} count" if span else ""), _outputs_table(a)),
     ]
+    if a.levels:
+        sections.append(("From coarse to fine", "red = chosen at its level", _levels_tree(a)))
     if a.effects is not None:
         each = zip(a.units, a.effects, strict=True)
         strip = "  ".join(f"{unit_name(unit.text)} {nats(effect)}" for unit, effect in each)
@@ -243,6 +246,18 @@ def _effects_table(attribution: Attribution) -> RenderableType:
             _text([(" " * first + block, "red" if of_unit else "")], one_line=True),
         )
     return table
+
+
+def _levels_tree(attribution: Attribution) -> RenderableType:
+    """The chosen units of each level, below the unit that they lie in."""
+    from rich.console import Group
+    from rich.padding import Padding
+
+    lines = []
+    for depth, name, note, chosen in tree(attribution):
+        line = [("└ " if depth else "", ""), (name, "red" if chosen else ""), (f"  ({note})", "italic")]
+        lines.append(Padding(_text(line), (0, 0, 0, 2 * depth)))
+    return Group(*lines)
 
 
 def _outputs_table(attribution: Attribution) -> RenderableType:

@@ -1,0 +1,259 @@
+"""A search from coarse to fine: documents first, then the sentences in the chosen ones and a few runners-up, and so on.
+
+    level 1   the method chooses k of the coarse units
+    opened    these and the runners-up: the units with the largest coefficients of an additive fit to all scores of the
+              level (or of the method's own scores, where it ranks)
+    level 2   the method chooses k of the finer units inside the opened ones; everything else stays; and so on
+
+All levels have the same token ids, so a unit is a set of positions, and a score that one level knows is known to the
+next where the same positions are removed. A budget is shared: each level may spend an equal part of what is left.
+
+What a level's certificate proves, it proves of the units that it could remove. Nothing is proved of what was not
+opened.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+from jopa.attributing import Searched, SearchOptions, attribute, search_units
+from jopa.attribution import Attribution
+from jopa.choices import Removal
+from jopa.errors import SettingError
+from jopa.evaluation.metrics import probability_ratio
+from jopa.method import Method
+from jopa.ordering import NAT, ranked
+from jopa.preparation import Callbacks, Preparation, prepare_output
+from jopa.problem import SharedScores
+from jopa.prompt.building import AUTO, Prompt
+from jopa.prompt.output import Output
+from jopa.prompt.segmentation import Span
+from jopa.refinement.level import Level
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from jopa.scoring.profile import Profile
+
+GRAIN = {"message": 0, "document": 0, "paragraph": 1, "line": 2, "sentence": 3, "word": 4, "token": 5}
+"""Kinds of units, the coarse ones first."""
+RUNNERS_UP = 2
+"""Units that are opened beside the chosen ones."""
+LONG_TOKENS = 3000
+"""Inputs of more tokens are searched from coarse to fine unless the caller says what the units are."""
+_FEWEST_COARSE = 4
+"""Coarse units that a long input must have for that."""
+_RIDGE = 0.1
+"""Weight of the squared coefficients in the additive fit, against squared errors in nats."""
+
+
+def level_kinds(unit: str | Sequence[Span], refine: Sequence[str], has_sources: bool) -> tuple[str, ...]:
+    """The kinds of units of all levels.
+
+    Args:
+        unit: of the first level; "auto" for documents, or paragraphs where the prompt is one text.
+        refine: of the levels after it.
+        has_sources: whether the prompt has documents or several messages.
+
+    Raises:
+        SettingError: a kind is unknown, or not finer than the one before it.
+    """
+    if not isinstance(unit, str):
+        raise SettingError("refine goes from one kind of unit to a finer one; give unit a name, not spans")
+    coarse = ("document" if has_sources else "paragraph") if unit == AUTO else unit
+    kinds = [coarse]
+    for finer in refine:
+        if finer not in GRAIN:
+            raise SettingError(f"unknown unit '{finer}' to refine to: choose of {', '.join(GRAIN)}")
+        if kinds[-1] in GRAIN and GRAIN[finer] <= GRAIN[kinds[-1]]:
+            raise SettingError(
+                f"refine '{finer}' is not finer than '{kinds[-1]}'; from coarse to fine there are "
+                f"{', '.join(kind for kind in GRAIN)}"
+            )
+        kinds.append(finer)
+    return tuple(kinds)
+
+
+def default_kinds(prompt: Prompt) -> tuple[str, ...]:
+    """The levels for a long input whose units the caller does not name; empty for one that is short or has no parts."""
+    if len(prompt.ids) <= LONG_TOKENS or prompt.trace or prompt.unit_kind != "sentence":
+        return ()
+    if len(prompt.sources) >= _FEWEST_COARSE:
+        return "document" if any(source.document for source in prompt.sources) else "message", "sentence"
+    n_paragraphs = prompt.text.strip().count("\n\n") + 1
+    return ("paragraph", "sentence") if n_paragraphs >= _FEWEST_COARSE else ()
+
+
+def attribute_levels(
+    preparation: Preparation,
+    finer: Sequence[Prompt],
+    *,
+    k: int,
+    method: Method,
+    removal: Removal,
+    search: SearchOptions,
+    callbacks: Callbacks,
+) -> Attribution:
+    """Search level by level.
+
+    Args:
+        preparation: the prompt in the coarsest units, and the output.
+        finer: the same prompt in the units of each further level, the coarse ones first.
+        k: how many units each level chooses; all of a level that has fewer.
+        method: how; where it has a budget, that is the budget of all levels.
+        removal: how units are removed.
+        search: what else to look for and to measure.
+        callbacks: as for `explain`; `on_best` hears of the last level.
+
+    Returns:
+        The attribution of the last level, whose units are those inside the opened ones; `levels` has all of them.
+
+    Raises:
+        JopaError: one of its children.
+    """
+    preparations = [preparation, *(_in_finer_units(preparation, prompt) for prompt in finer)]
+    scores: dict[frozenset[int], Tensor] = {}
+    levels: list[Level] = []
+    found: list[Searched] = []
+
+    def level_of(number: int) -> tuple[Preparation, tuple[int, ...], Method, SharedScores]:
+        """What a level can remove, in which unit of the level before each of it lies, the method, and known scores."""
+        prompt, inside = preparations[number].prompt, tuple[int, ...]()
+        if number:
+            prompt, inside = _restricted(prompt, levels[-1])
+        share = _with_share(method, math.fsum(level.ffe for level in levels), len(preparations) - number)
+        shared = SharedScores([unit.positions for unit in prompt.units], scores)
+        return replace(preparations[number], prompt=prompt), inside, share, shared
+
+    quiet = replace(callbacks, on_best=None)
+    for number, whole in enumerate(preparations[:-1]):
+        current, inside, share, shared = level_of(number)
+        n, stage = min(k, len(current.prompt.units)), f"searching {current.prompt.unit_kind}s"
+        one = search_units(current, n, share, removal, search, quiet, shared, stage)
+        found.append(one)
+        start, end = preparation.output.target
+        levels.append(
+            Level(
+                unit=current.prompt.unit_kind,
+                units=current.prompt.units,
+                n_units=len(whole.prompt.units),
+                inside=inside,
+                removed=one.removed,
+                opened=(*one.removed, *_runners_up(one)),
+                log_prob_removed=one.score - one.joint,
+                probability_ratio=probability_ratio(one.score, one.score - one.joint, end - start),
+                individual=one.individual,
+                certificate=one.certificate,
+                evaluations=one.evaluations,
+                shared=shared.n_used,
+                ffe=one.ffe,
+                stop=one.selection.stop,
+            )
+        )
+    current, inside, share, shared = level_of(len(preparations) - 1)
+    last = attribute(
+        current,
+        k=min(k, len(current.prompt.units)),
+        method=share,
+        removal=removal,
+        search=search,
+        callbacks=_with_levels(callbacks, found),
+        shared=shared,
+    )
+    alike = ("units", "removed", "log_prob_removed", "probability_ratio", "individual", "certificate", "stop")
+    measured = {name: getattr(last, name) for name in (*alike, "evaluations", "ffe")}
+    final = Level(
+        unit=current.prompt.unit_kind,
+        n_units=len(preparations[-1].prompt.units),
+        inside=inside,
+        opened=(),
+        shared=shared.n_used,
+        **measured,
+    )
+    return replace(
+        last,
+        method=method.settings,
+        evaluations=last.evaluations + sum(level.evaluations for level in levels),
+        ffe=last.ffe + sum(level.ffe for level in levels),
+        seconds=last.seconds + sum(one.seconds for one in found),
+        levels=(*levels, final),
+    )
+
+
+def _in_finer_units(coarse: Preparation, prompt: Prompt) -> Preparation:
+    """The same input and output with other units."""
+    n_trace = len(coarse.prompt.ids) - len(prompt.ids)
+    output = coarse.output
+    if prompt.trace:  # the trace is taken from the output once more, in these units
+        ids = coarse.prompt.ids[len(prompt.ids) :] + output.ids
+        target = (output.target[0] + n_trace, output.target[1] + n_trace)
+        output = Output(ids, coarse.model.decode(ids), target)
+    finer = prepare_output(coarse.model, prompt, output=output)
+    assert finer.prompt.ids == coarse.prompt.ids
+    return replace(finer, generation=coarse.generation, kept=coarse.kept)
+
+
+def _restricted(prompt: Prompt, before: Level) -> tuple[Prompt, tuple[int, ...]]:
+    """The prompt with the units inside those that a level opened, and for each which of these it lies in."""
+    home = {position: i for i in before.opened for position in before.units[i].positions}
+    units = tuple(unit for unit in prompt.units if unit.positions[0] in home)
+    return replace(prompt, units=units), tuple(home[unit.positions[0]] for unit in units)
+
+
+def _with_share(method: Method, spent: float, n_levels: int) -> Method:
+    """The method with an equal part of what is left of its budget; a method without one as it is."""
+    budget = getattr(method, "budget", None)
+    if budget is None:
+        return method
+    return method.with_budget(max(1, math.ceil((budget - spent) / n_levels)))
+
+
+def _runners_up(found: Searched) -> list[int]:
+    """The strongest units that were not chosen."""
+    problem, removed = found.problem, set(found.selection.removed)
+    others = [unit for unit in range(problem.n_units) if unit not in removed]
+    strengths = found.selection.scores or _additive_fit(problem.scored, problem.n_units)
+    return [others[i] for i in ranked([strengths[unit] for unit in others], RUNNERS_UP, least_scale=NAT)]
+
+
+def _additive_fit(scored: Mapping[frozenset[int], float], n_units: int) -> list[float]:
+    """The effect of each unit, in nats, as a ridge regression finds it from the effects of all sets."""
+    import numpy as np
+
+    whole = scored[frozenset()]
+    sets = [units for units in scored if units]
+    rows = np.zeros((len(sets), n_units))
+    for row, units in enumerate(sets):
+        rows[row, list(units)] = 1.0
+    effects = np.array([whole - scored[units] for units in sets])
+    return np.linalg.solve(rows.T @ rows + _RIDGE * np.eye(n_units), rows.T @ effects).tolist()
+
+
+def _with_levels(callbacks: Callbacks, found: Sequence[Searched]) -> Callbacks:
+    """Callbacks whose profile counts the levels before the last, too."""
+    on_profile = callbacks.on_profile
+    if on_profile is None:
+        return callbacks
+
+    def tell(profile: Profile) -> None:
+        work = profile.work
+        for one in found:
+            work = _sum(work, one.problem.scorer.work)  # type: ignore[attr-defined]  # a `PromptScorer` made it
+        ffe = profile.ffe + sum(one.problem.ffe for one in found)
+        repeats = profile.repeats + sum(one.problem.repeats for one in found)
+        seconds = profile.seconds + sum(one.seconds for one in found)
+        on_profile(replace(profile, work=work, ffe=ffe, repeats=repeats, seconds=seconds))
+
+    return replace(callbacks, on_profile=tell)
+
+
+def _sum(one: Any, other: Any) -> Any:
+    """Two counts of work added."""
+    added: dict[str, Any] = {}
+    for item in fields(one):
+        a, b = getattr(one, item.name), getattr(other, item.name)
+        added[item.name] = {p: a.get(p, 0.0) + b.get(p, 0.0) for p in {**a, **b}} if isinstance(a, Mapping) else a + b
+    return type(one)(**added)
