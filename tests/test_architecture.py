@@ -119,7 +119,7 @@ def loaded_with(name: str) -> set[str]:
             continue
         seen.add(current)
         path = file_of(current)
-        waiting += [found for found in imports(path, top_level_only=True) if found.startswith("jopa.")]
+        waiting += [found for found in imports(path, top_level_only=True) if found.startswith("jopa.")]  # pyright: ignore[reportArgumentType]
     return seen
 
 
