@@ -89,8 +89,8 @@ def is_run(words: list[str]) -> bool:
 def test_a_command_has_the_options_that_the_page_says(snippet):
     words = words_of(snippet.text)
     group = typer.main.get_command(cli.app)
-    assert words[0] in group.commands, f"no such command: {snippet.text}"
-    parser = group.commands[words[0]]
+    assert words[0] in group.commands, f"no such command: {snippet.text}"  # pyright: ignore[reportAttributeAccessIssue]
+    parser = group.commands[words[0]]  # pyright: ignore[reportAttributeAccessIssue]
     known = {name for parameter in parser.params for name in (*parameter.opts, *parameter.secondary_opts)}
     known |= {"--help", "--debug"}
     for word in words[1:]:
@@ -130,7 +130,7 @@ def readers_model() -> jopa.LanguageModel:
             "num_hidden_layers": 1,
         }
         shape |= {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": None}
-        model = AutoModelForCausalLM.from_config(LlamaConfig(**shape))
+        model = AutoModelForCausalLM.from_config(LlamaConfig(**shape))  # pyright: ignore[reportArgumentType]
     return jopa.LanguageModel(model.eval(), tokenizer, "tiny")
 
 

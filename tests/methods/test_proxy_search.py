@@ -174,5 +174,6 @@ def test_a_model_s_own_proxy_is_used_and_what_is_found_can_be_redone():
     output = jopa.Output(found.output_ids, found.output, found.target)
     problem = jopa.Problem(jopa.ModelScorer(model, prompt, output, removal=found.removal))
     assert found.log_prob_removed == pytest.approx(problem.log_prob(found.removed), abs=1e-4)
+    assert found.details is not None
     assert math.isfinite(found.details["proxy_ffe"]) and found.details["proxy_masks"] > 0
     assert found.ffe <= 6 + 3

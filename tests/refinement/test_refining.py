@@ -33,7 +33,9 @@ def model():
 def explain(model, refine=("sentence",), **settings):
     settings = {"k": 2, "unit": "document", "output": ANSWER, "method": jopa.JointSearch(budget=20)} | settings
     search = settings.pop("search", jopa.SearchOptions(refine=refine))
-    return jopa.explain(QUESTION, documents=DOCUMENTS, model=model, search=search, **settings)
+    found = jopa.explain(QUESTION, documents=DOCUMENTS, model=model, search=search, **settings)
+    assert isinstance(found, jopa.Attribution)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +98,7 @@ def explain_flat(found):
 
 def test_a_method_that_ranks_and_a_search_until_a_value_refine_too(model):
     ranked = explain(model, method="ablation")
-    assert len(ranked.scores) == len(ranked.units)
+    assert ranked.scores is not None and len(ranked.scores) == len(ranked.units)
     until = explain(model, search=jopa.SearchOptions(until_pr=0.99, refine=("sentence",)))
     assert [level.unit for level in until.levels] == ["document", "sentence"]
 
@@ -161,6 +163,7 @@ def test_long_inputs_are_refined_unless_told_otherwise(model, monkeypatch):
         found = jopa.explain(
             text, k=1, model=model, output="yes", method=jopa.JointSearch(budget=4), search=search, **settings
         )
+        assert isinstance(found, jopa.Attribution)
         kinds["details"] = found.details
         return [level.unit for level in found.levels]
 
