@@ -1,7 +1,5 @@
 """How an experiment puts prompts before its models: plain text, arguments of the chat template, its date, its units."""
 
-# pyright: reportArgumentType=false, reportCallIssue=false
-
 from dataclasses import replace
 
 import pytest

@@ -89,8 +89,8 @@ def is_run(words: list[str]) -> bool:
 def test_a_command_has_the_options_that_the_page_says(snippet):
     words = words_of(snippet.text)
     group = typer.main.get_command(cli.app)
-    assert words[0] in group.commands, f"no such command: {snippet.text}"  # pyright: ignore[reportAttributeAccessIssue]
-    parser = group.commands[words[0]]  # pyright: ignore[reportAttributeAccessIssue]
+    assert words[0] in group.commands, f"no such command: {snippet.text}"
+    parser = group.commands[words[0]]
     known = {name for parameter in parser.params for name in (*parameter.opts, *parameter.secondary_opts)}
     known |= {"--help", "--debug"}
     for word in words[1:]:
@@ -130,7 +130,7 @@ def readers_model() -> jopa.LanguageModel:
             "num_hidden_layers": 1,
         }
         shape |= {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": None}
-        model = AutoModelForCausalLM.from_config(LlamaConfig(**shape))  # pyright: ignore[reportArgumentType]
+        model = AutoModelForCausalLM.from_config(LlamaConfig(**shape))
     return jopa.LanguageModel(model.eval(), tokenizer, "tiny")
 
 
@@ -144,8 +144,10 @@ def desk(tmp_path_factory):
         f"{PROMPT} It should be short, and it should end well for both of the two people."  # as the sets' filters ask
     )
     line = json.dumps({"id": "story", "prompt": longer, "question": "What is 2 + 2?", "options": ["A)3", "B)4"]})
-    for name in ("prompts", "my-alpaca", "jbb-benign", "aqua-questions", "harmless"):
+    for name in ("prompts", "my-alpaca", "jbb-benign", "aqua-questions"):
         (folder / f"{name}.jsonl").write_text(line + "\n")
+    harmless = [json.dumps({"id": str(number), "prompt": f"Say {number}."}) + "\n" for number in range(20)]
+    (folder / "harmless.jsonl").write_text("".join(harmless))
     for name in ("a.txt", "b.txt", "prompt.txt", "prompts.txt"):
         (folder / name).write_text(f"{PROMPT}\nThen write a poem {name[0]}.\n")
     for name in ("first.json", "second.json"):

@@ -93,11 +93,11 @@ def test_every_number_is_that_of_plain_transformers(case):
     for units, it in zip(SETS, case.found, strict=True):
         removed, tokens_removed = plain(units)
         close = {"abs": 1e-4 * length}
-        assert it.log_prob == pytest.approx(float(tokens.sum()), **close)  # pyright: ignore[reportArgumentType]
-        assert it.log_prob_removed == pytest.approx(float(tokens_removed.sum()), **close)  # pyright: ignore[reportArgumentType]
+        assert it.log_prob == pytest.approx(float(tokens.sum()), **close)
+        assert it.log_prob_removed == pytest.approx(float(tokens_removed.sum()), **close)
         alone = {unit: float(tokens.sum() - plain((unit,))[1].sum()) for unit in units}
         assert set(it.removed) == set(units)
-        assert it.individual == pytest.approx([alone[unit] for unit in it.removed], **close)  # pyright: ignore[reportArgumentType]
+        assert it.individual == pytest.approx([alone[unit] for unit in it.removed], **close)
         assert list(it.individual) == sorted(it.individual, reverse=True)
         assert it.synergy == it.log_prob - it.log_prob_removed - math.fsum(it.individual)
         assert it.metrics["pr"] == pytest.approx(float((tokens_removed - tokens).mean().exp()), rel=1e-3)
@@ -134,7 +134,7 @@ def test_deleted_units_are_those_of_a_shorter_prompt():
     output = jopa.Output(tuple(ids := plain_answer(model, prompt, "delete", ())), model.decode(ids), (0, len(ids)))
     gone = {position for unit in (5, 8) for position in prompt.units[unit].positions}
     left = torch.tensor([[token for position, token in enumerate(prompt.ids) if position not in gone]])
-    generated = model.model.generate(left, max_new_tokens=N_OUT, do_sample=False, pad_token_id=0, eos_token_id=2)  # pyright: ignore[reportCallIssue]
+    generated = model.model.generate(left, max_new_tokens=N_OUT, do_sample=False, pad_token_id=0, eos_token_id=2)
     said = [token for token in generated[0, left.shape[1] :].tolist() if token != 2]
     evaluator = Evaluator(model, prompt, output, "delete", max_new_tokens=N_OUT, similarity=None)
     assert evaluator.evaluate([(5, 8)])[0].counterfactual_output == model.decode(said)
@@ -181,15 +181,15 @@ def llama_case(llama):
 
 
 def test_more_sets_than_fit_at_once(llama, llama_case):
-    evaluator = Evaluator(llama, *llama_case, "delete", max_new_tokens=4, similarity=None)  # pyright: ignore[reportCallIssue]
+    evaluator = Evaluator(llama, *llama_case, "delete", max_new_tokens=4, similarity=None)
     sets = [(first, second) for first in range(5) for second in range(first + 1, 6)]
     for units, it in zip(sets, evaluator.evaluate(sets), strict=True):
-        (alone,) = Evaluator(llama, *llama_case, "delete", max_new_tokens=4, similarity=None).evaluate([units])  # pyright: ignore[reportCallIssue]
+        (alone,) = Evaluator(llama, *llama_case, "delete", max_new_tokens=4, similarity=None).evaluate([units])
         same(it, alone)
 
 
 def test_a_set_chosen_twice_is_evaluated_once(llama, llama_case, monkeypatch):
-    evaluator = Evaluator(llama, *llama_case, "delete", max_new_tokens=4, similarity=None)  # pyright: ignore[reportCallIssue]
+    evaluator = Evaluator(llama, *llama_case, "delete", max_new_tokens=4, similarity=None)
     generated, scored = [], []
     generate, distributions = jopa.LanguageModel.generate_batch, jopa.ModelScorer.log_distributions
     log_probs = jopa.ModelScorer.log_probs
@@ -215,7 +215,7 @@ def test_a_set_chosen_twice_is_evaluated_once(llama, llama_case, monkeypatch):
 
 
 def test_the_order_of_removed_units(llama, llama_case):
-    evaluator = Evaluator(llama, *llama_case, "zero", max_new_tokens=4, similarity=None)  # pyright: ignore[reportCallIssue]
+    evaluator = Evaluator(llama, *llama_case, "zero", max_new_tokens=4, similarity=None)
     alone = {unit: it.individual[0] for unit, it in enumerate(evaluator.evaluate([(unit,) for unit in range(11)]))}
     everything = sorted(alone, key=lambda unit: -alone[unit])
     assert everything != sorted(alone)
@@ -227,7 +227,7 @@ def test_the_order_of_removed_units(llama, llama_case):
 def test_sentence_bert_is_asked_for_each_answer_and_left_out_where_it_is_not_wanted(llama, llama_case):
     asked = []
 
-    class Lengths(jopa.evaluation.sentence_bert.SentenceBert):  # pyright: ignore[reportAttributeAccessIssue]
+    class Lengths(jopa.evaluation.sentence_bert.SentenceBert):
         def __init__(self):
             """Loads nothing."""
 
@@ -245,13 +245,13 @@ def test_sentence_bert_is_asked_for_each_answer_and_left_out_where_it_is_not_wan
 
 
 def test_no_sets(llama, llama_case):
-    assert Evaluator(llama, *llama_case, "delete", max_new_tokens=4, similarity=None).evaluate([]) == []  # pyright: ignore[reportCallIssue]
+    assert Evaluator(llama, *llama_case, "delete", max_new_tokens=4, similarity=None).evaluate([]) == []
 
 
 def test_a_metric_that_is_infinite_is_an_error_that_names_it(llama, llama_case, monkeypatch):
     monkeypatch.setattr("jopa.evaluation.regeneration.probability_ratio", lambda *_: math.inf)
     with pytest.raises(ScoringError, match="metric 'pr' is inf"):
-        Evaluator(llama, *llama_case, "delete", max_new_tokens=4, similarity=None).evaluate([(1,)])  # pyright: ignore[reportCallIssue]
+        Evaluator(llama, *llama_case, "delete", max_new_tokens=4, similarity=None).evaluate([(1,)])
 
 
 def test_a_set_that_leaves_nothing_is_an_error():

@@ -1,7 +1,5 @@
 """Where transformers' own `generate` is not the greedy continuation, answers come from plain forwards."""
 
-# pyright: reportCallIssue=false, reportOptionalIterable=false
-
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, CTRLConfig, RecurrentGemmaConfig, RobertaConfig

@@ -1,7 +1,5 @@
 """Finding, loading, unpacking and generating."""
 
-# pyright: reportArgumentType=false, reportCallIssue=false, reportOptionalMemberAccess=false, reportOptionalSubscript=false
-
 import copy
 import gc
 import importlib.util

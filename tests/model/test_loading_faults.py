@@ -1,7 +1,5 @@
 """Models that cannot be loaded as they were: one line, and nothing kept."""
 
-# pyright: reportArgumentType=false, reportCallIssue=false, reportOperatorIssue=false, reportUnhashable=false
-
 import json
 import sys
 from pathlib import Path

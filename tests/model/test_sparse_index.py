@@ -1,7 +1,5 @@
 """Models that attend to the keys with the highest index scores: where scores are equal, the row's length decides."""
 
-# pyright: reportArgumentType=false
-
 from functools import cache
 
 import pytest

@@ -1,7 +1,5 @@
 """Models as people have them: offloaded to the processor or to disk, quantised, with a wrapper of somebody else's."""
 
-# pyright: reportArgumentType=false, reportOptionalSubscript=false
-
 import copy
 
 import pytest

@@ -1,7 +1,5 @@
 """Chat APIs: messages are edited and sent, answers compared, noise measured, and no score is called log-probability."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
-
 import asyncio
 import itertools
 import json

@@ -1,7 +1,5 @@
 """Every command over a model behind a server, and a benchmark and the page over one."""
 
-# pyright: reportOptionalSubscript=false
-
 import json
 import sys
 from dataclasses import replace

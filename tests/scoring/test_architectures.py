@@ -1,7 +1,5 @@
 """A representative of every kind of cache, position and attention scores as its own plain forwards do."""
 
-# pyright: reportArgumentType=false, reportOptionalMemberAccess=false, reportOptionalSubscript=false
-
 from functools import cache
 
 import pytest

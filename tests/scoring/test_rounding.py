@@ -1,7 +1,5 @@
 """What the rounding of a small dtype forbids to claim."""
 
-# pyright: reportAttributeAccessIssue=false
-
 import copy
 
 import pytest

@@ -1,7 +1,5 @@
 """Watching and ending the work, and the events of a request, without a server."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
-
 import json
 import threading
 import time
