@@ -25,6 +25,7 @@ _CAPABILITY_NAMES = {
     "distribution": "output distributions",
     "gradient": "gradients",
     "attention": "attention weights",
+    "token-attention": "attention weights of tokens",
     "model": "the model itself",
 }
 

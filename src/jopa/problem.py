@@ -27,6 +27,7 @@ from jopa.scoring.protocols import (
     NoisyScorer,
     Scorer,
     TextScorer,
+    TokenAttentionScorer,
     capabilities,
     objective_of,
 )
@@ -263,7 +264,7 @@ class Problem:
 
     def token_attention(self, removed: Iterable[int]) -> list[Float[Tensor, "tokens"]]:
         """Mean attention to each token of every unit from the positions that predict the target, others deleted."""
-        assert isinstance(self.scorer, AttentionScorer)  # as above
+        assert isinstance(self.scorer, TokenAttentionScorer)  # as above
         return [_finite(weights, "attention") for weights in self.scorer.token_attention(self.keep_mask(removed))]
 
     def log_distributions(self, removals: Iterable[Iterable[int]]) -> Float[Tensor, "masks out vocab"]:

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 import jopa
 import tiny_models
 from jopa.citation.result import Citations
-from small_tokenizers import TEMPLATES, small_tokenizer
+from small_tokenizers import small_tokenizer
 
 DOCUMENTS = [
     {"id": "a", "title": "birds", "text": "the doctor met green birds. please write a story."},
@@ -25,8 +25,7 @@ ANSWER = "the doctor met birds. there was rain upon a time."
 @pytest.fixture(scope="module")
 def model():
     """A tiny random model whose tokens spell full stops, so that answers have sentences."""
-    tokenizer = small_tokenizer("byte-level")
-    tokenizer.chat_template = TEMPLATES["chatml"]
+    tokenizer = small_tokenizer("byte-level", "chatml")
     shape = {**tiny_models.SHAPE, "vocab_size": len(tokenizer), "max_position_embeddings": 1024}
     with torch.random.fork_rng():
         torch.manual_seed(7)

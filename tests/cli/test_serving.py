@@ -16,12 +16,13 @@ def served(monkeypatch):
 
 
 def test_the_page_has_limits_and_a_way_to_put_prompts(served):
-    options = ["--plain", "--template-arg", "enable_thinking=false", "--max-tokens", "9000", "--max-seconds", "30"]
+    options = ["--template-arg", "enable_thinking=false", "--max-tokens", "9000", "--max-seconds", "30"]
     result = CliRunner().invoke(cli.app, ["serve", *options])
     assert result.exit_code == 0, result.output
     assert (served["limits"].tokens, served["limits"].characters, served["limits"].seconds) == (9000, 90_000, 30)
-    assert served["options"].plain
     assert served["options"].template_args == {"enable_thinking": False}
+    assert CliRunner().invoke(cli.app, ["serve", "--plain"]).exit_code == 0
+    assert served["options"].plain
 
 
 def test_without_options_the_limits_are_the_usual_ones(served):

@@ -73,7 +73,9 @@ def test_diagnose_and_detect_ask_a_server(run, llama):
     out, err = run(
         connect(FakeServer(llama)), "detect", PROMPT, "--max-new-tokens", "3", "--budget", "4", "--json", "-"
     )
-    assert 0 <= json.loads(out)["score"] <= 1
+    verdict = json.loads(out)
+    assert verdict["score"] is None  # the weights were not fitted to this model: an order, and no probability
+    assert isinstance(verdict["order"], float)
     assert "were sent to" in err
 
 

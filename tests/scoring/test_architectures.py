@@ -244,7 +244,7 @@ def test_nothing_is_tried_that_nobody_asks_for():
     assert "gradient" in capabilities
     assert "gradients" in vars(tried)
     assert not {"hides", "scales_attention", "mixes_prefixes"} & set(vars(tried))
-    assert set(capabilities) == {"scores", "gradient", "attention", "model"}
+    assert set(capabilities) == {"scores", "distribution", "gradient", "attention", "token-attention", "model"}
 
 
 def test_a_model_is_tried_by_few_short_forwards():

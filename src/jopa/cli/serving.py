@@ -107,7 +107,7 @@ def methods() -> None:
     from jopa.methods import METHODS
     from jopa.reports.wording import visible
 
-    needs = {"scores": "black box", "distribution": "distributions"}
+    needs = {"scores": "black box", "distribution": "distributions", "token-attention": "attention"}
     rows = [("METHOD", "NEEDS", "COST IN FFE", "WHAT IT IS")]
     for name, method in METHODS.items():
         origin = METHODS.origin(name)

@@ -86,7 +86,7 @@ class AttnTrace(RankingMethod):
     name: ClassVar[str] = "attn-trace"
     summary: ClassVar[str] = "AttnTrace: attention of each unit's strongest tokens over draws of the context"
     cost: ClassVar[str] = "subsamples × share"
-    requires: ClassVar[Capability] = "attention"
+    requires: ClassVar[Capability] = "token-attention"
 
     def __post_init__(self) -> None:
         for setting, value in (("top", self.top), ("subsamples", self.subsamples)):

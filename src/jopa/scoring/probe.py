@@ -35,7 +35,9 @@ _SHARED = 5
 _HIDDEN = 4
 """The token that is hidden, behind a beginning of three."""
 _TINY_LOG_FACTOR = -30.0
-_CAPABILITIES: tuple[Capability, ...] = ("scores", "distribution", "gradient", "attention", "model")
+_CAPABILITIES: tuple[Capability, ...] = (
+    *("scores", "distribution", "gradient", "attention", "token-attention", "model"),
+)
 
 
 def probe_of(model: LanguageModel) -> ModelProbe:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jopa.prompt.building import Prompt
     from jopa.prompt.output import Output
 
-Capability = Literal["scores", "distribution", "gradient", "attention", "model"]
+Capability = Literal["scores", "distribution", "gradient", "attention", "token-attention", "model"]
 """What a method can need of a scorer: scores alone (a black box), output distributions, gradients, attention weights,
 or the local model."""
 
@@ -82,6 +82,11 @@ class AttentionScorer(Scorer, Protocol):
     def attention(self) -> Float[Tensor, "layers units"]:
         """Mean attention that the tokens which predict the target pay to each unit, layer by layer."""
         ...
+
+
+@runtime_checkable
+class TokenAttentionScorer(Scorer, Protocol):
+    """A scorer that knows attention weights of single tokens, of a part of the units, too."""
 
     def token_attention(self, keep: Bool[Tensor, "units"]) -> list[Float[Tensor, "tokens"]]:
         """Mean attention, over all layers too, to each token of every unit with the other units deleted."""
@@ -377,6 +382,7 @@ def capabilities(scorer: Scorer) -> frozenset[Capability]:
         "distribution": DistributionScorer,
         "gradient": GradientScorer,
         "attention": AttentionScorer,
+        "token-attention": TokenAttentionScorer,
         "model": LocalModelScorer,
     }
     return frozenset(["scores", *(name for name, kind in kinds.items() if isinstance(scorer, kind))])
