@@ -16,6 +16,7 @@ from transformers import (
 )
 
 import jopa
+from small_tokenizers import small_tokenizer
 
 WORDS = (
     "write a story about the doctor and his patient in rain please tell me what you think of green birds "
@@ -94,6 +95,17 @@ def tokenizer(chat: bool) -> PreTrainedTokenizerFast:
     )
     wrapped.chat_template = CHAT_TEMPLATE if chat else None
     return wrapped
+
+
+@cache
+def sentence_model(kind: str = "byte-level", template: str | None = "chatml", **shape: int) -> jopa.LanguageModel:
+    """A tiny random model that reads any text, full stops and line breaks too, and has room for documents."""
+    reader = small_tokenizer(kind, template)
+    sizes = {**SHAPE, "vocab_size": len(reader), "max_position_embeddings": 8192, **shape}
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        model = AutoModelForCausalLM.from_config(LlamaConfig(**sizes))
+    return jopa.LanguageModel(model.eval(), reader, "tiny")
 
 
 @cache

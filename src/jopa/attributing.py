@@ -106,8 +106,9 @@ def attribute(
         JopaError: one of its children, whose message says what is wrong and what to do.
     """
     require_log_probs(preparation.model, "an Attribution")
-    search = search or SearchOptions()
-    found, counterfactual = _found(preparation, k, method, removal, search, callbacks or Callbacks(), shared)
+    search, callbacks, started = search or SearchOptions(), callbacks or Callbacks(), time.perf_counter()
+    found = search_units(preparation, k, method, removal, search, callbacks, shared)
+    counterfactual = _answer_without(found, preparation, search, callbacks, started)
     prompt, output, selection = preparation.prompt, preparation.output, found.selection
     start, end = output.target
     return Attribution(
@@ -162,7 +163,9 @@ def attribute_text(
     search = search or SearchOptions()
     if search.until_pr is not None:
         raise SettingError("until_pr needs log-probabilities, and this model gives texts alone; give k instead")
-    found, counterfactual = _found(preparation, k, method, removal, search, callbacks or Callbacks())
+    callbacks, started = callbacks or Callbacks(), time.perf_counter()
+    found = search_units(preparation, k, method, removal, search, callbacks)
+    counterfactual = _answer_without(found, preparation, search, callbacks, started)
     scorer = found.problem.scorer
     details = _details(preparation, found)
     return TextAttribution(
@@ -201,7 +204,7 @@ class Searched:
         removed: the chosen units, the one with the largest individual effect first.
         joint, individual: by how much the score falls without them, and without each of them alone.
         effects: the latter of every unit of the prompt; None unless asked for.
-        evaluations, ffe, seconds: what the search alone spent.
+        evaluations, ffe, repeats, seconds: what the search alone spent; repeats are masks that it asked for again.
     """
 
     problem: Problem
@@ -214,6 +217,7 @@ class Searched:
     certificate: Certificate
     evaluations: int
     ffe: float
+    repeats: int
     seconds: float
 
 
@@ -246,7 +250,7 @@ def search_units(
         else:
             selection = smallest_sufficient(problem, method, search.until_pr, k, seed=search.seed)
     seconds = time.perf_counter() - started
-    evaluations, ffe = problem.evaluations, problem.ffe
+    evaluations, ffe, repeats = problem.evaluations, problem.ffe, problem.repeats
 
     certificate = problem.certificate(selection.removed)
     alone = range(problem.n_units) if search.all_effects else selection.removed
@@ -265,23 +269,16 @@ def search_units(
         certificate=certificate,
         evaluations=evaluations,
         ffe=ffe,
+        repeats=repeats,
         seconds=seconds,
     )
 
 
-def _found(
-    preparation: Preparation,
-    k: int,
-    method: Method,
-    removal: Removal,
-    search: SearchOptions,
-    callbacks: Callbacks,
-    shared: SharedScores | None = None,
-) -> tuple[Searched, str]:
-    """What was found, and the answer without it."""
-    model, started = preparation.model, time.perf_counter()
-    found = search_units(preparation, k, method, removal, search, callbacks, shared)
-    problem, repeats = found.problem, found.problem.repeats
+def _answer_without(
+    found: Searched, preparation: Preparation, search: SearchOptions, callbacks: Callbacks, started: float
+) -> str:
+    """The answer without what was found; then the profile of all that was done since `started`."""
+    model, problem = preparation.model, found.problem
     scorer = cast(PromptScorer, problem.scorer)
     began = time.perf_counter()
     generation = search.counterfactual or preparation.generation
@@ -291,14 +288,14 @@ def _found(
         profile = Profile(
             scorer.work,
             problem.ffe,
-            repeats,
+            found.repeats,
             now - started,
             generating=now - began,
             products=model.packed.description if isinstance(model, PackedModel) else "",
             slow_paths=_slow_paths(scorer),
         )
         callbacks.on_profile(profile)
-    return found, model.decode(counterfactual)
+    return model.decode(counterfactual)
 
 
 @contextmanager

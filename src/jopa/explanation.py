@@ -17,7 +17,7 @@ from jopa.attribution import Attribution
 from jopa.choices import TEXT_SIMILARITY, Removal, checked_removal
 from jopa.errors import JopaError, LimitError, SettingError, StoppedError
 from jopa.evaluation.text_attribution import TextAttribution
-from jopa.method import Method
+from jopa.method import Method, require_k
 from jopa.methods import DEFAULT_METHOD, make_method
 from jopa.model.generation import Generation
 from jopa.preparation import Callbacks, OnRefusal, loaded, prepare_output, prepare_prompt, require_log_probs, shape_of
@@ -249,8 +249,8 @@ def _explain_each(
     finer = [prepare_prompt(explained_model, prompt, options, unit=kind) for kind in kinds[1:]]
     if kinds:
         built = prepare_prompt(explained_model, prompt, options, unit=kinds[0])
-        if not built.trace and k > (n_units := len(finer[-1].units)) and search.until_pr is None:
-            raise SettingError(f"k must be between 1 and the prompt's {n_units} units, got {k}")
+        if not built.trace and search.until_pr is None:
+            require_k(k, len(finer[-1].units))
 
     def validated(method: Method) -> Method:
         shape = shape_of(explained_model, built, removals[method])

@@ -30,6 +30,16 @@ _CAPABILITY_NAMES = {
 }
 
 
+def require_k(k: int, n_units: int) -> None:
+    """Refuse a number of units that the prompt does not have.
+
+    Raises:
+        SettingError: naming the legal range.
+    """
+    if not 1 <= k <= n_units:
+        raise SettingError(f"k must be between 1 and the prompt's {n_units} units, got {k}")
+
+
 @dataclass(frozen=True)
 class TraceStep:
     """The state of a search after a step.
@@ -98,8 +108,7 @@ class Method(ABC):
             SettingError: k is out of range, or the scorer lacks what the method needs; the message names the value and
                 the legal range, or the method and what is missing.
         """
-        if not 1 <= k <= shape.n_units:
-            raise SettingError(f"k must be between 1 and the prompt's {shape.n_units} units, got {k}")
+        require_k(k, shape.n_units)
         if self.requires not in shape.capabilities:
             raise SettingError(
                 f"method '{self.name}' needs {_CAPABILITY_NAMES[self.requires]}, which this model or scorer does not "

@@ -5,13 +5,10 @@ import math
 from dataclasses import replace
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, LlamaConfig
 
 import jopa
 import tiny_models
 from jopa.citation.result import Citations
-from small_tokenizers import small_tokenizer
 
 DOCUMENTS = [
     {"id": "a", "title": "birds", "text": "the doctor met green birds. please write a story."},
@@ -25,12 +22,7 @@ ANSWER = "the doctor met birds. there was rain upon a time."
 @pytest.fixture(scope="module")
 def model():
     """A tiny random model whose tokens spell full stops, so that answers have sentences."""
-    tokenizer = small_tokenizer("byte-level", "chatml")
-    shape = {**tiny_models.SHAPE, "vocab_size": len(tokenizer), "max_position_embeddings": 1024}
-    with torch.random.fork_rng():
-        torch.manual_seed(7)
-        random = AutoModelForCausalLM.from_config(LlamaConfig(**shape))
-    return jopa.LanguageModel(random.eval(), tokenizer, "tiny")
+    return tiny_models.sentence_model()
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +75,7 @@ def test_json_gives_the_same_value_back(found):
     ("damage", "said"),
     [
         (lambda r: r["citations"][0]["sources"].append(99), "citation 0"),
-        (lambda r: r["citations"][1].update(status="maybe"), "maybe"),
+        (lambda r: r["citations"][1].update(proof="maybe"), "maybe"),
         (lambda r: r["citations"][0].update(log_prob="x"), "log_prob"),
         (lambda r: r["citations"][0]["part"].update(end=10**6), "outside the output"),
         (lambda r: r["citations"][0]["alone_kept"].append(0.0), "a number for each|numbers"),

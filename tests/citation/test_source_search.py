@@ -1,5 +1,6 @@
 """The search for the sources of a sentence, on tables: planted single sources, pairs, duplicates and nothing."""
 
+import itertools
 import math
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 import jopa
 from jopa.citation.search import EXACT_UNITS, find_sources
+from jopa.prompt.answer_parts import Part
 from table_scorer import TableScorer
 
 
@@ -31,11 +33,16 @@ class Sentences(TableScorer):
         return torch.tensor(rows)
 
 
+def parts(*lengths):
+    ends = list(itertools.accumulate(lengths))
+    return [Part("", end - length, end) for end, length in zip(ends, lengths, strict=True)]
+
+
 def sources(n_units, *falls, lengths=None, groups=None, below=0.8, max_sources=5):
     lengths = lengths or [2] * len(falls)
     scorer = Sentences(n_units, lengths, falls)
     groups = groups or [[unit] for unit in range(n_units)]
-    found = find_sources(jopa.Problem(scorer), lengths, groups, below=below, max_sources=max_sources)
+    found = find_sources(jopa.Problem(scorer), parts(*lengths), groups, below=below, max_sources=max_sources)
     return found, scorer
 
 
@@ -154,7 +161,7 @@ def test_the_proxy_stands_for_removals_of_many_units():
 
     falls = [needs(33), either(12, 78)]
     scorer = WithProxy(100, [2, 2], falls)
-    found = find_sources(jopa.Problem(scorer), [2, 2], many(), below=0.8, max_sources=5)
+    found = find_sources(jopa.Problem(scorer), parts(2, 2), many(), below=0.8, max_sources=5)
     assert found[0].sources == (33,) and sorted(found[1].sources) == [12, 78]
     assert scorer.ffe_of_proxy == 100
     assert found[0].alone_dropped == pytest.approx((-5.0,))  # what is reported is exact

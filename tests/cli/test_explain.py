@@ -181,7 +181,7 @@ def test_profile_prints_what_each_method_cost_beside_the_result(run):
         assert int(rows["evaluations"][1]) >= searched
         assert float(rows["all"][1]) >= float(rows["scoring"][1]) > 0
         repeats.append(int(rows["evaluations"][2]))
-    assert repeats[0] < 10  # the whole prompt, and what the evidence asks for again
+    assert repeats[0] <= 1  # the whole prompt
     assert repeats[1] > 100  # 200 swaps of 9 units come back to the same sets
 
 

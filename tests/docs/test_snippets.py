@@ -8,20 +8,16 @@ import re
 import shlex
 import shutil
 import sys
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import torch
 import typer
-from transformers import AutoModelForCausalLM, LlamaConfig
 
 import jopa
 import tiny_models
 from jopa import cli
 from jopa.model import loading, threads
-from small_tokenizers import small_tokenizer
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -118,20 +114,9 @@ def test_the_make_targets_that_pages_name_exist():
 # What is run ----------------------------------------------------------------------------------------------------------
 
 
-@cache
 def readers_model() -> jopa.LanguageModel:
     """A tiny model that reads any text and has room for all prompts of the pages."""
-    tokenizer = small_tokenizer("byte-level-qwen", "chatml")
-    with torch.random.fork_rng():
-        torch.manual_seed(7)
-        shape = tiny_models.SHAPE | {
-            "vocab_size": len(tokenizer),
-            "max_position_embeddings": 4096,
-            "num_hidden_layers": 1,
-        }
-        shape |= {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": None}
-        model = AutoModelForCausalLM.from_config(LlamaConfig(**shape))
-    return jopa.LanguageModel(model.eval(), tokenizer, "tiny")
+    return tiny_models.sentence_model("byte-level-qwen", num_hidden_layers=1)
 
 
 @pytest.fixture(scope="module")

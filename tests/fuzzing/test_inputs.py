@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import json
 import os
+from collections import Counter
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -76,6 +77,11 @@ def damaged(draw, valid):
     return value
 
 
+def require_both(outcomes: Counter) -> None:
+    """A test whose inputs are all read, or all refused, shows nothing."""
+    assert outcomes["read"] and outcomes["refused"], outcomes
+
+
 def as_text(value) -> str:
     """As JSON, with NaN and infinity as Python writes them."""
     return json.dumps(value)
@@ -93,11 +99,13 @@ def written() -> dict[str, tuple[type, str]]:
     request = "write a story about rain. tell me what you think of birds."
     diagnosis = jopa.diagnose(request, model=model, output=short, unit="sentence")
     verdict = jopa.detect("write a story about the doctor", model=model)
-    values = (story, jopa.PromptComparison(story, poem), diagnosis, verdict)
+    reader = tiny_models.sentence_model()
+    citations = jopa.cite("what of the doctor?", ["the doctor met birds. people met."], model=reader, output=short)
+    values = (story, jopa.PromptComparison(story, poem), diagnosis, verdict, citations)
     return {type(value).__name__: (type(value), value.to_json()) for value in values}
 
 
-RECORDS = ("Attribution", "PromptComparison", "Diagnosis", "Verdict")
+RECORDS = ("Attribution", "PromptComparison", "Diagnosis", "Verdict", "Citations")
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +116,7 @@ def records():
 @pytest.mark.parametrize("name", RECORDS)
 def test_a_damaged_record_is_refused_or_is_a_value_like_any_other(name, records):
     kind, text = records[name]
+    outcomes = Counter()
 
     @TRIED
     @given(damaged(json.loads(text)))
@@ -115,12 +124,15 @@ def test_a_damaged_record_is_refused_or_is_a_value_like_any_other(name, records)
         try:
             found = kind.from_json(as_text(value))
         except JopaError as error:
+            outcomes["refused"] += 1
             assert str(error)
             return
+        outcomes["read"] += 1
         assert kind.from_json(found.to_json()) == found
         assert "<html" in found.to_html()
 
     tried()
+    require_both(outcomes)
 
 
 @pytest.mark.parametrize("name", RECORDS)
@@ -147,6 +159,8 @@ def test_a_damaged_run_is_refused_or_read(name, tmp_path):
     write_run(tmp_path, experiment(["m"]), [cell("m", "a"), failed("m", "b")])
     whole = (tmp_path / name).read_text()
 
+    outcomes = Counter()
+
     @TRIED
     @given(damaged(valid))
     def tried(value):
@@ -155,9 +169,13 @@ def test_a_damaged_run_is_refused_or_read(name, tmp_path):
         try:
             read_run(tmp_path)
         except JopaError as error:
+            outcomes["refused"] += 1
             assert str(tmp_path) in str(error)
+        else:
+            outcomes["read"] += 1
 
     tried()
+    require_both(outcomes)
 
 
 # What people bring ----------------------------------------------------------------------------------------------------
@@ -171,11 +189,13 @@ MESSAGES = [
 ]
 
 
-@pytest.mark.parametrize("template", ["chatml", "llama-3", "gemma"])
+@pytest.mark.parametrize("template", ["chatml", "llama-3", "phi-3"])  # Gemma's refuses every system message
 @pytest.mark.parametrize("attribute", ["user", "all"])
 def test_messages_of_any_shape_become_a_prompt_or_a_refusal(template, attribute):
     tokenizer = small_tokenizer("byte-level", template)
     options = jopa.PromptOptions(attribute=attribute)
+
+    outcomes = Counter()
 
     @TRIED
     @given(damaged(MESSAGES))
@@ -185,19 +205,24 @@ def test_messages_of_any_shape_become_a_prompt_or_a_refusal(template, attribute)
         try:
             prompt = jopa.build_prompt(tokenizer, messages, options, unit="word")
         except JopaError:
+            outcomes["refused"] += 1
             return
+        outcomes["read"] += 1
         assert prompt.units
         seen = [position for unit in prompt.units for position in unit.positions]
         assert len(seen) == len(set(seen))
         assert all(0 <= position < len(prompt.ids) for position in seen)
 
     tried()
+    require_both(outcomes)
 
 
 @pytest.mark.parametrize("reader", ["data set", "prompts to judge"])
 def test_lines_of_any_kind_become_prompts_or_a_refusal(reader, tmp_path):
     path = tmp_path / "mine.jsonl"
     valid = {"id": "story", "prompt": "Write a story.", "system": "Be short.", "prefix": "In one line.", "topic": 3}
+
+    outcomes = Counter()
 
     @TRIED
     @given(st.lists(damaged(valid).map(as_text).map(str.encode) | st.binary(max_size=30), max_size=4))
@@ -206,31 +231,52 @@ def test_lines_of_any_kind_become_prompts_or_a_refusal(reader, tmp_path):
         try:
             found = load_dataset("mine", path=path).examples if reader == "data set" else read_prompts(path)
         except JopaError as error:
+            outcomes["refused"] += 1
             assert "mine" in str(error)
             return
+        outcomes["read"] += 1
         assert found
 
     tried()
+    require_both(outcomes)
 
 
 def test_an_experiment_of_any_kind_is_read_or_refused(tmp_path):
     path = tmp_path / "mine.toml"
+    valid = [
+        'title = "t"',
+        "ks = [1]",
+        "seeds = [0, 1]",
+        'unit = "word"',
+        "[[data]]",
+        'name = "mine"',
+        'path = "mine.jsonl"',
+        "limit = 3",
+        "[[methods]]",
+        'name = "jopa"',
+        "settings = { steps = 3 }",
+    ]
     words = ["title", "ks", "seeds", "unit", "name", "id", "limit", "settings", "label", "path", "removal"]
     values = ['"x"', "3", "[1]", "[]", "true", "1.5", "nan", "{ steps = 3 }", '"joint"', '"delete"', "-1", '"../../x"']
-    lines = st.sampled_from(["[[models]]", "[[data]]", "[[methods]]", "[models]", "[[", ""]) | st.builds(
+    lines = st.sampled_from(["[[models]]", "[[data]]", "[[methods]]", "[models]", "[[", "", "# nothing"]) | st.builds(
         "{} = {}".format, st.sampled_from(words), st.sampled_from(values)
     )
+    outcomes = Counter()
 
     @TRIED
-    @given(st.lists(lines, max_size=12))
-    def tried(text):
-        path.write_text('title = "t"\nks = [1]\n' * (len(text) % 2) + "\n".join(text))
+    @given(st.integers(0, len(valid)), st.integers(0, 1), lines)
+    def tried(at, n_replaced, line):
+        path.write_text("\n".join([*valid[:at], line, *valid[at + n_replaced :]]))
         try:
             read_experiment(path)
         except JopaError as error:
+            outcomes["refused"] += 1
             assert "mine.toml" in str(error)
+        else:
+            outcomes["read"] += 1
 
     tried()
+    require_both(outcomes)
 
 
 def test_a_request_to_the_page_stays_within_its_limits_or_is_refused():
@@ -253,14 +299,18 @@ def test_a_request_to_the_page_stays_within_its_limits_or_is_refused():
         "until_pr": 0.5,
     }
 
+    outcomes = Counter()
+
     @TRIED
     @given(damaged(valid))
     def tried(record):
         try:
             request = read_request(record, limits, 50)
         except JopaError as error:
+            outcomes["refused"] += 1
             assert len(str(error)) < 1000
             return
+        outcomes["read"] += 1
         assert 1 <= request.k <= limits.k or request.methods[0].name == "by-hand"
         assert 1 <= request.max_new_tokens <= limits.max_new_tokens
         messages = [{"content": request.prompt}] if isinstance(request.prompt, str) else request.prompt
@@ -272,3 +322,4 @@ def test_a_request_to_the_page_stays_within_its_limits_or_is_refused():
             assert dataclasses.is_dataclass(method)
 
     tried()
+    require_both(outcomes)

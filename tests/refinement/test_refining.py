@@ -3,14 +3,11 @@
 import json
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, LlamaConfig
 
 import jopa
 import tiny_models
 from jopa.problem import SharedScores
 from jopa.refinement.refining import default_kinds, level_kinds
-from small_tokenizers import small_tokenizer
 from table_scorer import TableScorer
 
 SENTENCES = ["the doctor met birds.", "please write a story.", "two people think.", "there was rain.", "a man said it."]
@@ -22,12 +19,7 @@ ANSWER = "the doctor met birds."
 
 @pytest.fixture(scope="module")
 def model():
-    tokenizer = small_tokenizer("byte-level", "chatml")
-    shape = {**tiny_models.SHAPE, "vocab_size": len(tokenizer), "max_position_embeddings": 8192}
-    with torch.random.fork_rng():
-        torch.manual_seed(7)
-        random = AutoModelForCausalLM.from_config(LlamaConfig(**shape))
-    return jopa.LanguageModel(random.eval(), tokenizer, "tiny")
+    return tiny_models.sentence_model()
 
 
 def explain(model, refine=("sentence",), **settings):

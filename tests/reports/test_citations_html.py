@@ -36,9 +36,9 @@ def citations():
         output_ids=tuple(range(9)),
         target=(0, 9),
         citations=(
-            Citation(parts[0], (0, 2), "cited", "smallest", -4.0, -8.0, -4.1, -8.2, (-4.1, -4.2), (-4.2, -4.3)),
-            Citation(parts[1], (1,), "cited", "smallest", -4.0, -6.0, -4.1, -6.1, (-6.0,), (-4.1,)),
-            Citation(parts[2], (), "elsewhere", "none", -1.0, -1.0, -1.0, -1.05, (), ()),
+            Citation(parts[0], (0, 2), "smallest", -4.0, -8.0, -4.1, -8.2, (-4.1, -4.2), (-4.2, -4.3)),
+            Citation(parts[1], (1,), "smallest", -4.0, -6.0, -4.1, -6.1, (-6.0,), (-4.1,)),
+            Citation(parts[2], (), "none", -1.0, -1.0, -1.0, -1.05, (), ()),
         ),
         removal="delete",
         below=0.8,

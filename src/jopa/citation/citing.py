@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from jopa.choices import checked_removal
-from jopa.citation.result import Citation, Citations, Status
-from jopa.citation.search import FoundSources, find_sources
+from jopa.citation.result import Citations
+from jopa.citation.search import find_sources
 from jopa.errors import SettingError
 from jopa.explanation import with_documents
 from jopa.model.generation import Generation
@@ -93,7 +93,7 @@ def cite(
     groups = [[i for i, unit in enumerate(prompt.units) if unit.document == name] for name in names]
     found = find_sources(
         problem,
-        [part.end - part.start for part in parts],
+        parts,
         [group for group in groups if group],
         below=below,
         max_sources=max_sources,
@@ -109,9 +109,7 @@ def cite(
         output=said.text,
         output_ids=said.ids,
         target=said.target,
-        citations=tuple(
-            Citation(part=part, status=_status(each), **vars(each)) for part, each in zip(parts, found, strict=True)
-        ),
+        citations=tuple(found),
         removal=checked,
         below=float(below),
         max_sources=max_sources,
@@ -128,12 +126,6 @@ def cite(
         fixed=prompt.fixed,
         rendered=prompt.rendered,
     )
-
-
-def _status(found: FoundSources) -> Status:
-    if found.proof != "none":
-        return "cited"
-    return "spread" if found.sources else "elsewhere"
 
 
 def _recorded(record: dict[str, Any]) -> dict[str, Any]:

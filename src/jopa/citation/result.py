@@ -45,7 +45,6 @@ class Citation:
         part: the sentence.
         sources: indices of units, the one with the largest effect of its own first; none where the sentence is not
             from the documents.
-        status: "cited", "spread" or "elsewhere"; see the module's docstring.
         proof: "smallest" (no smaller set does it), "minimal" (no unit can be left out) or "none".
         log_prob: with everything in place.
         log_prob_dropped: without the sources.
@@ -57,7 +56,6 @@ class Citation:
 
     part: Part
     sources: tuple[int, ...]
-    status: Status
     proof: Proof
     log_prob: float
     log_prob_dropped: float
@@ -69,6 +67,13 @@ class Citation:
     def ratio(self, log_prob: float) -> float:
         """PR of the sentence's log-probability under some removal."""
         return probability_ratio(self.log_prob, log_prob, self.part.end - self.part.start)
+
+    @property
+    def status(self) -> Status:
+        """ "cited", "spread" or "elsewhere"; see the module's docstring."""
+        if self.proof != "none":
+            return "cited"
+        return "spread" if self.sources else "elsewhere"
 
     @property
     def necessity(self) -> float:
@@ -161,6 +166,7 @@ class Citations:
             "citations": [
                 {
                     **asdict(citation),
+                    "status": citation.status,
                     "documents": [self.units[i].document for i in citation.sources],
                     "necessity": citation.necessity,
                     "sufficiency": citation.sufficiency,

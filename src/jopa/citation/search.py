@@ -22,12 +22,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jopa.citation.result import Proof
+from jopa.citation.result import Citation, Proof
 from jopa.ordering import NAT, LowestSet, first_lowest, ranked
 from jopa.problem import Problem
+from jopa.prompt.answer_parts import Part
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -43,53 +43,28 @@ _MATTERS = 0.25
 """A document matters to a sentence if its effect is this share of the largest document's, or of all documents'."""
 
 
-@dataclass(frozen=True)
-class FoundSources:
-    """The source units of one sentence, and its log-probabilities, in nats, summed over its tokens.
-
-    Attributes:
-        sources: indices of units; of a sentence that is cited, its set, else the best set that was tried.
-        proof: what is proved of them.
-        log_prob: with everything in place.
-        log_prob_dropped: without these units.
-        log_prob_kept: with these units alone, of all units.
-        log_prob_none: without all units.
-        alone_dropped: without each of them alone.
-        alone_kept: with each of them alone, of all units.
-    """
-
-    sources: tuple[int, ...]
-    proof: Proof
-    log_prob: float
-    log_prob_dropped: float
-    log_prob_kept: float
-    log_prob_none: float
-    alone_dropped: tuple[float, ...]
-    alone_kept: tuple[float, ...]
-
-
 def find_sources(
     problem: Problem,
-    lengths: Sequence[int],
+    parts: Sequence[Part],
     groups: Sequence[Sequence[int]],
     *,
     below: float,
     max_sources: int,
     on_sentence: Callable[[int], None] | None = None,
-) -> list[FoundSources]:
+) -> list[Citation]:
     """The sources of each sentence of the answer.
 
     Args:
         problem: gives the log-probability of each target token.
-        lengths: tokens of each sentence; in order, they make the target.
+        parts: the sentences; in order, they make the target.
         groups: the units of each document.
         below: what PR must fall below.
         max_sources: the most units of a set.
         on_sentence: called with the number of sentences that are done.
     """
-    search = _Search(problem, lengths, groups, below, max_sources)
+    search = _Search(problem, parts, groups, below, max_sources)
     found = []
-    for part in range(len(lengths)):
+    for part in range(len(parts)):
         found.append(search.sources_of(part))
         if on_sentence:
             on_sentence(part + 1)
@@ -100,9 +75,10 @@ class _Search:
     """The scores of all sentences under every mask so far, and the search for the sources of one."""
 
     def __init__(
-        self, problem: Problem, lengths: Sequence[int], groups: Sequence[Sequence[int]], below: float, max_sources: int
+        self, problem: Problem, parts: Sequence[Part], groups: Sequence[Sequence[int]], below: float, max_sources: int
     ) -> None:
-        self._problem, self._lengths = problem, list(lengths)
+        self._problem, self._parts = problem, parts
+        self._lengths = [part.end - part.start for part in parts]
         self._below, self._max_sources = below, min(max_sources, problem.n_units)
         self._all: Units = frozenset(range(problem.n_units))
         self._groups = [list(group) for group in groups]
@@ -154,7 +130,7 @@ class _Search:
             candidates.append(sorted(unit for i in mattering for unit in self._groups[i]))
         return candidates
 
-    def sources_of(self, part: int) -> FoundSources:
+    def sources_of(self, part: int) -> Citation:
         """The sources of one sentence."""
         units, whole, none = self._candidates[part], self._whole[part], self._none[part]
         falls_without = [whole - self._dropped[unit][part] for unit in units]
@@ -200,14 +176,14 @@ class _Search:
             units = smaller[best]
         return units
 
-    def _cited(self, part: int, units: Units) -> FoundSources:
+    def _cited(self, part: int, units: Units) -> Citation:
         """A set that brings PR below the value, and no unit of which can be left out."""
         n_units = self._problem.n_units
         singles_scored = n_units <= EXACT_UNITS  # and none of them is enough, or it would have been taken
         smallest = len(units) == 1 or (len(units) == 2 and singles_scored)
         return self._measured(part, units, "smallest" if smallest else "minimal")
 
-    def _measured(self, part: int, units: Units, proof: Proof) -> FoundSources:
+    def _measured(self, part: int, units: Units, proof: Proof) -> Citation:
         """All that is reported of a set, scored exactly."""
         whole = self._whole[part]
         dropped, kept = (row[part] for row in self._of([units, self._all - units]))
@@ -215,7 +191,8 @@ class _Search:
         alone_dropped = [row[part] for row in self._of([frozenset({unit}) for unit in each])] if each else []
         alone_kept = [row[part] for row in self._of([self._all - {unit} for unit in each])] if each else []
         order = ranked([whole - score for score in alone_dropped], least_scale=NAT)
-        return FoundSources(
+        return Citation(
+            part=self._parts[part],
             sources=tuple(each[i] for i in order),
             proof=proof,
             log_prob=whole,

@@ -96,25 +96,27 @@ class ProxySPEX(Method):
             PromptError: a mask without any unit leaves nothing to predict from (a prompt without a template).
         """
         self.validate(problem.shape, k)
-        terms = _fitted_terms(problem, min(self.ablations, 2**problem.n_units), min(self.order, problem.n_units), seed)
+        masks, order = min(self.ablations, 2**problem.n_units), min(self.order, problem.n_units)
+        terms, fault = _fitted_terms(problem, masks, order, seed)
         if not terms:
             chosen = problem.best_known(k) or tuple(range(k))
-            return Selection(chosen, f"the trees found no effect in {self.ablations} masks", details={"terms": 0})
+            return Selection(chosen, f"the trees found no effect in {masks} masks{fault}", details={"terms": 0})
         chosen = best_set(terms, problem.n_units, k)
         details = {"terms": len(terms), "predicted_effect": _effect(terms, chosen)}
         return Selection(chosen, f"interactions fitted to {self.ablations} masks", details=details)
 
 
-def _fitted_terms(problem: Problem, masks: int, order: int, seed: int) -> Terms:
-    """The faithful Banzhaf interactions that are not zero; none where the trees found nothing."""
+def _fitted_terms(problem: Problem, masks: int, order: int, seed: int) -> tuple[Terms, str]:
+    """The faithful Banzhaf interactions that are not zero, none where the trees found nothing; and what failed then."""
     import numpy as np
 
-    scored: list[float] = []
+    n_scored = 0
 
     def value(keep: Bool[ndarray, "masks units"]) -> Float[ndarray, "masks"]:
         removed = [tuple(np.flatnonzero(~row).tolist()) for row in np.asarray(keep, dtype=bool)]
-        scored.extend(problem.log_probs(removed))
-        return np.array(scored)
+        nonlocal n_scored
+        n_scored += len(removed)
+        return np.array(problem.log_probs(removed))
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of LightGBM and scikit-learn, about columns' names and folds
@@ -123,12 +125,12 @@ def _fitted_terms(problem: Problem, masks: int, order: int, seed: int) -> Terms:
         fit = approximator(n=problem.n_units, index="FBII", max_order=order, random_state=seed)
         try:
             found = fit.approximate(masks, value)
-        except (IndexError, ValueError):
-            if not scored:
+        except (IndexError, ValueError) as error:
+            if not n_scored:
                 raise
-            return {}  # trees without a split have no Fourier term, which the package does not expect
+            return {}, f": {error}"  # trees without a split have no Fourier term, which the package does not expect
     terms = {tuple(int(i) for i in term): float(found.values[at]) for term, at in found.interaction_lookup.items()}
-    return {term: value for term, value in terms.items() if term and value != 0}
+    return {term: value for term, value in terms.items() if term and value != 0}, ""
 
 
 def _effect(terms: Terms, removed: Iterable[int]) -> float:

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
 
 from jopa.attributing import Searched, SearchOptions, attribute, search_units
 from jopa.attribution import Attribution
@@ -32,6 +32,7 @@ from jopa.prompt.building import AUTO, Prompt
 from jopa.prompt.output import Output
 from jopa.prompt.segmentation import Span
 from jopa.refinement.level import Level
+from jopa.scoring.protocols import PromptScorer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -239,21 +240,10 @@ def _with_levels(callbacks: Callbacks, found: Sequence[Searched]) -> Callbacks:
         return callbacks
 
     def tell(profile: Profile) -> None:
-        work = profile.work
-        for one in found:
-            work = _sum(work, one.problem.scorer.work)  # type: ignore[attr-defined]  # a `PromptScorer` made it
+        work = sum((cast(PromptScorer, one.problem.scorer).work for one in found), profile.work)
         ffe = profile.ffe + sum(one.problem.ffe for one in found)
-        repeats = profile.repeats + sum(one.problem.repeats for one in found)
+        repeats = profile.repeats + sum(one.repeats for one in found)
         seconds = profile.seconds + sum(one.seconds for one in found)
         on_profile(replace(profile, work=work, ffe=ffe, repeats=repeats, seconds=seconds))
 
     return replace(callbacks, on_profile=tell)
-
-
-def _sum(one: Any, other: Any) -> Any:
-    """Two counts of work added."""
-    added: dict[str, Any] = {}
-    for item in fields(one):
-        a, b = getattr(one, item.name), getattr(other, item.name)
-        added[item.name] = {p: a.get(p, 0.0) + b.get(p, 0.0) for p in {**a, **b}} if isinstance(a, Mapping) else a + b
-    return type(one)(**added)

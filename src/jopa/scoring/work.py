@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 
 @dataclass(frozen=True)
@@ -31,3 +31,12 @@ class Work:
     reused: int = 0
     in_model: float = 0.0
     seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def __add__(self, other: Work) -> Work:
+        """Both together."""
+        counted = [item.name for item in fields(self) if item.name != "seconds"]
+        counts = {name: getattr(self, name) + getattr(other, name) for name in counted}
+        phases = {*self.seconds, *other.seconds}
+        return Work(
+            **counts, seconds={name: self.seconds.get(name, 0.0) + other.seconds.get(name, 0.0) for name in phases}
+        )

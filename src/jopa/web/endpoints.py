@@ -171,7 +171,6 @@ async def _stream(jobs: JobQueue[Any], job: Job[Any]) -> AsyncIterator[bytes]:
                 message = b"data: " + json.dumps(event, ensure_ascii=False).encode(errors="replace") + b"\n\n"
                 for start in range(0, len(message), _CHUNK_BYTES):
                     yield message[start : start + _CHUNK_BYTES]
-                    job.keep()
             if (events and events[-1]["kind"] in FINAL_KINDS) or job.stop.is_set():
                 return
             if loop.time() - sent >= ALIVE_SECONDS:

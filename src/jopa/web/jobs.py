@@ -100,11 +100,6 @@ class Job(Generic[Request]):
             self._unread.clear()
             return events
 
-    def keep(self) -> None:
-        """Say that somebody still reads the events, without reading further ones."""
-        with self._lock:
-            self._last_read = time.monotonic()
-
     def end(self) -> None:
         """Stop the work, if it goes on, and release what was not read."""
         with self._lock:

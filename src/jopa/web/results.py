@@ -5,7 +5,6 @@ A result that the visitor kept as JSON, in the browser or as a file, is shown ag
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +24,7 @@ from jopa.reports.diagnosis_html import diagnosis_html
 from jopa.reports.prompts_html import prompts_html
 from jopa.reports.wording import one_line, unit_name, visible
 from jopa.scoring.protocols import Model
-from jopa.storage import converted
+from jopa.storage import converted, parse_json
 from jopa.web.jobs import JobEvent
 from jopa.web.limits import RequestLimits
 from jopa.web.models import vocabulary_size
@@ -102,8 +101,8 @@ def shown_again(text: str, model: Model, limits: RequestLimits) -> list[JobEvent
         InputFileError: it is no such result.
     """
     try:
-        record = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        record = parse_json(text)
+    except ValueError as error:
         raise InputFileError(f"this is no JSON: {error}") from error
     kind = record.get("kind") if isinstance(record, dict) else None
     value: Attribution | Diagnosis | Citations
