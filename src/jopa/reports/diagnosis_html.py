@@ -27,6 +27,8 @@ _NAMED = 4
 _WIDTH = 24
 """Characters of a text that stand beside its code."""
 NO_INFLUENCE = "no measurable influence on this answer"
+NONE_ON_THE_WHOLE = "no measurable influence on the whole of it"
+"""Of a unit that drives a sentence all the same."""
 
 
 class Heat(NamedTuple):
@@ -128,6 +130,13 @@ def _listed(names: Sequence[str]) -> list[Piece]:
     return [part for part in parts if part.text]
 
 
+def _says(d: Diagnosis, unit: int) -> str:
+    """What the table says of a unit."""
+    driven = list(_driven(d, unit))
+    silent = [NONE_ON_THE_WHOLE if driven else NO_INFLUENCE] if unit in d.without_influence else []
+    return "; ".join([*driven, *silent]) or "–"
+
+
 def requests(diagnosis: Diagnosis) -> tuple[list[str], list[list[str]]]:
     """The header and rows of the table of units, the joint effect of all of them last."""
     d = diagnosis
@@ -139,7 +148,7 @@ def requests(diagnosis: Diagnosis) -> tuple[list[str], list[list[str]]]:
             nats(d.individual[i], signed=True),
             _percent(shares[i]),
             ratio_text(d.ratios[i]),
-            "; ".join([*([NO_INFLUENCE] if i in d.without_influence else []), *_driven(d, i)]) or "–",
+            _says(d, i),
         ]
         for i, unit in enumerate(d.units)
     ]
