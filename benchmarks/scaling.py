@@ -4,7 +4,7 @@
     python benchmarks/scaling.py --units 10 30 100 300 1000 2000 --outputs 10 30 100
 
 Prompts are random ids: time does not depend on what they say. Leave-one-out is what is timed against T, output length
-and batch size, and `jopa` against k. Then the engine's floating-point operations a second (two a weight and token,
+and batch size, and `joint` against k. Then the engine's floating-point operations a second (two a weight and token,
 attention itself left out) stand beside those of the fastest square matrix product on the same machine; on a CPU also
 what kinds of operation its time goes into, one forward by plain products beside one by those that were chosen, and the
 share of the memory's rate at which a forward of one token reads the weights.
@@ -74,7 +74,7 @@ def main() -> None:
 
             done = timed({f"k={k}": search}, options.repeats, options.seconds)[f"k={k}"]
             rows.append((k, f"{done.median:.2f}", f"{done.result:.1f}"))
-        print(table(("k (jopa, T = 30, output 30)", "seconds", "FFE"), rows) + "\n")
+        print(table(("k (joint, T = 30, output 30)", "seconds", "FFE"), rows) + "\n")
 
     throughput(model, options)
     if model.device.type == "cpu" and model.dtype == "float32":
