@@ -57,4 +57,16 @@ def test_scores_that_are_all_alike_are_no_error():
     pytest.importorskip("shapiq")
     pytest.importorskip("lightgbm")
     selection = ProxySPEX().run(jopa.Problem(TableScorer(12, lambda removed: -5.0)), 3)
-    assert selection.stop == "the trees found no effect in 128 masks"
+    assert selection.stop.startswith("the trees found no effect in 128 masks (shapiq: ")
+
+
+def test_a_fault_of_the_packages_is_no_finding(monkeypatch):
+    sparse = pytest.importorskip("shapiq.approximator.sparse")
+    pytest.importorskip("lightgbm")
+
+    def broken(*_, **__):
+        raise ValueError("no such index")
+
+    monkeypatch.setattr(sparse.ProxySPEX, "approximate", broken)
+    with pytest.raises(ValueError, match="no such index"):
+        ProxySPEX().run(jopa.Problem(TableScorer(12, lambda removed: -float(len(removed)))), 3)

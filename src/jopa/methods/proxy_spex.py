@@ -125,10 +125,11 @@ def _fitted_terms(problem: Problem, masks: int, order: int, seed: int) -> tuple[
         fit = approximator(n=problem.n_units, index="FBII", max_order=order, random_state=seed)
         try:
             found = fit.approximate(masks, value)
-        except (IndexError, ValueError) as error:
+        except IndexError as error:
             if not n_scored:
                 raise
-            return {}, f": {error}"  # trees without a split have no Fourier term, which the package does not expect
+            # Trees without a split have no Fourier term, which the package does not expect.
+            return {}, f" (shapiq: {error})"
     terms = {tuple(int(i) for i in term): float(found.values[at]) for term, at in found.interaction_lookup.items()}
     return {term: value for term, value in terms.items() if term and value != 0}, ""
 
