@@ -58,8 +58,6 @@ class AccessMiddleware:
             await self.app(scope, receive, send)
             return
         answer = [(b"content-type", b"text/plain; charset=utf-8")]
-        if status == 413:
-            answer.append((b"connection", b"close"))  # the body is not read
         if status == 401:
             answer.append((b"www-authenticate", b'Basic realm="jopa", charset="UTF-8"'))
         await send({"type": "http.response.start", "status": status, "headers": answer})
