@@ -1,9 +1,12 @@
-"""A browser for the tests of the page; no request may leave this machine."""
+"""A browser for the tests of the page, from which no request may leave this machine; jobs that take long."""
 
+import time
 from urllib.parse import urlsplit
 
 import pytest
 from page_browser import CHROMIUM, KEEP_WORDS, PATIENCE, is_fault
+from page_client import call, submitted
+from server_cases import REQUEST, until
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +49,21 @@ def open_page(browser, url):
         context.close()
     assert left == []
     assert errors == []
+
+
+@pytest.fixture
+def slow(llama):
+    """Every forward takes a moment, so that a job is under way for longer than its test."""
+    hook = llama.model.register_forward_pre_hook(lambda *_: time.sleep(0.03))
+    yield {**REQUEST, "methods": ["shapley"], "k": 2, "max_new_tokens": 12}
+    hook.remove()
+
+
+@pytest.fixture
+def all_jobs_end(llama):
+    """No job of a test is under way when the next begins."""
+    yield
+    while submitted:
+        url, job = submitted.pop()
+        call(url, f"/jobs/{job}", "DELETE")
+    until(lambda: not llama.model._forward_pre_hooks)

@@ -4,24 +4,17 @@ import base64
 import json
 import socket
 import sys
-import time
-from contextlib import suppress
 from urllib.parse import urlsplit
 
 import pytest
-from page_client import LOCAL, call, connected, events, serving, submit, submitted
+from page_client import call, connected, events, serving, submit
+from server_cases import LIMITS, REQUEST, is_idle, raw, until
 
 import jopa
-from jopa.web import body, connections
 from jopa.web import server as app
-from jopa.web.access import public_origin, visitor_of
-from jopa.web.limits import RequestLimits
+from jopa.web.access import public_origin
 
-PROMPT = "write a story about the doctor and his patient"
-LIMITS = RequestLimits(characters=300, max_new_tokens=12, k=4, budget=30, seconds=60, waiting=6, per_visitor=3)
-REQUEST = {"prompt": PROMPT, "unit": "word", "max_new_tokens": 8, "k": 2}
-SECONDS = 60
-"""After so long a test fails; none needs a tenth of it."""
+pytestmark = pytest.mark.usefixtures("all_jobs_end")
 
 
 @pytest.fixture(scope="module")
@@ -32,54 +25,6 @@ def url(llama):
 @pytest.fixture(scope="module")
 def guarded(llama):
     return serving(llama, limits=LIMITS, password="geheim: ä")
-
-
-@pytest.fixture
-def slow(llama):
-    """Every forward takes a moment, so that a job is under way for longer than its test."""
-    hook = llama.model.register_forward_pre_hook(lambda *_: time.sleep(0.03))
-    yield {**REQUEST, "methods": ["shapley"], "k": 2, "max_new_tokens": 12}
-    hook.remove()
-
-
-@pytest.fixture(autouse=True)
-def all_jobs_end(llama):
-    """No job of a test is under way when the next begins."""
-    yield
-    while submitted:
-        url, job = submitted.pop()
-        call(url, f"/jobs/{job}", "DELETE")
-    until(lambda: not llama.model._forward_pre_hooks)
-
-
-def until(condition):
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def is_idle(url):
-    """Whether a job of another visitor starts at once."""
-    found = events(url, submit(url, source="127.0.0.9", **REQUEST))
-    first = next(found)
-    found.close()
-    return first["kind"] == "started"
-
-
-def raw(url, data, seconds=SECONDS):
-    """All bytes that the page answers to these bytes until it closes the connection."""
-    answer = b""
-    with socket.create_connection((LOCAL, urlsplit(url).port), timeout=seconds) as connection:
-        with suppress(BrokenPipeError, ConnectionResetError):  # it may be closed before all is sent
-            connection.sendall(data)
-        with suppress(ConnectionResetError):
-            while piece := connection.recv(65536):
-                answer += piece
-    return answer
-
-
-# --- the addresses --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -149,9 +94,6 @@ def test_a_job_is_ended_by_delete_and_by_closing_the_stream(url, slow):
     until(lambda: is_idle(url))
 
 
-# --- who is let in --------------------------------------------------------------------------------------------------
-
-
 def test_other_sites_and_other_names_are_refused(url):
     host = urlsplit(url).netloc
     assert call(url, headers={"host": "evil.example"})[0] == 403
@@ -211,9 +153,8 @@ def test_a_strange_authorization_is_no_password(guarded, url, value):
     assert without.startswith(b"HTTP/1.1 200 ")
 
 
-# --- requests that are meant to harm ---------------------------------------------------------------------------------
-
 FILE = {"path": "/etc/shadow", "meta": {"_type": "gradio.FileData"}}
+
 DEEP = b'{"prompt":' + b"[" * 50_000 + b"]" * 50_000 + b"}"
 
 
@@ -258,137 +199,6 @@ def test_a_file_that_a_request_names_is_not_opened(url):
         assert call(url, "/jobs", "POST", sent)[0] == 400
     is_over = True
     assert opened == []
-
-
-def post_chunked(chunk, count, extra=b""):
-    """The bytes of a request whose body comes in pieces."""
-    head = b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n" + extra + b"\r\n"
-    return head + (b"%x\r\n" % len(chunk) + chunk + b"\r\n") * count + b"0\r\n\r\n"
-
-
-def test_bytes_are_counted_however_they_come(url):
-    status, text = call(url, "/jobs", "POST", b"x" * 2_000_001)
-    assert (status, text) == (413, "a request may have 2,000,000 bytes\n")
-    assert raw(url, post_chunked(b" " * 10_000, 201)).startswith(b"HTTP/1.1 413 ")
-    answer = raw(url, post_chunked(b" " * 10_000, 201, b"Content-Length: 2\r\n"))
-    assert answer.startswith((b"HTTP/1.1 413 ", b"HTTP/1.1 400 "))
-    small = raw(url, post_chunked(json.dumps(REQUEST).encode(), 1, b"Connection: close\r\n"))
-    assert small.startswith(b"HTTP/1.1 201 ")
-    job = json.loads(small.partition(b"\r\n\r\n")[2])["id"]
-    assert call(url, f"/jobs/{job}", "DELETE")[0] == 204
-
-
-@pytest.mark.parametrize("length", ["9" * 5000, "2000001"])
-def test_an_announced_length_beyond_the_limit_is_refused_unread(url, length, monkeypatch):
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
-    answer = raw(url, f"POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n".encode(), 15)
-    assert answer.startswith((b"HTTP/1.1 413 ", b"HTTP/1.1 400 "))
-
-
-def test_a_refused_visitor_may_finish_sending_and_then_reads_why(url):
-    """The connection stays open for the rest of a body that is too long: a browser reads the answer after sending."""
-    with socket.create_connection((LOCAL, urlsplit(url).port), timeout=SECONDS) as connection:
-        connection.sendall(b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000000\r\n\r\n")
-        time.sleep(0.2)  # the refusal has been sent
-        for _ in range(30):
-            connection.sendall(b" " * 100_000)
-            time.sleep(0.001)
-        assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
-        connection.sendall(b"HEAD / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        assert b"HTTP/1.1 200 " in connection.recv(65536)
-
-
-@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nX: "])
-def test_half_a_head_is_closed(url, monkeypatch, sent):
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
-    began = time.monotonic()
-    raw(url, sent)
-    assert time.monotonic() - began < 8
-
-
-def test_half_a_second_head_is_closed(url, monkeypatch):
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
-    with socket.create_connection((LOCAL, urlsplit(url).port), timeout=SECONDS) as connection:
-        connection.sendall(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
-        connection.sendall(b"G")
-        with suppress(ConnectionResetError):
-            assert connection.recv(1) == b""
-
-
-def test_half_a_body_is_closed(url, monkeypatch, capfd):
-    monkeypatch.setattr(body, "BODY_SECONDS", 0.3)
-    answer = raw(url, b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n\r\n{")
-    assert answer.startswith(b"HTTP/1.1 408 ")
-    with socket.create_connection((LOCAL, urlsplit(url).port)) as connection:
-        connection.sendall(b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n\r\n{")
-    assert call(url)[0] == 200
-    assert capfd.readouterr().err == ""
-
-
-def test_jobs_that_nobody_reads_do_not_hold_the_model(url, slow):
-    """By the real limit: with a shorter one, a busy machine makes a visitor who reads look like one who does not."""
-    unread = [submit(url, **slow) for _ in range(3)]
-    status, text = call(url, "/jobs", "POST", slow)
-    assert (status, "at most 3: wait for one" in text) == (429, True)
-    assert list(events(url, submit(url, source="127.0.0.2", **REQUEST)))[-1]["kind"] == "result"
-    until(lambda: call(url, f"/jobs/{unread[-1]}", "DELETE")[0] == 404)
-    until(lambda: is_idle(url))
-
-
-def test_a_full_queue_says_so(url, slow):
-    job = submit(url, **slow)
-    found = events(url, job)
-    while next(found)["kind"] != "started":
-        pass
-    for i in range(LIMITS.waiting):
-        submit(url, source=f"127.0.1.{i + 1}", **slow)
-    assert call(url, "/jobs", "POST", REQUEST, source="127.0.2.1")[0] == 503
-    found.close()
-
-
-def test_an_answer_that_nobody_takes_is_dropped(url, monkeypatch):
-    monkeypatch.setattr(connections, "WRITE_SECONDS", 0.3)
-    page = b"GET /page.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    with socket.socket() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.settimeout(SECONDS)
-        connection.connect((LOCAL, urlsplit(url).port))
-        connection.sendall(page * 2000)
-        with pytest.raises((ConnectionResetError, BrokenPipeError)):
-            for _ in range(50 * SECONDS):
-                connection.sendall(b" ")
-                time.sleep(0.02)
-
-
-@pytest.mark.parametrize(
-    ("address", "visitor"),
-    [
-        ("192.0.2.7", "192.0.2.7"),
-        ("::ffff:192.0.2.7", "192.0.2.7"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("", ""),
-    ],
-)
-def test_an_ipv6_network_is_one_visitor(address, visitor):
-    assert visitor_of(address) == visitor
-
-
-def test_an_address_that_anybody_could_write_is_not_believed(url, slow):
-    for _ in range(3):
-        submit(url, **slow)
-    assert call(url, "/jobs", "POST", slow, {"X-Forwarded-For": "192.0.2.1"})[0] == 429
-
-
-def test_behind_a_proxy_the_visitor_is_whom_the_proxy_names(llama, slow):
-    url = serving(llama, limits=LIMITS, public_url="https://jopa.example.org")
-    visitors = ["192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2"]
-    found = [call(url, "/jobs", "POST", slow, {"X-Forwarded-For": f"192.0.2.9, {name}"}) for name in visitors]
-    assert [status for status, _ in found] == [201, 201, 201, 429, 201]
-    submitted.extend((url, json.loads(text)["id"]) for status, text in found if status == 201)
-
-
-# --- starting -------------------------------------------------------------------------------------------------------
 
 
 def test_setup_cannot_leave_its_place_in_the_page(llama):
