@@ -1,5 +1,7 @@
 """A prompt and an output for tests of the scorer, and the comparison with plain forwards."""
 
+from typing import Any
+
 import torch
 
 import jopa
@@ -11,7 +13,7 @@ TEXT = "write a story about the doctor and his patient"
 ANSWER = tuple(tiny_models.VOCABULARY[word] for word in "once upon time there was a doctor".split())
 
 
-def case(model, *, unit="token", system=None, target=None, text=TEXT):
+def case(model, *, unit: Any = "token", system=None, target=None, text=TEXT):
     prompt = jopa.build_prompt(model.tokenizer, text, unit=unit, system=system)
     output = jopa.Output(ANSWER, model.decode(ANSWER), target or (0, len(ANSWER)))
     return prompt, output

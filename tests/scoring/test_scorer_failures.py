@@ -95,7 +95,7 @@ def test_training_mode_and_dropout_are_put_back():
     model = tiny_models.language_model("gpt2")
     prompt, output = case(model)
     model.model.train()
-    model.model.transformer.h[0].eval()
+    model.model.get_submodule("transformer.h.0").eval()
     try:
         modes = [module.training for module in model.model.modules()]
         first = jopa.ModelScorer(model, prompt, output, "delete").log_probs(keep_masks(9, [(1,)]))

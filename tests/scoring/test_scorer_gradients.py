@@ -44,7 +44,7 @@ def test_gradient_norms_equal_a_plain_backward_by_the_embeddings(tiny):
     ids = torch.tensor([[*prompt.ids, *output.ids]])
     embeddings = tiny.model.get_input_embeddings()(ids).detach().requires_grad_()
     logits = tiny.model(inputs_embeds=embeddings, use_cache=False).logits[0].log_softmax(-1)
-    total = sum(logits[len(prompt.ids) - 1 + t, output.ids[t]] for t in range(1, 5))
+    total = torch.stack([logits[len(prompt.ids) - 1 + t, output.ids[t]] for t in range(1, 5)]).sum()
     (gradient,) = torch.autograd.grad(total, embeddings)
     expected = torch.stack([gradient[0, list(unit.positions)].norm() for unit in prompt.units])
     assert expected.min() > 1e-3
@@ -193,6 +193,7 @@ def test_what_a_model_keeps_of_a_forward_can_still_take_part_in_gradients():
             assert not kept.is_inference()
             leaf = torch.ones(4, requires_grad=True)
             (leaf * kept).sum().backward()
+            assert leaf.grad is not None
             assert leaf.grad.tolist() == [0.0, factor, 2.0 * factor, 3.0 * factor]
     finally:
         hook.remove()
