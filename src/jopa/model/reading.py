@@ -118,15 +118,22 @@ def _adapter(folder: str, where: Mapping[str, Any]) -> dict[str, Any] | None:
 
     path: str | Path | None = Path(folder) / ADAPTER_CONFIG
     if not Path(folder).is_dir():
-        path = cached_file(
-            folder,
-            ADAPTER_CONFIG,
-            revision=where.get("revision"),
-            local_files_only=where.get("local_files_only", False),
-            _raise_exceptions_for_gated_repo=False,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
+        local = where.get("local_files_only", False)
+        try:
+            path = cached_file(
+                folder,
+                ADAPTER_CONFIG,
+                revision=where.get("revision"),
+                local_files_only=local,
+                _raise_exceptions_for_gated_repo=False,
+                _raise_exceptions_for_missing_entries=not local,
+                _raise_exceptions_for_connection_errors=not local,
+            )
+        except OSError as error:
+            # A hub that cannot be reached was asked for half a minute: the next file would take as long again.
+            if error.__cause__ is not None:  # only "the hub has no such file" comes without a cause
+                raise
+            path = None
     return json.loads(Path(path).read_text("utf-8")) if path is not None and Path(path).is_file() else None
 
 
