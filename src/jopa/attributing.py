@@ -22,6 +22,7 @@ from jopa.model.language_model import versions
 from jopa.ordering import NAT, first_lowest, ranked
 from jopa.preparation import Callbacks, Preparation, answer_without, require_log_probs
 from jopa.problem import SENDING_LIMIT, Problem, SharedScores, joint_effects
+from jopa.refinement.level import require_finer
 from jopa.scoring.profile import Profile
 from jopa.scoring.protocols import (
     DetailedScorer,
@@ -52,7 +53,8 @@ class SearchOptions:
         seed: of the search's random choices, from 0.
         refine: finer kinds of units, such as `("sentence",)`: what is asked for as `unit` is searched first, then the
             finer units inside the chosen ones and a few runners-up; see `jopa.refinement.refining`. By default so for
-            inputs of more than 3,000 tokens whose unit is not named; `()` never.
+            inputs of more than 3,000 tokens whose unit is not named (`jopa.refinement.planning`); `()` never.
+        budget: how much the search may spend, in the method's own unit; by default as the method says.
     """
 
     until_pr: float | None = None
@@ -61,6 +63,7 @@ class SearchOptions:
     counterfactual: Generation | None = None
     seed: int = 0
     refine: Sequence[str] | None = None
+    budget: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_k is not None and self.until_pr is None:
@@ -73,6 +76,7 @@ class SearchOptions:
             raise SettingError(f"seed must be from 0 to {SEED_LIMIT - 1}, got {self.seed}")
         if isinstance(self.refine, str):
             raise SettingError(f"refine is a tuple of kinds of units, such as ('sentence',), got {self.refine!r:.60}")
+        require_finer(self.refine or ())
         if self.refine and self.all_effects:
             raise SettingError("refine leaves units out that all_effects would score; leave out one of them")
 

@@ -8,24 +8,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from jopa.attributing import SearchOptions, attribute, attribute_text
+from jopa.attributing import SearchOptions, attribute_text
 from jopa.attribution import Attribution
 from jopa.choices import TEXT_SIMILARITY, Removal, checked_removal
 from jopa.errors import JopaError, LimitError, SettingError, StoppedError
 from jopa.evaluation.text_attribution import TextAttribution
-from jopa.method import Method, require_k
+from jopa.method import Method
 from jopa.methods import DEFAULT_METHOD, make_method
 from jopa.model.generation import Generation
 from jopa.preparation import Callbacks, OnRefusal, loaded, prepare_output, prepare_prompt, require_log_probs, shape_of
-from jopa.prompt.building import AUTO, Message, Prompt
+from jopa.prompt.building import Message, require_prompt
 from jopa.prompt.options import PromptOptions
 from jopa.prompt.output import Output
 from jopa.prompt.segmentation import Span
-from jopa.refinement.refining import LONG_TOKENS, attribute_levels, default_kinds, level_kinds
+from jopa.refinement.level import require_finer
+from jopa.refinement.planning import planned
 from jopa.remote.allowance import CostAtMost
 from jopa.remote.chat_model import ChatModel
 from jopa.remote.remote_model import RemoteModel
@@ -46,7 +46,7 @@ def explain(
     documents: Sequence[Any] | None = None,
     k: int = 3,
     model: Model | str | Path | None = None,
-    method: Method | str = DEFAULT_METHOD,
+    method: Method | str | None = None,
     unit: str | Sequence[Span] = "auto",
     removal: str | None = None,
     output: str | Output | Generation | None = None,
@@ -61,7 +61,7 @@ def explain(  # pyright: ignore[reportInconsistentOverload]  # the first stands 
     documents: Sequence[Any] | None = None,
     k: int = 3,
     model: Model | str | Path | None = None,
-    method: Method | str = DEFAULT_METHOD,
+    method: Method | str | None = None,
     unit: str | Sequence[Span] = "auto",
     removal: str | None = None,
     output: str | Output | Generation | None = None,
@@ -80,7 +80,8 @@ def explain(  # pyright: ignore[reportInconsistentOverload]  # the first stands 
             (`details["documents_through"]`).
         k: how many units to find; of no meaning with `SearchOptions.until_pr`.
         model: a loaded model, or what `load` takes: a hub id, a folder, a `.gguf` file, None for the bundled model.
-        method: a method, or its name with its default settings.
+        method: a method, or its name with its default settings; by default `joint`, and `proxy-search` for inputs of
+            1,500 tokens or more (`jopa.refinement.planning`).
         unit: "token", "word", "sentence", "line", "paragraph", "message" or "document" for whole ones, or character
             spans of the prompt; by default the one that fits the prompt's length, and `details["unit"]` says which.
         removal: "delete", "zero" or "hide"; by default the method's own preset.
@@ -100,7 +101,7 @@ def explain(  # pyright: ignore[reportInconsistentOverload]  # the first stands 
     """
     options = with_documents(options, documents)
     (attribution,) = _explain_each(
-        prompt, [method], k, model, unit, removal, output, target, options, search, callbacks
+        prompt, [] if method is None else [method], k, model, unit, removal, output, target, options, search, callbacks
     )
     return attribution
 
@@ -200,7 +201,9 @@ def cost_at_most(
     n_units, generated = len(built.units), output is None or isinstance(output, Generation)
     k = search.largest_k(k, n_units)
     requests, tokens = 0, 0
-    for method in (make_method(each) if isinstance(each, str) else each for each in methods):
+    for each in methods:
+        method = make_method(each) if isinstance(each, str) else each
+        method = method if search.budget is None else method.with_budget(search.budget)
         method.validate(shape_of(model, built, "delete"), 1 if search.until_pr is not None else k)
         ks = [k] if search.until_pr is None or method.shares_work else range(1, k + 1)
         masks, ffe = [method.most_masks(n_units, each) for each in ks], [method.most_ffe(n_units, each) for each in ks]
@@ -239,23 +242,20 @@ def _explain_each(
 ) -> list[Attribution | TextAttribution]:
     """Explain one output by each method; a method refuses before the output is generated where it can."""
     options, search, callbacks = options or PromptOptions(), search or SearchOptions(), callbacks or Callbacks()
-    chosen = [make_method(method) if isinstance(method, str) else method for method in methods]
-    removals: dict[Method, Removal] = {method: checked_removal(removal or method.preset_removal) for method in chosen}
+    named = [make_method(method) if isinstance(method, str) else method for method in methods]
+    asked = None if removal is None else checked_removal(removal)
+    require_finer(search.refine or (), unit)
+    require_prompt(prompt, options, unit=unit)
     explained_model = loaded(model)
     if search.until_pr is not None:
         require_log_probs(explained_model, "until_pr")
-    built = prepare_prompt(explained_model, prompt, options, unit=unit)
-    kinds = _levels(explained_model, built, unit, search, alone=len(methods) == 1)
-    finer = [prepare_prompt(explained_model, prompt, options, unit=kind) for kind in kinds[1:]]
-    if kinds:
-        built = prepare_prompt(explained_model, prompt, options, unit=kinds[0])
-        if not built.trace and search.until_pr is None:
-            require_k(k, len(finer[-1].units))
+    plan = planned(explained_model, prompt, options, methods=named, unit=unit, k=k, search=search)
+    built, chosen = plan.prompt, plan.methods
+    removals: dict[Method, Removal] = {method: asked or checked_removal(method.preset_removal) for method in chosen}
 
     def validated(method: Method) -> Method:
         shape = shape_of(explained_model, built, removals[method])
-        n_asked = 1 if search.until_pr is not None else min(k, shape.n_units) if finer else k
-        method.validate(shape, n_asked)
+        method.validate(shape, plan.least_units(k, search, shape.n_units))
         return method
 
     able = chosen if built.trace else run_each(chosen, validated, callbacks.on_refusal)
@@ -268,31 +268,12 @@ def _explain_each(
 
     def explain_one(method: Method) -> Attribution | TextAttribution:
         told = first if method is able[0] else callbacks
-        run = attribute_text if objective_of(explained_model) == TEXT_SIMILARITY else attribute
-        run = partial(attribute_levels, finer=finer) if finer else run
+        run = attribute_text if objective_of(explained_model) == TEXT_SIMILARITY else plan.attribute
         found = run(preparation, k=k, method=method, removal=removals[method], search=search, callbacks=told)
         further: dict[str, Any] = {"rendering": options.rendering} if options.rendering else {}
-        if finer and search.refine is None:
-            further["refined_by_default"] = f"the input has {len(built.ids):,} tokens, more than {LONG_TOKENS:,}"
         return replace(found, details={**(found.details or {}), **further}) if further else found
 
     return run_each(able, explain_one, callbacks.on_refusal)
-
-
-def _levels(
-    model: Model, built: Prompt, unit: str | Sequence[Span], search: SearchOptions, *, alone: bool
-) -> tuple[str, ...]:
-    """The kinds of units of a search from coarse to fine, asked for or by default; empty for one level.
-
-    Raises:
-        SettingError: what is asked for does not fit the unit or the model.
-    """
-    if search.refine:
-        require_log_probs(model, "refine")
-        return level_kinds(unit, search.refine, len(built.sources) > 1 or built.documents_through is not None)
-    by_default = search.refine is None and search.until_pr is None and not search.all_effects
-    in_this_process = "model" in model.capabilities
-    return default_kinds(built) if unit == AUTO and by_default and alone and in_this_process else ()
 
 
 def with_documents(options: PromptOptions | None, documents: Sequence[Any] | None) -> PromptOptions:

@@ -54,6 +54,8 @@ class Callbacks:
             far.
         on_text: called as the model writes, both its answer and its answer without the chosen units.
         on_profile: called at the end with the cost, without the loading of the model.
+        on_level: called by a search from coarse to fine, before each level after the first, with the prompt; its units
+            are those that the level can remove.
         on_refusal: called, by `compare` alone, for each method that cannot explain the prompt, while the others go on.
     """
 
@@ -61,6 +63,7 @@ class Callbacks:
     on_best: OnBest | None = None
     on_text: OnText | None = None
     on_profile: OnProfile | None = None
+    on_level: Callable[[Prompt], None] | None = None
     on_refusal: OnRefusal | None = None
 
 

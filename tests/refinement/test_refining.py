@@ -7,7 +7,6 @@ import pytest
 import jopa
 import tiny_models
 from jopa.problem import SharedScores
-from jopa.refinement.refining import default_kinds, level_kinds
 from table_scorer import TableScorer
 
 SENTENCES = ["the doctor met birds.", "please write a story.", "two people think.", "there was rain.", "a man said it."]
@@ -147,7 +146,7 @@ def test_all_effects_and_a_single_text_do_not_fit():
 
 
 def test_long_inputs_are_refined_unless_told_otherwise(model, monkeypatch):
-    monkeypatch.setattr("jopa.refinement.refining.LONG_TOKENS", 300)
+    monkeypatch.setattr("jopa.refinement.planning.REFINED_TOKENS", 300)
     text = "Tell me a story about the doctor. Please write of birds in rain.\n\n" * 20
     kinds = {}
 
@@ -162,10 +161,3 @@ def test_long_inputs_are_refined_unless_told_otherwise(model, monkeypatch):
     assert levels() == ["paragraph", "sentence"]
     assert "more than" in kinds["details"]["refined_by_default"]
     assert levels(jopa.SearchOptions(refine=())) == []
-
-
-def test_the_default_needs_a_long_prompt_with_parts(model):
-    short = jopa.build_prompt(model.tokenizer, "Tell me. " * 20, unit="sentence")
-    assert default_kinds(short) == ()
-    assert level_kinds("auto", ("sentence",), True) == ("document", "sentence")
-    assert level_kinds("auto", ("word",), False) == ("paragraph", "word")

@@ -11,7 +11,7 @@ from jopa.prompt.options import PromptOptions
 from jopa.web.limits import RequestLimits
 from jopa.web.requests import read_request
 from jopa.web.results import pieces_of, shown_again
-from jopa.web.work import LONG_METHOD, run_request
+from jopa.web.work import run_request
 
 LIMITS = RequestLimits(characters=900, max_new_tokens=12, k=4, budget=30, seconds=60, turns=12, documents=20)
 PROMPT = "tell me about green birds"
@@ -149,10 +149,12 @@ def test_two_prompts_side_by_side(llama):
 def test_a_long_input_is_refused_or_gets_the_method_for_it(llama, monkeypatch):
     with pytest.raises(jopa.SettingError, match=r"have up to \d+ tokens, and this page takes at most 10: shorten"):
         events_of(llama, {"prompt": PROMPT}, replace(LIMITS, tokens=10))
-    monkeypatch.setattr("jopa.web.work.LONG_INPUT", 5)
+    monkeypatch.setattr("jopa.refinement.planning.LONG_METHOD_TOKENS", 5)
     events = events_of(llama, {"prompt": PROMPT, "k": 1, "budget": 9})
-    assert events[0]["methods"] == [LONG_METHOD]
-    assert jopa.Attribution.from_json(events[-1]["json"]).method["budget"] == 9
+    assert events[0]["methods"] == ["proxy-search"]
+    a = jopa.Attribution.from_json(events[-1]["json"])
+    assert a.method["budget"] == 9
+    assert "5 or more" in (a.details or {})["method_by_default"]
 
 
 def test_the_page_may_take_prompts_as_plain_text(llama):

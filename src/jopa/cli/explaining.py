@@ -101,7 +101,10 @@ def explain(
     max_sources: Annotated[
         int | None, typer.Option(help="The most sources of one sentence, for --cite.", show_default="5")
     ] = None,
-    method: Annotated[str, typer.Option(help="See 'jopa methods'.")] = "joint",
+    method: Annotated[
+        str | None,
+        typer.Option(help="See 'jopa methods'.", show_default="joint; proxy-search from 1,500 input tokens on"),
+    ] = None,
     compare: Annotated[
         str | None, typer.Option(help="Methods to compare on the same output, NAME,NAME,…", show_default=False)
     ] = None,
@@ -228,9 +231,13 @@ def explain(
     from jopa.model.loading import load
     from jopa.model.threads import use_threads
     from jopa.preparation import Callbacks
+    from jopa.prompt.building import require_prompt
     from jopa.prompt.documents import read_documents
     from jopa.prompt.options import PromptOptions
+    from jopa.refinement.level import require_finer
 
+    if endpoint is not None and method is None:
+        method = "joint"  # a server has no cheap proxy: see `jopa.refinement.planning`
     chosen = _methods(method, compare, settings or [], budget)
     arguments = dict(map(setting, template_arg or []))
     options = PromptOptions(
@@ -251,7 +258,12 @@ def explain(
         counterfactual=generation,
         seed=seed,
         refine=None if not refine else () if refine == ["none"] else tuple(refine),
+        budget=budget if not chosen else None,
     )
+    require_finer(search.refine or (), spans)
+    for each in (text, other):
+        if each is not None:
+            require_prompt(each, options, unit=spans)
     requested = unit_numbers(requests) if requests else None
     unchanged = band_of(band) if band else diagnosing.BAND
     profiles: list[Profile] = []
@@ -311,7 +323,7 @@ def explain(
             deliver = partial(delivery.citations, cited)
         else:
             explain_or_compare = (
-                partial(explanation.explain, method=chosen[0], removal=removal)
+                partial(explanation.explain, method=chosen[0] if chosen else None, removal=removal)
                 if compare is None
                 else partial(explanation.compare, methods=chosen, removal=removal or "delete")
             )
@@ -355,13 +367,15 @@ def _second_prompt(source: dict[str, Any], against: str) -> str | list[Message]:
     return prompt_from(**{**dict.fromkeys(source), kind: against if kind == "prompt" else Path(against)})
 
 
-def _methods(name: str, compared: str | None, settings: Sequence[str], budget: int | None) -> list[Method]:
-    """The methods that the user named; one, unless several are compared."""
-    from jopa.methods import find_method
+def _methods(name: str | None, compared: str | None, settings: Sequence[str], budget: int | None) -> list[Method]:
+    """The methods that the user named; several if they are compared, none for the one that fits."""
+    from jopa.methods import DEFAULT_METHOD, find_method
 
     if compared is None:
+        if name is None and not settings:
+            return []
         given = dict(map(setting, settings))
-        return [find_method(name, **given if budget is None else given | {"budget": budget})]
+        return [find_method(name or DEFAULT_METHOD.name, **given if budget is None else given | {"budget": budget})]
     methods = [find_method(each.strip()) for each in compared.split(",")]
     if settings or budget is not None:
         raise SettingError("--compare runs each method with its own settings; leave out --set and --budget")

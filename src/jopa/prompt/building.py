@@ -129,25 +129,16 @@ def build_prompt(
         SettingError: the unit is unknown, or a setting needs a chat model.
     """
     options = replace(options or PromptOptions(), **settings)
+    documents, messages, prefill, parts = _checked(prompt, options, unit)
     if not getattr(tokenizer, "is_fast", False):
         raise PromptError(
             f"the tokenizer {type(tokenizer).__name__} reports no character offsets; jopa needs a fast tokenizer "
             "(a tokenizer.json beside the model)"
         )
-    if isinstance(unit, str) and unit not in (*UNIT_KINDS, AUTO, *WHOLE_KINDS):
-        kinds = ", ".join((*UNIT_KINDS, AUTO, *WHOLE_KINDS))
-        raise SettingError(f"unknown unit '{unit}': choose one of {kinds}, or give character spans")
-    if options.language is not None and not is_language_code(options.language):
-        raise SettingError(f"the language must be a code such as 'de' or 'pt-BR', got {options.language!r:.40}")
     smallest = getattr(tokenizer, "smallest_unit", "token")  # of a model whose tokens nobody knows
     if unit == "token" and unit != smallest:
         raise SettingError(f"this model's tokens are not known; choose unit '{smallest}' or a larger one")
-    documents = () if options.documents is None else checked_documents(options.documents)
-    if unit == "document" and not documents:
-        raise SettingError("unit 'document' needs documents; give some, or choose another unit")
-    messages, prefill = conversation(prompt, options)
     lead = "" if not options.prefix else options.prefix if options.prefix[-1].isspace() else options.prefix + "\n"
-    parts = attributable(messages, options.attribute, bool(documents))
     renderer, layout, tokens = _rendered(tokenizer, messages, prefill, documents, parts, options)
     through = None if not documents else "template" if layout.documents else "frame"
     if not tokens.passages:  # the trace alone, which is not written yet
@@ -183,6 +174,39 @@ def build_prompt(
         tokens.left_out,
         parts.trace,
     )
+
+
+def require_prompt(
+    prompt: str | Sequence[Message], options: PromptOptions | None = None, *, unit: str | Sequence[Span] = AUTO
+) -> None:
+    """Refuse what `build_prompt` would refuse with any tokenizer: so a model need not be loaded to find out.
+
+    Args:
+        prompt: as for `build_prompt`.
+        options: as for `build_prompt`.
+        unit: as for `build_prompt`.
+
+    Raises:
+        PromptError: the prompt is empty or has the wrong shape, or nothing of it is attributable.
+        SettingError: the unit is unknown, or two settings do not fit.
+    """
+    _checked(prompt, options or PromptOptions(), unit)
+
+
+def _checked(
+    prompt: str | Sequence[Message], options: PromptOptions, unit: str | Sequence[Span]
+) -> tuple[tuple[Document, ...], list[dict[str, Any]], str, Attributable]:
+    """The documents, the messages, the prefilled answer, and what of them is attributable."""
+    if isinstance(unit, str) and unit not in (*UNIT_KINDS, AUTO, *WHOLE_KINDS):
+        kinds = ", ".join((*UNIT_KINDS, AUTO, *WHOLE_KINDS))
+        raise SettingError(f"unknown unit '{unit}': choose one of {kinds}, or give character spans")
+    if options.language is not None and not is_language_code(options.language):
+        raise SettingError(f"the language must be a code such as 'de' or 'pt-BR', got {options.language!r:.40}")
+    documents = () if options.documents is None else checked_documents(options.documents)
+    if unit == "document" and not documents:
+        raise SettingError("unit 'document' needs documents; give some, or choose another unit")
+    messages, prefill = conversation(prompt, options)
+    return documents, messages, prefill, attributable(messages, options.attribute, bool(documents))
 
 
 def _rendered(

@@ -1,4 +1,4 @@
-"""From coarse to fine: whole documents first, then the sentences inside those that matter.
+"""What a search does where its caller does not say, and the search from coarse to fine: documents, then sentences.
 
-`refining` searches level by level; `level` holds what is recorded of each.
+`planning` chooses the method and the levels, `refining` searches level by level; `level` has what is recorded of each.
 """

@@ -1,11 +1,20 @@
-"""What is recorded of one level of a search from coarse to fine. Knows values alone."""
+"""The levels of a search from coarse to fine: which kinds of units they may have, and what is recorded of each.
+
+Knows values alone.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jopa.choices import Certificate
-from jopa.prompt.building import Unit
+from jopa.errors import SettingError
+from jopa.prompt.building import AUTO, Unit
+from jopa.prompt.segmentation import Span
+
+GRAIN = {"message": 0, "document": 0, "paragraph": 1, "line": 2, "sentence": 3, "word": 4, "token": 5}
+"""Kinds of units, the coarse ones first."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,29 @@ class Level:
     shared: int
     ffe: float
     stop: str
+
+
+def require_finer(refine: Sequence[str], unit: str | Sequence[Span] = AUTO) -> None:
+    """Refuse kinds of units that do not go from coarse to fine; needs no prompt and no model.
+
+    Args:
+        refine: of the levels after the first.
+        unit: of the first level; with "auto" the further ones alone are compared.
+
+    Raises:
+        SettingError: a kind is unknown, or not finer than the one before it.
+    """
+    if refine and not isinstance(unit, str):
+        raise SettingError("refine goes from one kind of unit to a finer one; give unit a name, not spans")
+    before = None if unit == AUTO else unit
+    for finer in refine:
+        if finer not in GRAIN:
+            raise SettingError(f"unknown unit {finer!r:.40} to refine to: choose of {', '.join(GRAIN)}")
+        if before in GRAIN and GRAIN[finer] <= GRAIN[str(before)]:
+            raise SettingError(
+                f"refine '{finer}' is not finer than '{before}'; from coarse to fine there are {', '.join(GRAIN)}"
+            )
+        before = finer
 
 
 def require_levels(levels: tuple[Level, ...]) -> None:

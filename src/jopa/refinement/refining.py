@@ -22,15 +22,13 @@ from typing import TYPE_CHECKING, cast
 from jopa.attributing import Searched, SearchOptions, attribute, search_units
 from jopa.attribution import Attribution
 from jopa.choices import Removal
-from jopa.errors import SettingError
 from jopa.evaluation.metrics import probability_ratio
 from jopa.method import Method
 from jopa.ordering import NAT, ranked
 from jopa.preparation import Callbacks, Preparation, prepare_output
 from jopa.problem import SharedScores
-from jopa.prompt.building import AUTO, Prompt
+from jopa.prompt.building import Prompt
 from jopa.prompt.output import Output
-from jopa.prompt.segmentation import Span
 from jopa.refinement.level import Level
 from jopa.scoring.protocols import PromptScorer
 
@@ -39,53 +37,10 @@ if TYPE_CHECKING:
 
     from jopa.scoring.profile import Profile
 
-GRAIN = {"message": 0, "document": 0, "paragraph": 1, "line": 2, "sentence": 3, "word": 4, "token": 5}
-"""Kinds of units, the coarse ones first."""
 RUNNERS_UP = 2
 """Units that are opened beside the chosen ones."""
-LONG_TOKENS = 3000
-"""Inputs of more tokens are searched from coarse to fine unless the caller says what the units are."""
-_FEWEST_COARSE = 4
-"""Coarse units that a long input must have for that."""
 _RIDGE = 0.1
 """Weight of the squared coefficients in the additive fit, against squared errors in nats."""
-
-
-def level_kinds(unit: str | Sequence[Span], refine: Sequence[str], has_sources: bool) -> tuple[str, ...]:
-    """The kinds of units of all levels.
-
-    Args:
-        unit: of the first level; "auto" for documents, or paragraphs where the prompt is one text.
-        refine: of the levels after it.
-        has_sources: whether the prompt has documents or several messages.
-
-    Raises:
-        SettingError: a kind is unknown, or not finer than the one before it.
-    """
-    if not isinstance(unit, str):
-        raise SettingError("refine goes from one kind of unit to a finer one; give unit a name, not spans")
-    coarse = ("document" if has_sources else "paragraph") if unit == AUTO else unit
-    kinds = [coarse]
-    for finer in refine:
-        if finer not in GRAIN:
-            raise SettingError(f"unknown unit '{finer}' to refine to: choose of {', '.join(GRAIN)}")
-        if kinds[-1] in GRAIN and GRAIN[finer] <= GRAIN[kinds[-1]]:
-            raise SettingError(
-                f"refine '{finer}' is not finer than '{kinds[-1]}'; from coarse to fine there are "
-                f"{', '.join(kind for kind in GRAIN)}"
-            )
-        kinds.append(finer)
-    return tuple(kinds)
-
-
-def default_kinds(prompt: Prompt) -> tuple[str, ...]:
-    """The levels for a long input whose units the caller does not name; empty for one that is short or has no parts."""
-    if len(prompt.ids) <= LONG_TOKENS or prompt.trace or prompt.unit_kind != "sentence":
-        return ()
-    if len(prompt.sources) >= _FEWEST_COARSE:
-        return "document" if any(source.document for source in prompt.sources) else "message", "sentence"
-    n_paragraphs = prompt.text.strip().count("\n\n") + 1
-    return ("paragraph", "sentence") if n_paragraphs >= _FEWEST_COARSE else ()
 
 
 def attribute_levels(
@@ -107,7 +62,7 @@ def attribute_levels(
         method: how; where it has a budget, that is the budget of all levels.
         removal: how units are removed.
         search: what else to look for and to measure.
-        callbacks: as for `explain`; `on_best` hears of the last level.
+        callbacks: as for `explain`; `on_best` hears of the last level, `on_level` of each after the first.
 
     Returns:
         The attribution of the last level, whose units are those inside the opened ones; `levels` has all of them.
@@ -132,6 +87,8 @@ def attribute_levels(
     quiet = replace(callbacks, on_best=None)
     for number, whole in enumerate(preparations[:-1]):
         current, inside, share, shared = level_of(number)
+        if callbacks.on_level and number:
+            callbacks.on_level(current.prompt)
         n, stage = min(k, len(current.prompt.units)), f"searching {current.prompt.unit_kind}s"
         one = search_units(current, n, share, removal, search, quiet, shared, stage)
         found.append(one)
@@ -155,6 +112,8 @@ def attribute_levels(
             )
         )
     current, inside, share, shared = level_of(len(preparations) - 1)
+    if callbacks.on_level:
+        callbacks.on_level(current.prompt)
     last = attribute(
         current,
         k=min(k, len(current.prompt.units)),

@@ -12,7 +12,7 @@ from itertools import accumulate, chain, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jopa.reports.in_place import in_place
-from jopa.reports.levels import level_facts, tree
+from jopa.reports.levels import level_facts, level_lines, tree
 from jopa.reports.wording import (
     NOTHING,
     REMOVAL_WORDS,
@@ -91,6 +91,8 @@ def _shown(attribution: Attribution) -> dict[str, Any]:
         "facts": attribution_facts(attribution),
         "trace": _trace_line(attribution),
         "tree": tree(attribution),
+        "levels": level_lines(attribution),
+        "refined_by_default": (attribution.details or {}).get("refined_by_default"),
     }
 
 
@@ -244,7 +246,7 @@ def attribution_facts(attribution: Attribution) -> list[tuple[str, str]]:
         ("Removal", f"{a.removal}: {REMOVAL_WORDS.get(a.removal, '')}"),
         ("Certificate", f"{a.certificate}: {certificate}" + (" (inside what was opened)" if a.levels else "")),
         *level_facts(a),
-        ("Method", a.method["name"] + (f" ({settings})" if settings else "")),
+        ("Method", a.method["name"] + (f" ({settings})" if settings else "") + _method_reason(a)),
         ("Asked for", f"k = {a.k} of {n_units} {_units_word(a)}, seed {a.seed}"),
         *sufficient_facts(a),
         *_kept_answer(a),
@@ -252,6 +254,12 @@ def attribution_facts(attribution: Attribution) -> list[tuple[str, str]]:
         ("Cost", f"{a.evaluations:,} evaluations, {a.ffe:,.1f} FFE, {a.seconds:,.1f} seconds"),
         *made_with(a.model, a.versions),
     ]
+
+
+def _method_reason(attribution: Attribution) -> str:
+    """Why this method, where the length of the input chose it."""
+    reason = (attribution.details or {}).get("method_by_default")
+    return f", by default: {reason}" if reason else ""
 
 
 def _kept_answer(attribution: Attribution) -> list[tuple[str, str]]:

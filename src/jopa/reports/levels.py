@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from jopa.refinement.level import Level
 
 _WIDTH = 90
+CERTIFICATES = {
+    "none": "another set of these may do more",
+    "one-swap-optimal": "no set of these that differs in one unit does more",
+    "optimal": "no other set of these does more",
+}
+"""What a level's certificate says of the units that it could remove."""
 
 
 class Branch(NamedTuple):
@@ -53,6 +59,18 @@ def _below(levels: tuple[Level, ...], depth: int, parent: int | None) -> list[Br
         inner = _below(levels, depth + 1, i) if i in level.opened else []
         found += [Branch(depth, name + unit_name(unit.text, _WIDTH), note, chosen), *inner]
     return found
+
+
+def level_lines(attribution: Attribution) -> list[tuple[str, str]]:
+    """Each level in a few words, with what is proved of it; nothing where there was one level."""
+    return [
+        (
+            f"Level {number}, {level.unit}s",
+            f"{len(level.removed)} of {len(level.units):,} chosen, PR {ratio_text(level.probability_ratio)}; "
+            f"certificate {level.certificate}: {CERTIFICATES[level.certificate]}",
+        )
+        for number, level in enumerate(attribution.levels, start=1)
+    ]
 
 
 def level_facts(attribution: Attribution) -> list[tuple[str, str]]:

@@ -20,12 +20,13 @@ from jopa.prompt.building import AUTO, UNIT_KINDS, Message
 from jopa.prompt.options import PromptOptions
 from jopa.prompt.segmentation import Span
 from jopa.prompt.units import WHOLE_KINDS
+from jopa.refinement.level import require_finer
 from jopa.web.conversation import read_conversation
 from jopa.web.limits import RequestLimits
 
 TEXT_FIELDS = ("prompt", "system", "turns", "documents")
 FIELDS = (
-    *(*TEXT_FIELDS, "attribute", "task", "methods", "k", "until_pr", "unit", "removal", "budget"),
+    *(*TEXT_FIELDS, "attribute", "task", "methods", "k", "until_pr", "unit", "refine", "removal", "budget"),
     *("max_new_tokens", "output_ids", "target", "units", "requests", "first"),
 )
 Task = Literal["explain", "diagnose", "cite"]
@@ -66,7 +67,8 @@ class ExplainRequest:
         prompt: the text to explain, or the chat messages.
         methods: one, or two to compare; none for the one that fits the length of the prompt.
         k: how many units to find.
-        unit: a kind of unit, or "auto" for what fits the prompt.
+        unit: a kind of unit, "auto" for what fits the prompt, or character spans.
+        refine: finer kinds of units, searched inside the chosen ones; none for one level, None for what fits.
         removal: "delete", "zero" or "hide"; None for the method's own preset.
         max_new_tokens: the most tokens of an answer.
         output_ids: the answer that was given before, None to generate one.
@@ -83,7 +85,7 @@ class ExplainRequest:
     prompt: str | tuple[Message, ...]
     methods: tuple[Method, ...]
     k: int
-    unit: str
+    unit: str | tuple[Span, ...]
     removal: str | None
     max_new_tokens: int
     output_ids: tuple[int, ...] | None
@@ -94,6 +96,7 @@ class ExplainRequest:
     task: Task = "explain"
     requests: tuple[int, ...] | None = None
     first: Attribution | None = None
+    refine: tuple[str, ...] | None = None
 
 
 def read_request(
@@ -132,6 +135,10 @@ def read_request(
         methods = _methods(record, budget)
         k = _within(record, "k", 3, limits.k)
     task = _one_of(record, "task", TASKS, TASKS[0])
+    unit = _unit(record)
+    refine = _refine(record.get("refine"), unit)
+    if refine and (len(methods) > 1 or chosen is not None or task != "explain"):
+        raise SettingError("refine searches from coarse to fine with one method: leave out the second, or refine")
     until_pr = _ratio(record.get("until_pr"))
     first = _first(record.get("first"))
     if first is not None and (len(methods) > 1 or task != "explain" or chosen is not None):
@@ -140,7 +147,7 @@ def read_request(
         prompt=prompt,
         methods=methods,
         k=k,
-        unit=_one_of(record, "unit", (AUTO, *UNIT_KINDS, *WHOLE_KINDS), AUTO),
+        unit=unit,
         removal=_one_of(record, "removal", REMOVALS, None),
         max_new_tokens=_within(record, "max_new_tokens", 60, limits.max_new_tokens),
         output_ids=ids,
@@ -151,6 +158,7 @@ def read_request(
         task=task,
         requests=_whole_numbers("requests", record.get("requests")),
         first=first,
+        refine=refine,
     )
 
 
@@ -207,6 +215,25 @@ def _one_of(record: dict[str, Any], name: str, choices: Sequence[str], default: 
     if value not in choices:
         raise SettingError(f"{name} must be one of {', '.join(choices)}, got {value!r:.40}")
     return value
+
+
+def _unit(record: dict[str, Any]) -> str | tuple[Span, ...]:
+    """A kind of unit, or the spans of the units that are shown."""
+    spans = record.get("unit")
+    if not isinstance(spans, list):
+        return _one_of(record, "unit", (AUTO, *UNIT_KINDS, *WHOLE_KINDS), AUTO)
+    if not all(isinstance(span, list) and len(span) == 2 and all(type(end) is int for end in span) for span in spans):
+        raise SettingError("unit must be the name of a kind of unit, or a list of character spans [start, end]")
+    return tuple((start, end) for start, end in spans)
+
+
+def _refine(value: Any, unit: str | tuple[Span, ...]) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(kind, str) for kind in value):
+        raise SettingError('refine must be a list of kinds of units, as ["sentence"]')
+    require_finer(value, unit)
+    return tuple(value)
 
 
 def _whole_numbers(name: str, value: Any) -> tuple[int, ...] | None:

@@ -17,6 +17,7 @@ from jopa.errors import InputFileError
 from jopa.prompt.building import Prompt, Source
 from jopa.prompt.output import Output
 from jopa.prompt.records import Count
+from jopa.prompt.segmentation import Span
 from jopa.prompt.units import Unit
 from jopa.reports.attribution_html import comparison_html, comparison_table_html, parts_html, to_html
 from jopa.reports.citations_html import citations_html
@@ -107,6 +108,7 @@ def shown_again(text: str, model: Model, limits: RequestLimits) -> list[JobEvent
     kind = record.get("kind") if isinstance(record, dict) else None
     value: Attribution | Diagnosis | Citations
     sources: Sequence[Source | _RecordedSource] = ()
+    spans = None
     if kind == "diagnosis":
         value = Diagnosis.from_json(text)
         event = report_event(value)
@@ -125,9 +127,10 @@ def shown_again(text: str, model: Model, limits: RequestLimits) -> list[JobEvent
         else:
             value = Attribution.from_json(text)
             event = attributions_event([value])
+        spans = spans_of(value.units) if value.levels else None
         recorded = {"sources": (value.details or {}).get("sources", [])}
         sources = converted(recorded, _RecordedSources, "the sources of this result").sources
-    pieces = {"kind": "prompt", "pieces": pieces_of(value.prompt, value.units, sources)}
+    pieces = {"kind": "prompt", "pieces": pieces_of(value.prompt, value.units, sources), "spans": spans}
     return [pieces, _answer_shown_again(value, model, limits), {**event, "refused": []}]
 
 
@@ -148,6 +151,17 @@ def answer_event(model: Model, output: Output) -> JobEvent:
 def prompt_event(prompt: Prompt, methods: Sequence[str]) -> JobEvent:
     """A prompt in pieces, and the methods that explain it."""
     return {"kind": "prompt", "pieces": pieces_of(prompt.text, prompt.units, prompt.sources), "methods": methods}
+
+
+def level_event(prompt: Prompt) -> JobEvent:
+    """A prompt in pieces, as a further level of a search from coarse to fine has it."""
+    pieces = pieces_of(prompt.text, prompt.units, prompt.sources)
+    return {"kind": "level", "pieces": pieces, "spans": spans_of(prompt.units)}
+
+
+def spans_of(units: Sequence[Unit]) -> list[Span]:
+    """Where units stand: enough to ask for the same ones again."""
+    return [(unit.start, unit.end) for unit in units]
 
 
 def pieces_of(

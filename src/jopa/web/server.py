@@ -24,6 +24,7 @@ from jopa.preparation import require_log_probs
 from jopa.prompt.building import AUTO, UNIT_KINDS
 from jopa.prompt.options import PromptOptions
 from jopa.prompt.units import WHOLE_KINDS
+from jopa.refinement.planning import LONG_METHOD_TOKENS
 from jopa.reports.attribution_html import page_html
 from jopa.reports.wording import REMOVAL_WORDS
 from jopa.web.access import AccessMiddleware, public_origin, without_port
@@ -193,6 +194,7 @@ def setup(model: Model, limits: RequestLimits) -> dict[str, Any]:
             **{name: getattr(limits, name) for name in ("characters", "turns", "documents", "max_new_tokens", "k")},
             **{"tokens": _most_tokens(model, limits), "budget": limits.budget, "seconds": limits.seconds},
         },
+        "long": LONG_METHOD_TOKENS,
         "examples": EXAMPLES,
         "units": [{"name": name, "words": UNIT_WORDS[name]} for name in (AUTO, *UNIT_KINDS, *WHOLE_KINDS)],
         "removals": [{"name": name, "words": REMOVAL_WORDS[name]} for name in getattr(model, "removals", REMOVALS)],

@@ -5,6 +5,7 @@ Events are JSON objects with a `kind`:
     prompt      pieces of the prompt, each with its text and, if it is a unit, its number and name, or with a heading;
                 methods: the names of those that explain it
     text        stage ("answering", "answering without them") and the text so far
+    level       pieces of the prompt as the next level of a search from coarse to fine has it; spans: of its units
     answer      ids and texts of the answer's tokens, and the target [start, end)
     progress    stage, done, total (null if unknown), method (number of the method at work)
     best        units, log_prob, evaluations, ffe, method; without units it is the score of the whole prompt
@@ -24,7 +25,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 
-from jopa.attributing import SearchOptions, attribute
+from jopa.attributing import SearchOptions
 from jopa.attribution import Attribution, PromptComparison
 from jopa.choices import Removal, checked_removal
 from jopa.citation.citing import BELOW, cite
@@ -32,24 +33,20 @@ from jopa.diagnosis.diagnosing import diagnose
 from jopa.errors import SettingError
 from jopa.explanation import run_each
 from jopa.method import Method
-from jopa.methods import DEFAULT_METHOD, METHODS
 from jopa.model.generation import Generation
-from jopa.preparation import Callbacks, prepare_output, prepare_prompt, require_room, shape_of
+from jopa.preparation import Callbacks, prepare_output, require_room, shape_of
 from jopa.problem import Best
 from jopa.prompt.building import AUTO, Prompt
 from jopa.prompt.output import Output
+from jopa.refinement.planning import Plan, planned
 from jopa.reports.wording import visible
 from jopa.scoring.protocols import Model
 from jopa.web.jobs import JobEvent
 from jopa.web.limits import RequestLimits
-from jopa.web.requests import ByHand, ExplainRequest, with_budget
-from jopa.web.results import answer_event, attributions_event, prompt_event, prompts_event, report_event
+from jopa.web.requests import ByHand, ExplainRequest
+from jopa.web.results import answer_event, attributions_event, level_event, prompt_event, prompts_event, report_event
 
 Emit = Callable[[JobEvent], None]
-
-LONG_INPUT = 1500
-"""Tokens from which on a request that names no method gets the one for long inputs: a whole forward is dear there."""
-LONG_METHOD = "proxy-search"
 
 
 def run_request(model: Model, request: ExplainRequest, emit: Emit, limits: RequestLimits | None = None) -> None:
@@ -65,23 +62,26 @@ def run_request(model: Model, request: ExplainRequest, emit: Emit, limits: Reque
         JopaError: it cannot be explained as requested.
     """
     unit = "sentence" if request.task != "explain" and request.unit == AUTO else request.unit
-    prompt = prepare_prompt(model, request.prompt, request.options, unit=unit)
-    request = replace(request, unit=unit, methods=request.methods or (_fitting_method(prompt, request.budget),))
+    search = SearchOptions(
+        until_pr=request.until_pr,
+        counterfactual=Generation(request.max_new_tokens),
+        refine=() if _is_by_hand(request) else request.refine,
+        budget=None if request.methods else request.budget,
+    )
+    plan = planned(
+        model, request.prompt, request.options, methods=request.methods, unit=unit, k=request.k, search=search
+    )
+    prompt = plan.prompt
+    request = replace(request, unit=unit, methods=plan.methods)
     n_output = len(request.output_ids or ()) or request.max_new_tokens
     require_room(model, prompt, max(request.max_new_tokens, n_output))
     if limits is not None:
         _require_few_tokens(len(prompt.ids) + n_output, request, limits)
     emit(prompt_event(prompt, [method.name for method in request.methods]))
     if request.task == "explain":
-        _explain(model, prompt, request, emit)
+        _explain(model, plan, request, search, emit)
     else:
         _measure(model, request, emit)
-
-
-def _fitting_method(prompt: Prompt, budget: int | None) -> Method:
-    """The default search, or the one for long inputs."""
-    long = len(prompt.ids) >= LONG_INPUT and LONG_METHOD in METHODS
-    return with_budget(METHODS[LONG_METHOD]() if long else DEFAULT_METHOD, budget)
 
 
 def _require_few_tokens(n: int, request: ExplainRequest, limits: RequestLimits) -> None:
@@ -104,10 +104,9 @@ def _require_few_tokens(n: int, request: ExplainRequest, limits: RequestLimits) 
         )
 
 
-def _explain(model: Model, prompt: Prompt, request: ExplainRequest, emit: Emit) -> None:
+def _explain(model: Model, plan: Plan, request: ExplainRequest, search: SearchOptions, emit: Emit) -> None:
     """Search with one method or two, or score the units that a person chose."""
     generation = Generation(request.max_new_tokens)
-    search = SearchOptions(until_pr=request.until_pr, counterfactual=generation)
     refused: list[str] = []
     method_number = 0
 
@@ -119,8 +118,8 @@ def _explain(model: Model, prompt: Prompt, request: ExplainRequest, emit: Emit) 
         refused.append(f"{method.name}: {error}")
 
     def validated(method: Method) -> Method:
-        least = 1 if request.until_pr is not None else request.k
-        method.validate(shape_of(model, prompt, removal_of(method)), least)
+        shape = shape_of(model, plan.prompt, removal_of(method))
+        method.validate(shape, plan.least_units(request.k, search, shape.n_units))
         return method
 
     able = run_each(request.methods, validated, refuse)
@@ -128,15 +127,18 @@ def _explain(model: Model, prompt: Prompt, request: ExplainRequest, emit: Emit) 
     def on_best(best: Best) -> None:
         emit({"kind": "best", **asdict(best), "method": method_number})
 
-    callbacks = replace(_callbacks(emit, lambda: method_number), on_best=on_best)
+    def on_level(prompt: Prompt) -> None:
+        emit(level_event(prompt))
+
+    callbacks = replace(_callbacks(emit, lambda: method_number), on_best=on_best, on_level=on_level)
     output = generation if request.output_ids is None else _given_output(model, request.output_ids)
-    preparation = prepare_output(model, prompt, output=output, target=request.target, callbacks=callbacks)
+    preparation = prepare_output(model, plan.prompt, output=output, target=request.target, callbacks=callbacks)
     emit(answer_event(model, preparation.output))
 
     def explain_one(method: Method) -> Attribution:
         nonlocal method_number
         method_number = request.methods.index(method)
-        return attribute(
+        return plan.attribute(
             preparation,
             k=request.k,
             method=method,
@@ -197,8 +199,13 @@ def _callbacks(emit: Emit, method_number: Callable[[], int]) -> Callbacks:
 
 def kind_of(request: ExplainRequest) -> str:
     """Requests of one kind take about equally long."""
-    if request.methods and isinstance(request.methods[0], ByHand):
+    if _is_by_hand(request):
         return "remove"
     if request.task != "explain":
         return request.task
     return "explain" if len(request.methods) < 2 else "compare"
+
+
+def _is_by_hand(request: ExplainRequest) -> bool:
+    """Whether a person chose the units."""
+    return bool(request.methods) and isinstance(request.methods[0], ByHand)

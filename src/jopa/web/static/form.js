@@ -5,9 +5,12 @@ import { $, element } from "./view.js";
 export const setup = JSON.parse($("setup").textContent);
 const methods = new Map(setup.methods.map((method) => [method.name, method]));
 
-const FIELDS = ["prompt", "k", "unit", "method", "other", "removal", "budget", "length", "from", "to", "until", "task", "attribute"];
+const FIELDS = ["prompt", "k", "unit", "refine", "method", "other", "removal", "budget", "length", "from", "to", "until", "task", "attribute"];
 /** Characters of a conversation that still goes into a link. */
 const LINKED = 6000;
+/** What may be searched inside the chosen units; the coarse ones first. */
+const REFINED = [["sentence"], ["sentence", "word"], ["word"], ["line"], ["paragraph"], ["paragraph", "sentence"], ["token"]];
+const GRAIN = ["message", "paragraph", "line", "sentence", "word", "token"];
 const GO = { explain: "Explain the answer", diagnose: "Diagnose the answer", cite: "Cite the documents" };
 
 function options(select, entries, chosen) {
@@ -17,6 +20,7 @@ function options(select, entries, chosen) {
 
 export function fillForm() {
   options($("unit"), setup.units.map(({ name, words }) => [name, words]), "auto");
+  options($("refine"), [["auto", "what fits"], ["", "nothing"], ...REFINED.map((kinds) => [kinds.join(","), kinds.map((kind) => `${kind}s`).join(", then ")])], "auto");
   options($("method"), [["", "the method that fits"], ...setup.methods.map(({ name }) => [name, name])], "");
   options($("other"), [["", "nothing"], ...setup.methods.map(({ name }) => [name, name])], "");
   options($("removal"), [["", "the method's own"], ...setup.removals.map(({ name }) => [name, name])], "");
@@ -47,6 +51,7 @@ export function readForm(conversation) {
     ...($("attribute").value && { attribute: $("attribute").value }),
     task: $("task").value,
     unit: $("unit").value,
+    ...($("refine").value !== "auto" && { refine: $("refine").value.split(",").filter(Boolean) }),
     k: number("k"),
     until_pr: number("until"),
     methods: [$("method").value, $("other").value].filter(Boolean),
@@ -55,7 +60,7 @@ export function readForm(conversation) {
     max_new_tokens: number("length"),
   };
   if (request.methods.length === 1 && !$("method").value) request.methods.unshift("joint");
-  if (request.task !== "explain") Object.assign(request, { methods: [], k: null, budget: null });
+  if (request.task !== "explain") Object.assign(request, { methods: [], k: null, budget: null, refine: undefined });
   if (request.task === "diagnose") request.until_pr = null;
   const [from, to] = [number("from"), number("to")];
   if (from !== null && to !== null) request.target = [from - 1, to];
@@ -101,9 +106,16 @@ export function describe(conversation, kept) {
   const method = methods.get($("method").value);
   const other = methods.get($("other").value);
   const fits = !method || method.budget || other?.budget;
-  $("method-words").textContent = method ? `${method.name}: ${method.words}. Cost: ${method.cost}.` : "The method that fits: joint, and proxy-search for long inputs.";
+  $("method-words").textContent = method ? `${method.name}: ${method.words}. Cost: ${method.cost}.` : `The method that fits: joint, and proxy-search for inputs of ${setup.long.toLocaleString("en")} tokens or more.`;
   $("budget-words").textContent = fits ? `1 to ${setup.limits.budget}` : "this method's cost is fixed";
   $("removal-words").textContent = setup.removals.find(({ name }) => name === $("removal").value)?.words ?? "";
+  const compared = $("other").value !== "";
+  for (const option of $("refine").options) {
+    const grain = GRAIN.indexOf(option.value.split(",")[0]);
+    option.disabled = grain >= 0 && grain <= Math.max(0, GRAIN.indexOf($("unit").value));
+  }
+  if ($("refine").selectedOptions[0]?.disabled || compared) $("refine").value = "auto";
+  $("refine").disabled = !searches || compared;
   $("until").disabled = $("task").value === "diagnose";
   $("method").disabled = !searches;
   $("other").disabled = !searches || kept;

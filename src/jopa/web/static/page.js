@@ -116,6 +116,7 @@ const reactions = {
     $("context").open = $("history").open = false; // what was found stands below them
     stage.begin({ ...request, methods: request.task === "explain" ? methods : [] }, pieces, methods);
   },
+  level: ({ pieces, spans }) => stage.level(pieces, spans),
   text({ stage: name, text }) {
     stage.texts[name === "answering" ? "said" : "without"] = text;
     stage.write();
@@ -131,9 +132,9 @@ const reactions = {
     const { at, done: first } = began[key];
     const seconds = (performance.now() - at) / 1000;
     const left = done > first && total && seconds > 1 ? (seconds * (total - done)) / (done - first) : null;
-    const who = stage.request?.methods.length > 1 && name === "searching" ? ` (${stage.request.methods[method]})` : "";
-    const amount = done || total ? `: ${done}${total ? ` of ${name === "searching" ? "" : "at most "}${total}` : ""}` : " …";
-    say(`${STAGES[name] ?? name}${who}${amount}${left ? `, ${about(left)} left` : ""}${amount.endsWith("…") ? "" : "."}`);
+    const who = stage.request?.methods.length > 1 && name.startsWith("searching") ? ` (${stage.request.methods[method]})` : "";
+    const amount = done || total ? `: ${done}${total ? ` of ${name.startsWith("searching") ? "" : "at most "}${total}` : ""}` : " …";
+    say(`${STAGES[name] ?? `${name[0].toUpperCase()}${name.slice(1)}`}${who}${amount}${left ? `, ${about(left)} left` : ""}${amount.endsWith("…") ? "" : "."}`);
     if (total) $("bar").value = Math.min(1, done / total);
   },
   best(best, { follows }) {
@@ -169,7 +170,8 @@ function askAgain() {
   finish(units.length ? "…" : none);
   if (!units.length) return;
   timer = setTimeout(() => {
-    const { first, k, until_pr, budget, methods, ...request } = stage.request;
+    const { first, k, until_pr, budget, methods, refine, ...request } = stage.request;
+    if (stage.spans) request.unit = stage.spans;
     const what = stage.isDiagnosis ? { requests: units } : { units, removal: stage.found.results[stage.shown].removal };
     start({ ...request, ...what, output_ids: stage.answer.ids, target: stage.answer.target }, true);
     stage.board.enable(true);
@@ -259,10 +261,10 @@ async function showKept(json, request) {
       body: JSON.stringify({ json }),
     });
     if (!response.ok) throw new Error((await response.text()).trim().slice(0, 400));
-    const [{ pieces }, answer, result] = (await response.json()).events;
+    const [{ pieces, spans }, answer, result] = (await response.json()).events;
     const methods = result.results?.map(({ method }) => method) ?? [];
     stage.texts = { said: answer.tokens.join(""), without: "" };
-    stage.begin({ prompt: "", ...request, task: result.task, methods }, pieces, methods);
+    stage.begin({ prompt: "", ...request, task: result.task, methods }, pieces, methods, spans);
     stage.hear(request ? answer : { ...answer, ids: [] });
     stage.show({ ...result, json }, false);
     finish(request ? "This is what was found then." : "This is the result of the file.");

@@ -3,7 +3,7 @@
 import { Curve } from "./curve.js";
 import { $, UnitBoard, download, element, showAnswers, showPart } from "./view.js";
 
-const PARTS = ["verdict", "table", "effects", "found", "in-place", "prompts", "report"];
+const PARTS = ["verdict", "table", "effects", "levels", "found", "in-place", "prompts", "report"];
 const NOTES = {
   remove: ["press what to take out", "taken out"],
   mark: ["press what is a request", "request"],
@@ -16,6 +16,7 @@ export class Stage {
     this.curve = new Curve($("curve"));
     this.onToggle = onToggle;
     this.request = null; // whose answer is shown
+    this.spans = null; // of the units that are shown, where they are not all of their kind
     this.answer = null; // { ids, tokens, target }
     this.found = null; // the result event of the search
     this.shown = 0; // which of its results, if two methods were compared
@@ -31,8 +32,9 @@ export class Stage {
   }
 
   /** Begin a run: everything of the last one goes, its answer excepted if it is kept. */
-  begin(request, pieces, methods) {
+  begin(request, pieces, methods, spans = null) {
     this.request = request;
+    this.spans = spans;
     this.found = this.files = this.answer = null;
     this.pressed = new Set();
     $("stage").hidden = false;
@@ -50,6 +52,14 @@ export class Stage {
     $("keep").hidden = request.task !== "explain";
     this.curve.clear(methods);
     this.write();
+  }
+
+  /** The next level of a search from coarse to fine: other units, a curve of their own. */
+  level(pieces, spans) {
+    this.spans = spans;
+    this.board.show(pieces, "remove");
+    this.board.enable(false);
+    this.curve.clear(this.curve.methods);
   }
 
   write() {
@@ -120,7 +130,7 @@ export class Stage {
   }
 
   #showResult(result, searched) {
-    for (const name of ["verdict", "effects", "outputs", "found"]) showPart($(name), result.parts[name]);
+    for (const name of ["verdict", "effects", "levels", "outputs", "found"]) showPart($(name), result.parts[name]);
     showPart($("in-place"), result.parts.in_place);
     this.pressed = new Set(result.removed);
     this.board.press(result.removed, true);

@@ -1,0 +1,171 @@
+"""How an input is searched where the caller does not say: one rule for Python, the command line and the page.
+
+    method   joint; proxy-search for inputs of 1,500 tokens or more, because the 50 forwards of joint's budget can take
+             an hour there
+    levels   one; above 3,000 tokens documents, messages or paragraphs first, then sentences inside the chosen ones, if
+             the units are not named either
+
+Both hold for models in this process: one behind a server has no cheap proxy, and a budget of tokens of its own. What
+was chosen in this way is in the result (`details`). Both numbers of tokens are choices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from jopa.attributing import SearchOptions, attribute
+from jopa.attribution import Attribution
+from jopa.choices import Removal
+from jopa.method import Method, require_k
+from jopa.methods import DEFAULT_METHOD, METHODS
+from jopa.preparation import Callbacks, Preparation, prepare_prompt, require_log_probs
+from jopa.prompt.building import AUTO, Message, Prompt
+from jopa.prompt.options import PromptOptions
+from jopa.prompt.segmentation import Span
+from jopa.refinement.level import require_finer
+from jopa.refinement.refining import attribute_levels
+from jopa.scoring.protocols import Model
+
+LONG_METHOD = "proxy-search"
+LONG_METHOD_TOKENS = 1500
+"""Inputs of so many tokens or more get `LONG_METHOD` unless the caller names a method."""
+REFINED_TOKENS = 3000
+"""Inputs of more tokens are searched from coarse to fine unless the caller says what the units are."""
+_FEWEST_COARSE = 4
+"""Coarse units that a long input must have for that."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a prompt is searched.
+
+    Attributes:
+        prompt: in the units of the first level.
+        finer: the same prompt in the units of each further level; empty where there is one level.
+        methods: as the caller named them, or the one that fits.
+        chosen: what was chosen by the rule of this module, as `Attribution.details` records it.
+    """
+
+    prompt: Prompt
+    finer: tuple[Prompt, ...]
+    methods: tuple[Method, ...]
+    chosen: dict[str, str]
+
+    def least_units(self, k: int, search: SearchOptions, n_units: int) -> int:
+        """For how many of the first level's units a method must be able to search."""
+        return 1 if search.until_pr is not None else min(k, n_units) if self.finer else k
+
+    def attribute(
+        self,
+        preparation: Preparation,
+        *,
+        k: int,
+        method: Method,
+        removal: Removal,
+        search: SearchOptions,
+        callbacks: Callbacks,
+    ) -> Attribution:
+        """Search all levels with one of the methods; the arguments are those of `attribute`."""
+        run = partial(attribute_levels, finer=self.finer) if self.finer else attribute
+        found = run(preparation, k=k, method=method, removal=removal, search=search, callbacks=callbacks)
+        return replace(found, details={**(found.details or {}), **self.chosen}) if self.chosen else found
+
+
+def planned(
+    model: Model,
+    prompt: str | Sequence[Message],
+    options: PromptOptions,
+    *,
+    methods: Sequence[Method],
+    unit: str | Sequence[Span],
+    k: int,
+    search: SearchOptions,
+) -> Plan:
+    """Decide how a prompt is searched.
+
+    Args:
+        model: the model.
+        prompt: as for `explain`.
+        options: as for `explain`.
+        methods: as the caller named them; none for the one that fits.
+        unit: as for `explain`.
+        k: as for `explain`.
+        search: its `refine` and `budget` count here.
+
+    Raises:
+        PromptError: as `prepare_prompt`.
+        SettingError: as `prepare_prompt`; or levels do not fit the unit or the model, or a method takes no budget.
+    """
+    if search.refine:
+        require_log_probs(model, "refine")
+    built = prepare_prompt(model, prompt, options, unit=unit)
+    chosen: dict[str, str] = {}
+    if not methods:
+        methods = (_fitting_method(model, built),)
+        if methods[0].name == LONG_METHOD:
+            chosen["method_by_default"] = _long(built, f"{LONG_METHOD_TOKENS:,} or more")
+    if search.budget is not None:
+        methods = [method.with_budget(search.budget) for method in methods]
+    if search.refine:
+        has_sources = len(built.sources) > 1 or built.documents_through is not None
+        kinds = level_kinds(unit, search.refine, has_sources)
+    elif unit == AUTO and len(methods) == 1 and _may_refine(search) and _is_here(model):
+        kinds = default_kinds(built)
+        if kinds:
+            chosen["refined_by_default"] = _long(built, f"more than {REFINED_TOKENS:,}")
+    else:
+        kinds = ()
+    if not kinds:
+        return Plan(built, (), tuple(methods), chosen)
+    first, *finer = (prepare_prompt(model, prompt, options, unit=kind) for kind in kinds)
+    if not first.trace and search.until_pr is None:
+        require_k(k, len(finer[-1].units))
+    return Plan(first, tuple(finer), tuple(methods), chosen)
+
+
+def level_kinds(unit: str | Sequence[Span], refine: Sequence[str], has_sources: bool) -> tuple[str, ...]:
+    """The kinds of units of all levels.
+
+    Args:
+        unit: of the first level; "auto" for documents, or paragraphs where the prompt is one text.
+        refine: of the levels after it.
+        has_sources: whether the prompt has documents or several messages.
+
+    Raises:
+        SettingError: a kind is unknown, or not finer than the one before it.
+    """
+    coarse = unit if unit != AUTO else "document" if has_sources else "paragraph"
+    require_finer(refine, coarse)
+    return (str(coarse), *refine)
+
+
+def default_kinds(prompt: Prompt) -> tuple[str, ...]:
+    """The levels for a long input whose units the caller does not name; empty for one that is short or has no parts."""
+    if len(prompt.ids) <= REFINED_TOKENS or prompt.trace or prompt.unit_kind != "sentence":
+        return ()
+    if len(prompt.sources) >= _FEWEST_COARSE:
+        return "document" if any(source.document for source in prompt.sources) else "message", "sentence"
+    n_paragraphs = prompt.text.strip().count("\n\n") + 1
+    return ("paragraph", "sentence") if n_paragraphs >= _FEWEST_COARSE else ()
+
+
+def _fitting_method(model: Model, prompt: Prompt) -> Method:
+    """The method for a prompt whose caller names none."""
+    is_long = len(prompt.ids) >= LONG_METHOD_TOKENS and LONG_METHOD in METHODS and _is_here(model)
+    return METHODS[LONG_METHOD]() if is_long else DEFAULT_METHOD
+
+
+def _may_refine(search: SearchOptions) -> bool:
+    """Whether the caller leaves open from which units to which the search goes."""
+    return search.refine is None and search.until_pr is None and not search.all_effects
+
+
+def _is_here(model: Model) -> bool:
+    """Whether a model runs in this process."""
+    return "model" in model.capabilities
+
+
+def _long(prompt: Prompt, limit: str) -> str:
+    return f"the input has {len(prompt.ids):,} tokens, {limit}"
