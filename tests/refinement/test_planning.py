@@ -47,7 +47,7 @@ def test_long_inputs_get_the_method_for_them_unless_one_is_named(model, short_li
     assert plan(model, "Tell me.").methods == (jopa.JointSearch(),)
     assert plan(model, "Tell me.").chosen == {}
     long = plan(model, f"{SENTENCE} {SENTENCE}", budget=5)
-    assert [(method.name, method.budget) for method in long.methods] == [("proxy-search", 5)]
+    assert [method.settings for method in long.methods] == [{"name": "proxy-search", "budget": 5}]
     assert list(long.chosen) == ["method_by_default"]
     named = plan(model, f"{SENTENCE} {SENTENCE}", [jopa.JointSearch()])
     assert named.methods == (jopa.JointSearch(),) and named.chosen == {}
@@ -84,8 +84,10 @@ def test_the_limits_are_those_of_the_help_and_the_docs(model):
 
 def test_what_is_asked_for_is_never_refined_by_default(model, short_limits):
     text = f"{SENTENCE}\n\n" * 20
-    for settings in ({"unit": "sentence"}, {"refine": ()}, {"until_pr": 0.9}, {"all_effects": True}):
-        assert plan(model, text, **settings).finer == (), settings
+    assert plan(model, text, unit="sentence").finer == ()
+    assert plan(model, text, refine=()).finer == ()
+    assert plan(model, text, until_pr=0.9).finer == ()
+    assert plan(model, text, all_effects=True).finer == ()
     assert plan(model, text, [jopa.JointSearch(), jopa.JointSearch(budget=2)]).finer == ()
 
 

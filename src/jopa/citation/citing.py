@@ -20,7 +20,7 @@ from jopa.model.generation import Generation
 from jopa.model.language_model import versions
 from jopa.preparation import Callbacks, loaded, prepare, require_log_probs
 from jopa.prompt.answer_parts import sentences_of
-from jopa.prompt.building import Message
+from jopa.prompt.building import Message, require_prompt
 from jopa.prompt.options import PromptOptions
 from jopa.prompt.output import Output
 from jopa.prompt.segmentation import Span
@@ -75,9 +75,10 @@ def cite(
         raise SettingError("citations are of documents, and there are none; give some")
     if options.attribute not in (None, "documents"):
         raise SettingError("citations are of the documents alone; leave out what else is to be attributed")
+    options = replace(options, attribute="documents")
+    require_prompt(question, options, unit=unit)
     cited_model = loaded(model)
     require_log_probs(cited_model, "a citation")
-    options = replace(options, attribute="documents")
     prepared = prepare(cited_model, question, options, unit=unit, output=output, target=target, callbacks=callbacks)
     prompt, said = prepared.prompt, prepared.output
     parts = sentences_of(said, cited_model.decode)

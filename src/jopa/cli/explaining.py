@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -57,7 +57,9 @@ def explain(
     context: typer.Context,
     prompt: Annotated[str | None, typer.Argument(help="The prompt to explain.", show_default=False)] = None,
     file: Annotated[Path | None, typer.Option(help="Read the prompt from a UTF-8 file ('-': stdin).")] = None,
-    messages: Annotated[Path | None, typer.Option(help="Chat messages, a JSON list; see --attribute.")] = None,
+    messages: Annotated[
+        Path | None, typer.Option(help="Chat messages, a JSON list, or a request with messages and tools.")
+    ] = None,
     against: Annotated[
         str | None,
         typer.Option(
@@ -186,8 +188,10 @@ def explain(
     if dry_run and endpoint is None:
         raise typer.BadParameter("--dry-run counts what a server would be sent: it needs --endpoint")
     source = first_given(context, {"prompt": prompt, "file": file, "messages": messages})
-    text = prompt_from(**source)
-    other = None if against is None else _second_prompt(source, against)
+    text, tools = prompt_from(**source)
+    other, other_tools = (None, None) if against is None else _second_prompt(source, against)
+    if other_tools and other_tools != tools:
+        raise typer.BadParameter("--against explains both prompts with the same tools: give both files the same")
     for path in (json_path, html_path):
         require_writable(path)
     if json_path is not None and json_path == html_path:
@@ -246,6 +250,7 @@ def explain(
         prefill=prefill,
         plain=plain,
         template_args=arguments,
+        tools=tools,
         language=language,
         attribute=parts_from(attribute),
         documents=read_documents(documents) if documents else None,
@@ -359,8 +364,8 @@ def _listed(found: Attribution | TextAttribution | tuple[Any, ...]) -> list[Attr
     return list(found) if isinstance(found, tuple) else [found]
 
 
-def _second_prompt(source: dict[str, Any], against: str) -> str | list[Message]:
-    """The other prompt, given in the same way as the first."""
+def _second_prompt(source: dict[str, Any], against: str) -> tuple[str | list[Message], list[Mapping[str, Any]] | None]:
+    """The other prompt, given in the same way as the first, and its tools."""
     kind = next((name for name in ("file", "messages") if source[name] is not None), "prompt")
     if kind != "prompt" and against == "-":
         raise typer.BadParameter("--against cannot be stdin: give a file")

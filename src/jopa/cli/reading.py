@@ -11,32 +11,35 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from jopa.errors import InputFileError, SettingError
+from jopa.errors import InputFileError, PromptError, SettingError
 from jopa.storage import parse_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jopa.prompt.building import Message
     from jopa.prompt.segmentation import Span
 
 
-def prompt_from(prompt: str | None, file: Path | None, messages: Path | None) -> str | list[Message]:
-    """The prompt from the one place where the user put it."""
+def prompt_from(
+    prompt: str | None, file: Path | None, messages: Path | None
+) -> tuple[str | list[Message], list[Mapping[str, Any]] | None]:
+    """The prompt from the one place where the user put it, and the tools that stand beside messages."""
     if sum(source is not None for source in (prompt, file, messages)) != 1:
         raise typer.BadParameter("give exactly one of PROMPT, --file and --messages")
     if prompt is not None:
-        return prompt
+        return prompt, None
     if file is not None:
-        return read_text(file).removesuffix("\n").removesuffix("\r")
+        return read_text(file).removesuffix("\n").removesuffix("\r"), None
     assert messages is not None
+    from jopa.prompt.messages import chat_of
+
     try:
-        chat = parse_json(read_text(messages))
+        return chat_of(parse_json(read_text(messages)))
+    except PromptError as error:
+        raise InputFileError(f"'{messages}' cannot be used: {error}") from error
     except ValueError as error:
         raise InputFileError(f"'{messages}' is no JSON: {error}") from error
-    if not isinstance(chat, list) or not all(isinstance(message, dict) for message in chat):
-        raise InputFileError(
-            f'\'{messages}\' must hold a JSON list of chat messages, as [{{"role": "user", "content": "…"}}]'
-        )
-    return chat
 
 
 def read_text(path: Path) -> str:

@@ -6,6 +6,7 @@ calls tools, nothing. Every other field is handed to the chat template as it is.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,6 +59,30 @@ def conversation(prompt: str | Sequence[Message], options: PromptOptions) -> tup
     return messages, prefill
 
 
+def chat_of(value: object) -> tuple[list[Message], list[Mapping[str, Any]] | None]:
+    """The messages and tools of a chat that was written as JSON.
+
+    Args:
+        value: a list of messages, or a whole request to a chat API: an object with "messages" and perhaps "tools",
+            whose other fields are left alone.
+
+    Returns:
+        The messages, whose contents are not checked here, and the tools; None where there are none.
+
+    Raises:
+        PromptError: it is neither.
+    """
+    request = value if isinstance(value, Mapping) else {"messages": value}
+    messages, tools = request.get("messages"), request.get("tools")
+    if not isinstance(messages, list) or not all(isinstance(message, Mapping) for message in messages):
+        raise PromptError(
+            'chat messages are a JSON list, as [{"role": "user", "content": "…"}], or an object with it as "messages"'
+        )
+    if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, Mapping) for tool in tools)):
+        raise PromptError('"tools" must be a list of JSON schemas, as a chat template takes it; or leave it out')
+    return messages, tools or None
+
+
 def question_of(messages: Sequence[Mapping[str, Any]]) -> int | None:
     """The place of the user's last message; None if there is none."""
     return max((place for place, message in enumerate(messages) if message["role"] == "user"), default=None)
@@ -86,6 +111,7 @@ def _checked(prompt: object) -> list[dict[str, Any]]:
         content = message.get("content")
         if isinstance(content, Sequence) and not isinstance(content, str | bytes):
             content = "".join(_text_of(part, number) for part in content)
+        require_text(f"message at place {number - 1}", json.dumps(message, ensure_ascii=False, default=str))
         calls = message["role"] == "assistant" and (message.get("tool_calls") or message.get("function_call"))
         if not isinstance(content, str) and not (content is None and calls):
             raise _misshapen(number, message)

@@ -1,0 +1,123 @@
+"""Bad input that needs no model to be seen is one line before a model is loaded: on the command line and in Python."""
+
+import json
+
+import pytest
+
+import jopa
+
+TEXTS = {
+    "good.jsonl": '{"id": "1", "text": "the doctor. a story."}',
+    "number.jsonl": "7",
+    "no-text.jsonl": '{"title": "a"}',
+    "list-text.jsonl": '{"text": ["a"]}',
+    "two.jsonl": '{"id": "1", "text": "a"}\n{"id": 1, "text": "b"}',
+    "empty.jsonl": '{"text": "a"}\n{"id": "x", "text": " \\n"}',
+    "nothing.jsonl": "\n",
+    "system.json": '[{"role": "system", "content": "the doctor"}]',
+    "blank.json": '[{"role": "user", "content": "  "}]',
+    "calls.json": '[{"role": "user", "content": "a"}, {"role": "assistant", "content": null, "tool_calls": [{}]}]',
+    "image.json": '[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]',
+    "tool.json": '[{"role": "tool", "content": "4 degrees"}]',
+    "none.json": "[]",
+    "text.json": '"hello"',
+}
+QUESTION = "where is the doctor"
+
+
+@pytest.fixture
+def explain(run, monkeypatch, tmp_path):
+    """`jopa explain` where loading a model fails the test; names of `TEXTS` become files."""
+    from jopa.model import loading
+
+    def load(*_, **__):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(loading, "load", load)
+    for name, text in TEXTS.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a.bin").write_bytes(b"\xff\x00")
+    (tmp_path / "bare").mkdir()
+    files = {*TEXTS, "folder", "bare"}
+
+    return lambda *words: run("explain", *(tmp_path / word if word in files else word for word in words))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((QUESTION, "--documents", "number.jsonl"), "document 1 is no text: 7"),
+        ((QUESTION, "--documents", "no-text.jsonl"), "document 1 is no text"),
+        ((QUESTION, "--documents", "list-text.jsonl"), "document 1 is no text"),
+        ((QUESTION, "--documents", "folder"), "is no text: byte 0 is not UTF-8"),
+        ((QUESTION, "--documents", "bare"), "holds no files"),
+        ((QUESTION, "--documents", "two.jsonl"), "two documents have the id '1' (numbers 1 and 2)"),
+        ((QUESTION, "--documents", "empty.jsonl"), "document 2 (id 'x') is empty"),
+        ((QUESTION, "--documents", "nothing.jsonl"), "holds no documents"),
+        ((QUESTION, "--unit", "document"), "unit 'document' needs documents"),
+        ((QUESTION, "--attribute", "documents"), "there are no documents"),
+        ((QUESTION, "--attribute", "tools"), "no message is of role 'tool'"),
+        ((QUESTION, "--attribute", "7"), "there is no message at place 7"),
+        ((QUESTION, "--unit", "sentence", "--refine", "paragraph"), "'paragraph' is not finer than 'sentence'"),
+        ((QUESTION, "--refine", "word", "--refine", "word"), "'word' is not finer than 'word'"),
+        ((QUESTION, "--refine", "syllable"), "unknown unit 'syllable'"),
+        ((QUESTION, "--unit", "0-5", "--refine", "word"), "not spans"),
+        ((" ",), "the prompt is empty"),
+        (("--messages", "system.json"), "no message is of role 'user'"),
+        (("--messages", "blank.json"), "the prompt is empty"),
+        (("--messages", "calls.json"), "the last message is the assistant's and has no text"),
+        (("--messages", "image.json"), "part of type 'image_url'"),
+        (("--messages", "tool.json"), "no message is of role 'user'"),
+        (("--messages", "none.json"), "there are no messages"),
+        (("--messages", "text.json"), "chat messages are a JSON list"),
+        (("--messages", "system.json", "--documents", "good.jsonl"), "no message is of role 'user'"),
+        ((QUESTION, "--against", " "), "the prompt is empty"),
+        ((QUESTION, "--unit", "syllable"), "unknown unit 'syllable'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_one_line_and_no_model(explain, words, said):
+    code, out, err = explain(*words)
+    assert (code, out, err.strip().count("\n")) == (1, "", 0), err
+    assert said in err and err.startswith("jopa: ")
+
+
+def test_cite_without_documents_is_wrong_usage(explain):
+    code, _, err = explain(QUESTION, "--cite")
+    assert code == 2 and "--cite cites documents: give some" in " ".join(err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda model: jopa.explain(QUESTION, model=model, documents=["a", 7]), "document 2 is no text"),
+        (lambda model: jopa.explain(QUESTION, model=model, documents=[]), "the list of documents is empty"),
+        (lambda model: jopa.explain([], model=model), "there are no messages"),
+        (
+            lambda model: jopa.explain("a", model=model, unit="word", search=jopa.SearchOptions(refine=("line",))),
+            "'line' is not finer than 'word'",
+        ),
+        (lambda model: jopa.explain("a", model=model, removal="erase"), "unknown removal 'erase'"),
+        (lambda model: jopa.cite(QUESTION, model=model), "citations are of documents, and there are none"),
+        (lambda model: jopa.cite(QUESTION, [" "], model=model), "document 1 is empty"),
+        (lambda model: jopa.cite(" ", ["a"], model=model), "the prompt is empty"),
+    ],
+)
+def test_python_refuses_before_it_loads_a_model(call, said, tmp_path):
+    with pytest.raises(jopa.JopaError) as refused:
+        call(tmp_path / "no-model-is-here")
+    assert said in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_whole_request_as_it_was_sent_is_taken(run, tmp_path):
+    tool = {"type": "function", "function": {"name": "find", "parameters": {"type": "object", "properties": {}}}}
+    request = {"model": "x", "temperature": 0.2, "messages": [{"role": "user", "content": "a story"}], "tools": [tool]}
+    path = tmp_path / "request.json"
+    path.write_text(json.dumps(request))
+    words = ("--output", "yes", "--unit", "word", "-k", "1", "--max-new-tokens", "2", "--json", "-")
+    code, out, err = run("explain", "--messages", path, *words)
+    assert code == 0, err
+    record = json.loads(out)
+    assert record["prompt"]["text"] == "a story"
+    assert record["details"]["rendering"]["tools"] == [tool]
