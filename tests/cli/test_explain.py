@@ -93,7 +93,7 @@ def test_every_option_reaches_the_explanation(run):
     a = jopa.Attribution.from_json(out)
     assert (a.k, a.removal, a.seed, a.target, a.output) == (1, "hide", 4, (1, 2), "time there was")
     assert a.method == jopa.PaperSearch(steps=4, initial="random").settings
-    assert len(a.effects) == len(a.units) == 9
+    assert a.effects is not None and len(a.effects) == len(a.units) == 9
     words = a.input_ids
     assert len(words) == 9 + len("<s> <|system|> you think </s> <|user|> please tell me".split()) + len(
         "</s> <|assistant|> once upon".split()
