@@ -223,13 +223,13 @@ def prepare_output(
         model.require_ids(output.ids)
         require_room(model, prompt, len(output.ids))
         if target is not None:
-            output = replace(output, target=_target(model, output.ids, output.text, target))
+            output = replace(output, target=_target(model, prompt, output.ids, output.text, target))
         return _prepared(model, prompt, output, generation)
     text = output if isinstance(output, str) else None
     answers = getattr(model, "answers", None) if text is None else None
     if answers is not None and (ids := answers.get(model, prompt.ids, generation)):
         said = model.decode(ids)
-        kept = Output(ids, said, _target(model, ids, said, target))
+        kept = Output(ids, said, _target(model, prompt, ids, said, target))
         return replace(_prepared(model, prompt, kept, generation), kept=True)
     answered = answer(model, prompt, generation, output=text, target=target, callbacks=callbacks)
     if answers is not None:
@@ -276,7 +276,7 @@ def answer(
                 "of an answer (prefill)"
             )
     text = model.decode(ids) if output is None else output
-    return Output(ids, text, _target(model, ids, text, target))
+    return Output(ids, text, _target(model, prompt, ids, text, target))
 
 
 def answer_without(
@@ -328,14 +328,14 @@ def _listeners(
     return count if progress else None, read if on_text else None
 
 
-def _target(model: Model, ids: Sequence[int], text: str, target: Span | str | None) -> Span:
+def _target(model: Model, prompt: Prompt, ids: Sequence[int], text: str, target: Span | str | None) -> Span:
     """The token span of the output whose probability counts."""
     if target is None:
         return 0, len(ids)
     if not isinstance(target, str):
         return target
     if target == ANSWER:
-        if (found := trace_span(model.tokenizer, text)) is None:
+        if (found := trace_span(model.tokenizer, text, prompt)) is None:
             raise SettingError(
                 "the output holds no reasoning trace (no </think> or mark of the model's own template), so the target "
                 "'answer' is the whole output; leave it out (for the word itself, give its range of output tokens)"

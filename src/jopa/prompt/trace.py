@@ -33,6 +33,11 @@ _USUAL = (
     ("[THINK]", "[/THINK]"),
     ("<thinking>", "</thinking>"),
     ("<reasoning>", "</reasoning>"),
+    ("<thought>", "</thought>"),
+    ("<seed:think>", "</seed:think>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("◁think▷", "◁/think▷"),
     ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
 )
 """Marks before and after a trace."""
@@ -47,20 +52,34 @@ def trace_marks(tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, str]]:
     for name in _FIELDS if tokenizer.chat_template else ():
         message: dict[str, Any] = {"role": "assistant", "content": _SAID, name: _TRACE}
         try:
-            shown = str(tokenizer.apply_chat_template([{"role": "user", "content": "a"}, message], tokenize=False))
-            bare = str(tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False))
+            question = [{"role": "user", "content": "a"}]
+            shown = str(tokenizer.apply_chat_template([*question, message], tokenize=False))
+            bare = str(tokenizer.apply_chat_template(question, tokenize=False))
+            asked = str(tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True))
         except Exception:  # a template may raise anything
             continue
         before, found, after = shown.partition(_TRACE)
         closing, said, _ = after.partition(_SAID)
         if found and said and closing.strip():
-            own = before[n_common(before, bare) :].strip().splitlines()
-            marks.append((own[-1].strip() if own else "", closing.strip()))
+            # What the model writes itself; all of the mark where the template writes it before an answer.
+            own = before[n_common(before, asked) :].strip() or before[n_common(before, bare) :].strip()
+            marks.append((own.splitlines()[-1].strip() if own else "", closing.strip()))
     return [*marks, *(pair for pair in _USUAL if pair not in marks)]
 
 
-def trace_span(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, int, int] | None:
+def trace_span(
+    tokenizer: PreTrainedTokenizerBase, text: str, prompt: Prompt | None = None
+) -> tuple[int, int, int] | None:
     """Where the trace of an output begins and ends, and where the answer begins, in characters.
+
+    A trace begins where the output begins, or in the prompt, where that ends with the mark that opens one. An output
+    that names the mark further on has no trace by it. Where no opening mark is to be seen at all, everything before the
+    closing one is the trace.
+
+    Args:
+        tokenizer: the model's.
+        text: the output.
+        prompt: what it answers.
 
     Returns:
         None if the output holds no trace.
@@ -69,15 +88,15 @@ def trace_span(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, int,
         PromptError: the trace does not end, or nothing follows it.
     """
     for opening, closing in trace_marks(tokenizer):
-        end = text.find(closing)
-        opened = text.find(opening) if opening else -1
-        if end < 0:
-            if opened >= 0 and not text[:opened].strip():
-                raise PromptError(
-                    f"the output's reasoning trace does not end: it lacks {closing!r:.60}; raise max_new_tokens"
-                )
+        start = text.find(opening) + len(opening) if text.lstrip().startswith(opening) else 0
+        begins = bool(start) or _is_open(prompt, opening, closing)
+        end = text.find(closing, start)
+        if end < 0 and begins:
+            raise PromptError(
+                f"the output's reasoning trace does not end: it lacks {closing!r:.60}; raise max_new_tokens"
+            )
+        if end < 0 or (not begins and opening and opening in text[:end]):
             continue
-        start = opened + len(opening) if 0 <= opened < end else 0
         answer = end + len(closing)
         answer += len(text[answer:]) - len(text[answer:].lstrip())
         if answer == len(text):
@@ -86,6 +105,14 @@ def trace_span(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, int,
             )
         return start, end, answer
     return None
+
+
+def _is_open(prompt: Prompt | None, opening: str, closing: str) -> bool:
+    """Whether an input ends within a trace: with the mark that opens one, or in a prefilled answer that does."""
+    if prompt is None or not opening:
+        return False
+    prefill = next((part.text for part in prompt.fixed if part.kind == "prefill"), "")
+    return prompt.rendered.rstrip().endswith(opening) or prefill.rfind(opening) > prefill.rfind(closing)
 
 
 def with_trace(
@@ -109,7 +136,7 @@ def with_trace(
         SettingError: the target lies in the trace, or units are spans.
     """
     text = decode(output.ids)
-    found = trace_span(tokenizer, text)
+    found = trace_span(tokenizer, text, prompt)
     if found is None:
         raise PromptError(
             "there is no reasoning trace to attribute: the output holds no </think> or mark of the model's own template"
