@@ -121,18 +121,18 @@ def test_the_answer_alone_is_explained_with_the_trace_fixed_or_attributable(fami
     template, _, _ = FAMILIES[family]
     model = tiny_models.sentence_model(template=template)
     text = asked(family)[2]
-    settings = {"model": model, "k": 1, "unit": "sentence", "output": text, "method": "exhaustive"}
+    settings = {"k": 1, "unit": "sentence", "output": text, "method": "exhaustive"}
     search = jopa.SearchOptions(counterfactual=jopa.Generation(2))
-    fixed = jopa.explain("What now? Say it.", target="answer", search=search, **settings)
+    fixed = jopa.explain("What now? Say it.", model=model, target="answer", search=search, **settings)
     assert isinstance(fixed, jopa.Attribution)
     assert model.decode(fixed.output_ids[slice(*fixed.target)]).strip() == ANSWER
     options = jopa.PromptOptions(attribute="trace")
-    moved = jopa.explain("What now? Say it.", options=options, search=search, **settings)
+    moved = jopa.explain("What now? Say it.", model=model, options=options, search=search, **settings)
     assert isinstance(moved, jopa.Attribution)
     assert [unit.text.strip() for unit in moved.units] == ["The user asks.", "Rain is likely."]
     # The answer after all of the trace is as likely, whichever way the trace is called.
     assert moved.log_prob == pytest.approx(fixed.log_prob, abs=1e-3)
-    kept = [i for i in range(len(moved.input_ids)) if i not in moved.chosen[0].positions]
+    kept = [i for i in range(len(moved.input_ids)) if i not in moved.units[moved.removed[0]].positions]
     ids = tuple(moved.input_ids[i] for i in kept)
     output = jopa.Output(moved.output_ids, moved.output, moved.target)
     alone = replace(build_prompt(model.tokenizer, "What now? Say it.", unit="sentence"), ids=ids)

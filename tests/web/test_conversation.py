@@ -49,6 +49,15 @@ def headings(events):
         ({"prompt": "a", "turns": [{"role": "user", "content": "x", "path": "/etc/passwd"}]}, "turns must be"),
         ({"prompt": "a", "turns": TURNS * 5}, "has 15 turns and this page takes at most 12"),
         ({"prompt": "a", "system": ["x"]}, "the system message must be a text"),
+        ({"prompt": "a", "messages": [{"role": "user", "content": "x"}]}, "messages must be the text of a JSON list"),
+        ({"prompt": "", "messages": "  "}, "the prompt is empty"),
+        ({"prompt": "a", "messages": "[{"}, "the pasted conversation is no JSON: Expecting property name"),
+        ({"prompt": "a", "messages": "[NaN]"}, "the pasted conversation is no JSON"),
+        ({"prompt": "a", "messages": "7"}, "cannot be used: chat messages are a JSON list"),
+        ({"prompt": "a", "messages": '{"messages": [], "tools": "find"}'}, '"tools" must be a list of JSON schemas'),
+        ({"prompt": "a", "messages": json.dumps(TURNS), "turns": TURNS}, "messages take the place of"),
+        ({"prompt": "a", "messages": json.dumps(TURNS[:1] * 13)}, "has 13 messages and this page takes at most 12"),
+        ({"prompt": "a", "messages": "[" + " " * 900 + "]"}, r"conversation and documents have 903 characters"),
         ({"prompt": "a", "documents": "x"}, "documents must be a list of"),
         ({"prompt": "a", "documents": [{"path": "/etc/passwd"}]}, "documents must be a list of"),
         ({"prompt": "a", "documents": [{"text": " "}]}, "document 1 is empty"),
@@ -99,6 +108,50 @@ def test_what_is_explained_is_what_is_asked_for(llama, attribute, expected):
     assert [unit.text for unit in a.units] == [piece["text"] for piece in events[0]["pieces"] if "unit" in piece]
     assert result["removed"] == list(a.removed)
     assert "What stayed in place" in result["parts"]["in_place"]
+
+
+CALL = {"id": "1", "type": "function", "function": {"name": "find", "arguments": {"what": "doctor"}}}
+CALLING = {
+    "messages": [
+        {"role": "user", "content": "tell me about the doctor"},
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "tool_call_id": "1", "content": "the doctor met birds"},
+    ],
+    "tools": [{"type": "function", "function": {"name": "find", "parameters": {"type": "object", "properties": {}}}}],
+}
+
+
+def test_a_pasted_conversation_is_read_as_the_command_reads_it(llama):
+    text = json.dumps(CALLING)
+    events = events_of(llama, {"prompt": PROMPT, "messages": text, "attribute": "tools", "unit": "word", "k": 1})
+    found = jopa.Attribution.from_json(events[-1]["json"])
+    messages = [*CALLING["messages"], {"role": "user", "content": PROMPT}]
+    options = PromptOptions(attribute="tools", tools=CALLING["tools"])
+    built = jopa.build_prompt(llama.tokenizer, messages, options, unit="word")
+    assert (found.input_ids, found.units) == (built.ids, built.units)
+    assert found.prompt == "the doctor met birds"
+    assert (found.details or {})["rendering"]["tools"] == CALLING["tools"]
+    kinds = [part.kind for part in found.fixed]
+    assert kinds == ["tools", "user", "assistant", "user"] and "find" in found.fixed[2].text
+    alone = read({"messages": json.dumps(CALLING["messages"][:1])})
+    assert alone.prompt == tuple(CALLING["messages"][:1])
+
+
+@pytest.mark.parametrize(
+    ("messages", "said"),
+    [
+        ([], "there are no messages"),
+        ([{"role": "user", "content": None}], "message 1 is not of the form"),
+        ([{"role": "user", "content": [{"type": "image_url"}]}], "part of type 'image_url'"),
+        ([{"role": "tool", "content": "4 degrees"}], "no message is of role 'user'"),
+        (CALLING["messages"][:2], "the last message is the assistant's and has no text"),
+        ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "\ud800"}, TURNS[0]], "half a surrogate"),
+    ],
+)
+def test_a_pasted_conversation_that_says_nothing_is_refused_in_a_line(llama, messages, said):
+    with pytest.raises(jopa.PromptError, match=said) as refused:
+        events_of(llama, {"messages": json.dumps(messages)})
+    assert "\n" not in str(refused.value)
 
 
 def test_whole_documents_are_units(llama):

@@ -87,7 +87,6 @@ def test_files_that_cannot_be_used_are_named(open_page):
         ("a.jsonl", b'{"text": "x"}\n{oops', "line 2 of a.jsonl is no JSON"),
         ("a.jsonl", b'{"title": "x"}', 'line 1 of a.jsonl has no "text"'),
         ("a.txt", b"x" * 40_000, "a.txt has 40,000 bytes, more than this page takes"),
-        ("a.json", b'[{"role": "root", "content": "x"}]', "a.json has a message of role root"),
         ("a.json", b'{"schema": 1}', "This result cannot be shown"),
     ]:
         page.set_input_files("#files", [{"name": name, "mimeType": "text/plain", "buffer": content}])
@@ -122,6 +121,43 @@ def test_a_file_is_dropped_and_a_chat_is_read(open_page):
     page.click("#clear-context")
     assert page.locator("#turns li, #documents li").count() == 0
     assert page.inner_text("#context-count") == ""
+
+
+CALLING = [
+    {"role": "user", "content": "who met the doctor"},
+    {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": {"name": "find"}}]},
+    {"role": "tool", "content": "green birds met the doctor"},
+]
+
+
+def test_a_conversation_with_calls_of_tools_is_pasted_or_read_from_a_file(open_page):
+    page = open_page()
+    fill_chat(page, TEXTS[:3])
+    file = {"name": "chat.json", "mimeType": "", "buffer": json.dumps({"messages": CALLING, "tools": [{}]}).encode()}
+    page.set_input_files("#files", [file])
+    playwright.expect(page.locator("#context-count")).to_have_text("3 messages, 1 tool, 3 documents")
+    assert page.locator("#by-hand").is_hidden()  # it takes the place of system message and turns
+    page.fill("#messages", "[{")
+    assert page.inner_text("#pasted-count") == "no JSON yet"
+    page.fill("#prompt", "")
+    page.click("#go")
+    wait_for(page, "This did not work: the pasted conversation is no JSON")
+    page.fill("#messages", json.dumps(CALLING))
+    page.select_option("#attribute", "tools")
+    explained(page, "", 4)
+    record = json_of(page)
+    assert record["prompt"]["text"] == "green birds met the doctor"
+    page.click("#in-place > details > summary")
+    assert "find" in page.inner_text("#in-place")
+    page.reload()
+    page.click("#history > summary")
+    assert page.locator("#runs .run").all_inner_texts() == ["who met the doctor"]
+    page.click("#runs .run >> nth=0")
+    wait_for(page, "This is what was found then.")
+    assert json.loads(page.input_value("#messages")) == CALLING
+    page.click("#clear-context")
+    assert page.input_value("#messages") == ""
+    assert page.locator("#by-hand").is_visible()
 
 
 def test_requests_are_marked_by_pressing(open_page):

@@ -24,7 +24,7 @@ from jopa.refinement.level import require_finer
 from jopa.web.conversation import read_conversation
 from jopa.web.limits import RequestLimits
 
-TEXT_FIELDS = ("prompt", "system", "turns", "documents")
+TEXT_FIELDS = ("prompt", "system", "turns", "messages", "documents")
 FIELDS = (
     *(*TEXT_FIELDS, "attribute", "task", "methods", "k", "until_pr", "unit", "refine", "removal", "budget"),
     *("max_new_tokens", "output_ids", "target", "units", "requests", "first"),

@@ -26,18 +26,41 @@ function readLines(text, file) {
   return documents;
 }
 
-/** The messages of a chat as JSON, as this form has them. */
-function readMessages(messages, file) {
-  const chat = { prompt: "", system: "", turns: [], documents: [] };
-  for (const message of messages) {
-    const content = Array.isArray(message?.content) ? message.content.map((part) => part?.text ?? "").join("") : message?.content;
-    if (typeof content !== "string") throw new Error(`${file} is no list of messages with a role and a text each`);
-    if (message.role === "system" || message.role === "developer") chat.system += (chat.system ? "\n" : "") + content;
+/** The messages of a chat as this form has them; null if they have more than a role and a text, as calls of tools. */
+function readMessages(messages) {
+  const chat = { prompt: "", system: "", turns: [] };
+  for (const [i, message] of messages.entries()) {
+    const plain = Object.keys(message ?? {}).every((name) => name === "role" || name === "content");
+    const parts = Array.isArray(message?.content) ? message.content : [{ type: "text", text: message?.content }];
+    if (!plain || !parts.every((part) => part?.type === "text" && typeof part.text === "string")) return null;
+    const content = parts.map(({ text }) => text).join("");
+    if (message.role === "system" && i === 0) chat.system = content;
     else if (NAME[message.role]) chat.turns.push({ role: message.role, content });
-    else throw new Error(`${file} has a message of role ${String(message.role).slice(0, 40)}; this page takes user, assistant, tool and system`);
+    else return null;
   }
   if (chat.turns.at(-1)?.role === "user") chat.prompt = chat.turns.pop().content;
   return chat;
+}
+
+/** What a pasted conversation holds, in words. */
+function describeMessages(text) {
+  if (!text.trim()) return "";
+  try {
+    const value = JSON.parse(text);
+    const messages = Array.isArray(value) ? value : value?.messages;
+    const tools = Array.isArray(value?.tools) ? value.tools.length : 0;
+    if (!Array.isArray(messages)) return "no list of messages";
+    return count(messages.length, "message") + (tools ? `, ${count(tools, "tool")}` : "");
+  } catch {
+    return "no JSON yet";
+  }
+}
+
+/** What the user said last in a conversation as JSON. */
+export function lastSaid(text) {
+  const value = JSON.parse(text); // it was explained, so it can be read
+  const said = (value.messages ?? value).filter(({ role }) => role === "user").at(-1)?.content;
+  return typeof said === "string" ? said : "A conversation as JSON";
 }
 
 export class Conversation {
@@ -70,6 +93,7 @@ export class Conversation {
       $("context").querySelector("summary").focus();
     });
     $("system").addEventListener("input", on.changed);
+    $("messages").addEventListener("input", on.changed);
     document.addEventListener("dragover", (event) => {
       if (![...(event.dataTransfer?.types ?? [])].includes("Files")) return;
       event.preventDefault();
@@ -93,37 +117,44 @@ export class Conversation {
       const [id, title, text] = [...item.querySelectorAll("input, textarea")].map((field) => field.value);
       return { text, ...(id.trim() && { id: id.trim() }), ...(title.trim() && { title: title.trim() }) };
     });
+    const messages = $("messages").value.trim();
     return {
-      system: $("system").value,
-      turns: turns.filter(({ content }) => content.trim()),
+      system: messages ? "" : $("system").value,
+      turns: messages ? [] : turns.filter(({ content }) => content.trim()),
+      messages,
       documents: documents.filter(({ text }) => text.trim()),
     };
   }
 
-  set({ system = "", turns = [], documents = [] }) {
+  set({ system = "", turns = [], documents = [], messages = "" }) {
     $("system").value = system;
+    $("messages").value = messages;
+    if (messages) $("pasted").open = true;
     $("turns").replaceChildren();
     $("documents").replaceChildren();
     turns.forEach((turn) => this.#addTurn(turn));
     documents.forEach((document) => this.#addDocument(document));
-    if (system || turns.length || documents.length) $("context").open = true;
+    if (system || turns.length || documents.length || messages) $("context").open = true;
     this.describe();
   }
 
   /** How many characters there are in all. */
   length() {
-    const { system, turns, documents } = this.value();
-    const texts = [system, ...turns.map(({ content }) => content), ...documents.flatMap((one) => Object.values(one))];
+    const { system, turns, messages, documents } = this.value();
+    const texts = [system, messages, ...turns.map(({ content }) => content), ...documents.flatMap((one) => Object.values(one))];
     return texts.reduce((sum, text) => sum + [...text].length, 0);
   }
 
   describe() {
-    const { system, turns, documents } = this.value();
-    const parts = [system.trim() && "a system message", turns.length && count(turns.length, "turn"), documents.length && count(documents.length, "document")];
+    const { system, turns, messages, documents } = this.value();
+    const pasted = describeMessages(messages);
+    $("pasted-count").textContent = pasted;
+    $("by-hand").hidden = Boolean(messages);
+    const parts = [pasted, system.trim() && "a system message", turns.length && count(turns.length, "turn"), documents.length && count(documents.length, "document")];
     $("context-count").textContent = parts.filter(Boolean).join(", ");
     $("add-turn").disabled = $("turns").children.length >= this.limits.turns;
     $("add-document").disabled = $("documents").children.length >= this.limits.documents;
-    $("clear-context").hidden = !($("turns").children.length || $("documents").children.length || system);
+    $("clear-context").hidden = !(messages || $("turns").children.length || $("documents").children.length || system);
     [...$("turns").children].forEach((item, i) => {
       item.querySelector("select").ariaLabel = `Who speaks in turn ${i + 1}`;
       item.querySelector("textarea").ariaLabel = `Turn ${i + 1}`;
@@ -171,7 +202,9 @@ export class Conversation {
     } catch {
       throw new Error(`${name} is no JSON`);
     }
-    return Array.isArray(value) ? this.on.messages(readMessages(value, name)) : this.on.result(text);
+    if (!Array.isArray(value) && !Array.isArray(value?.messages)) return this.on.result(text);
+    const chat = Array.isArray(value) ? readMessages(value) : null;
+    this.on.messages(chat ?? { prompt: "", messages: text.trim() });
   }
 
   #take(event, transfer) {

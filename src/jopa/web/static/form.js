@@ -42,9 +42,10 @@ function number(id) {
 
 /** The form as a request, without the answer that it may build on. */
 export function readForm(conversation) {
-  const { system, turns, documents } = conversation.value();
+  const { system, turns, messages, documents } = conversation.value();
   const request = {
     prompt: $("prompt").value,
+    ...(messages && { messages }),
     ...(system.trim() && { system }),
     ...(turns.length && { turns }),
     ...(documents.length && { documents }),
@@ -69,7 +70,8 @@ export function readForm(conversation) {
 
 /** Whether two requests have the same answer. */
 export function sameAnswer(one, other) {
-  const of = ({ prompt, system, turns, documents, max_new_tokens }) => JSON.stringify([prompt, system, turns, documents, max_new_tokens]);
+  const of = ({ prompt, system, turns, messages, documents, max_new_tokens }) =>
+    JSON.stringify([prompt, system, turns, messages, documents, max_new_tokens]);
   return of(one) === of(other);
 }
 
@@ -84,10 +86,10 @@ export function setFormValues(values, conversation) {
   conversation.set(isConversation(values) ? values : {});
 }
 
-function isConversation({ system, turns, documents }) {
+function isConversation({ system, turns, documents, messages }) {
   const isText = (value) => value === undefined || typeof value === "string";
   return (
-    typeof system === "string" && Array.isArray(turns) && Array.isArray(documents) &&
+    typeof system === "string" && isText(messages) && Array.isArray(turns) && Array.isArray(documents) &&
     turns.length <= setup.limits.turns && documents.length <= setup.limits.documents &&
     turns.every((turn) => setup.roles.includes(turn?.role) && typeof turn.content === "string") &&
     documents.every((one) => typeof one?.text === "string" && isText(one.id) && isText(one.title))

@@ -1,7 +1,7 @@
 // The page: what the visitor asks, what is under way, and what becomes of it. The server keeps nothing between requests,
 // so each request brings along what it builds on.
 
-import { Conversation } from "./chat.js";
+import { Conversation, lastSaid } from "./chat.js";
 import { describe, fillForm, formValues, link, readForm, readLink, sameAnswer, setFormValues, setup } from "./form.js";
 import { forgetAll, forgetRun, keepRun, runs } from "./history.js";
 import { submit } from "./queue.js";
@@ -20,7 +20,7 @@ const conversation = new Conversation(setup.limits, setup.roles, {
   changed: update,
   failed: (message) => say(`This file cannot be used: ${message}.`, true),
   messages(chat) {
-    conversation.set(chat);
+    conversation.set({ ...chat, documents: conversation.value().documents });
     $("prompt").value = chat.prompt;
     update();
   },
@@ -212,8 +212,8 @@ function letGo() {
   update();
 }
 
-function titleOf({ prompt, turns }) {
-  const text = (prompt.trim() || turns?.at(-1)?.content || "").replace(/\s+/g, " ").trim();
+function titleOf({ prompt, turns, messages }) {
+  const text = (prompt.trim() || turns?.at(-1)?.content || (messages && lastSaid(messages)) || "").replace(/\s+/g, " ").trim();
   return text.length > 70 ? `${text.slice(0, 69)}…` : text;
 }
 
