@@ -213,6 +213,7 @@ def main() -> int:
     ]
     print("\n".join(report))
     if given.out:
+        given.out.parent.mkdir(parents=True, exist_ok=True)
         given.out.write_text("\n".join(report) + "\n", encoding="utf-8")
     return 0
 
