@@ -179,7 +179,9 @@ def main() -> int:
         for place in places
     }
     random_ = random.Random(given.seed)
-    chosen = [item for all_ in known.values() for item in random_.sample(all_, min(given.sample, len(all_)))]
+    chosen = []
+    for all_ in known.values():  # a larger sample begins with the smaller one
+        chosen += random_.sample(all_, len(all_))[: given.sample]
     if given.number:
         named = set(given.number)
         chosen = [item for all_ in known.values() for item in all_ if f"{item[1].relative_to(ROOT)}:{item[2]}" in named]

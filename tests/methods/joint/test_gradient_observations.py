@@ -28,9 +28,18 @@ class Slopes(TableWhiteBoxScorer):
         return torch.tensor([0.1, 0.2, -0.5, 0.4, 0.0])
 
 
-def observer_of(scorer, budget=100):
-    """An observer that may spend `budget` less the whole prompt, a full forward a mask."""
-    meter = CostMeter(jopa.Problem(TableScorer(5, lambda removed: -1.0)), budget, None)
+class Cheap(TableScorer):
+    """A mask costs half a forward, as with a cached beginning; the whole prompt costs one."""
+
+    @property
+    def ffe(self):
+        return 0.5 + 0.5 * len(self.asked) if self.asked else 0.0
+
+
+def observer_of(scorer, budget=100, masks=TableScorer):
+    """An observer that may spend `budget` less the whole prompt and one mask, each a full forward unless given."""
+    meter = CostMeter(jopa.Problem(masks(5, lambda removed: -1.0)), budget, None)
+    meter.log_probs([frozenset({0})])
     return GradientObserver(jopa.Problem(scorer), meter, [2])
 
 
@@ -71,9 +80,13 @@ def test_gradients_come_every_few_rounds_and_never_twice_at_the_same_set():
     assert len(scorer.taken) == 2
 
 
-def test_no_gradient_is_taken_that_the_budget_does_not_afford():
+@pytest.mark.parametrize(("masks", "budget"), [(TableScorer, 8), (Cheap, 7)])
+def test_no_gradient_is_taken_that_the_budget_does_not_afford(masks, budget):
+    """What is left counts in forwards, not in masks."""
+    assert 2 * STANDARD.gradient_ffe == 6
     scorer = Slopes()
-    observer = observer_of(scorer, budget=7)
+    assert observer_of(scorer, budget + 1, masks).gradient_norms() is not None
+    observer = observer_of(scorer, budget, masks)
     observer.observe(state_at(BEST))
     assert observer.gradient_norms() is None
     assert scorer.taken == []

@@ -69,6 +69,17 @@ def test_the_shortlist_holds_the_strongest_units_the_best_set_and_repeated_words
     assert lowest_units(surrogate)[:2] == [2, 5]
 
 
+def test_a_pool_that_is_just_small_enough_holds_every_set():
+    state, surrogate = searched((0, 1))
+    pools = [
+        {tuple(row) for row in Proposer(state, config=replace(STANDARD, pool_sets=n, beam_sets=1))._pool(
+            2, surrogate, list(range(8))
+        ).tolist()}
+        for n in (28, 27)
+    ]  # fmt: skip
+    assert len(pools[0]) == 28 > len(pools[1])  # C(8, 2); then the neighbours of the best set
+
+
 def test_a_large_pool_is_the_neighbourhood_of_the_best_sets():
     state, surrogate = searched((2, 4), (0, 1))
     everything = Proposer(state).improving(2, surrogate, 2)
