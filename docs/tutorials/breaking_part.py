@@ -2,7 +2,7 @@
 # # Find the part of a prompt that breaks it
 #
 # *About ten minutes.* The prompt worked, somebody added a few lines, and now the answer is wrong. Which line did it? We explain the
-# **wrong** answer: the lines whose joint removal makes it unlikely are the ones that cause it.
+# **wrong** answer: the lines whose joint removal makes it unlikely are the ones that cause it. `pip install "jopa[plots]"` brings what the pictures need.
 
 # %%
 import jopa

@@ -4,7 +4,7 @@
 # *About five minutes, most of them for unpacking the model, once. Everything on this page was computed when it was built.*
 #
 # `jopa` finds the parts of a prompt that **together** carry the model's own answer. We take the bundled model,
-# SmolLM2-135M-Instruct, and load it once.
+# SmolLM2-135M-Instruct, and load it once. `pip install "jopa[plots]"` brings what the pictures need.
 
 # %%
 import jopa

@@ -2,7 +2,8 @@
 # # Compare methods on your own data
 #
 # *About fifteen minutes.* Which method finds the parts that matter for *your* prompts and model? A benchmark runs each method on each
-# prompt, lets the model answer again without the chosen units, and measures how far the answer moved.
+# prompt, lets the model answer again without the chosen units, and measures how far the answer moved. It needs
+# `pip install "jopa[bench]"`.
 #
 # ## One prompt first
 

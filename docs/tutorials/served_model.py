@@ -2,7 +2,7 @@
 # # A model behind vLLM
 #
 # *About ten minutes.* This page is **not executed** when the site is built: it needs a server. `make test-servers`
-# runs explanations against a real one.
+# runs explanations against a real one. `pip install "jopa[remote]"` brings what asks it.
 #
 # Start a server that gives log-probabilities of prompt tokens:
 #

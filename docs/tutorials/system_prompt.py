@@ -2,7 +2,7 @@
 # # Why does my system prompt not work?
 #
 # *About ten minutes.* A rule in the system prompt has no visible effect. Is it not read, or is it overruled? We write the rules as
-# units and ask what each of them does to the answer.
+# units and ask what each of them does to the answer. `pip install "jopa[plots]"` brings what the pictures need.
 
 # %%
 import jopa

@@ -80,7 +80,7 @@ def style(more: dict[str, Any] | None = None) -> Iterator[None]:
     try:
         from matplotlib import rc_context
     except ImportError as error:
-        raise SettingError("figures need the package matplotlib: pip install 'jopa[bench]'") from error
+        raise SettingError("figures need the package matplotlib: pip install 'jopa[plots]'") from error
     settings: Any = _STYLE | (more or {})
     with rc_context(settings):
         yield
