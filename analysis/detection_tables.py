@@ -17,7 +17,7 @@ import numpy as np
 from jopa.detection.calibration import calibrated, clopper_pearson
 from jopa.detection.scoring import BIAS, WEIGHTS
 from jopa.detection.settings import DetectionConfig
-from jopa.detection.verdict import Answer, Evidence, Stretch, numbers
+from jopa.detection.verdict import Answer, Evidence, Segment, numbers
 from jopa.errors import SettingError
 from jopa.storage import Record, read_lines
 
@@ -124,7 +124,7 @@ def evidence_of(record: Record) -> Evidence:
     values: dict[str, Any] = {field.name: record[field.name] for field in fields(Evidence)}
     for name in ("surprisals", "units", "individual"):
         values[name] = tuple(record[name])
-    for name, kind in (("span", Stretch), ("answer", Answer), ("span_answer", Answer)):
+    for name, kind in (("span", Segment), ("answer", Answer), ("span_answer", Answer)):
         values[name] = kind(**record[name])
     return Evidence(**values)
 
@@ -369,7 +369,7 @@ def _at_thresholds(development: Table, blind: Table) -> list[str]:
     everyday = scores(development.family(EVERYDAY), BIAS, WEIGHTS).tolist()
     thresholds = {"score 0.5": 0.0}
     with suppress(SettingError):  # too few everyday prompts were measured
-        found = calibrated(everyday, rate=0.1, model={}, looking=DetectionConfig())
+        found = calibrated(everyday, rate=0.1, model={}, config=DetectionConfig())
         thresholds[f"10 % of {len(everyday)} everyday prompts of the development half"] = found.threshold
     lines = ["| threshold | attacks found | length-matched | " + " | ".join(UNMATCHED) + " |", "|---|---|---|---|---|"]
     for label, threshold in thresholds.items():

@@ -65,12 +65,12 @@ def main() -> None:
         seconds = timing.median
         if name == "plain":
             length = options.prompt + options.output
-            tokens, masks, reads = (options.steps + 4) * length, options.steps + 1, (options.steps + 4) * length
+            tokens, masks, n_logits = (options.steps + 4) * length, options.steps + 1, (options.steps + 4) * length
         else:
             work = timing.result.work
             tokens, masks = work.tokens, work.evaluations
-            reads = (masks + 3 * work.backwards) * options.output
-        flops = model_flops(model.model, tokens, reads) / seconds
+            n_logits = (masks + 3 * work.backwards) * options.output
+        flops = model_flops(model.model, tokens, n_logits) / seconds
         rows.append(
             (
                 name,

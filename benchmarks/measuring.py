@@ -179,9 +179,9 @@ def memory_rate() -> float:
     return numbers.nbytes / best
 
 
-def model_flops(model: Any, tokens: float, reads: float) -> float:
+def model_flops(model: Any, tokens: float, n_logits: float) -> float:
     """Floating-point operations of a forward, by its weights: the body for every token, the head for those read."""
     head = model.get_output_embeddings().weight.numel()
     embeddings = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
     body = sum(p.numel() for p in model.parameters() if id(p) not in embeddings)
-    return 2 * (body * tokens + head * reads)
+    return 2 * (body * tokens + head * n_logits)

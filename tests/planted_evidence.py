@@ -1,6 +1,6 @@
 """What a run of `detect` may have gathered about a prompt, written down by hand."""
 
-from jopa.detection.verdict import Answer, Evidence, Stretch
+from jopa.detection.verdict import Answer, Evidence, Segment
 
 EVIDENCE = Evidence(
     answer=Answer("compliance", 4),
@@ -10,7 +10,7 @@ EVIDENCE = Evidence(
     units=(4, 3, 0),
     joint=6.0,
     individual=(3.5, 0.5, 0.0),
-    span=Stretch(3, 5, 2.0),
+    span=Segment(3, 5, 2.0),
     span_answer=Answer("refusal", 3),
     span_refusal=-9.0,
     tokens=8,

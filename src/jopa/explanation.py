@@ -296,10 +296,10 @@ def _with_answering(callbacks: Callbacks, seconds: float) -> Callbacks:
     if on_profile is None:
         return callbacks
 
-    def tell(profile: Profile) -> None:
+    def report(profile: Profile) -> None:
         on_profile(replace(profile, seconds=profile.seconds + seconds, generating=profile.generating + seconds))
 
-    return replace(callbacks, on_profile=tell)
+    return replace(callbacks, on_profile=report)
 
 
 def run_each(methods: Sequence[Method], explain_one: Callable[[Method], T], on_refusal: OnRefusal | None) -> list[T]:

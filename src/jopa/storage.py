@@ -39,7 +39,7 @@ MAX_DEPTH = 64
 T = TypeVar("T")
 
 
-class Line(NamedTuple):
+class NumberedRecord(NamedTuple):
     """A record of a journal and where it stands; the first line has number 1."""
 
     number: int
@@ -228,13 +228,13 @@ def read_lines(path: Path) -> list[Record]:
     return [line.record for line in numbered_lines(path)]
 
 
-def numbered_lines(path: Path) -> list[Line]:
+def numbered_lines(path: Path) -> list[NumberedRecord]:
     """As `read_lines`, each record with the number of its line."""
     lines, _ = _scan(path)
     return lines
 
 
-def _scan(path: Path) -> tuple[list[Line], int]:
+def _scan(path: Path) -> tuple[list[NumberedRecord], int]:
     """A journal's records and the number of bytes before a torn last line."""
     try:
         data = path.read_bytes()
@@ -242,7 +242,7 @@ def _scan(path: Path) -> tuple[list[Line], int]:
         return [], 0
     except OSError as error:
         raise InputFileError(f"cannot read '{path}': {error.strerror}") from error
-    found: list[Line] = []
+    found: list[NumberedRecord] = []
     sound = 0
     for number, line in enumerate(data.split(b"\n"), start=1):
         end = sound + len(line) + 1
@@ -256,7 +256,7 @@ def _scan(path: Path) -> tuple[list[Line], int]:
             if end >= len(data):
                 break  # the last line, or what is behind its end: torn, or nothing at all
             raise InputFileError(f"'{path}' is damaged: line {number} cannot be read ({error})") from error
-        found.append(Line(number, record))
+        found.append(NumberedRecord(number, record))
         sound = end
     return found, sound
 

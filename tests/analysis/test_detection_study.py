@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jopa.detection.verdict import Stretch, numbers
+from jopa.detection.verdict import Segment, numbers
 from planted_evidence import EVIDENCE
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +61,7 @@ def test_evidence_comes_back_as_it_was_written(study, tables):
 
 
 def test_chance_is_the_share_of_all_draws(places):
-    e = replace(EVIDENCE, span=Stretch(2, 5, 1.0))
+    e = replace(EVIDENCE, span=Segment(2, 5, 1.0))
     record = {"inside": [3, 4, 5]}
     share, hit, chance, inside, precise, overlap, by_chance = places.hits(record, e)
     draws = [set(units) & {3, 4, 5} for units in combinations(range(8), 3)]

@@ -129,3 +129,10 @@ def test_what_cannot_be_cited_is_refused_before_any_work(model, settings, said):
 def test_nothing_is_changed_by_how_it_is_shown(found):
     assert "sentences" in repr(found)
     assert replace(found, seconds=1.0) != found
+
+
+def test_a_data_frame_has_a_row_a_source_unit(found):
+    frame = jopa.to_frame(found)
+    assert list(frame.columns) == ["unit", "text", "start", "end", "document", "cited_by"]
+    assert list(frame.text) == [unit.text for unit in found.units]
+    assert [unit for unit, sentences in enumerate(frame.cited_by) if sentences] == list(found.cited)

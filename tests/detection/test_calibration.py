@@ -13,7 +13,7 @@ from jopa.detection.screening import ScreeningPrompt, calibrate_detection, scree
 from jopa.detection.settings import DetectionConfig
 
 MODEL: dict[str, str | None] = {"id": "some/model", "revision": "1", "dtype": "float32", "device": "cpu"}
-LOOKING = DetectionConfig()
+CONFIG = DetectionConfig()
 QUICK = DetectionConfig(budget=4, max_new_tokens=3)
 PROMPTS = [
     f"write a story about {a} and {b}"
@@ -33,12 +33,12 @@ def test_the_threshold_keeps_its_rate_on_further_prompts():
     drawn, alarms, draws = random.Random(1), 0, 4000
     for _ in range(draws):
         orders = [drawn.gauss(0, 1) for _ in range(39)]
-        alarms += calibrated(orders, rate=0.1, model=MODEL, looking=LOOKING).flags(drawn.gauss(0, 1))
+        alarms += calibrated(orders, rate=0.1, model=MODEL, config=CONFIG).flags(drawn.gauss(0, 1))
     assert alarms / draws == pytest.approx(0.1, abs=3 * math.sqrt(0.09 / draws))  # (39 + 1) · 0.1 is whole: exactly 0.1
 
 
 def test_what_lies_above_the_threshold_is_counted():
-    found = calibrated([float(i) for i in range(40)], rate=0.1, model=MODEL, looking=LOOKING)
+    found = calibrated([float(i) for i in range(40)], rate=0.1, model=MODEL, config=CONFIG)
     assert found.threshold == 36.0
     assert found.flagged == 3
     assert found.interval == clopper_pearson(3, 40)
@@ -47,7 +47,7 @@ def test_what_lies_above_the_threshold_is_counted():
 
 
 def test_equal_orders_are_never_flagged():
-    found = calibrated([1.0] * 30, rate=0.05, model=MODEL, looking=LOOKING)
+    found = calibrated([1.0] * 30, rate=0.05, model=MODEL, config=CONFIG)
     assert found.flagged == 0
     assert not found.flags(1.0)
 
@@ -63,11 +63,11 @@ def test_equal_orders_are_never_flagged():
 )
 def test_too_few_prompts_and_impossible_rates_are_refused(n, rate, message):
     with pytest.raises(jopa.SettingError, match=message):
-        calibrated([0.0] * n, rate=rate, model=MODEL, looking=LOOKING)
+        calibrated([0.0] * n, rate=rate, model=MODEL, config=CONFIG)
 
 
 def test_a_file_gives_the_calibration_back(tmp_path):
-    found = calibrated([float(i) for i in range(25)], rate=0.05, model=MODEL, looking=LOOKING)
+    found = calibrated([float(i) for i in range(25)], rate=0.05, model=MODEL, config=CONFIG)
     found.save(tmp_path / "c.json")
     assert Calibration.read(tmp_path / "c.json") == found
     (tmp_path / "other.json").write_text('{"kind": "verdict"}')
@@ -79,18 +79,18 @@ def test_a_file_gives_the_calibration_back(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("model", "looking", "message"),
+    ("model", "config", "message"),
     [
-        (MODEL | {"id": "other"}, LOOKING, "id some/model, now other"),
-        (MODEL | {"dtype": "bfloat16"}, LOOKING, "dtype float32, now bfloat16"),
+        (MODEL | {"id": "other"}, CONFIG, "id some/model, now other"),
+        (MODEL | {"dtype": "bfloat16"}, CONFIG, "dtype float32, now bfloat16"),
         (MODEL, DetectionConfig(budget=9), "budget 8, now 9"),
     ],
 )
-def test_another_model_or_other_settings_are_refused(model, looking, message):
-    found = calibrated([0.0] * 25, model=MODEL, looking=LOOKING)
-    found.require_same(MODEL | {"device": "cuda"}, LOOKING)
+def test_another_model_or_other_settings_are_refused(model, config, message):
+    found = calibrated([0.0] * 25, model=MODEL, config=CONFIG)
+    found.require_same(MODEL | {"device": "cuda"}, CONFIG)
     with pytest.raises(jopa.SettingError, match=message):
-        found.require_same(model, looking)
+        found.require_same(model, config)
 
 
 def test_prompts_are_judged_by_the_threshold_of_harmless_ones(tmp_path):

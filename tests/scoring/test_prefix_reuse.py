@@ -63,7 +63,7 @@ def test_rows_that_begin_with_the_caches_of_other_rows_score_the_same(tiny, remo
         assert scorer.work.tokens < plain.work.tokens - (n_rows - 1) * max(0, template - 1) - 30
         assert scorer.work.reused > n_rows * max(0, template - 1)
     elif probe_of(model).crops_caches:
-        assert max(different) > 1, "no forward had rows of different bases"
+        assert max(different) > 1, "no forward had rows with different beginnings"
 
 
 @pytest.mark.parametrize("removal", REMOVALS)

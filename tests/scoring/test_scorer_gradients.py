@@ -65,8 +65,8 @@ def test_full_attention_changes_nothing_and_none_hides(tiny, reuse_prefix, hidde
     scorer = jopa.ModelScorer(tiny, prompt, output, "hide", reuse_prefix=reuse_prefix)
     log_factors = torch.zeros(9)
     log_factors[list(hidden)] = -1e9
-    damped = scorer._masked.attention_scaled_log_probs(log_factors).detach()
-    assert torch.allclose(damped, scorer.log_probs(keep_masks(9, [hidden]))[0], atol=1e-4, rtol=0)
+    scaled = scorer._masked.attention_scaled_log_probs(log_factors).detach()
+    assert torch.allclose(scaled, scorer.log_probs(keep_masks(9, [hidden]))[0], atol=1e-4, rtol=0)
 
 
 def test_attention_gradient_equals_finite_differences(tiny):

@@ -85,11 +85,11 @@ def cite(
     started = time.perf_counter()
     problem = prepared.problem(checked)
 
-    def tell(done: int) -> None:
+    def report(done: int) -> None:
         if callbacks.progress:
             callbacks.progress("citing", done, len(parts))
 
-    tell(0)
+    report(0)
     names = [source.document for source in prompt.sources]
     groups = [[i for i, unit in enumerate(prompt.units) if unit.document == name] for name in names]
     found = find_sources(
@@ -98,7 +98,7 @@ def cite(
         [group for group in groups if group],
         below=below,
         max_sources=max_sources,
-        on_sentence=tell,
+        on_sentence=report,
     )
     slow = problem.scorer.slow_paths if isinstance(problem.scorer, FastPathScorer) else ()
     return Citations(

@@ -219,6 +219,16 @@ class Citations:
 
         return citations_html(self, title=title)
 
+    def to_frame(self) -> Any:
+        """A pandas data frame with one row a source unit; see `jopa.reports.frames`.
+
+        Raises:
+            SettingError: pandas is not installed.
+        """
+        from jopa.reports.frames import citations_frame
+
+        return citations_frame(self)
+
     def __repr__(self) -> str:
         n = {name: sum(c.status == name for c in self.citations) for name in ("cited", "spread", "elsewhere")}
         return (

@@ -21,7 +21,7 @@ from jopa.cli.options import (
 )
 from jopa.cli.progress import cell_progress
 from jopa.cli.reading import setting
-from jopa.cli.showing import fail, sigterm_as_interrupt, tell
+from jopa.cli.showing import fail, print_line, sigterm_as_interrupt
 from jopa.reports.wording import one_line
 
 if TYPE_CHECKING:
@@ -132,15 +132,15 @@ def bench(
                 methods=[label.strip() for label in (only or "").split(";") if label.strip()],
                 retry_failed=retry_failed,
                 mapper=mapper,
-                on_data=_tell_data,
+                on_data=_print_data,
                 on_progress=on_progress,
             )
     except KeyboardInterrupt:
         fail(f"stopped; what is done is in '{folder}', and the same command goes on from there")
-    tell(f"{outcome.done} cells done, {outcome.failed} failed, {outcome.before} were there already")
+    print_line(f"{outcome.done} cells done, {outcome.failed} failed, {outcome.before} were there already")
     if outcome.left:
-        tell(f"{outcome.left} cells failed at an earlier start; --retry-failed does them again")
-    tell(f"See them: jopa report {folder}")
+        print_line(f"{outcome.left} cells failed at an earlier start; --retry-failed does them again")
+    print_line(f"See them: jopa report {folder}")
 
 
 def report(
@@ -161,7 +161,7 @@ def report(
     from jopa.reports.wording import visible
 
     for fault in METRICS.faults.values():
-        tell(f"jopa: {fault}")
+        print_line(f"jopa: {fault}")
     names = [name.strip() for name in (metrics or "").split(",") if name.strip()]
     for path in write_report(folder, out, metrics=names, decimals=decimals):
         typer.echo(visible(str(path)))
@@ -186,8 +186,8 @@ def gallery(
         typer.echo(visible(str(path)))
 
 
-def _tell_data(dataset: Dataset) -> None:
+def _print_data(dataset: Dataset) -> None:
     """What was kept of a data set, what was left out and why, and every malformed record."""
-    tell(dataset.summary)
+    print_line(dataset.summary)
     for problem in dataset.problems:
         typer.echo(f"  {one_line(problem)}", err=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from jopa.attribution import Attribution
-from jopa.cli.showing import tell, write_results
+from jopa.cli.showing import print_line, write_results
 from jopa.errors import SettingError
 from jopa.evaluation.text_attribution import TextAttribution
 
@@ -52,7 +52,9 @@ class Delivery:
         view = shown.text_comparison_table(found) if compared else shown.to_terminal(found[0])
 
         def page() -> str:
-            return shown.text_comparison_html(found) if compared else shown.to_html(found[0])
+            if compared:
+                return shown.text_comparison_html(found, title=self.title)
+            return found[0].to_html(title=self.title)
 
         write_results(record, view, page, self.json_path, self.html_path)
 
@@ -70,7 +72,7 @@ class Delivery:
 
         write_results(record, view, page, self.json_path, self.html_path)
         for attribution in found:
-            _tell_unreached(attribution)
+            _print_unreached(attribution)
 
     def prompts(self, first: Attribution | TextAttribution, second: Attribution | TextAttribution) -> None:
         """Show and write two prompts side by side.
@@ -89,7 +91,7 @@ class Delivery:
             pair.to_json(), prompts_view(pair), lambda: page(title=self.title), self.json_path, self.html_path
         )
         for attribution in (first, second):
-            _tell_unreached(attribution)
+            _print_unreached(attribution)
 
     def diagnosis(self, diagnosis: Diagnosis) -> None:
         """Show and write a diagnosis."""
@@ -118,13 +120,13 @@ class Delivery:
         )
 
 
-def _tell_unreached(attribution: Attribution) -> None:
+def _print_unreached(attribution: Attribution) -> None:
     """Say so where no set of units was enough."""
     if not (attribution.details or {}).get("until_pr", {}).get("reached", True):
-        tell(f"jopa: {attribution.method['name']}: {attribution.stop}")
+        print_line(f"jopa: {attribution.method['name']}: {attribution.stop}")
 
 
-def tell_cost(names: Sequence[str], profiles: Sequence[Profile], loading: float, threads: str) -> None:
+def print_cost(names: Sequence[str], profiles: Sequence[Profile], loading: float, threads: str) -> None:
     """What each method's explanation cost, on stderr; the model was loaded for the first."""
     from jopa.scoring.profile import profile_table
 

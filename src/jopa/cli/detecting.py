@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jopa.cli.endpoints import Connection, tell_sent
+from jopa.cli.endpoints import Connection, print_sent
 from jopa.cli.options import (
     Api,
     Device,
@@ -28,7 +28,7 @@ from jopa.cli.options import (
 )
 from jopa.cli.progress import progress_bar
 from jopa.cli.reading import read_text, setting
-from jopa.cli.showing import fail, require_writable, sigterm_as_interrupt, tell, write_results
+from jopa.cli.showing import fail, print_line, require_writable, sigterm_as_interrupt, write_results
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,13 +113,13 @@ def detect(
             raise typer.BadParameter(f"{option} takes one prompt, got {len(asked)}; use --out for the records of many")
 
     from jopa.detection.calibration import Calibration, require_enough
-    from jopa.detection.screening import calibrate_detection, read_prompts, require_distinct, screen
+    from jopa.detection.screening import calibrate_detection, read_prompts, require_unique_ids, screen
     from jopa.detection.settings import DetectionConfig
     from jopa.model.loading import load
     from jopa.model.threads import use_threads
 
     harmless = read_prompts(calibrate) if calibrate is not None else []
-    require_distinct([*asked, *harmless])
+    require_unique_ids([*asked, *harmless])
     config = DetectionConfig(k, budget, max_new_tokens, most_tokens, plain, dict(map(setting, template_arg or [])))
     threshold, saved = None, calibration
     if calibrate is not None:
@@ -155,10 +155,10 @@ def detect(
             if out is None
             else f"stopped; what is done is in '{out}', and the same command goes on from there"
         )
-    tell_sent(language_model)
+    print_sent(language_model)
     if calibrate is not None and threshold is not None:
-        tell(f"Threshold {threshold.threshold:.2f}, {threshold.statement}")
-        tell(f"Wrote {saved}; use it with --calibration {saved}")
+        print_line(f"Threshold {threshold.threshold:.2f}, {threshold.statement}")
+        print_line(f"Wrote {saved}; use it with --calibration {saved}")
     if asked:
         _deliver(records, json_path, html_path, out)
 
@@ -207,7 +207,7 @@ def _deliver(records: Sequence[Record], json_path: Path | None, html_path: Path 
 
         Console().print(_table(records))
     if out is not None:
-        tell(f"The records are in {out}")
+        print_line(f"The records are in {out}")
     if failed:
         typer.echo(f"{len(failed)} of {len(records)} prompts could not be judged", err=True)
     if len(failed) == len(records):

@@ -75,7 +75,7 @@ class Connection:
         )
 
 
-def tell_most_sent(
+def print_most_sent(
     model: object,
     prompt: str | Sequence[Message],
     methods: Sequence[Method] | None,
@@ -104,7 +104,7 @@ def tell_most_sent(
     )
 
 
-def tell_sent(model: object) -> None:
+def print_sent(model: object) -> None:
     """What was sent to a server, on stderr; nothing for a model in this process."""
     from jopa.remote.chat_model import ChatModel
     from jopa.remote.remote_model import RemoteModel

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jopa.cli.config import Config, first_given, given
-from jopa.cli.delivering import Delivery, tell_cost
-from jopa.cli.endpoints import Connection, tell_most_sent, tell_sent
+from jopa.cli.delivering import Delivery, print_cost
+from jopa.cli.endpoints import Connection, print_most_sent, print_sent
 from jopa.cli.options import (
     Api,
     Device,
@@ -33,7 +33,7 @@ from jopa.cli.options import (
 )
 from jopa.cli.progress import progress_bar
 from jopa.cli.reading import band_of, parts_from, prompt_from, setting, target_from, unit_from, unit_numbers
-from jopa.cli.showing import fail, require_writable, tell
+from jopa.cli.showing import fail, print_line, require_writable
 from jopa.errors import SettingError
 
 if TYPE_CHECKING:
@@ -289,7 +289,7 @@ def explain(
         loading = time.perf_counter() - began
         if dry_run:
             planned = output if output is not None else generation
-            tell_most_sent(
+            print_most_sent(
                 language_model, text, None if diagnose or cite else chosen, k, spans, planned, options, search
             )
             return
@@ -349,12 +349,12 @@ def explain(
                 found += _listed(explained(other))
                 deliver = partial(delivery.prompts, *found)
     deliver()
-    tell_sent(language_model)
+    print_sent(language_model)
     if answers is not None and answers.found:
-        tell("The answer was kept from an earlier run; --no-answer-cache generates it again")
+        print_line("The answer was kept from an earlier run; --no-answer-cache generates it again")
     if profile:
         names = [each.method["name"] for each in found]
-        tell_cost(names, profiles, loading, f"{used.n}; {used.reason}")
+        print_cost(names, profiles, loading, f"{used.n}; {used.reason}")
     if refusals:
         fail("; ".join(refusals))
 

@@ -26,7 +26,7 @@ from jopa.cli.options import (
 )
 from jopa.cli.progress import progress_bar
 from jopa.cli.reading import setting
-from jopa.cli.showing import tell
+from jopa.cli.showing import print_line
 
 if TYPE_CHECKING:
     from jopa.scoring.protocols import Model as AnyModel
@@ -118,7 +118,7 @@ def methods() -> None:
         line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
         typer.echo(visible(line.rstrip()))
     for fault in METHODS.faults.values():
-        tell(f"jopa: {fault}")
+        print_line(f"jopa: {fault}")
 
 
 def models() -> None:

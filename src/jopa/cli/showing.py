@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-def tell(text: str) -> None:
+def print_line(text: str) -> None:
     """Write one line to stderr; what is not printable in it becomes visible."""
     typer.echo(one_line(text), err=True)
 
 
 def fail(line: str) -> NoReturn:
     """End the command with one line on stderr and exit code 1."""
-    tell(f"jopa: {line}")
+    print_line(f"jopa: {line}")
     sys.exit(1)
 
 
@@ -80,4 +80,4 @@ def write_results(
     if html_path is not None:
         written.append(write_text(html_path, page()))
     for path in written:
-        tell(f"Wrote {path}")
+        print_line(f"Wrote {path}")

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from jopa.detection.scoring import WEIGHTS_DIGEST
 from jopa.detection.settings import DetectionConfig
@@ -46,7 +46,7 @@ class Calibration:
         flagged: how many of these lie above the threshold.
         interval: 95 % Clopper–Pearson interval of the share of harmless prompts above the threshold.
         model: id, revision, dtype and device of the model.
-        looking: how closely the prompts were looked at.
+        config: the settings that the prompts were judged with.
         weights: a checksum of the weights behind the order.
     """
 
@@ -56,7 +56,7 @@ class Calibration:
     flagged: int
     interval: tuple[float, float]
     model: dict[str, str | None]
-    looking: DetectionConfig
+    config: DetectionConfig
     weights: str = WEIGHTS_DIGEST
 
     def flags(self, order: float) -> bool:
@@ -72,8 +72,8 @@ class Calibration:
             f"{self.flagged} of them lie above it, 95 % interval {low:.3f} to {high:.3f}"
         )
 
-    def require_same(self, model: dict[str, str | None], looking: DetectionConfig) -> None:
-        """Refuse to judge another model's prompts, or prompts that were looked at otherwise, by this threshold.
+    def require_same(self, model: dict[str, str | None], config: DetectionConfig) -> None:
+        """Refuse to judge another model's prompts, or prompts judged with other settings, by this threshold.
 
         Raises:
             SettingError: something differs; the message names it.
@@ -83,7 +83,7 @@ class Calibration:
             for name in ("id", "revision", "dtype")
             if self.model.get(name) != model.get(name)
         ]
-        before, now = asdict(self.looking), asdict(looking)
+        before, now = asdict(self.config), asdict(config)
         differing += [f"{name} {before[name]}, now {now[name]}" for name in now if before[name] != now[name]]
         if self.weights != WEIGHTS_DIGEST:
             differing.append("the weights of the score, which this version of jopa changed")
@@ -94,7 +94,9 @@ class Calibration:
 
     def to_dict(self) -> Record:
         """The calibration as JSON holds it (schema 1)."""
-        return {"schema": SCHEMA, "kind": "calibration", **asdict(self), "interval": list(self.interval)}
+        record = asdict(self) | {"interval": list(self.interval)}
+        record["looking"] = record.pop("config")
+        return {"schema": SCHEMA, "kind": "calibration", **record}
 
     def save(self, path: Path) -> Path:
         """Write it as a small JSON file.
@@ -125,7 +127,7 @@ class Calibration:
         if record.get("schema") != SCHEMA:
             raise InputFileError(f"{what}: the schema must be {SCHEMA}, got {record.get('schema')!r}")
         form = converted(record, _CalibrationRecord, what)
-        return cls(**{name: getattr(form, name) for name in _CalibrationRecord.__struct_fields__})
+        return cls(**{name: getattr(form, name) for name in form.__struct_fields__})
 
 
 class _CalibrationRecord(Struct, frozen=True):
@@ -137,12 +139,12 @@ class _CalibrationRecord(Struct, frozen=True):
     flagged: int
     interval: tuple[float, float]
     model: dict[str, str | None]
-    looking: DetectionConfig
+    config: DetectionConfig = field(name="looking")
     weights: str
 
 
 def calibrated(
-    orders: Sequence[float], *, rate: float = RATE, model: dict[str, str | None], looking: DetectionConfig
+    orders: Sequence[float], *, rate: float = RATE, model: dict[str, str | None], config: DetectionConfig
 ) -> Calibration:
     """Set the threshold from the orders of harmless prompts.
 
@@ -150,7 +152,7 @@ def calibrated(
         orders: of each harmless prompt, `Verdict.order`.
         rate: the false-alarm rate that is wanted.
         model: the model's identity.
-        looking: how closely the prompts were looked at.
+        config: the settings that the prompts were judged with.
 
     Raises:
         SettingError: the rate is out of range, or there are too few prompts for it.
@@ -159,7 +161,7 @@ def calibrated(
     require_enough(n, rate)
     threshold = sorted(orders)[math.ceil((n + 1) * (1 - rate) - 1e-9) - 1]
     flagged = sum(order > threshold for order in orders)
-    return Calibration(threshold, rate, n, flagged, clopper_pearson(flagged, n), model, looking)
+    return Calibration(threshold, rate, n, flagged, clopper_pearson(flagged, n), model, config)
 
 
 def require_enough(n_prompts: int, rate: float) -> None:

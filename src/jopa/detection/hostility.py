@@ -27,7 +27,7 @@ from jopa.detection.answer_kinds import REFUSAL, kind_of
 from jopa.detection.calibration import Calibration
 from jopa.detection.settings import DetectionConfig
 from jopa.detection.surprisal import read_surprisals
-from jopa.detection.verdict import Answer, Evidence, Stretch, Verdict
+from jopa.detection.verdict import Answer, Evidence, Segment, Verdict
 from jopa.errors import PromptError
 from jopa.methods.joint.search import JointSearch
 from jopa.model.generation import Generation
@@ -58,7 +58,7 @@ def detect(
     Raises:
         JopaError: one of its children, whose message says what is wrong and what to do.
     """
-    closely = config or (calibration.looking if calibration else DetectionConfig())
+    closely = config or (calibration.config if calibration else DetectionConfig())
     language_model = loaded(model)
     require_log_probs(language_model, "detect")
     if calibration is not None:
@@ -126,7 +126,7 @@ def gather(model: Model, prompt: Prompt, config: DetectionConfig) -> Evidence:
         units=units,
         joint=together,
         individual=tuple(alone[i] for i in order),
-        span=Stretch(*span, without_span),
+        span=Segment(*span, without_span),
         span_answer=_answer(model, said_without),
         span_refusal=span_refusal,
         tokens=sum(len(unit.positions) for unit in prompt.units),

@@ -114,7 +114,7 @@ def perturbed(model: LanguageModel, prompt: Prompt, *, max_new_tokens: int, seed
     copies = []
     for _ in range(COPIES):
         try:
-            copies.append(prepare_prompt(model, swapped(prompt.text, drawn), unit="token"))
+            copies.append(prepare_prompt(model, with_swapped_characters(prompt.text, drawn), unit="token"))
         except PromptError:  # nothing but blanks is left of a very short prompt
             copies.append(prompt)
     kinds = [kind_of(model.decode(ids)) for ids in _answers(model, copies, max_new_tokens)]
@@ -132,7 +132,7 @@ def perturbed(model: LanguageModel, prompt: Prompt, *, max_new_tokens: int, seed
     )
 
 
-def swapped(text: str, drawn: random.Random, share: float = SWAPPED) -> str:
+def with_swapped_characters(text: str, drawn: random.Random, share: float = SWAPPED) -> str:
     """The text with a share of its characters replaced by random printable ones, at least one."""
     characters = list(text)
     for place in drawn.sample(range(len(characters)), max(1, int(share * len(characters)))):

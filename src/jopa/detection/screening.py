@@ -115,7 +115,7 @@ def read_prompts(path: Path) -> list[ScreeningPrompt]:
     return asked
 
 
-def require_distinct(asked: Sequence[ScreeningPrompt]) -> None:
+def require_unique_ids(asked: Sequence[ScreeningPrompt]) -> None:
     """Refuse two prompts of one id, which could not be told apart on record."""
     seen: set[str] = set()
     for one in asked:
@@ -151,8 +151,8 @@ def screen(
         InputFileError: the folder is in use, cannot be written, or holds verdicts of another kind.
         SettingError: the calibration was made for another model or other settings.
     """
-    require_distinct(asked)
-    closely = config or (calibration.looking if calibration else DetectionConfig())
+    require_unique_ids(asked)
+    closely = config or (calibration.config if calibration else DetectionConfig())
     if calibration is not None:
         calibration.require_same(model.identity, closely)
     found: list[Record] = []
@@ -207,7 +207,7 @@ def calibrate_detection(
     language_model = loaded(model)
     records = screen(language_model, asked, folder, config=closely, on_record=on_record)
     orders = [record["order"] for record in records if record["status"] == "done"]
-    return calibrated(orders, rate=rate, model=language_model.identity, looking=closely)
+    return calibrated(orders, rate=rate, model=language_model.identity, config=closely)
 
 
 def judged(

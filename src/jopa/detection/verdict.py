@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from jopa.attribution import Cost, json_object, require_readable
 from jopa.detection.answer_kinds import Kind
@@ -44,13 +44,13 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """A run of neighbouring units and the effect of removing it.
+class Segment:
+    """Neighbouring units and the effect of removing them together.
 
     Attributes:
         start: its first unit.
         end: one past its last.
-        effect: L of it, in nats.
+        effect: L of these units, in nats.
     """
 
     start: int
@@ -65,7 +65,7 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was measured of a prompt. Stretches and `units` index the prompt's units.
+    """What was measured of a prompt. Segments and `units` are indices of the prompt's units.
 
     Attributes:
         answer: the model's answer to the whole prompt.
@@ -75,7 +75,7 @@ class Evidence:
         units: the units that jointly cause the answer, strongest first.
         joint: L of them together.
         individual: L of each of them alone.
-        span: the suspicious span: the most surprising stretch.
+        span: the suspicious span: the segment with the most surprise.
         span_answer: the answer without it.
         span_refusal: log p of the fixed refusal without it.
         tokens: how many tokens the prompt has, template left out.
@@ -90,7 +90,7 @@ class Evidence:
     units: tuple[int, ...]
     joint: float
     individual: tuple[float, ...]
-    span: Stretch
+    span: Segment
     span_answer: Answer
     span_refusal: float
     tokens: int
@@ -220,7 +220,7 @@ class Verdict:
             units=measured.units,
             joint=form.joint,
             individual=tuple(unit.effect for unit in form.units),
-            span=Stretch(*measured.span, form.span.effect),
+            span=Segment(*measured.span, form.span.effect),
             span_answer=form.without_span,
             span_refusal=measured.span_refusal,
             tokens=form.tokens,
@@ -229,7 +229,7 @@ class Verdict:
         )
         built = Prompt(prompt.text, prompt.ids, prompt.units, "token", prompt.fixed, prompt.rendered, prompt.sources)
         calibration = None if form.calibration is None else Calibration.from_dict(form.calibration, "this verdict")
-        return cls(built, evidence, form.looking, form.model, form.versions, calibration)
+        return cls(built, evidence, form.config, form.model, form.versions, calibration)
 
     @classmethod
     def from_json(cls, text: str) -> Verdict:
@@ -308,7 +308,7 @@ class _VerdictRecord(Struct, frozen=True):
     without_span: Answer
     joint: float
     tokens: Count
-    looking: DetectionConfig
+    config: DetectionConfig = field(name="looking")
     model: dict[str, str | None]
     ffe: Cost
     seconds: Cost

@@ -98,10 +98,10 @@ class Evaluator:
             PromptError: a set leaves nothing to predict the output from.
         """
         wanted = [tuple(sorted(set(units))) for units in sets]
-        distinct = list(dict.fromkeys(wanted))
+        unique = list(dict.fromkeys(wanted))
         found: dict[tuple[int, ...], Evaluation] = {}
-        for start in range(0, len(distinct), _SETS_AT_ONCE):
-            chunk = distinct[start : start + _SETS_AT_ONCE]
+        for start in range(0, len(unique), _SETS_AT_ONCE):
+            chunk = unique[start : start + _SETS_AT_ONCE]
             found.update(zip(chunk, self._evaluate(chunk), strict=True))
         return [found[units] for units in wanted]
 

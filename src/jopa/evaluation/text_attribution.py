@@ -110,9 +110,9 @@ class TextAttribution:
         seconds: its wall-clock time.
         stop: why it ended.
         certificate: "none", "one-swap-optimal" or "optimal", beyond the noise; see `Problem.certificate`.
-        versions: of jopa and what it stands on.
+        versions: of jopa and its main dependencies.
         effects: L({i}) of every unit of the prompt, if asked for.
-        details: what else the method and the model have to tell; under "server", the requests and tokens.
+        details: further results of the method and the model; under "server", the requests and tokens.
     """
 
     model: dict[str, str | None]
@@ -195,9 +195,33 @@ class TextAttribution:
         form = converted(record, _Record, "this attribution")
         return cls(**{item.name: getattr(form, item.name) for item in fields(cls)})
 
+    def to_html(self, *, title: str | None = None) -> str:
+        """The attribution as a web page that needs nothing but itself, with a title of the caller's."""
+        from jopa.reports.text_attribution import to_html  # imported here: reports are above this layer
+
+        return to_html(self, title=title)
+
+    def to_frame(self) -> Any:
+        """A pandas data frame with one row a unit; see `jopa.reports.frames`.
+
+        Raises:
+            SettingError: pandas is not installed.
+        """
+        from jopa.reports.frames import text_frame
+
+        return text_frame(self)
+
+    def __repr__(self) -> str:
+        names = ", ".join(repr(unit.text.strip()[:24]) for unit in self.chosen[:4])
+        more = f" and {len(self.removed) - 4} more" if len(self.removed) > 4 else ""
+        return (
+            f"<TextAttribution by {self.method.get('name')}: without {names}{more} of {len(self.units)} units "
+            f"text-similarity falls by {self.joint:.2f}, noise {self.noise:.2f}; {self.model.get('id')}>"
+        )
+
     def _repr_html_(self) -> str:
         """How a notebook shows it."""
-        from jopa.reports.text_attribution import to_html  # an arrow that points back, as in Attribution
+        from jopa.reports.text_attribution import to_html
 
         return to_html(self, standalone=False)
 

@@ -389,12 +389,12 @@ def _lowest_by_swaps(surrogate: _Surrogate, units: Sequence[int], n_units: int, 
     seen: set[Term] = set()
     while new := [chosen for chosen in dict.fromkeys(pool) if chosen not in seen]:
         seen.update(new)
-        swapped = {
+        neighbours = {
             tuple(sorted({*chosen, into} - {out}))
             for chosen in new
             for out in chosen
             for into in units
             if into not in chosen
         }
-        pool = _lowest(surrogate, sorted({*pool, *swapped}), n_units, n)
+        pool = _lowest(surrogate, sorted({*pool, *neighbours}), n_units, n)
     return pool

@@ -217,14 +217,14 @@ class LanguageModel:
             PromptError: the model has no embedding for an id.
         """
 
-        def tell(ids: Sequence[int]) -> None:
+        def report(ids: Sequence[int]) -> None:
             if on_token:
                 on_token(len(ids))
             if on_ids:
                 on_ids(until_stop(ids, self.stop_ids))
 
         (ids,) = self._continue(
-            self._complete(inputs), max_new_tokens, temperature, seed, tell if on_token or on_ids else None
+            self._complete(inputs), max_new_tokens, temperature, seed, report if on_token or on_ids else None
         )
         return ids
 

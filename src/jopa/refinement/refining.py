@@ -198,11 +198,11 @@ def _with_levels(callbacks: Callbacks, found: Sequence[Searched]) -> Callbacks:
     if on_profile is None:
         return callbacks
 
-    def tell(profile: Profile) -> None:
+    def report(profile: Profile) -> None:
         work = sum((cast(PromptScorer, one.problem.scorer).work for one in found), profile.work)
         ffe = profile.ffe + sum(one.problem.ffe for one in found)
         repeats = profile.repeats + sum(one.repeats for one in found)
         seconds = profile.seconds + sum(one.seconds for one in found)
         on_profile(replace(profile, work=work, ffe=ffe, repeats=repeats, seconds=seconds))
 
-    return replace(callbacks, on_profile=tell)
+    return replace(callbacks, on_profile=report)

@@ -3,9 +3,12 @@
     Attribution    unit, text, start, end, removed, rank, effect, score
     Diagnosis      unit, text, start, end, request, effect, probability_ratio, share, without_influence, drives
     Verdict        unit, text, start, end, surprisal, in_span, rank, effect
+    Citations      unit, text, start, end, document, cited_by (the sentences of the answer)
+    TextAttribution
+                   unit, text, start, end, removed, rank, effect
 
-Effects and surprisals are in nats. What a method did not score is missing (NaN; of `rank`, <NA>). Ranks count from 1,
-units and sentences from 0.
+Effects and surprisals are in nats; those of a TextAttribution are falls of text-similarity. What a method did not score
+is missing (NaN; of `rank`, <NA>). Ranks count from 1, units and sentences from 0.
 """
 
 from __future__ import annotations
@@ -16,26 +19,35 @@ from typing import TYPE_CHECKING, Any
 from jopa.attribution import Attribution, PromptComparison
 from jopa.errors import SettingError
 from jopa.reports.attribution_html import comparison_html
+from jopa.reports.text_attribution import text_comparison_html
 
 if TYPE_CHECKING:
+    from jopa.citation.result import Citations
     from jopa.detection.verdict import Verdict
     from jopa.diagnosis.result import Diagnosis
+    from jopa.evaluation.text_attribution import TextAttribution, TextUnit
     from jopa.prompt.building import Unit
 
+    Result = Attribution | PromptComparison | Diagnosis | Verdict | Citations | TextAttribution
+    Results = Sequence[Attribution] | Sequence[TextAttribution]
 
-def to_html(
-    value: Attribution | PromptComparison | Diagnosis | Verdict | Sequence[Attribution], *, title: str | None = None
-) -> str:
+
+def to_html(value: Result | Results, *, title: str | None = None) -> str:
     """A result as a web page that needs nothing but itself; several attributions of one prompt as a comparison.
 
     Args:
         value: any result, or what `compare` gives.
         title: the page's heading, if it shall have one.
     """
-    return comparison_html(value, title=title) if isinstance(value, Sequence) else value.to_html(title=title)
+    if not isinstance(value, Sequence):
+        return value.to_html(title=title)
+    attributions = [each for each in value if isinstance(each, Attribution)]
+    if len(attributions) == len(value):
+        return comparison_html(attributions, title=title)
+    return text_comparison_html([each for each in value if not isinstance(each, Attribution)], title=title)
 
 
-def to_frame(value: Attribution | PromptComparison | Diagnosis | Verdict | Sequence[Attribution]) -> Any:
+def to_frame(value: Result | Results) -> Any:
     """A result as a pandas data frame, one row a unit; of several attributions one row a method and unit.
 
     Raises:
@@ -58,6 +70,28 @@ def attribution_frame(attribution: Attribution) -> Any:
         "score": _floats(dict(enumerate(a.scores or ())), len(a.units)),
     }
     return _frame(a.units, columns)
+
+
+def text_frame(attribution: TextAttribution) -> Any:
+    """One row a unit of an attribution by text-similarity; see the module's docstring."""
+    a = attribution
+    effects = dict(zip(a.removed, a.individual, strict=True)) if a.effects is None else dict(enumerate(a.effects))
+    columns = {
+        "removed": [i in a.removed for i in range(len(a.units))],
+        "rank": _ranks(a.removed, len(a.units)),
+        "effect": _floats(effects, len(a.units)),
+    }
+    return _frame(a.units, columns)
+
+
+def citations_frame(citations: Citations) -> Any:
+    """One row a source unit of citations; see the module's docstring."""
+    c = citations
+    columns = {
+        "document": [unit.document for unit in c.units],
+        "cited_by": [list(c.sentences_of(i)) for i in range(len(c.units))],
+    }
+    return _frame(c.units, columns)
 
 
 def prompts_frame(prompts: PromptComparison) -> Any:
@@ -93,7 +127,7 @@ def verdict_frame(verdict: Verdict) -> Any:
     return _frame(units, columns)
 
 
-def _frame(units: Sequence[Unit], columns: Mapping[str, Any]) -> Any:
+def _frame(units: Sequence[Unit] | Sequence[TextUnit], columns: Mapping[str, Any]) -> Any:
     named = {
         "unit": range(len(units)),
         "text": [unit.text for unit in units],

@@ -168,8 +168,8 @@ def on_one_scale(first: Side, second: Side) -> tuple[Side, Side]:
     width = (high - low) or 1.0
     scaled = []
     for side, (own_low, own_high) in zip((first, second), ranges, strict=True):
-        offset, stretch = (own_low - low) / width, (own_high - own_low) / width
-        drawn = [bar._replace(start=offset + stretch * bar.start, end=offset + stretch * bar.end) for bar in side.bars]
+        offset, scale = (own_low - low) / width, (own_high - own_low) / width
+        drawn = [bar._replace(start=offset + scale * bar.start, end=offset + scale * bar.end) for bar in side.bars]
         scaled.append(side._replace(bars=drawn))
     return scaled[0], scaled[1]
 

@@ -34,17 +34,23 @@ _NAMED = 4
 """So many units are named in the verdict."""
 
 
-def to_html(attribution: TextAttribution, *, standalone: bool = True) -> str:
-    """The attribution as a web page that needs nothing but itself, or as a fragment for notebooks."""
-    return _page([attribution], verdict(attribution), standalone)
+def to_html(attribution: TextAttribution, *, standalone: bool = True, title: str | None = None) -> str:
+    """The attribution as a web page that needs nothing but itself, or as a fragment for notebooks.
+
+    Args:
+        attribution: what to show.
+        standalone: a whole page; otherwise a fragment for notebooks.
+        title: the page's heading; by default the page has no other than its question.
+    """
+    return _page([attribution], verdict(attribution), standalone, title)
 
 
-def text_comparison_html(attributions: Sequence[TextAttribution]) -> str:
-    """Several methods on the same prompt and output as one page."""
-    return _page(attributions, f"{len(attributions)} methods, one output", True)
+def text_comparison_html(attributions: Sequence[TextAttribution], *, title: str | None = None) -> str:
+    """Several methods on the same prompt and output as one page, with a title of the caller's."""
+    return _page(attributions, f"{len(attributions)} methods, one output", True, title)
 
 
-def _page(attributions: Sequence[TextAttribution], title: str, standalone: bool) -> str:
+def _page(attributions: Sequence[TextAttribution], usual: str, standalone: bool, title: str | None) -> str:
     template = environment().get_template("text_attribution.html.j2")
     header, rows = comparison(attributions)
     parts = [
@@ -61,7 +67,14 @@ def _page(attributions: Sequence[TextAttribution], title: str, standalone: bool)
         for a in attributions
     ]
     return template.render(
-        **{"standalone": standalone, "styled": True, "title": title, "question": QUESTION, "parts": parts},
+        **{
+            "standalone": standalone,
+            "styled": True,
+            "title": title or usual,
+            "heading": title,
+            "question": QUESTION,
+            "parts": parts,
+        },
         **{"header": header, "rows": rows, "nothing": NOTHING, "words": GLOSSARY, "span": ""},
     )
 
