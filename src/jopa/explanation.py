@@ -25,7 +25,7 @@ from jopa.prompt.options import PromptOptions
 from jopa.prompt.output import Output
 from jopa.prompt.segmentation import Span
 from jopa.refinement.level import require_finer
-from jopa.refinement.planning import planned
+from jopa.refinement.planning import fitting_k, planned
 from jopa.remote.allowance import CostAtMost
 from jopa.remote.chat_model import ChatModel
 from jopa.remote.remote_model import RemoteModel
@@ -44,7 +44,7 @@ def explain(
     prompt: str | Sequence[Message],
     *,
     documents: Sequence[Any] | None = None,
-    k: int = 3,
+    k: int | None = None,
     model: Model | str | Path | None = None,
     method: Method | str | None = None,
     unit: str | Sequence[Span] = "auto",
@@ -59,7 +59,7 @@ def explain(  # pyright: ignore[reportInconsistentOverload]  # the first stands 
     prompt: str | Sequence[Message],
     *,
     documents: Sequence[Any] | None = None,
-    k: int = 3,
+    k: int | None = None,
     model: Model | str | Path | None = None,
     method: Method | str | None = None,
     unit: str | Sequence[Span] = "auto",
@@ -78,7 +78,8 @@ def explain(  # pyright: ignore[reportInconsistentOverload]  # the first stands 
         documents: what stands beside the question and is explained: texts, or objects with "text" and perhaps "id" and
             "title". Shown by the chat template where it has a place for documents, else in a plain frame
             (`details["documents_through"]`).
-        k: how many units to find; of no meaning with `SearchOptions.until_pr`.
+        k: how many units to find; by default 3, or as many as a shorter prompt allows, and `details["default_k"]` says
+            so. Ignored with `SearchOptions.until_pr`.
         model: a loaded model, or what `load` takes: a hub id, a folder, a `.gguf` file, None for the bundled model.
         method: a method, or its name with its default settings; by default `joint`, and `proxy-search` for inputs of
             1,500 tokens or more (`jopa.refinement.planning`).
@@ -115,7 +116,7 @@ def compare(
     prompt: str | Sequence[Message],
     methods: Sequence[Method | str],
     *,
-    k: int = 3,
+    k: int | None = None,
     model: Model | str | Path | None = None,
     unit: str | Sequence[Span] = "auto",
     removal: str = "delete",
@@ -129,7 +130,7 @@ def compare(  # pyright: ignore[reportInconsistentOverload]  # the first stands 
     prompt: str | Sequence[Message],
     methods: Sequence[Method | str],
     *,
-    k: int = 3,
+    k: int | None = None,
     model: Model | str | Path | None = None,
     unit: str | Sequence[Span] = "auto",
     removal: str = "delete",
@@ -171,7 +172,7 @@ def cost_at_most(
     prompt: str | Sequence[Message],
     methods: Sequence[Method | str] = (DEFAULT_METHOD,),
     *,
-    k: int = 3,
+    k: int | None = None,
     model: RemoteModel | ChatModel,
     unit: str | Sequence[Span] = "auto",
     output: str | Output | Generation | None = None,
@@ -199,7 +200,7 @@ def cost_at_most(
         raise SettingError("what a search from coarse to fine costs is not known before; leave out refine")
     built = prepare_prompt(model, prompt, options or PromptOptions(), unit=unit)
     n_units, generated = len(built.units), output is None or isinstance(output, Generation)
-    k = search.largest_k(k, n_units)
+    k = search.largest_k(fitting_k(k, built)[0], n_units)
     requests, tokens = 0, 0
     for each in methods:
         method = make_method(each) if isinstance(each, str) else each
@@ -218,6 +219,16 @@ def cost_at_most(
     return CostAtMost(requests + first.requests, tokens + first.tokens)
 
 
+def require_number(k: int | None, search: SearchOptions) -> None:
+    """Refuse a number of units that no prompt has; needs no prompt.
+
+    Raises:
+        SettingError: it is below 1, and the search finds k units.
+    """
+    if k is not None and k < 1 and search.until_pr is None:
+        raise SettingError(f"k must be at least 1, got {k}")
+
+
 def output_length(model: Model, output: str | Output | Generation | None) -> int:
     """The most tokens of the output to explain."""
     if isinstance(output, Output):
@@ -230,7 +241,7 @@ def output_length(model: Model, output: str | Output | Generation | None) -> int
 def _explain_each(
     prompt: str | Sequence[Message],
     methods: Sequence[Method | str],
-    k: int,
+    k: int | None,
     model: Model | str | Path | None,
     unit: str | Sequence[Span],
     removal: str | None,
@@ -244,6 +255,7 @@ def _explain_each(
     options, search, callbacks = options or PromptOptions(), search or SearchOptions(), callbacks or Callbacks()
     named = [make_method(method) if isinstance(method, str) else method for method in methods]
     asked = None if removal is None else checked_removal(removal)
+    require_number(k, search)
     require_finer(search.refine or (), unit)
     require_prompt(prompt, options, unit=unit)
     explained_model = loaded(model)
@@ -255,7 +267,8 @@ def _explain_each(
 
     def validated(method: Method) -> Method:
         shape = shape_of(explained_model, built, removals[method])
-        method.validate(shape, plan.least_units(k, search, shape.n_units))
+        wanted, _ = plan.number(k, built)
+        method.validate(shape, plan.least_units(wanted, search, shape.n_units))
         return method
 
     able = chosen if built.trace else run_each(chosen, validated, callbacks.on_refusal)
@@ -269,8 +282,11 @@ def _explain_each(
     def explain_one(method: Method) -> Attribution | TextAttribution:
         told = first if method is able[0] else callbacks
         run = attribute_text if objective_of(explained_model) == TEXT_SIMILARITY else plan.attribute
-        found = run(preparation, k=k, method=method, removal=removals[method], search=search, callbacks=told)
-        further: dict[str, Any] = {"rendering": options.rendering} if options.rendering else {}
+        wanted, by_default = plan.number(k, built)
+        found = run(preparation, k=wanted, method=method, removal=removals[method], search=search, callbacks=told)
+        further: dict[str, Any] = {} if search.until_pr is not None else {**by_default}
+        if options.rendering:
+            further["rendering"] = options.rendering
         return replace(found, details={**(found.details or {}), **further}) if further else found
 
     return run_each(able, explain_one, callbacks.on_refusal)

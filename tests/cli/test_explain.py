@@ -201,7 +201,7 @@ def bad_files(tmp_path):
     [
         (["explain", ""], 1, "the prompt is empty"),
         (["explain", "  \n "], 1, "the prompt is empty"),
-        (["explain", PROMPT, "--k", "0"], 1, "k must be between 1 and the prompt's 9 units, got 0"),
+        (["explain", PROMPT, "--k", "0"], 1, "k must be at least 1, got 0"),
         (["explain", PROMPT, "--k", "10"], 1, "k must be between 1 and the prompt's 9 units, got 10"),
         (["explain", PROMPT, "--k", "many"], 2, "Invalid value for '--k'"),
         (["explain", PROMPT, "--model", "no/such/model/here"], 1, "cannot load the model 'no/such/model/here'"),

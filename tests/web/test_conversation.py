@@ -261,3 +261,10 @@ def test_pieces_of_several_texts_have_headings_between_them(llama):
     pieces = pieces_of(prompt.text, prompt.units, prompt.sources)
     assert "".join(piece["text"] or "\n" for piece in pieces).split() == prompt.text.split()
     assert [piece["unit"] for piece in pieces if "unit" in piece] == list(range(len(prompt.units)))
+
+
+def test_a_short_prompt_without_a_number_has_all_of_its_units_looked_for(llama):
+    events = events_of(llama, {"prompt": "write a story. tell me more.", "unit": "sentence"})
+    a = jopa.Attribution.from_json(events[-1]["json"])
+    assert a.k == len(a.units) == 2
+    assert (a.details or {})["default_k"] == "by default 3; the prompt has 2 units"

@@ -66,15 +66,8 @@ def cite(
         JopaError: one of its children, whose message says what is wrong and what to do.
     """
     checked = checked_removal(removal)
-    if not 0 < below <= 1:
-        raise SettingError(f"the PR that a sentence must fall below lies above 0 and at most at 1, got {below:g}")
-    if max_sources < 1:
-        raise SettingError(f"max_sources must be at least 1, got {max_sources}")
     options, callbacks = with_documents(options, documents), callbacks or Callbacks()
-    if options.documents is None:
-        raise SettingError("citations are of documents, and there are none; give some")
-    if options.attribute not in (None, "documents"):
-        raise SettingError("citations are of the documents alone; leave out what else is to be attributed")
+    require_citation(options, below, max_sources)
     options = replace(options, attribute="documents")
     require_prompt(question, options, unit=unit)
     cited_model = loaded(model)
@@ -127,6 +120,22 @@ def cite(
         fixed=prompt.fixed,
         rendered=prompt.rendered,
     )
+
+
+def require_citation(options: PromptOptions, below: float = BELOW, max_sources: int = MAX_SOURCES) -> None:
+    """Refuse what cannot be cited with any model; the arguments are those of `cite`.
+
+    Raises:
+        SettingError: a limit is out of range, there are no documents, or other texts are to be attributed, too.
+    """
+    if options.documents is None:
+        raise SettingError("citations are of documents, and there are none; give some")
+    if options.attribute not in (None, "documents", ["documents"]):
+        raise SettingError("citations are of the documents alone; leave out what else is to be attributed")
+    if not 0 < below <= 1:
+        raise SettingError(f"the PR that a sentence must fall below lies above 0 and at most at 1, got {below:g}")
+    if max_sources < 1:
+        raise SettingError(f"max_sources must be at least 1, got {max_sources}")
 
 
 def _recorded(record: dict[str, Any]) -> dict[str, Any]:

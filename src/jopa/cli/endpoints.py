@@ -79,7 +79,7 @@ def print_most_sent(
     model: object,
     prompt: str | Sequence[Message],
     methods: Sequence[Method] | None,
-    k: int,
+    k: int | None,
     unit: str | Sequence[Span],
     output: str | Generation,
     options: PromptOptions,

@@ -76,7 +76,10 @@ def explain(
     key_variable: KeyVariable = "OPENAI_API_KEY",
     max_tokens_sent: MaxTokensSent = None,
     score_cache: ScoreCache = True,
-    k: Annotated[int, typer.Option("--k", "-k", help="How many units to find.")] = 3,
+    k: Annotated[
+        int | None,
+        typer.Option("--k", "-k", help="How many units to find.", show_default="3, or all of a shorter prompt"),
+    ] = None,
     until_pr: Annotated[
         float | None,
         typer.Option("--until-pr", help="Find the smallest k that brings PR below this.", show_default=False),
@@ -227,6 +230,7 @@ def explain(
 
     from jopa import explanation
     from jopa.attributing import SearchOptions
+    from jopa.choices import checked_removal
     from jopa.citation import citing
     from jopa.diagnosis import diagnosing
     from jopa.model.answer_cache import AnswerCache
@@ -265,12 +269,19 @@ def explain(
         refine=None if not refine else () if refine == ["none"] else tuple(refine),
         budget=budget if not chosen else None,
     )
+    checked_removal(removal or "delete")
+    explanation.require_number(k, search)
     require_finer(search.refine or (), spans)
     for each in (text, other):
         if each is not None:
             require_prompt(each, options, unit=spans)
     requested = unit_numbers(requests) if requests else None
     unchanged = band_of(band) if band else diagnosing.BAND
+    diagnosing.require_band(unchanged)
+    limits = {"below": below, "max_sources": max_sources}
+    given_limits = {name: number for name, number in limits.items() if number is not None}
+    if cite:
+        citing.require_citation(options, **given_limits)
     profiles: list[Profile] = []
     refusals: list[str] = []
 
@@ -313,7 +324,6 @@ def explain(
             deliver = partial(delivery.diagnosis, diagnosed)
         elif cite:
             found = []
-            limits = {"below": below, "max_sources": max_sources}
             cited = citing.cite(
                 text,
                 model=language_model,
@@ -323,7 +333,7 @@ def explain(
                 target=part,
                 options=options,
                 callbacks=callbacks,
-                **{name: number for name, number in limits.items() if number is not None},
+                **given_limits,
             )
             deliver = partial(delivery.citations, cited)
         else:

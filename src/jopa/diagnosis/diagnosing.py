@@ -24,7 +24,7 @@ from jopa.model.language_model import versions
 from jopa.preparation import Callbacks, loaded, prepare, require_log_probs
 from jopa.problem import Problem
 from jopa.prompt.answer_parts import Part, sentences_of
-from jopa.prompt.building import Message
+from jopa.prompt.building import Message, require_prompt
 from jopa.prompt.options import PromptOptions
 from jopa.prompt.output import Output
 from jopa.prompt.request_guess import marked_requests
@@ -68,8 +68,8 @@ def diagnose(
         JopaError: one of its children, whose message says what is wrong and what to do.
     """
     checked = checked_removal(removal)
-    if not 0 < band[0] <= 1 <= band[1]:
-        raise SettingError(f"the band must reach from above 0 to 1 or more and hold 1, got {band[0]:g} to {band[1]:g}")
+    require_band(band)
+    require_prompt(prompt, options, unit=unit)
     callbacks = callbacks or Callbacks()
     explained_model = loaded(model)
     require_log_probs(explained_model, "a diagnosis")
@@ -99,6 +99,16 @@ def diagnose(
         requests_given=requests is not None,
         cut_off=generated and len(said.ids) >= prepared.generation.max_new_tokens,
     )
+
+
+def require_band(band: tuple[float, float]) -> None:
+    """Refuse a band of PR without 1 in it.
+
+    Raises:
+        SettingError: it is such a band, or reaches to 0.
+    """
+    if not 0 < band[0] <= 1 <= band[1]:
+        raise SettingError(f"the band must reach from above 0 to 1 or more and hold 1, got {band[0]:g} to {band[1]:g}")
 
 
 def measured(

@@ -1,12 +1,13 @@
 """How an input is searched where the caller does not say: one rule for Python, the command line and the page.
 
+    k        3, or as many units as a shorter prompt allows
     method   joint; proxy-search for inputs of 1,500 tokens or more, because the 50 forwards of joint's budget can take
              an hour there
     levels   one; above 3,000 tokens documents, messages or paragraphs first, then sentences inside the chosen ones, if
              the units are not named either
 
-Both hold for models in this process: one behind a server has no cheap proxy, and a budget of tokens of its own. What
-was chosen in this way is in the result (`details`). Both numbers of tokens are choices.
+The last two hold for models in this process: one behind a server has no cheap proxy, and a budget of tokens of its own.
+What was chosen in this way is in the result (`details`). Both numbers of tokens are choices.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from jopa.refinement.level import require_finer
 from jopa.refinement.refining import attribute_levels
 from jopa.scoring.protocols import Model
 
+DEFAULT_K = 3
+"""Units to find unless the caller says how many; see `fitting_k`."""
 LONG_METHOD = "proxy-search"
 LONG_METHOD_TOKENS = 1500
 """Inputs of so many tokens or more get `LONG_METHOD` unless the caller names a method."""
@@ -52,6 +55,15 @@ class Plan:
     finer: tuple[Prompt, ...]
     methods: tuple[Method, ...]
     chosen: dict[str, str]
+
+    def number(self, k: int | None, prompt: Prompt) -> tuple[int, dict[str, str]]:
+        """How many units to find; see `fitting_k`.
+
+        Args:
+            k: as the caller named it.
+            prompt: that of the first level, with the reasoning before the answer where that is attributable.
+        """
+        return fitting_k(k, self.finer[-1] if self.finer and not prompt.trace else prompt)
 
     def least_units(self, k: int, search: SearchOptions, n_units: int) -> int:
         """For how many of the first level's units a method must be able to search."""
@@ -80,7 +92,7 @@ def planned(
     *,
     methods: Sequence[Method],
     unit: str | Sequence[Span],
-    k: int,
+    k: int | None,
     search: SearchOptions,
 ) -> Plan:
     """Decide how a prompt is searched.
@@ -120,9 +132,27 @@ def planned(
     if not kinds:
         return Plan(built, (), tuple(methods), chosen)
     first, *finer = (prepare_prompt(model, prompt, options, unit=kind) for kind in kinds)
-    if not first.trace and search.until_pr is None:
+    if k is not None and not first.trace and search.until_pr is None:
         require_k(k, len(finer[-1].units))
     return Plan(first, tuple(finer), tuple(methods), chosen)
+
+
+def fitting_k(k: int | None, prompt: Prompt) -> tuple[int, dict[str, str]]:
+    """How many units to find: k, or by default `DEFAULT_K` or as many as a shorter prompt allows.
+
+    Of a prompt without a template one unit stays, because something must be left to predict from.
+
+    Returns:
+        The number; and what `details` of the result say where it is less than `DEFAULT_K` by default.
+    """
+    n_units = len(prompt.units)
+    has_template = sum(len(unit.positions) for unit in prompt.units) < len(prompt.ids)
+    most = n_units if has_template else max(1, n_units - 1)
+    if k is not None or most >= DEFAULT_K:
+        return DEFAULT_K if k is None else k, {}
+    why = f"the prompt has {n_units} unit{'' if n_units == 1 else 's'}"
+    left = " and no other token, so one unit stays" if most < n_units else ""
+    return most, {"default_k": f"by default {DEFAULT_K}; {why}{left}"}
 
 
 def level_kinds(unit: str | Sequence[Span], refine: Sequence[str], has_sources: bool) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from jopa.reports.wording import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from jopa.attribution import Attribution
 
@@ -247,7 +247,7 @@ def attribution_facts(attribution: Attribution) -> list[tuple[str, str]]:
         ("Certificate", f"{a.certificate}: {certificate}" + (" (inside what was opened)" if a.levels else "")),
         *level_facts(a),
         ("Method", a.method["name"] + (f" ({settings})" if settings else "") + _method_reason(a)),
-        ("Asked for", f"k = {a.k} of {n_units} {_units_word(a)}, seed {a.seed}"),
+        ("Asked for", f"k = {a.k} of {n_units} {_units_word(a)}{default_k(a.details)}, seed {a.seed}"),
         *sufficient_facts(a),
         *_kept_answer(a),
         ("Stopped", a.stop),
@@ -260,6 +260,12 @@ def _method_reason(attribution: Attribution) -> str:
     """Why this method, where the length of the input chose it."""
     reason = (attribution.details or {}).get("method_by_default")
     return f", by default: {reason}" if reason else ""
+
+
+def default_k(details: Mapping[str, Any] | None) -> str:
+    """Why k is not the usual one, in parentheses; nothing where the caller chose it."""
+    reason = (details or {}).get("default_k")
+    return f" ({reason})" if reason else ""
 
 
 def _kept_answer(attribution: Attribution) -> list[tuple[str, str]]:

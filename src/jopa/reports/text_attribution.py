@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from jopa.reports.attribution_html import CERTIFICATE_WORDS
+from jopa.reports.attribution_html import CERTIFICATE_WORDS, default_k
 from jopa.reports.wording import NOTHING, Piece, environment, made_with, unit_name, visible, word_diff
 
 if TYPE_CHECKING:
@@ -175,6 +175,7 @@ def facts(attribution: TextAttribution) -> list[tuple[str, str]]:
     certificate = CERTIFICATE_WORDS.get(a.certificate, "").format(k=a.k, n=n_units, sets=f"{math.comb(n_units, a.k):,}")
     details = a.details or {}
     server, unit = details.get("server", {}), details.get("unit", "spans")
+    word = "units" if unit == "spans" else f"units ({unit}s)"
     sent = f"{server.get('requests', 0):,} requests, {server.get('tokens_sent', 0):,} tokens asked and answered"
     return [
         (
@@ -187,7 +188,7 @@ def facts(attribution: TextAttribution) -> list[tuple[str, str]]:
         ("Method", a.method["name"] + (f" ({settings})" if settings else "")),
         (
             "Asked for",
-            f"k = {a.k} of {n_units} units" + ("" if unit == "spans" else f" ({unit}s)") + f", seed {a.seed}",
+            f"k = {a.k} of {n_units} {word}{default_k(details)}, seed {a.seed}",
         ),
         ("Stopped", a.stop),
         ("Cost", f"{a.evaluations:,} evaluations, {sent}, {a.ffe:,.1f} FFE, {a.seconds:,.1f} seconds"),

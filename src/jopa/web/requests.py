@@ -66,7 +66,7 @@ class ExplainRequest:
     Attributes:
         prompt: the text to explain, or the chat messages.
         methods: one, or two to compare; none for the one that fits the length of the prompt.
-        k: how many units to find.
+        k: how many units to find; None for what fits the prompt.
         unit: a kind of unit, "auto" for what fits the prompt, or character spans.
         refine: finer kinds of units, searched inside the chosen ones; none for one level, None for what fits.
         removal: "delete", "zero" or "hide"; None for the method's own preset.
@@ -84,7 +84,7 @@ class ExplainRequest:
 
     prompt: str | tuple[Message, ...]
     methods: tuple[Method, ...]
-    k: int
+    k: int | None
     unit: str | tuple[Span, ...]
     removal: str | None
     max_new_tokens: int
@@ -133,7 +133,7 @@ def read_request(
             raise SettingError("no unit is taken out: the answer without them is the answer itself")
     else:
         methods = _methods(record, budget)
-        k = _within(record, "k", 3, limits.k)
+        k = _within(record, "k", None, limits.k)
     task = _one_of(record, "task", TASKS, TASKS[0])
     unit = _unit(record)
     refine = _refine(record.get("refine"), unit)

@@ -109,6 +109,7 @@ def _explain(model: Model, plan: Plan, request: ExplainRequest, search: SearchOp
     generation = Generation(request.max_new_tokens)
     refused: list[str] = []
     method_number = 0
+    k, by_default = plan.number(request.k, plan.prompt)
 
     def removal_of(method: Method) -> Removal:
         usual = method.preset_removal if len(request.methods) == 1 else "delete"
@@ -119,7 +120,7 @@ def _explain(model: Model, plan: Plan, request: ExplainRequest, search: SearchOp
 
     def validated(method: Method) -> Method:
         shape = shape_of(model, plan.prompt, removal_of(method))
-        method.validate(shape, plan.least_units(request.k, search, shape.n_units))
+        method.validate(shape, plan.least_units(k, search, shape.n_units))
         return method
 
     able = run_each(request.methods, validated, refuse)
@@ -140,7 +141,7 @@ def _explain(model: Model, plan: Plan, request: ExplainRequest, search: SearchOp
         method_number = request.methods.index(method)
         return plan.attribute(
             preparation,
-            k=request.k,
+            k=k,
             method=method,
             removal=removal_of(method),
             search=search,
@@ -148,8 +149,11 @@ def _explain(model: Model, plan: Plan, request: ExplainRequest, search: SearchOp
         )
 
     found = run_each(able, explain_one, refuse)
+    further: dict[str, object] = {} if search.until_pr is not None else {**by_default}
     if rendering := request.options.rendering:
-        found = [replace(a, details={**(a.details or {}), "rendering": rendering}) for a in found]
+        further["rendering"] = rendering
+    if further:
+        found = [replace(a, details={**(a.details or {}), **further}) for a in found]
     if request.first is not None:
         event = prompts_event(PromptComparison(request.first, found[0]))
     else:
