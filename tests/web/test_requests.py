@@ -44,7 +44,7 @@ def test_a_request_out_of_range_is_refused_with_its_value_or_its_range(change, m
 
 def test_what_is_left_out_has_a_default():
     read = read_request({"prompt": "a b"}, RequestLimits(), vocabulary=39)
-    assert (read.k, read.unit, read.removal, read.output_ids, read.target) == (3, "auto", None, None, None)
+    assert (read.k, read.unit, read.removal, read.output_ids, read.target) == (None, "auto", None, None, None)
     assert read.methods == ()  # the one that fits the length of the prompt
     budgeted = read_request({"prompt": "a", "methods": ["jopa", "ablation"], "budget": 7}, LIMITS, 39)
     assert budgeted.methods[0] == METHODS["jopa"]().with_budget(7)
