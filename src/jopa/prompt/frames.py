@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from jopa.errors import PromptError
+from jopa.prompt.continuation import end_of_turn_id
 from jopa.prompt.passages import Layout, RenderedPrompt
 from jopa.prompt.rendering import Renderer
 
@@ -33,14 +34,14 @@ def framed_positions(
         tokens: the result.
         positions: the tokens of each passage's text, ascending.
     """
-    special = _special(renderer.tokenizer)
+    opening = _opening(renderer.tokenizer)
     blocks: list[tuple[int, int] | None] = []
     following = len(tokens.ids)  # where what comes after begins
     before = [0, *(of_text[-1] + 1 for of_text in positions)]
     for number, of_text, reached in reversed(list(zip(tokens.numbers, positions, before[:-1], strict=True))):
         shorter = _ids_without(renderer, layout, [number])
         text = (of_text[0], of_text[-1] + 1)
-        block = None if shorter is None else _cut(tokens.ids, shorter, text, (reached, following), special)
+        block = None if shorter is None else _cut(tokens.ids, shorter, text, (reached, following), opening)
         blocks.insert(0, block)
         following = block[0] if block else text[0]
     numbers = dict(zip(tokens.numbers, blocks, strict=True))
@@ -66,12 +67,12 @@ def _ids_without(renderer: Renderer, layout: Layout, passages: Collection[int]) 
 
 
 def _cut(
-    ids: Sequence[int], shorter: Sequence[int], text: tuple[int, int], room: tuple[int, int], special: Collection[int]
+    ids: Sequence[int], shorter: Sequence[int], text: tuple[int, int], room: tuple[int, int], opening: Collection[int]
 ) -> tuple[int, int] | None:
     """The run `[start, end)` of tokens whose removal makes `shorter` of `ids`, around a text and within some room.
 
     Several runs may do so, where what precedes the text is also what follows it. One that begins with a special token
-    is preferred, because that is how a message begins; else the last.
+    that may open a message is preferred; else the last.
     """
     length = len(ids) - len(shorter)
     alike_before, alike_after = _n_alike(ids, shorter), _n_alike(ids[::-1], shorter[::-1])
@@ -79,7 +80,7 @@ def _cut(
     highest = min(alike_before, text[0], room[1] - length)
     if length <= 0 or lowest > highest:
         return None
-    start = next((start for start in range(highest, lowest - 1, -1) if ids[start] in special), highest)
+    start = next((start for start in range(highest, lowest - 1, -1) if ids[start] in opening), highest)
     return start, start + length
 
 
@@ -95,6 +96,7 @@ def _left(ids: Sequence[int], blocks: Sequence[tuple[int, int] | None]) -> list[
     return [token for position, token in enumerate(ids) if position not in gone]
 
 
-def _special(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """The ids of special and added tokens."""
-    return frozenset([*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder])
+def _opening(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """The ids of special and added tokens but those that end a turn: a run that took one would cut into a neighbour."""
+    special = frozenset([*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder])
+    return special - {tokenizer.eos_token_id, end_of_turn_id(tokenizer)}
