@@ -99,4 +99,5 @@ def _left(ids: Sequence[int], blocks: Sequence[tuple[int, int] | None]) -> list[
 def _opening(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """The ids of special and added tokens but those that end a turn: a run that took one would cut into a neighbour."""
     special = frozenset([*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder])
-    return special - {tokenizer.eos_token_id, end_of_turn_id(tokenizer)}
+    ends = (tokenizer.eos_token_id, end_of_turn_id(tokenizer))
+    return special.difference(token for token in ends if isinstance(token, int))
