@@ -238,7 +238,7 @@ def control_of(attack: Case, tokens: int, pools: dict[str, list[tuple[int, str, 
 
 
 def few_shot() -> Iterator[tuple[str, str]]:
-    """AQuA questions behind worked examples and, to vary the length, behind other questions with their answers."""
+    """AQuA questions after worked examples and, to vary the length, after other questions with their answers."""
     examples = json.loads((DATA / "aqua_cot_demos.json").read_text(encoding="utf-8"))
     worked = [f"Q: {part.strip()}\n\n" for part in examples["prompt_prefix"].split("Q: ") if part.strip()]
     rows = list(read("aqua"))

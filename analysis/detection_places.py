@@ -41,7 +41,7 @@ def where_units_lie(table: Table) -> list[str]:
     return [
         *lines,
         "",
-        "By chance: as many units, or a stretch as long, drawn at random; the share of units inside is by chance the",
+        "By chance: as many units, or a segment as long, drawn at random; the share of units inside is by chance the",
         "share that is adversarial. Token Highlighter's and most surprising: the share inside of as many tokens, those",
         "with the largest influence on the affirmative answer, and with the largest surprisal.",
         "",

@@ -156,7 +156,7 @@ def random_llama(n_layers: int, seed: int) -> jopa.LanguageModel:
 
 
 def random_case(options: argparse.Namespace, seed: int) -> tuple[jopa.Prompt, jopa.Output]:
-    """Random ids; the units are everything behind the template but the last five tokens."""
+    """Random ids; the units are everything after the template but the last five tokens."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)

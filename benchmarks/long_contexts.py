@@ -252,7 +252,7 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=8, help="full-forward equivalents")
     parser.add_argument("--max-new-tokens", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--first", type=int, default=0, help="leave out so many contexts at the beginning")
+    parser.add_argument("--first", type=int, default=0, help="leave out this many contexts at the beginning")
     parser.add_argument("--plain", action="store_true", help="no chat template, as base models want it")
     parser.add_argument("--commit", help="written into every line")
     parser.add_argument("--out", type=Path, required=True)

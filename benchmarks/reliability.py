@@ -153,7 +153,7 @@ def experiment(folder: Path) -> str:
 
 
 def run(folder: Path, out: str, seconds: float | None) -> bool:
-    """Start the command, and kill it after so many seconds of work; whether it came to its end."""
+    """Start the command, and kill it after `seconds` of work; whether it came to its end."""
     jopa_bench = [sys.executable, "-c", "from jopa.cli import main; main()", "bench"]
     words = [*jopa_bench, str(folder / "soak.toml"), "--out", str(folder / out)]
     cells = folder / out / "cells.jsonl"

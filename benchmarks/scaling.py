@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--outputs", nargs="+", type=int, default=[10, 30, 100])
     parser.add_argument("--ks", nargs="+", type=int, default=[1, 3, 10])
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1, 2, 4, 8])
-    parser.add_argument("--most", type=int, default=64, help="leave-one-out of at most so many units, evenly spaced")
+    parser.add_argument("--most", type=int, default=64, help="leave-one-out of at most this many units, evenly spaced")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=30.0, help="what took so long in all is not run again")
@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def random_case(model: jopa.LanguageModel, n_units: int, n_output: int, seed: int) -> tuple[jopa.Prompt, jopa.Output]:
-    """A prompt of so many one-token units behind 30 tokens of template, with five behind them, and an output."""
+    """A prompt of `n_units` one-token units after 30 tokens of template, with five after them, and an output."""
     import torch
 
     vocabulary = model.model.config.get_text_config().vocab_size
@@ -205,7 +205,7 @@ def kind(operation: str) -> str:
 
 
 def packed_weights(model: jopa.LanguageModel, options: argparse.Namespace) -> None:
-    """A forward by plain products and one by those that were chosen, in turns; then one token behind a cache."""
+    """A forward by plain products and one by those that were chosen, in turns; then one token after a cache."""
     import torch
 
     print(f"Products, by rows: {model.packed.description}.\n")

@@ -12,7 +12,7 @@ Three comparisons, each the median of interleaved runs; what has taken `--second
                      every proposal of the latter costs the same, so `--plain-steps` of them are timed
     methods          `jopa` against ContextCite, Captum's Shapley sampling, integrated gradients and others
 
-in two cases: a chat prompt of about 25 tokens, and the same prompt behind a system message of about 300. Weights are
+in two cases: a chat prompt of about 25 tokens, and the same prompt after a system message of about 300. Weights are
 packed beforehand, as they are once a process; Captum and the plain algorithm compute as transformers does.
 """
 

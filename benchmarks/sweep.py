@@ -98,7 +98,7 @@ def _limited(name: str, seconds: int) -> Record:
     }
 
 
-class _OutOfTime(BaseException):  # not an Exception, so that nothing catches it by the way
+class _OutOfTime(BaseException):  # not an Exception, so that no other handler catches it
     """The time of an architecture is over."""
 
 

@@ -1,4 +1,4 @@
-"""Values that tie are ordered by rule: what rounding makes of them decides nothing."""
+"""Values that tie are ordered by rule: rounding decides nothing."""
 
 import json
 import math

@@ -55,4 +55,4 @@ print(fewest.k, [unit.text for unit in fewest.chosen], round(fewest.probability_
 
 # %% [markdown]
 # At the command line the same is `jopa explain --file prompt.txt --unit line --until-pr 0.5`. For prompts of several requests,
-# `--diagnose` says what the answer makes of each: [Requests of a prompt](../diagnosis.md).
+# `--diagnose` says how each influences the answer: [Requests of a prompt](../diagnosis.md).

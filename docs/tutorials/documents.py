@@ -20,7 +20,7 @@ print("comes from:", [unit.text for unit in a.chosen], "· PR", round(a.probabil
 print("without it:", a.counterfactual_output)
 
 # %% [markdown]
-# A small probability ratio says that the answer hangs on the document. A ratio near 1 says that it does not: the model answered from
+# A small probability ratio says that the answer depends on the document. A ratio near 1 says that it does not: the model answered from
 # what it knew, or from the question.
 #
 # ## Sentence by sentence

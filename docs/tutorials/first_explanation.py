@@ -33,7 +33,7 @@ print("without them:", a.counterfactual_output)
 
 # %% [markdown]
 # **Read it like this.** *Alone* is by how many nats the answer's log-probability falls without that unit. *Together* is the same
-# without both. The *synergy* is the difference: positive where one unit can stand in for the other. A *probability ratio* of
+# without both. The *synergy* is the difference: positive where the units are redundant: either is enough. A *probability ratio* of
 # 0.3 says that each token of the answer became, on average, 0.3 times as likely.
 #
 # ## As pictures

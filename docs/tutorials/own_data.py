@@ -63,5 +63,5 @@ print((folder / "run" / "report" / "tables" / "faithfulness-k2.md").read_text())
 
 # %% [markdown]
 # Two prompts prove nothing: the standard errors say so. Take some dozens, and look at the paired differences in
-# `tables/differences-k2.md`. A run that was stopped goes on where it was; methods and prompts can be added later.
+# `tables/differences-k2.md`. A run that was stopped continues where it was; methods and prompts can be added later.
 # [Benchmarks](../benchmark.md) explains the file, [Metrics](../metrics.md) what is measured.

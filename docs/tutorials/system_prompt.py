@@ -47,7 +47,7 @@ print([unit.text for unit in pair.chosen], "synergy:", round(pair.synergy, 2), "
 # %% [markdown]
 # ## What would have to be said for the rule to work?
 #
-# Explain the answer that you *wanted*: which parts of the prompt speak for it, and how likely is it at all?
+# Explain the answer that you *wanted*: which parts of the prompt support it, and how likely is it at all?
 
 # %%
 wanted = jopa.explain(

@@ -103,7 +103,7 @@ def attribute(
         method: how to find them.
         removal: how units are removed.
         search: what else to look for and to measure.
-        callbacks: functions to call as the work goes on.
+        callbacks: functions to call during the work.
         shared: scores of the same input and output in other units.
 
     Raises:
@@ -235,7 +235,7 @@ def search_units(
     shared: SharedScores | None = None,
     stage: str = "searching",
 ) -> Searched:
-    """Search, then measure what was found; `stage` is what the callback for progress is told."""
+    """Search, then measure what was found; `stage` is the name that the callback for progress gets."""
     k = search.largest_k(k, len(preparation.prompt.units))
 
     def report_search(done: int, total: int | None) -> None:
@@ -304,7 +304,7 @@ def _answer_without(
 
 @contextmanager
 def _room_for_evidence(scorer: PromptScorer, masks: int) -> Iterator[None]:
-    """For the time of a search, keep enough of what may be sent for so many masks and an answer."""
+    """During a search, reserve enough of the token limit for `masks` masks and one answer."""
     if not isinstance(scorer, LimitedScorer):
         yield
         return

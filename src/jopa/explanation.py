@@ -92,7 +92,7 @@ def explain(  # pyright: ignore[reportInconsistentOverload]  # the first stands 
             "answer" for what follows a reasoning trace.
         options: what stands around the prompt, such as a system message.
         search: what else to look for and to measure, such as the smallest sufficient set; and the seed.
-        callbacks: functions to call as the work goes on.
+        callbacks: functions to call during the work.
 
     Returns:
         The attribution. Over a chat API, which gives no log-probabilities, a `TextAttribution`.

@@ -43,13 +43,13 @@ OnRefusal = Callable[[Method, JopaError], None]
 
 @dataclass(frozen=True)
 class Callbacks:
-    """Functions that are called as the work goes on.
+    """Functions that are called during the work.
 
     An exception that a callback raises (`StoppedError`, to end the work) ends the work and reaches the caller; the
     model is left as it was.
 
     Attributes:
-        progress: called as the work goes on.
+        progress: called during the work.
         on_best: called with the score of the whole prompt, then with every set of the asked size that is the best so
             far.
         on_text: called as the model writes, both its answer and its answer without the chosen units.

@@ -148,10 +148,10 @@ class Problem:
         return self.scorer.ffe_left if isinstance(self.scorer, LimitedScorer) else math.inf
 
     def best_known(self, k: int) -> tuple[int, ...] | None:
-        """The set of k units that the scores so far speak for.
+        """The best set of k units by the scores so far.
 
         The lowest of those scored, the lexicographically first of those that tie; without any, the k units that do most
-        alone, if so many were scored.
+        alone, if enough were scored.
         """
         sums = self.scored
         best = LowestSet()
@@ -306,7 +306,7 @@ class Problem:
         "optimal": all sets of its size were scored and none is better. "one-swap-optimal": every single swap was scored
         and none is better (the local optimum of Appendix A.1). A set is better if its log-probability is lower by more
         than `jopa.ordering.TOLERANCE` allows for rounding in float32, and more than the noise of a scorer
-        (`NoisyScorer`), such as the rounding of a smaller dtype, may make of it.
+        (`NoisyScorer`), such as the rounding of a smaller dtype, explains.
         """
         chosen = frozenset(removed)
         value = self.log_prob(chosen) + (self.scorer.noise if isinstance(self.scorer, NoisyScorer) else 0.0)

@@ -3,7 +3,7 @@
     write_text       replaces a file in one step
     staged_folder    fills a folder in one step: all files or none
     locked           one process at a time in a folder
-    Journal          a JSONL file that only grows; each line is on the disk before the work goes on
+    Journal          a JSONL file that only grows; each line is on the disk before the work continues
     read_lines       the lines of a journal, a torn last line left out
     json_lines       the lines of a JSONL file that somebody else wrote
     parse_json       JSON text → values: finite numbers, limited depth
@@ -121,7 +121,7 @@ def staged_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder alone; the operating system lets go of it when the process ends, however it ends.
+    """Hold a folder alone; the operating system releases it when the process ends, for whatever reason.
 
     What `write_text` left half written there when an earlier process was killed is removed.
 
@@ -250,11 +250,11 @@ def _scan(path: Path) -> tuple[list[NumberedRecord], int]:
             record = parse_json(line)
             if not isinstance(record, dict) or end > len(data):
                 raise ValueError("no complete JSON object")
-        except NotFiniteError as error:  # no crash leaves such a line
+        except NotFiniteError as error:  # a crash cannot leave such a line
             raise InputFileError(f"'{path}', line {number}: {error}") from error
         except ValueError as error:
             if end >= len(data):
-                break  # the last line, or what is behind its end: torn, or nothing at all
+                break  # the last line, or what follows its end: incomplete, or nothing
             raise InputFileError(f"'{path}' is damaged: line {number} cannot be read ({error})") from error
         found.append(NumberedRecord(number, record))
         sound = end
@@ -288,7 +288,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text, as strict as the standard: no NaN, no infinity, no bottomless nesting.
+    """The value of a JSON text, as strict as the standard: no NaN, no infinity, no nesting deeper than `MAX_DEPTH`.
 
     Raises:
         ValueError: the text is not UTF-8 (a `UnicodeDecodeError`), no JSON, nested too deep, or holds a number that
@@ -347,7 +347,7 @@ def require_schema(record: Record, known: int, what: str) -> None:
     schema = record.get("schema")
     if type(schema) is not int or schema != known:
         raise InputFileError(
-            f"{what}: the schema must be {known}, got {schema!r:.40}; read it with the jopa it is from"
+            f"{what}: the schema must be {known}, got {schema!r:.40}; read it with the version of jopa that wrote it"
         )
 
 

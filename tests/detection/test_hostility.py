@@ -55,17 +55,17 @@ def test_the_phrases_are_written_as_they_are_looked_for():
     assert kind_of(REFUSAL) == "refusal"
 
 
-# What stretches there are
+# All segments
 
 
-def test_the_peak_is_the_stretch_with_most_above_the_mean():
+def test_the_peak_is_the_segment_with_most_above_the_mean():
     assert peak([1.0, 1.0, 9.0, 8.0, 1.0, 1.0]) == (2, 4)
     assert peak([9.0, 1.0, 1.0, 9.0, 9.0, 1.0]) == (3, 5)
     assert peak([2.0]) == (0, 1)
     assert peak([3.0, 3.0, 3.0]) == (0, 1)
 
 
-def test_the_peak_equals_the_best_of_all_stretches():
+def test_the_peak_equals_the_best_of_all_segments():
     values = [2.0, 7.0, 1.0, 0.5, 6.0, 6.5, 0.0, 3.0, 9.0, 0.2]
     mean = sum(values) / len(values)
     above = {(i, j): sum(values[i:j]) - mean * (j - i) for i, j in combinations(range(len(values) + 1), 2)}

@@ -42,7 +42,7 @@ def test_token_highlighter_is_what_the_paper_says():
     assert found.effect == pytest.approx((total - shrunk) / len(answer), abs=1e-4)
 
 
-def test_copies_are_answered_and_the_answer_scored_behind_them():
+def test_copies_are_answered_and_the_answer_scored_after_them():
     model = tiny_models.language_model("llama")
     prompt = prepare_prompt(model, PROMPT, unit="token")
     found = perturbed(model, prompt, max_new_tokens=4, seed=3)

@@ -103,7 +103,7 @@ def test_requests_that_stand_in_for_each_other_are_said_to():
     assert d.together_ratio == pytest.approx(math.exp(-2))
     assert d.shares == (0.0, 0.0, 0.0)
     assert d.interaction == 1
-    assert "some stand in for others" in said(d)
+    assert "some are redundant" in said(d)
 
 
 def test_small_effects_that_add_up_are_no_redundancy():
@@ -111,7 +111,7 @@ def test_small_effects_that_add_up_are_no_redundancy():
     assert d.without_influence == (0, 1, 2)
     assert d.together_ratio == pytest.approx(math.exp(-0.09))
     assert d.interaction == 0
-    assert "stand in" not in said(d) and "counteract" not in said(d)
+    assert "redundant" not in said(d) and "counteract" not in said(d)
 
 
 def test_units_that_counteract_are_the_other_direction():
@@ -129,7 +129,7 @@ def test_every_sentence_ranks_the_units_that_drive_it():
     def falls(removed):
         row = [0.0] * 6
         if 0 in removed:
-            row[:3] = [1.07, 1.07, 1.44]  # its mark on the first sentence does not hang on the second
+            row[:3] = [1.07, 1.07, 1.44]  # its mark on the first sentence does not depend on the second
         if 1 in removed:
             row[2] += 0.3  # a fifth of the strongest
             row[0] += 0.6

@@ -170,7 +170,7 @@ def test_a_diagnosis_with_requests_that_the_visitor_marks(llama):
     events = events_of(llama, record)
     kinds = [event["kind"] for event in events]
     assert (kinds[0], kinds[-2:]) == ("prompt", ["answer", "result"])
-    assert "What does the answer make of each request?" in events[-1]["report"]
+    assert "How does each request influence the answer?" in events[-1]["report"]
     marked = events_of(llama, {**record, "requests": [0], "output_ids": events[-2]["ids"]})[-1]
     d = jopa.Diagnosis.from_json(marked["json"])
     assert (d.requests, d.requests_given, d.output_ids) == ((0,), True, tuple(events[-2]["ids"]))

@@ -94,7 +94,7 @@ def test_a_part_of_the_answer_is_selected_with_the_mouse(open_page):
     assert f"tokens {start}:{end}" in page.inner_text("#verdict")
 
 
-def test_a_blank_selected_behind_a_word_does_not_take_the_next_word_in(open_page):
+def test_a_blank_selected_after_a_word_does_not_take_the_next_word_in(open_page):
     page = open_page()
     ask(page)
     wait_for(page, "Done.")

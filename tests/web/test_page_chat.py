@@ -166,7 +166,7 @@ def test_requests_are_marked_by_pressing(open_page):
     page.select_option("#task", "diagnose")
     assert page.inner_text("#go") == "Diagnose the answer"
     explained(page, "write a story. there was rain. tell me about birds.", 8)
-    assert "What does the answer make of each request?" in page.inner_text("#report")
+    assert "How does each request influence the answer?" in page.inner_text("#report")
     assert taken_out(page) == [0, 2]  # guessed from their words
     assert page.locator("#outputs .scroll").count() == 1
     page.locator("#units button").first.focus()

@@ -113,9 +113,9 @@ class ModelCache:
         self._similarity: SentenceBert | None = None
 
     def model(self, spec: ModelSpec) -> Model:
-        """The model of a spec, loaded unless it is the one at hand."""
+        """The model of a spec, loaded unless it is loaded already."""
         if self._model is None or spec != self._spec:
-            self._model = None  # let go of the last one before the next is loaded
+            self._model = None  # free the memory of the last model before the next is loaded
             self._model = self._connected(spec) if spec.endpoint else self._loaded(spec)
             self._spec = spec
         return self._model

@@ -5,7 +5,7 @@ each record as soon as it is known, and only the caller writes records. If a wor
 a new worker replaces it, and the rest of its tasks go to the next free workers, one at a time; a task with which
 several workers died is recorded as failed instead.
 
-Knows how to distribute tasks, not what they do. https://docs.ray.io/en/latest/ray-core/actors.html
+Distributes tasks; does not know what they do. https://docs.ray.io/en/latest/ray-core/actors.html
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from jopa.scoring.batched_runner import BatchedRunner
 MAX_ATTEMPTS = 3
 """How many workers may die with a task before it is recorded as failed."""
 MAX_CONSECUTIVE_FAILURES = 4 * MAX_ATTEMPTS
-"""After so many deaths in a row for each worker, without a record between them, the cause is not one example."""
+"""After this many deaths in a row for each worker, without a record between them, the cause is not one example."""
 
 
 @dataclass(frozen=True)

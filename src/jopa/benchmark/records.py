@@ -284,7 +284,7 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run's folder; safe while the run goes on.
+    """Read a run's folder; safe while the run is in progress.
 
     Raises:
         InputFileError: there is no run, or a line is damaged or has another form; an incomplete last line is ignored.

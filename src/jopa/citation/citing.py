@@ -1,4 +1,4 @@
-"""For each sentence of an answer, the smallest set of source sentences that it hangs on: `cite`.
+"""For each sentence of an answer, the smallest set of source sentences that it depends on: `cite`.
 
 Prepares prompt and output as an explanation does; the search is in `search`, the meaning of its numbers in `result`.
 """

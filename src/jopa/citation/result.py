@@ -1,4 +1,4 @@
-"""Which sources each sentence of an answer hangs on, and its JSON form.
+"""Which sources each sentence of an answer depends on, and the JSON form.
 
     PR          exp((log p(sentence | something removed) − log p(sentence | everything)) / tokens of the sentence);
                 1 = nothing changed
@@ -6,7 +6,7 @@
     sufficiency PR with the sources alone, of all source units. About 1 = they are enough
 
     cited       the sources bring PR below the value that was asked for, and none of them can be left out
-    spread      without all source units PR falls below the value, but no set of so few units was found that does it
+    spread      without all source units PR falls below the value, but no set within the limit was found that does it
     elsewhere   not from the documents: nothing that was removed brings PR below the value, all of them not either
 
 Knows values alone: no scorer, tokenizer or model.
@@ -92,7 +92,7 @@ class Citation:
 
     @property
     def stand_in(self) -> bool:
-        """Whether sources stand in for one another: together they do much more than all of them alone add up to."""
+        """Whether sources are redundant: together they do much more than the sum of what each does alone."""
         joint = self.log_prob - self.log_prob_dropped
         return len(self.sources) > 1 and 2 * sum(self.log_prob - alone for alone in self.alone_dropped) < joint
 

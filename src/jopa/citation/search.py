@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Units = frozenset[int]
 
 EXACT_UNITS = 64
-"""Up to so many units, each is removed and kept alone; of more, only some."""
+"""Up to this many units, each is removed and kept alone; of more, only some."""
 _WIDTH = 2
 """Units of each list that are tried beside the best set."""
 _MATTERS = 0.25
@@ -136,7 +136,7 @@ class _Search:
         falls_without = [whole - self._dropped[unit][part] for unit in units]
         by_drop = [units[i] for i in ranked(falls_without, least_scale=NAT)]
         by_kept = [units[i] for i in ranked([self._kept[unit][part] - none for unit in units], least_scale=NAT)]
-        if not self._reaches(none, part):  # there is little hope: the best of what was scored, and no more
+        if not self._reaches(none, part):  # success is unlikely: report the best set scored so far, without a search
             by_drop, by_kept = by_drop[: sum(fall > 0 for fall in falls_without)], []
         chain, lowest = frozenset[int](), LowestSet()
         for size in range(1, self._max_sources + 1):
@@ -166,7 +166,7 @@ class _Search:
         return (log_prob - self._whole[part]) / self._lengths[part] < math.log(self._below)
 
     def _pruned(self, part: int, units: Units) -> Units:
-        """The set without units that need not be in it: time and again the one whose absence leaves PR lowest."""
+        """The set without units that need not be in it: repeatedly the one whose absence leaves PR lowest."""
         while len(units) > 1:
             smaller = sorted((units - {unit} for unit in units), key=sorted)
             scores = [row[part] for row in self._of(smaller)]

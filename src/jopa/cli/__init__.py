@@ -65,7 +65,7 @@ def main() -> None:
         fail(str(error))
     except typer.Abort:
         fail("stopped")
-    except Exception as error:  # a fault of ours: still one line, and how to see the rest
+    except Exception as error:  # a bug in jopa: still one line, and how to see the traceback
         if hasattr(error, "format_message"):  # wrong usage, of typer's own class or click's
             _refuse_usage(error)
         if debug:

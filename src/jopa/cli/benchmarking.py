@@ -32,7 +32,9 @@ def bench(
     experiment: Annotated[Path, typer.Argument(help="A TOML file; see 'experiments/'.")],
     out: Annotated[
         Path | None,
-        typer.Option(help="The folder of its records; a run goes on where it stopped.", show_default="runs/EXPERIMENT"),
+        typer.Option(
+            help="The folder of its records; a run continues where it stopped.", show_default="runs/EXPERIMENT"
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="The most prompts a data set.", show_default="the file's")] = None,
     model: Annotated[
@@ -80,7 +82,7 @@ def bench(
         ),
     ] = 1,
 ) -> None:
-    """Run an experiment: every method on every prompt, one record a cell; goes on where it stopped."""
+    """Run an experiment: every method on every prompt, one record a cell; continues where it stopped."""
     Connection(endpoint, endpoint_model, api, tokenizer, key_variable, None, True).check(model=model)
     from jopa.benchmark.experiment import read_experiment, with_model_settings
     from jopa.benchmark.model_spec import ModelSpec
@@ -136,7 +138,7 @@ def bench(
                 on_progress=on_progress,
             )
     except KeyboardInterrupt:
-        fail(f"stopped; what is done is in '{folder}', and the same command goes on from there")
+        fail(f"stopped; what is done is in '{folder}', and the same command continues from there")
     print_line(f"{outcome.done} cells done, {outcome.failed} failed, {outcome.before} were there already")
     if outcome.left:
         print_line(f"{outcome.left} cells failed at an earlier start; --retry-failed does them again")

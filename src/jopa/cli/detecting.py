@@ -54,7 +54,7 @@ def detect(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="A folder for one line a prompt; a run goes on where it stopped.", show_default="none kept"),
+        typer.Option(help="A folder for one line a prompt; a stopped run continues.", show_default="none kept"),
     ] = None,
     json_path: Annotated[
         Path | None, typer.Option("--json", help="Write one prompt's verdict as JSON ('-': stdout).")
@@ -153,7 +153,7 @@ def detect(
         fail(
             "stopped"
             if out is None
-            else f"stopped; what is done is in '{out}', and the same command goes on from there"
+            else f"stopped; what is done is in '{out}', and the same command continues from there"
         )
     print_sent(language_model)
     if calibrate is not None and threshold is not None:
@@ -233,9 +233,9 @@ def _one(record: Record) -> RenderableType:
     surprisal = record["numbers"]["surprisal"]
     for term, text in (
         ("prompt", unit_name(record["beginning"], 60)),
-        ("answer", f"{answer['kind']}; {answer['tokens']} tokens looked at, {nats(answer['log_prob'])} nats"),
+        ("answer", f"{answer['kind']}; {answer['tokens']} tokens measured, {nats(answer['log_prob'])} nats"),
         ("caused by", f"{units}; together {together} nats, PR {record['probability_ratio']:.2f}"),
-        ("span", f"characters {span['start']} to {span['end']}, the most surprising stretch"),
+        ("span", f"characters {span['start']} to {span['end']}, the most surprising text"),
         ("without it", f"{without['kind']}; PR {without['probability_ratio']:.2f}"),
         ("surprisal", f"{surprisal:.2f} nats a token; {record['numbers']['window']:.2f} in the highest window"),
     ):

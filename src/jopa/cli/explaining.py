@@ -86,7 +86,7 @@ def explain(
     ] = None,
     max_k: Annotated[int | None, typer.Option(help="The most units for --until-pr.", show_default="10")] = None,
     diagnose: Annotated[
-        bool, typer.Option("--diagnose", help="What the answer makes of each request, instead of a search.")
+        bool, typer.Option("--diagnose", help="How each request influences the answer, instead of a search.")
     ] = False,
     requests: Annotated[
         str | None,

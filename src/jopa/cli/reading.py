@@ -1,4 +1,4 @@
-"""What the user wrote, as values: prompts from files, units, spans, bands, settings.
+"""What the user wrote as values: prompts from files, units, spans, bands, settings.
 
 Whatever cannot be read is refused here, naming it and the form it should have.
 """

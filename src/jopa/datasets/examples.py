@@ -84,7 +84,7 @@ def load_dataset(name: str, *, path: str | Path | None = None, limit: int | None
     Args:
         name: one of `DATASETS`; with a path any name.
         path: a JSONL file, one object a line with `prompt` and perhaps `id`: a text or a number, by default the line's
-            number. Under one of the names in `DATASETS` it stands in for the hub and keeps that set's control texts and
+            number. Under one of the names in `DATASETS` it replaces the hub and keeps that set's control texts and
             filters (for `aqua` it has `question`, `options` and `correct`). Under any other name nothing is filtered,
             and the optional fields `system`, `prefix`, `prefill` and `reference` are taken from each line.
         limit: use this many examples, drawn by `seed`; by default all. A smaller limit gives the beginning of a larger

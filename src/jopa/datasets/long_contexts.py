@@ -7,7 +7,7 @@
 Documents are items of JSONL files with `prompt` and, as a title, `headline` or `topic`, such as those of the data sets
 `tldr_news` and `counsel_chat`. The same seed gives the same contexts, whatever the machine.
 
-Knows no model and no tokenizer: who asks says how the tokens of a text are counted.
+Knows no model and no tokenizer: the caller says how the tokens of a text are counted.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class LongContext:
 
     @property
     def text(self) -> str:
-        """Documents in a plain frame, and the question behind them."""
+        """Documents in a plain frame, and the question after them."""
         return "".join(self._frames()) + self.question
 
     def sentence_spans(self) -> list[Span]:
@@ -140,7 +140,7 @@ def make_long_contexts(
     seed: int = 0,
     count: Callable[[str], int] = estimated_tokens,
 ) -> list[LongContext]:
-    """Long contexts of about so many tokens each, drawn from real texts by a seed.
+    """Long contexts of about `tokens` tokens each, drawn from real texts by a seed.
 
     Args:
         texts: real texts (`read_texts`); each is in a context once at most.

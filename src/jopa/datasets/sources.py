@@ -17,7 +17,7 @@ from jopa.errors import InputFileError, SettingError
 from jopa.plugins.registry import Registry
 
 PREFILL = "Of course! I'd be happy to help you with that."
-"""The beginning of the answer that the paper's experiments put into the assistant's mouth."""
+"""The beginning of the answer with which the paper's experiments start the assistant's message."""
 
 _PARQUET = "refs/convert/parquet"
 """The branch where the hub keeps its own conversion of data sets whose repository holds a loading script."""

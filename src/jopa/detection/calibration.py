@@ -32,12 +32,12 @@ SCHEMA = 1
 RATE = 0.05
 """The false-alarm rate unless told otherwise."""
 LEAST_PROMPTS = 20
-"""Fewer harmless prompts say too little of the rate, whatever it is."""
+"""Fewer harmless prompts say too little about any rate."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A threshold and what it rests on.
+    """A threshold and what it is based on.
 
     Attributes:
         threshold: a prompt whose order lies above it is flagged.
@@ -165,7 +165,7 @@ def calibrated(
 
 
 def require_enough(n_prompts: int, rate: float) -> None:
-    """Refuse a false-alarm rate that so many harmless prompts cannot show.
+    """Refuse a false-alarm rate that `n_prompts` harmless prompts cannot show.
 
     Raises:
         SettingError: the rate is not between 0 and 1, or there are too few prompts.

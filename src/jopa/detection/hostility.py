@@ -52,7 +52,7 @@ def detect(
     Args:
         prompt: a text.
         model: a loaded model, or what `load` takes; None for the bundled one.
-        config: how closely to look; by default as the calibration's prompts were looked at.
+        config: the settings; by default those of the calibration.
         calibration: a threshold of the caller's own, made for this model; see `calibrate_detection`.
 
     Raises:
@@ -90,7 +90,7 @@ def gather(model: Model, prompt: Prompt, config: DetectionConfig) -> Evidence:
     Args:
         model: the language model.
         prompt: in units as small as the span that is looked for: tokens.
-        config: how closely to look.
+        config: the settings.
 
     Raises:
         JopaError: one of its children, whose message says what is wrong and what to do.

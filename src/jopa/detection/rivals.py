@@ -7,7 +7,7 @@
                          random printable ones; an attack is brittle, so copies are answered otherwise
 
 Both papers defend and report success rates of attacks. The numbers that are made of them here, so that prompts can be
-put in an order, are ours: how much of the willingness rests on the critical tokens, and how much less likely the
+put in an order, are ours: how much of the willingness depends on the critical tokens, and how much less likely the
 answer to the whole prompt becomes, and how often its kind changes, in a perturbed copy.
 
 Written from the papers' text. Local models only: gradients by embeddings are needed.
@@ -66,7 +66,7 @@ class Perturbed:
     """What SmoothLLM's copies of a prompt do.
 
     Attributes:
-        loss: by how much less likely the whole prompt's answer is behind a copy, in nats a token; the copies' mean.
+        loss: by how much less likely the whole prompt's answer is after a copy, in nats a token; the copies' mean.
         changed: the share of copies whose own answer is of another kind.
         refused: the share of copies whose own answer is a refusal.
         ffe: model work in full-forward equivalents, generation left out.
@@ -79,7 +79,7 @@ class Perturbed:
 
 
 def highlighted(model: LanguageModel, prompt: Prompt) -> Highlighted:
-    """Find the tokens that the model's willingness to answer rests on.
+    """Find the tokens that the model's willingness to answer depends on.
 
     Raises:
         SettingError: the model gives no gradients.
@@ -148,7 +148,7 @@ def _answers(model: LanguageModel, prompts: Sequence[Prompt], max_new_tokens: in
 
 
 def _log_prob(model: LanguageModel, prompt: Prompt, answer: Output) -> float:
-    """log p of an answer behind a whole prompt, in nats."""
+    """log p of an answer after a whole prompt, in nats."""
     import torch
 
     scorer = prepare_output(model, prompt, output=answer).scorer("delete")

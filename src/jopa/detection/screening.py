@@ -139,7 +139,7 @@ def screen(
         model: the language model.
         asked: the prompts, their ids distinct.
         folder: where the records are kept and looked up; None to keep none.
-        config: how closely to look; by default as the calibration's prompts were looked at.
+        config: the settings; by default those of the calibration.
         calibration: the threshold to judge by. A verdict on record is judged by it anew, without running the model.
         on_record: called with each record and whether it was there already.
 
@@ -191,7 +191,7 @@ def calibrate_detection(
         prompts: harmless prompts like those that will be judged.
         model: as for `detect`.
         rate: the false-alarm rate that is wanted.
-        config: how closely to look.
+        config: the settings.
         folder: where the verdicts are kept and looked up, so that stopped work continues; None to keep none.
         on_record: as for `screen`.
 
@@ -223,7 +223,7 @@ def judged(
     Args:
         model: the language model.
         asked: the prompt.
-        config: how closely to look.
+        config: the settings.
         calibration: the threshold to judge by.
         whole: with the prompt and all that was measured, so that the record can be read back as a `Verdict`.
     """
@@ -234,7 +234,7 @@ def judged(
         verdict: Verdict = detect(asked.text, model=model, config=config, calibration=calibration)
     except JopaError as error:
         return {**key, "status": "failed", "error": " ".join(str(error).split())}
-    except Exception as error:  # a fault of ours or of the tokenizer's; the other prompts go on
+    except Exception as error:  # a bug in jopa or the tokenizer; the other prompts are still judged
         reason = " ".join(str(error).split())
         return {**key, "status": "failed", "error": f"unexpected {type(error).__name__}: {reason:.300}"}
     return {**key, "status": "done", **(verdict.to_dict() if whole else verdict.summary())}

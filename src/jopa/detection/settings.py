@@ -1,4 +1,4 @@
-"""How closely `detect` looks at a prompt."""
+"""The settings of `detect`: how much it measures."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from jopa.prompt.options import PromptOptions
 from jopa.storage import Record
 
 MOST_TOKENS = 1024
-"""The longest prompt, in tokens with its template, unless told otherwise: a prompt costs some twelve forwards."""
+"""The longest prompt, in tokens with its template, unless told otherwise: a prompt costs about twelve forwards."""
 
 
 @dataclass(frozen=True)
 class DetectionConfig:
-    """How closely to look at a prompt.
+    """How much `detect` measures of a prompt.
 
     Attributes:
         k: how many units to attribute the answer to; fewer where the prompt has fewer.

@@ -1,4 +1,4 @@
-"""How surprising each unit of a prompt is to a model, and how likely a fixed refusal is behind it, in one forward.
+"""How surprising each unit of a prompt is to a model, and how likely a fixed refusal is after it, in one forward.
 
 A model in this process is run here; one behind a server is asked for the same numbers.
 """

@@ -100,12 +100,12 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How hostile a prompt looks to a model, and what that rests on.
+    """How hostile a prompt looks to a model, and what that is based on.
 
     Attributes:
-        prompt: the prompt in the units that the evidence speaks of.
+        prompt: the prompt in the units of the evidence.
         evidence: what was measured.
-        config: how closely the prompt was looked at.
+        config: the settings that were used.
         model: id, revision, dtype and device of the model.
         versions: of jopa and its main dependencies.
         calibration: the threshold that the prompt is judged by; None for none.

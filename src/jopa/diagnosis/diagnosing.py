@@ -1,4 +1,4 @@
-"""What the answer makes of each request of a prompt: which has no measurable influence, and what each one drives.
+"""How each request of a prompt influences the answer: which has no measurable influence, and what each one drives.
 
 Every unit (a request, by default a sentence) is removed alone, and all of them together; one evaluation gives the
 log-probability of every token of the answer, so one evaluation a unit fills its row of the table. What the numbers

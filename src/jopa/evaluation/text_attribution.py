@@ -5,7 +5,7 @@
     synergy           L(S) − Σ_i L({i})
     noise             by how much the similarity differs when the unchanged prompt is asked again
 
-The objective is called "text-similarity": it is no log-probability, and no ratio of probabilities comes of it. What
+The objective is called "text-similarity": it is no log-probability, and no ratio of probabilities follows from it. What
 lies within the noise shows nothing. Knows values alone: no scorer, tokenizer or model.
 """
 

@@ -53,7 +53,7 @@ class CAMAB(RankingMethod):
     A Bayesian linear regression r(S) ≈ Σ_{i ∈ S} θ_i is kept up to date; each round draws θ from its posterior,
     keeps the units with the largest drawn θ, and scores them. The k units with the largest posterior mean are chosen.
 
-    The descriptions at hand do not say how many units a round keeps, nor give the prior: here a round keeps the share
+    The available descriptions do not say how many units a round keeps, nor give the prior: here a round keeps the share
     `kept`, θ has prior N(0, 1), and the noise has standard deviation 0.1. Rewards are not clipped to [0, 1], so that a
     unit whose removal helps the output is known as such. v(U) and v(∅) are the first two observations. Where they
     differ by less than 1 nat, they are taken to differ by 1 nat.

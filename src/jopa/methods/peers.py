@@ -162,7 +162,7 @@ def llm_attribution(
 
 
 class _TokenNames:
-    """Stands in for the tokenizer, which Captum uses to label output tokens.
+    """Takes the place of the tokenizer, which Captum uses to label output tokens.
 
     For that Captum tokenises the decoded output again, and fails where the output is cut inside a character.
     """

@@ -4,7 +4,7 @@ The proxy hides units only from what follows the context (`jopa.scoring.context_
 forward a set, but the context's own tokens still know what was hidden.
 
     sweeps     k times (less often where k is large): which unit lowers the proxy most once the chosen ones are hidden?
-               First the gradient by the attention paid to each unit or, where that cannot be had, groups of neighbours
+               First the gradient by the attention paid to each unit or, where there is none, groups of neighbours
                (group testing); then the most promising units one by one
     sets       the proxy of all sets of k of the strongest units, or of those that a swap leads to
     finalists  exact scores, one at a time: the set with the largest expected improvement under a Gaussian process over
@@ -49,8 +49,8 @@ _FINALISTS = 96
 _OUTSIDE, _INSIDE = 0.5, math.exp(-5)
 """The attention paid to units outside and inside of the chosen set, where the gradient is taken."""
 _ERROR_SHARE, _LEAST_ERROR = 0.1, 0.2
-"""Standard deviation of the proxy's error, as a share of the largest change that it foretells; at least so many
-nats."""
+"""Standard deviation of the proxy's error, as a share of the largest change that it predicts; at least this
+many nats."""
 _NEGLIGIBLE = 1e-3
 """Expected improvement that is not worth a mask, as a share of the best set's effect."""
 
@@ -160,7 +160,7 @@ class _Search:
         self._chosen |= {*strongest, *missing}
 
     def _guided_by_gradient(self, others: Sequence[int], n_masks: int) -> list[int]:
-        """The units with the largest gradient by attention; none where it cannot be had."""
+        """The units with the largest gradient by attention; none where the scorer gives none."""
         gradient = self._proxy.gradient(self._chosen, self._problem.n_units)
         if gradient is None:
             return []
@@ -232,7 +232,7 @@ class _Proxy:
         self._problem, self._whole = problem, whole
         self._approximation: Approximation | None = problem.approximation()
         self.known: dict[Units, float] = {frozenset(): 0.0}
-        """The change of log p(y) that is foretold of each set, in nats."""
+        """The predicted change of log p(y) of each set, in nats."""
         self.masks = 0
         """Masks so far; a gradient counts as three."""
 
@@ -247,11 +247,11 @@ class _Proxy:
         return 1.0 if self._approximation is None else self._approximation.ffe
 
     def change(self, units: Units) -> float:
-        """The foretold change of log p(y) of one set, in nats."""
+        """The predicted change of log p(y) of one set, in nats."""
         return self.changes([units])[0]
 
     def changes(self, sets: Iterable[Units]) -> list[float]:
-        """The foretold change of log p(y) of each set, in nats."""
+        """The predicted change of log p(y) of each set, in nats."""
         import torch
 
         sets = list(sets)
@@ -266,7 +266,7 @@ class _Proxy:
         return [self.known[units] for units in sets]
 
     def gradient(self, inside: Units, n_units: int) -> list[float] | None:
-        """How much each unit lowers log p(y) to first order, given a set that is all but hidden; None if unknown."""
+        """How much each unit lowers log p(y) to first order, given a set that is almost hidden; None if unknown."""
         import torch
 
         if self._approximation is None:

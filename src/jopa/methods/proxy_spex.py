@@ -34,7 +34,7 @@ Terms = Mapping[tuple[int, ...], float]
 _LEAST_ABLATIONS = 40
 """LightGBM splits no group of fewer than twenty masks."""
 _ENUMERABLE = 200_000
-"""Up to so many sets, all are looked at."""
+"""Up to this many sets, all are compared."""
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ _TERMS_PER_MASK = 2
 _MOST_TERMS = 512
 """The most pairs, and as many triples, whatever the number of masks: the fit then takes about a second."""
 _ENUMERABLE = 200_000
-"""Up to so many sets, the surrogate predicts all of them to find the best."""
+"""Up to this many sets, the surrogate predicts all of them to find the best."""
 _PREDICTED_AT_ONCE = 20_000
 """Sets that the surrogate predicts at once, so that memory stays small."""
 _ROUNDS = 20

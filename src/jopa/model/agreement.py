@@ -37,7 +37,7 @@ def agree(logits: Tensor, expected: Tensor) -> bool:
 
 
 def probe_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, n: int, seed: int = 0) -> list[int]:
-    """Ids to try a model with: spread over its vocabulary, the same at every call, no special ones if it can be."""
+    """Ids to try a model with: spread over its vocabulary, the same at every call, no special ones if possible."""
     size = len(next(model.get_input_embeddings().parameters()))
     special = set(tokenizer.all_special_ids) | {0}
     ordinary = [token for token in range(min(size, 4096)) if token not in special] or list(range(size))

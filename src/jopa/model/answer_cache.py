@@ -4,8 +4,8 @@
     file    CACHE/answers/KEY.json: the answer's token ids
 
 The weights enter as a sample of each parameter, so that a model that was trained further has other answers, whatever
-it is called. A file is whole or absent. The cache holds at most `MOST` answers; those used longest ago go first. It is
-used only where no other user can write to it.
+it is called. A file is whole or absent. The cache holds at most `MOST` answers; those used longest ago are removed
+first. It is used only where no other user can write to it.
 """
 
 from __future__ import annotations

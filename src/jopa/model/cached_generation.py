@@ -23,7 +23,7 @@ def continue_with_cache(
     stop_ids: Collection[int],
     on_new: Callable[[Sequence[int]], None] | None = None,
 ) -> list[list[int]]:
-    """The ids that continue each row; behind the first stop token of a row anything may stand.
+    """The ids that continue each row; what follows the first stop token of a row is undefined.
 
     Args:
         model: the model, in evaluation mode.

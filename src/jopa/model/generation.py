@@ -1,4 +1,4 @@
-"""How answers are generated, and who is told meanwhile: values alone.
+"""How answers are generated, and the callbacks during generation: values alone.
 
 Knows no model, units or masks.
 """

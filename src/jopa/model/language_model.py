@@ -37,14 +37,14 @@ if TYPE_CHECKING:
 
 
 _SAMPLING = threading.RLock()
-"""Held while torch's random state, which all threads share, is seeded and put back."""
+"""Held while torch's random state, which all threads share, is seeded and restored."""
 
 
 @dataclass(frozen=True)
 class LanguageModel:
     """A causal language model with its tokenizer; wrap your own with `LanguageModel(model, tokenizer)`.
 
-    The model leaves as it came: evaluation mode, hooks and generation settings are put back after every use. Several
+    The model is left unchanged: training mode, hooks and generation settings are put back after every use. Several
     threads may use one model: each forward, with the hooks it needs, and each generation waits for `lock`.
 
     Attributes:
@@ -53,7 +53,8 @@ class LanguageModel:
         tokenizer: its tokenizer, a fast one.
         id: the name under which results are recorded.
         revision: the hub commit, or the checksum of the GGUF file, if known.
-        batch_size: masks that its scorers score in one forward; by default as many as pay. Halved when memory runs out.
+        batch_size: masks that its scorers score in one forward; by default as many as speed and memory allow. Halved
+            when memory runs out.
         runner: runs the forwards of its scorers (`scoring.batch_input.Runner`); by default each by itself, at once.
         answers: keeps answers between runs (`model.answer_cache.AnswerCache`); None to generate each anew.
     """
@@ -114,7 +115,7 @@ class LanguageModel:
         return ModelCapabilities(probe_of(self))
 
     def require_removal(self, removal: str, n_tokens: int) -> None:
-        """Refuse a removal that it cannot do with so many tokens.
+        """Refuse a removal that it cannot do with `n_tokens` tokens.
 
         Raises:
             SettingError: its scores with zero embeddings mean nothing ("zero"), or its mask hides no tokens ("hide").
@@ -153,7 +154,7 @@ class LanguageModel:
         return GenerationProbe(self.model, self.tokenizer, lambda: self.packed.active())
 
     def changes_with_length(self, n_tokens: int) -> bool:
-        """Whether rows of so many tokens must be alone and without a cache: their length changes their scores."""
+        """Whether rows of `n_tokens` tokens must be alone and without a cache: their length changes their scores."""
         with self.lock, quiet_transformers(), evaluating(self.model):
             if self.length_dependence.changes_at(n_tokens) or self.sparse_index.ties_at(n_tokens):
                 return True
@@ -261,7 +262,7 @@ class LanguageModel:
     ) -> list[tuple[int, ...]]:
         """Continue several inputs greedily, as `generate` would each alone; rows of a batch are padded at the left.
 
-        Rounding differs between a batch and a row alone, so a tie between two tokens may fall the other way.
+        Rounding differs between a batch and a row alone, so a tie between two tokens may be decided differently.
 
         Args:
             inputs: for each input what `generate` takes; all with the same keywords.
@@ -283,7 +284,7 @@ class LanguageModel:
         return self._continue(batch, max_new_tokens, 0.0, 0, None)
 
     def _continues_fast(self, rows: Sequence[dict[str, torch.Tensor]], n_tokens: int) -> bool:
-        """Whether transformers' `generate` continues these inputs, up to so many tokens, in one batch."""
+        """Whether transformers' `generate` continues these inputs, up to `n_tokens` tokens, in one batch."""
         if self.changes_with_length(n_tokens):
             return False
         kind = InputKind(

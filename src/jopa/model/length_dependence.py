@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _N_TOKENS = 12
 """Tokens of the row that is tried; some models fill up the last chunk of a row, if it is not their first."""
 _LEAST_LENGTH = 256
-"""Tokens; shorter rows are tried as if they had so many."""
+"""Tokens; shorter rows are tried as if they had this many."""
 _BY_LENGTH = ("dynamic", "longrope")
 
 
@@ -47,7 +47,7 @@ class LengthDependence:
         self._took_positions = False
 
     def changes_at(self, length: int) -> bool:
-        """Whether a row of so many tokens gives its first tokens other factors than a short row does."""
+        """Whether a row of `length` tokens gives its first tokens other factors than a short row does."""
         if length <= self._independent:
             return False
         if self._dependent is not None and length >= self._dependent:

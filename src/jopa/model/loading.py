@@ -59,7 +59,7 @@ def load(
         dtype: "float32", "bfloat16" or "float16"; by default bfloat16 on CUDA and float32 elsewhere.
         revision: a hub branch, tag or commit.
         trust_remote_code: run Python code that comes with the model.
-        batch_size: masks scored in one forward; by default as many as pay.
+        batch_size: masks scored in one forward; by default as many as speed and memory allow.
 
     Raises:
         ModelError: there is no such model, it cannot be read, or it is not a causal language model.
@@ -226,7 +226,7 @@ def _unpack(path: Path, folder: Path, checksum: str) -> None:
         try:
             partial.rename(folder)
         except OSError:
-            if not _intact(folder):  # else another process was faster, and its copy is as good
+            if not _intact(folder):  # otherwise another process was faster, and its copy is the same
                 raise
     except JopaError:
         raise
@@ -245,7 +245,7 @@ def only_ours(folder: Path, *files: Path) -> bool:
     if not hasattr(os, "getuid") or not folder.exists():
         return True
     if folder.stat().st_mode & 0o077 == 0:
-        files = ()  # nobody else gets in
+        files = ()  # no other user can enter
     found = [path.stat() for path in (folder, *files)]
     return all(status.st_uid in (os.getuid(), 0) and not status.st_mode & 0o022 for status in found)
 

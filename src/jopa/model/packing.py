@@ -87,7 +87,7 @@ class PackedWeights:
         """Let the layers compute by these products for the time of a block, which must be without gradients."""
         changed = []
         try:
-            # By the instances' own dictionaries: the way round by `nn.Module` would take milliseconds a forward.
+            # Set in the instances' own dictionaries: through `nn.Module` it would take milliseconds a forward.
             for layer in self._choices:
                 if "forward" not in vars(layer) and (product := self._product(layer)):
                     vars(layer)["forward"] = product
@@ -98,7 +98,7 @@ class PackedWeights:
                 del vars(layer)["forward"]
 
     def _product(self, layer: nn.Linear) -> _LayerProduct | None:
-        """What stands in for the layer's forward, if its weight can be packed as it is now."""
+        """The function to call in place of the layer's forward, if its weight can be packed as it is now."""
         product = self._products.get(layer)
         if product is None or product.made_of != _contents(layer):
             choice, weight = self._choices[layer], layer.weight
@@ -114,7 +114,7 @@ class _LayerProduct:
         import torch
 
         self.made_of = _contents(layer)
-        self._layer, self._weight = layer, layer.weight  # a weight that is kept lends its address to no other
+        self._layer, self._weight = layer, layer.weight  # while the weight is kept, no other tensor gets its address
         packed = None
         if choice.packed and choice.packed.pack:
             with torch.inference_mode():

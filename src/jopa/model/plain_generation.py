@@ -64,7 +64,7 @@ def _sampled(logits: Tensor, temperature: float) -> Tensor:
 
 
 def _longer(model: PreTrainedModel, inputs: dict[str, Tensor], token: int) -> dict[str, Tensor]:
-    """The inputs with one token behind them."""
+    """The inputs with one token more."""
     import torch
 
     given = inputs.get("input_ids", inputs.get("inputs_embeds"))

@@ -47,17 +47,17 @@ ROWS = (1, 16, 100, 400)
 _MOST_ROWS = (*(float(math.isqrt(first * second)) for first, second in pairwise(ROWS)), math.inf)
 """The largest number of rows that is treated like each of them."""
 _MOST_WEIGHTS = 2**20
-"""Larger weights are timed by some of their output features, so many numbers at most,"""
+"""Larger weights are timed with some of their output features: at most this many numbers,"""
 _MOST_PRODUCTS = 2**27
-"""and by so few that this many multiplications suffice: what takes a millisecond is seldom interrupted."""
+"""and at most this many multiplications: what takes a millisecond is seldom interrupted."""
 _FLUSHED_BYTES = 2**26
-"""So much is read before each timing, so that weights come from memory, as those of a model do, and not from caches."""
+"""Bytes that are read before each timing, so that weights come from memory, as a model's do, and not from caches."""
 _MOST_OTHER_WORK = 0.2
 """What was timed while other processes took more than this share of the processors is not remembered."""
 _SETTLED = 1.25
 """Timing of a number of rows ends when the two lowest seconds of each product differ by less than this factor,"""
 _MOST_ROUNDS, _MOST_SECONDS = 12, 0.25
-"""or after so many rounds or seconds; two rounds are always made."""
+"""or after this many rounds or seconds; two rounds are always made."""
 _LEAST_GAIN = 0.05
 """The share of the time by which another product must be faster than the plain one."""
 _PLAIN = "plain"
@@ -220,7 +220,7 @@ def measured(shapes: Collection[Shape], dtype: torch.dtype) -> dict[Shape, Secon
     to the last bit in every run. Otherwise, another product may round differently.
 
     The cache holds for one processor, its capability, torch's version and the number of threads. A file that is
-    damaged or foreign is ignored and written anew; one that cannot be written is done without. What other work on the
+    damaged or foreign is ignored and written anew; one that cannot be written is not used. What other work on the
     machine disturbed counts for this process and is not remembered.
 
     Raises:
@@ -311,13 +311,13 @@ def _rounds(
 
 
 def _agree(seconds: Sequence[float]) -> bool:
-    """Whether the lowest of several times is no chance."""
+    """Whether the lowest of several times is reliable."""
     first, second, *_ = sorted(seconds)
     return second < _SETTLED * first
 
 
 def _clock() -> float:
-    """Seconds of this thread on a processor, where the system tells them: other work on the machine counts for nothing.
+    """Seconds of this thread on a processor, where the system tells them: other work on the machine is not counted.
 
     This thread has a part in every product and waits for the other threads actively, so its seconds are the product's.
     """

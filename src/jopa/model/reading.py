@@ -1,6 +1,6 @@
 """Models out of files, with every weight in its place.
 
-transformers fills weights that a file does not hold with random numbers and goes on; here that is an error.
+transformers fills weights that a file does not hold with random numbers and continues; here that is an error.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def require_gguf(path: Path) -> None:
 
 
 def _split_count(start: bytes) -> int:
-    """The number of parts that the first bytes of a GGUF file speak of; 1 if they speak of none."""
+    """The number of parts that the first bytes of a GGUF file name; 1 if they name none."""
     key = len(_SPLIT_COUNT).to_bytes(8, "little") + _SPLIT_COUNT.encode() + (2).to_bytes(4, "little")  # 2: uint16
     at = start.find(key)
     return int.from_bytes(start[at + len(key) : at + len(key) + 2], "little") if at >= 0 else 1

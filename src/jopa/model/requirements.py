@@ -23,7 +23,7 @@ def require_causal(model: Any, name: str) -> bool:
     """Refuse a model that is not loaded, or whose first token sees later ones.
 
     Returns:
-        Whether what it says after a token is the same, to rounding, whatever stands behind it or in another row. It is
+        Whether what it says after a token is the same, to rounding, whatever follows it or is in another row. It is
         not where numbers are quantised by their range in the whole batch.
 
     Raises:
@@ -51,7 +51,7 @@ def require_causal(model: Any, name: str) -> bool:
             first = model(input_ids=pairs, use_cache=False).logits[:, 0]
             longer = torch.tensor([[3, 5, 7, 4, 6, 9]], device=device) % size
             followed = model(input_ids=longer, use_cache=False).logits[0, 0]
-    except Exception as error:  # code of many makers
+    except Exception as error:  # the model's own code may raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ModelError(f"'{name}' cannot read two tokens, as a causal language model does: {reason:.200}") from error
     steady = agree(first[0], followed) and agree(first[1], followed)

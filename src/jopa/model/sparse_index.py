@@ -2,8 +2,8 @@
 
 Up to some number of tokens all keys are attended to. Beyond it the scores decide, and where they are equal, `topk`
 does, whose choice depends on the length of the row. Then what such a model says after a token depends on how many
-tokens stand behind it. The scores of zero embeddings are always equal; whether those of other tokens are is tried at
-the length in question. Only models whose configuration speaks of an index are tried.
+tokens follow it. The scores of zero embeddings are always equal; whether those of other tokens are is tried at
+the length in question. Only models whose configuration names an index are tried.
 
 Knows ids and hidden states, nothing of text.
 """
@@ -26,7 +26,7 @@ _INDEXED_KEYS = re.compile(r"index(er)?_\w*(top_?k|budget)\w*\Z")
 _CUTS = (1, 3, 7)
 """Tokens that are taken from the end of a row to see whether the others change."""
 _LEAST_LENGTH = 256
-"""Tokens; shorter rows are tried as if they had so many."""
+"""Tokens; shorter rows are tried as if they had this many."""
 
 
 class SparseIndex:
@@ -50,11 +50,11 @@ class SparseIndex:
         return min((value for value in found if isinstance(value, int) and value > 0), default=None)
 
     def leaves_out_keys(self, n_tokens: int) -> bool:
-        """Whether the index decides which of so many tokens are attended to."""
+        """Whether the index decides which of `n_tokens` tokens are attended to."""
         return self.limit is not None and n_tokens > self.limit
 
     def ties_at(self, n_tokens: int) -> bool:
-        """Whether index scores of so many tokens may be equal, so that no row may be longer or shorter than it is."""
+        """Whether index scores of `n_tokens` tokens may be equal, so that the length of a row must not change."""
         if not self.leaves_out_keys(n_tokens):
             return False
         return self._has_zero_embedding or self._changes(self._rounded(n_tokens))
@@ -78,7 +78,7 @@ class SparseIndex:
         return max(n_tokens, rounded if context is None else min(rounded, context))
 
     def _changes(self, n_tokens: int) -> bool:
-        """Whether the states of a row of so many tokens change when it ends earlier."""
+        """Whether the states of a row of `n_tokens` tokens change when it ends earlier."""
         if n_tokens not in self._known:
             whole = self._states(n_tokens)
             cuts = [cut for cut in _CUTS if cut < n_tokens]

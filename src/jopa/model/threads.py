@@ -28,7 +28,7 @@ def use_threads(asked: int | None = None) -> Threads:
     """Set how many threads torch uses on the processor in this process.
 
     Args:
-        asked: so many; by default `OMP_NUM_THREADS` where it is set, else as many as cores are idle.
+        asked: the number of threads; by default `OMP_NUM_THREADS` where it is set, else as many as cores are idle.
 
     Raises:
         SettingError: fewer than one are asked for.

@@ -138,7 +138,7 @@ class Registry(Mapping[str, T], Generic[T]):
         return sum(1 for _ in self)
 
     def __contains__(self, name: object) -> bool:
-        """Whether a name stands for something, be it faulty."""
+        """Whether a name is in the table, also if its plug-in is faulty."""
         return name in self.builtin or name in self._registered or name in self._entry_points()
 
     def __repr__(self) -> str:

@@ -30,7 +30,7 @@ def continuation_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]
     """Token ids of a text that follows other text: no BOS, and no blank that the tokenizer adds by itself.
 
     SentencePiece tokenizers put a blank before the first word and take it away again where a text begins, so what ids
-    say shows only behind other text. Ids are right if, behind a lead, they decode to the text. Where decoding is not
+    say shows only after other text. Ids are right if, after a lead, they decode to the text. Where decoding is not
     exact for any of them, as with tokenizers that change letters, the text's own ids are taken.
     """
 

@@ -1,6 +1,6 @@
 """Whole messages and documents as units: which tokens go with them when they are removed.
 
-A message's frame is what the chat template writes around it, a document's its heading and the empty line behind it.
+A message's frame is what the chat template writes around it, a document's its heading and the empty line after it.
 A frame goes with its text only where that is proved: the input is rendered and tokenised anew without the message, and
 the ids must be those of the whole input with one run of tokens cut out; without all of them together, too. Where the
 template refuses, numbers what comes later, or the tokenizer joins tokens across the gap, the text alone goes.

@@ -31,8 +31,8 @@ class PromptOptions:
     Attributes:
         system: a system message before a text prompt (chat models).
         prefix: a fixed instruction, not attributable, on a line of its own before the attributable text.
-        prefill: the beginning of the answer, put into the assistant's mouth; without a chat template it follows the
-            text directly. Blanks alone are no prefill.
+        prefill: the beginning of the answer, as if the assistant had begun to write; without a chat template it follows
+            the text directly. Blanks alone are no prefill.
         plain: take the prompt as plain text, also where the tokenizer has a chat template.
         template_args: further arguments of the chat template, as `{"enable_thinking": False}`.
         tools: what the model may call, as the chat template takes it (JSON schemas); None for none.

@@ -47,7 +47,7 @@ class Renderer:
     Attributes:
         tokenizer: the tokenizer.
         options: how the prompt is put before the model.
-        form: makes of a content what the template wants.
+        form: turns a content into the form that the template takes.
         text_key: what the template calls a document's text.
         template: the name of the chat template, where the tokenizer has several; None for its default.
     """
@@ -180,7 +180,7 @@ def render_first(
 def takes_documents(renderer: Renderer, layout: Layout) -> Renderer | None:
     """A way of rendering in which the chat template itself shows documents; None if it has no place for them.
 
-    Found by rendering two marked documents: each text must stand there once, behind the other, as it is.
+    Found by rendering two marked documents: each text must be there once, one after the other, as it is.
     """
     if not renderer.by_template:
         return None
@@ -237,7 +237,7 @@ def _template_arguments(options: PromptOptions) -> dict[str, Any]:
 
 
 def _joined(head: str, prefill: str) -> str:
-    """The prefill behind what the template writes before an answer.
+    """The prefill after what the template writes before an answer.
 
     Templates of models that think write an empty block of thoughts before an answer without them, or open the block;
     a prefill that opens the block itself stands in its place.

@@ -21,7 +21,7 @@ Span = tuple[int, int]
 """`[start, end)` in characters."""
 
 TOKEN_BYTES, WORD_BYTES = 200, 800
-"""A prompt of up to so many bytes of UTF-8 is cut into tokens (about a line), into words (a few lines); a longer one
+"""A prompt of up to this many bytes of UTF-8 is cut into tokens (about a line), into words (a few lines); a longer one
 into sentences. Bytes, because a token of any script stands for about as many."""
 FEWEST_SENTENCES = 5
 """A long prompt of fewer sentences is cut into words, too: there would be nothing to choose from."""
@@ -53,7 +53,7 @@ _WHOLE = re.compile(
     re.IGNORECASE,
 )
 _TITLE = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof)\.\s*\Z")
-"""`sentencex` ends a sentence behind one where the name is a common word, too ("Dr. Who")."""
+"""`sentencex` ends a sentence after one where the name is a common word, too ("Dr. Who")."""
 _CLOSING = re.compile(r"[*_~\"'”’»)\]]+(?:\s+|\Z)")
 _TAIL = 16
 """Characters at a sentence's end that may be a title."""
@@ -154,7 +154,7 @@ def _cuts_of_line(line: str, language: str) -> Iterator[int]:
         if "".join(parts) != window:
             return  # it left out characters, so its places mean nothing: the rest of the line stays whole
         cuts = [start + end for end in accumulate(map(len, parts))]
-        start = cuts[-2] if len(cuts) > 1 and cuts[-1] < len(line) else cuts[-1]  # the last may go on behind the window
+        start = cuts[-2] if len(cuts) > 1 and cuts[-1] < len(line) else cuts[-1]  # the last may be longer
         for cut in cuts[:-1]:
             if not line[cut - 1].isspace() and (closing := _CLOSING.match(line, cut)):
                 cut = closing.end()

@@ -33,7 +33,7 @@ DEFAULT_K = 3
 """Units to find unless the caller says how many; see `fitting_k`."""
 LONG_METHOD = "proxy-search"
 LONG_METHOD_TOKENS = 1500
-"""Inputs of so many tokens or more get `LONG_METHOD` unless the caller names a method."""
+"""Inputs of this many tokens or more get `LONG_METHOD` unless the caller names a method."""
 REFINED_TOKENS = 3000
 """Inputs of more tokens are searched from coarse to fine unless the caller says what the units are."""
 _FEWEST_COARSE = 4

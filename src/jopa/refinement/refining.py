@@ -62,7 +62,7 @@ def attribute_levels(
         method: how; where it has a budget, that is the budget of all levels.
         removal: how units are removed.
         search: what else to look for and to measure.
-        callbacks: as for `explain`; `on_best` hears of the last level, `on_level` of each after the first.
+        callbacks: as for `explain`; `on_best` is called for the last level, `on_level` for each after the first.
 
     Returns:
         The attribution of the last level, whose units are those inside the opened ones; `levels` has all of them.

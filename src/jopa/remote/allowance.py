@@ -58,7 +58,7 @@ class Allowance:
             self.sent -= tokens
 
     def keep(self, tokens: int) -> None:
-        """Keep tokens for later; as many negative ones let them go."""
+        """Keep tokens for later; a negative number releases them."""
         with self._lock:
             self._kept += tokens
 

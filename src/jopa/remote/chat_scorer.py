@@ -41,7 +41,7 @@ class ChatScorer:
 
     Args:
         model: the model.
-        prompt: its units are what masks speak of; its ids are characters of the conversation.
+        prompt: masks keep or remove its units; its ids are characters of the conversation.
         output: the answer that others are compared with.
         removal: "delete".
         max_new_tokens: the most tokens of an answer.
@@ -124,7 +124,7 @@ class ChatScorer:
         return torch.tensor(found, dtype=torch.float64)[:, None]
 
     def reserve(self, masks: int) -> None:
-        """Keep enough of the allowance to score so many masks and to answer once after the search; 0: no more."""
+        """Reserve enough of the allowance to score `masks` masks and to answer once after the search; 0 ends it."""
         self._model.allowance.keep(-self._kept)
         text = self._model.decode(self.prompt.ids)
         self._kept = (masks + 1) * self._model.tokens_at_most(ChatRequest(text, self._max_new_tokens)) if masks else 0

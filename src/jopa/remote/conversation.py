@@ -1,6 +1,6 @@
 """Chat messages as one text whose characters can be removed, and back.
 
-A model behind a chat API takes messages, and nobody here knows its tokens. What stands in for a tokenizer cuts the
+A model behind a chat API takes messages, and nobody here knows its tokens. A class in place of a tokenizer cuts the
 conversation into characters: `jopa.prompt` then finds units in it as in any prompt, a unit's positions are the
 characters that it has there, and what is left of a conversation without some units is read back as messages.
 

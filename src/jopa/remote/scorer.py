@@ -34,7 +34,7 @@ class RemoteScorer:
 
     Args:
         model: the model behind a server.
-        prompt: its units are what masks speak of.
+        prompt: masks keep or remove its units.
         output: its target tokens are what is scored.
         removal: "delete".
 
@@ -105,7 +105,7 @@ class RemoteScorer:
         return torch.tensor(scores, dtype=torch.float64).reshape(len(rows), end - start)
 
     def reserve(self, masks: int) -> None:
-        """Keep enough of the allowance to score so many masks and to answer once after the search; 0: no more."""
+        """Reserve enough of the allowance to score `masks` masks and to answer once after the search; 0 ends it."""
         self._model.allowance.keep(-self._kept)
         n_prompt = len(self.prompt.ids)
         self._kept = masks * (n_prompt + len(self.output.ids)) + n_prompt if masks else 0

@@ -38,7 +38,7 @@ CERTIFICATE_WORDS = {
 }
 PARTS = ("verdict", "effects", "levels", "outputs", "in_place", "found")
 """The parts of an attribution's page that stand by themselves; each has a template."""
-_NAMED = 4  # so many units are named in the verdict
+_NAMED = 4  # units that the verdict names at most
 
 
 class Bar(NamedTuple):

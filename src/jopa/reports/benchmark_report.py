@@ -64,12 +64,12 @@ def write_report(
     metrics: Sequence[str] = (),
     decimals: int | None = None,
 ) -> tuple[Path, ...]:
-    """Write the tables, figures and the page of a run; safe while the run goes on.
+    """Write the tables, figures and the page of a run; safe while the run is in progress.
 
     Args:
         folder: what `jopa bench` wrote.
         out: where to write; `folder/report` if not given.
-        explanations: at most so many pages of single explanations, whole prompts in turn from each model and data set
+        explanations: the most pages of single explanations, whole prompts in turn from each model and data set
             (every cell of a prompt, or none); at least one prompt of each if it is not 0.
         metrics: the metrics that LaTeX tables show, in this order; empty for all.
         decimals: of the numbers in LaTeX tables; by default as many as a column needs.

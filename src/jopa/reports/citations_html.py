@@ -156,7 +156,7 @@ def citation_rows(citations: Citations) -> list[tuple[str, list[str], list[str],
             ratio_text(citation.without_documents),
         ]
         said = [status_of(c, citation), PROOF_WORDS[citation.proof] if citation.status == "cited" else ""]
-        said.append("the sources stand in for one another" if citation.stand_in else "")
+        said.append("the sources are redundant: the sentence needs any one of them" if citation.stand_in else "")
         rows.append((citation.part.text, sources, values, "; ".join(words for words in said if words)))
     return rows
 

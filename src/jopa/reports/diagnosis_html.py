@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 _NAMED = 4
-"""So many units or sentences are named in a list of the verdict."""
+"""Units or sentences that a list of the verdict names at most."""
 _WIDTH = 24
 """Characters of a text that stand beside its code."""
 NO_INFLUENCE = "no measurable influence on this answer"
@@ -106,7 +106,7 @@ def diagnosis_verdict(diagnosis: Diagnosis) -> list[Piece]:
         pieces.append(Piece(" reached yet cannot be seen in it."))
     if d.interaction:
         ratio = ratio_text(d.together_ratio or 0.0)
-        words = "some stand in for others" if d.interaction > 0 else "they counteract one another"
+        words = "some are redundant" if d.interaction > 0 else "they counteract one another"
         pieces.append(
             Piece(f" All {len(d.without_influence)} units without influence removed at once give PR {ratio},")
         )

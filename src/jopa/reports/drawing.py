@@ -147,7 +147,7 @@ def draw_bars(methods: Sequence[str], panels: Sequence[Bars], baseline: str | No
 
 
 def _grid(width: float, height: float, rows: int, columns: int, **options: Any) -> tuple[Figure, list[Axes]]:
-    """A figure of so many inches with a grid of panels, row by row, that do not touch."""
+    """A figure of `width` × `height` inches with a grid of panels, row by row, that do not touch."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 EXACT = 14
-"""Up to so many prompts every pattern of signs is tried."""
+"""Up to this many prompts every pattern of signs is tried."""
 FLIPS = 20_000
 LEVEL = 0.05
 POWER = 0.8

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 NAMES = ("first prompt", "second prompt")
 """How every view calls the two."""
 _LISTED = 6
-"""So many units are named in one list."""
+"""Units that one list names at most."""
 
 
 def prompts_html(

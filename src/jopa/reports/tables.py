@@ -3,7 +3,7 @@
     faithfulness    every metric, methods × data sets, for one k                (Tables 1, 6 and 8)
     differences     each method minus the baseline, with a paired interval      (Table 1)
     cost            FFE, evaluations and seconds of the searches                (Table 2)
-    iterations      log p without the current set after so many proposals       (Table 5)
+    iterations      log p without the current set after some proposals          (Table 5)
     seeds           spread of each method's mean over the seeds                 (Table 7)
 
 A table that the records cannot fill is None. Sees records; runs no model and writes no file.
@@ -178,7 +178,7 @@ def traced(run: Run, k: int) -> list[CellRecord]:
 
 
 def iterations(run: Run, k: int) -> Table | None:
-    """Mean log p without the current set after so many proposals, in nats (Table 5)."""
+    """Mean log p without the current set after some numbers of proposals, in nats (Table 5)."""
     cells = traced(run, k)
     last = max((_steps(cell) for cell in cells if isinstance(cell, FinishedCell)), default=0)
     columns = [Column(f"iteration_{i}", str(i), "lower") for i in ITERATIONS if i <= last]
@@ -187,7 +187,7 @@ def iterations(run: Run, k: int) -> Table | None:
     measures: list[Measure] = [lambda cell, i=i: trace_value(cell.trace, i) for i in ITERATIONS if i <= last]
     found = grouped(run, cells, measures)
     notes = [
-        f"log p(output) in nats with the set removed that the search held after so many steps, under the search's own "
+        f"log p(output) in nats with the set removed that the search held after some steps, under the search's own "
         f"removal ({search_removals(run, cells)}). Mean ± standard error over prompts; lower is better. A search that "
         f"had ended keeps its last value. {_BOLD}",
         *_left_out(found),
@@ -273,7 +273,7 @@ def _mean_rows(group: Group, columns: Sequence[Column]) -> list[Row]:
 def _table(
     stem: str, title: str, columns: list[Column], rows: list[Row], spread: Spread, notes: list[str], **more: Any
 ) -> Table:
-    """The table, with so many decimals in each column as its values need."""
+    """The table, with as many decimals in each column as its values need."""
     shown = []
     for i, column in enumerate(columns):
         largest = max((abs(number.mean) for row in rows if (number := row.numbers[i])), default=0.0)

@@ -31,7 +31,7 @@ GLOSSARY = {
     "certificate": "what the scored sets prove beyond the noise: optimal, one-swap-optimal, or none",
 }
 _NAMED = 4
-"""So many units are named in the verdict."""
+"""Units that the verdict names at most."""
 
 
 def to_html(attribution: TextAttribution, *, standalone: bool = True, title: str | None = None) -> str:

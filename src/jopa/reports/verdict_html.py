@@ -81,7 +81,7 @@ def score_meaning(
 
 
 def verdict_facts(verdict: Verdict) -> list[tuple[str, str]]:
-    """What the score rests on, as terms and plain words."""
+    """What the score is based on, as terms and plain words."""
     e, units = verdict.evidence, verdict.prompt.units
     start, end = verdict.span
     chosen = ", ".join(
@@ -90,7 +90,7 @@ def verdict_facts(verdict: Verdict) -> list[tuple[str, str]]:
     )
     synergy = e.joint - math.fsum(e.individual)
     return [
-        ("Answer", f"{e.answer.kind}; {e.answer.tokens} tokens looked at, {nats(e.log_prob)} nats"),
+        ("Answer", f"{e.answer.kind}; {e.answer.tokens} tokens measured, {nats(e.log_prob)} nats"),
         (
             "Caused by",
             f"{chosen}; together {nats(e.joint, signed=True)} nats, synergy {nats(synergy, signed=True)}",

@@ -1,8 +1,8 @@
 """What reports write, and how: texts of strangers, units, numbers, and the templates they stand in.
 
 Prompts and outputs are text from strangers. They are never read as markup, and characters that a reader cannot see
-(control, direction and zero-width characters) are shown as escapes, so that nothing hides in a report or steers a
-terminal.
+(control, direction and zero-width characters) are shown as escapes, so that nothing is hidden in a report and no text
+controls a terminal.
 """
 
 from __future__ import annotations

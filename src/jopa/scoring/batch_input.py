@@ -63,7 +63,7 @@ class BatchInput:
         target_positions: the positions in them that predict a target token.
         prefix_caches: what each row begins with, all of one length.
         attention_mask: 0 where no token may attend, the cached beginning included; without it every token counts.
-        keep: keep the cache of so many tokens of each row, its beginning included; by default none.
+        keep: keep the cache of this many tokens of each row, its beginning included; by default none.
         log_factors: of the attention paid to each token of a single row of `inputs_embeds`, its beginning included.
         options: how the model is called; the same for all that enter a forward together.
     """
@@ -201,7 +201,7 @@ def forward(model: LanguageModel, parts: Sequence[BatchInput]) -> list[BatchOutp
 
 
 def _padded(rows: Tensor, width: int) -> Tensor:
-    """Rows `[rows, tokens, …]` with zeros behind them."""
+    """Rows `[rows, tokens, …]` with zeros after them."""
     import torch
 
     n_rows, n, *rest = rows.shape

@@ -102,7 +102,7 @@ def plan(
             rows begin with.
         limits: what a batch may hold.
         compact: positions that a row does not have take no token (otherwise another token fills them).
-        after: tokens behind the prompt, the same for all rows.
+        after: tokens after the prompt, the same for all rows.
     """
     import numpy as np
 

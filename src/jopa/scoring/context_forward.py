@@ -1,4 +1,4 @@
-"""Units hidden only from what follows the context, behind the context's cache: cheap, and an approximation.
+"""Units hidden only from what follows the context, whose cache is reused: cheap, and an approximation.
 
     context     everything up to the last unit, or a little less, so that some of the prompt follows it
     the rest    the question, the template after it, and the output: computed anew under every mask
@@ -34,7 +34,7 @@ _MASK_NUMBERS = {"cpu": 2**22, "cuda": 2**27}
 _ATTENTION_WEIGHTS = {"cpu": 2**25, "cuda": 2**31}
 """The most attention weights, of all layers and heads, that a gradient keeps; each takes some ten bytes."""
 
-UNPACKED = "rows behind a context copy its cache: rows in one sequence score differently"
+UNPACKED = "rows after a context copy its cache: rows in one sequence score differently"
 """What people read where the memory-saving path is switched off."""
 
 
@@ -45,14 +45,14 @@ class ContextForward:
         masked: the exact forwards of the same prompt and output; a context that they have cached is not run again.
 
     Attributes:
-        forward: runs the model behind the context, and counts.
+        forward: runs the model on what follows the context, and counts.
         start: tokens of the context.
     """
 
     def __init__(self, masked: MaskedForward) -> None:
         last = int((masked.unit_of >= 0).nonzero()[-1])
         self.start = max(0, min(last + 1, masked.n_prompt - _LEAST_REST))
-        self.forward = masked.forward.behind(masked.ids[: self.start])
+        self.forward = masked.forward.after_prefix(masked.ids[: self.start])
         self._model = masked.forward.model
         self._masked = masked
         self._rest = masked.ids[self.start :]
@@ -100,7 +100,7 @@ class ContextForward:
                         raise
                     if len(rows) == 1:
                         raise ScoringError(
-                            f"out of memory with {len(self._rest)} tokens behind a context of {self.start}; use a "
+                            f"out of memory with {len(self._rest)} tokens after a context of {self.start}; use a "
                             "smaller model or dtype, or a shorter prompt"
                         ) from error
                     self._rows = len(rows) // 2

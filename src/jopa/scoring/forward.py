@@ -1,4 +1,4 @@
-"""Forwards of many variants of one prompt: a cached prefix in front, the target's log-probabilities behind.
+"""Forwards of many variants of one prompt: a cached prefix before, the target's log-probabilities after.
 
 The key-value cache of what all variants share is computed once; rows may begin with the cache of another row instead.
 `batch_input` runs them; logits are made at the target positions only, and log-softmax is taken in float32 whatever the
@@ -63,7 +63,7 @@ class TargetForward:
         targets: the target's ids.
         read: how far before its end each row predicts the first target token (1: at its last position).
         longest: tokens of the longest row, prefix included.
-        batch_size: rows in one forward; by default as many as pay.
+        batch_size: rows in one forward; by default as many as speed and memory allow.
         runner: runs the forwards that score rows.
 
     Attributes:
@@ -101,7 +101,7 @@ class TargetForward:
 
     @property
     def work(self) -> Work:
-        """What has been done so far, here and by what stands `behind` other beginnings."""
+        """What has been done so far, here and by what follows other beginnings (`after_prefix`)."""
         return self._counter.work
 
     @property
@@ -125,8 +125,8 @@ class TargetForward:
         }
         return (*(SLOW_PATHS[name] for name, slow in found.items() if slow), *self.probe.slow_paths)
 
-    def behind(self, prefix: Int[Tensor, "prefix"]) -> TargetForward:
-        """The same target behind another beginning; its work is counted here."""
+    def after_prefix(self, prefix: Int[Tensor, "prefix"]) -> TargetForward:
+        """The same target after another beginning; its work is counted here."""
         arguments = self.model, prefix, self._targets, self._read, self._longest, self._batch_size, self._runner
         other = TargetForward(*arguments)
         other._counter = self._counter
@@ -181,7 +181,7 @@ class TargetForward:
     def __call__(
         self, inputs: dict[str, Tensor], lengths: Sequence[int], log_factors: Float[Tensor, "all"] | None = None
     ) -> Float[Tensor, "rows out"]:
-        """Log-probabilities of the target tokens behind the common prefix; differentiable where gradients are enabled.
+        """Log-probabilities of the target tokens after the common prefix; differentiable where gradients are enabled.
 
         One forward, at once.
 
@@ -213,7 +213,7 @@ class TargetForward:
             lengths: how many positions of each row are no padding; each row ends with the output.
             prefix_caches: what each row begins with, all of one length.
             attention_mask: 0 where no token may attend, the beginning included; without it every token counts.
-            keep: keep the cache of so many tokens of each row, the beginning included; by default none.
+            keep: keep the cache of this many tokens of each row, the beginning included; by default none.
 
         Returns:
             Logits in the model's dtype, on its device; and the caches that were to be kept.
@@ -225,7 +225,7 @@ class TargetForward:
         return self._counted(rows, lengths, result), result.prefixes
 
     def target_positions(self, lengths: Sequence[int]) -> Int[Tensor, "rows out"]:
-        """The positions that predict the target, in rows of so many tokens."""
+        """The positions that predict the target, in rows of these lengths."""
         import torch
 
         return torch.tensor(lengths)[:, None] - self._read + torch.arange(len(self._targets))
@@ -246,15 +246,15 @@ class TargetForward:
         return torch.stack([_log_probs(row, self._targets) for row in logits])
 
     def count_backward(self, tokens: int) -> None:
-        """Note a backward through forwards of so many tokens."""
+        """Count a backward through forwards of `tokens` tokens."""
         self._count(backwards=1, tokens=2 * tokens)
 
     def count_rows(self, n_rows: int, tokens: int, reused: int, seconds: float) -> None:
-        """Note a forward of so many rows that was run elsewhere, of so many tokens each behind so many reused ones."""
+        """Count a forward that was run elsewhere: `n_rows` rows of `tokens` tokens, each after `reused` cached ones."""
         self._count(forwards=1, tokens=n_rows * tokens, reused=n_rows * reused, in_model=seconds)
 
     def count(self, *, tokens: int = 0, evaluations: int = 0) -> None:
-        """Note work that was done elsewhere."""
+        """Count work that was done elsewhere."""
         self._count(tokens=tokens, evaluations=evaluations)
 
     @contextmanager

@@ -6,7 +6,7 @@ The three removals, for a prompt of n tokens:
     zero     their input embeddings are multiplied by 0; positions stay           (the paper's m ⊙ x, equation 3)
     hide     attention mask 0, so that no token attends to them; positions stay
 
-What rows have in common at their beginning is computed once where that pays (`batch_planning`): the caches of a few
+What rows have in common at their beginning is computed once where that saves work (`batch_planning`): caches of some
 rows are kept, within a call and from one call to the next. Batching, padding and caching change no score by more than
 rounding.
 
@@ -57,11 +57,11 @@ class MaskedForward:
 
     Args:
         model: the language model.
-        prompt: its units are what masks speak of.
+        prompt: masks keep or remove its units.
         output: ids of the output.
         target: `[start, end)`, the tokens of the output whose predictions are read.
         removal: "delete", "zero" or "hide".
-        batch_size: masks in one forward; by default as many as pay. Halved when memory runs out.
+        batch_size: masks in one forward; by default as many as speed and memory allow. Halved when memory runs out.
         reuse: keep key-value caches.
         runner: runs the forwards under masks.
 
@@ -183,7 +183,7 @@ class MaskedForward:
 
     def attention_scaled_log_probs(self, log_factors: Float[Tensor, "units"]) -> Float[Tensor, "out"]:
         """Log-probabilities of the target with nothing removed, but the attention paid to each unit multiplied by its
-        factor (`damping`); differentiable by the factors' logarithms."""
+        factor; differentiable by the factors' logarithms."""
         import torch
 
         start = self.forward.prefix().length
@@ -269,7 +269,7 @@ class MaskedForward:
     def _score(
         self, visible: Bool[Tensor, "rows tokens"], prefix_caches: Sequence[PrefixCache], keep: Sequence[int]
     ) -> tuple[Float[Tensor, "rows out vocab"], list[PrefixCache]]:
-        """One forward of rows behind their cached beginnings: their logits, and the caches of their first tokens."""
+        """One forward of rows after their cached beginnings: their logits, and the caches of their first tokens."""
         import torch
 
         begin = prefix_caches[0].length
@@ -286,7 +286,7 @@ class MaskedForward:
 
 
 def require_removal(model: LanguageModel, removal: str, n_tokens: int) -> None:
-    """Refuse a removal that a model cannot do with so many tokens.
+    """Refuse a removal that a model cannot do with `n_tokens` tokens.
 
     Raises:
         SettingError: it takes no embeddings in place of ids, or its scores with zero embeddings depend on the length of
@@ -312,7 +312,7 @@ def require_removal(model: LanguageModel, removal: str, n_tokens: int) -> None:
 
 
 def _reuses(model: LanguageModel, removal: str) -> bool:
-    """Whether rows under this removal can stand behind a cached beginning."""
+    """Whether rows under this removal can follow a cached beginning."""
     probe = probe_of(model)
     if not probe.crops_caches and not probe.repeats_caches:
         return False

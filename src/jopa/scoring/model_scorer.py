@@ -39,7 +39,7 @@ class ModelScorer:
 
     Args:
         model: the language model.
-        prompt: its units are what masks speak of.
+        prompt: masks keep or remove its units.
         output: its target tokens are what is scored.
         removal: "delete", "zero" or "hide".
         batch_size: masks in one forward; by default the model's own setting. Halved when memory runs out.

@@ -1,4 +1,4 @@
-"""Many rows behind one cached context in one sequence: no row copies the context, each has its own mask.
+"""Many rows after one cached context in one sequence: no row copies the context, each has its own mask.
 
     keys      context  |  row 1   row 2   row 3 …
     queries   row 1: the context as far as its mask shows it, and itself
@@ -50,7 +50,7 @@ def packed_logits(
 
     Args:
         model: the language model.
-        ids: what stands behind the context, the same for all rows.
+        ids: what follows the context, the same for all rows.
         visible: which tokens of context and row each row may attend to; a token always attends to itself.
         read: the positions in `ids` whose predictions are wanted.
         context: what all rows begin with.

@@ -115,7 +115,7 @@ def _prefix_layer_class() -> type:
     import torch.nn.functional as F
     from transformers.cache_utils import DynamicLayer
 
-    def behind(first: list[Tensor], own: Tensor) -> Tensor:
+    def appended(first: list[Tensor], own: Tensor) -> Tensor:
         longest = max(rows.shape[2] for rows in first)
         first = [F.pad(rows, (0, 0, longest - rows.shape[2], 0)) if rows.shape[2] < longest else rows for rows in first]
         rows = first[0].expand(len(own), -1, -1, -1) if len(first) == 1 else torch.cat(first)
@@ -134,8 +134,8 @@ def _prefix_layer_class() -> type:
         def update(
             self, key_states: Tensor, value_states: Tensor, *_arguments: object, **_options: object
         ) -> tuple[Tensor, Tensor]:
-            keys = behind([keys for keys, _ in self.first], key_states)
-            values = behind([values for _, values in self.first], value_states)
+            keys = appended([keys for keys, _ in self.first], key_states)
+            values = appended([values for _, values in self.first], value_states)
             if self.keep:
                 self.keys, self.values = keys, values
             return keys, values

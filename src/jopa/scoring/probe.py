@@ -33,7 +33,7 @@ _PREFIXES = (1, 3, 6)
 """Tokens of the cached beginnings that are tried."""
 _SHARED = 5
 _HIDDEN = 4
-"""The token that is hidden, behind a beginning of three."""
+"""The token that is hidden, after a beginning of three."""
 _TINY_LOG_FACTOR = -30.0
 _CAPABILITIES: tuple[Capability, ...] = (
     *("scores", "distribution", "gradient", "attention", "token-attention", "model"),
@@ -184,7 +184,7 @@ class ModelProbe:
 
     @cached_property
     def continues_embedded(self) -> bool:
-        """Whether embeddings can stand behind a cached beginning."""
+        """Whether embeddings can follow a cached beginning."""
         return self._found("embedded prefix", lambda: self.takes_embeddings and self._continues(embedded=True))
 
     @cached_property
@@ -199,7 +199,7 @@ class ModelProbe:
 
     @cached_property
     def hides_behind_prefix(self) -> bool:
-        """Whether it does so behind a cached beginning, and in it."""
+        """Whether it does so after a cached beginning, and in it."""
         return self._found("hidden prefix", lambda: self.hides and self._hides_behind_prefix())
 
     @cached_property
@@ -208,7 +208,7 @@ class ModelProbe:
         return self._found("scaled attention", lambda: self.hides and self._scales())
 
     def verify_prefix(self, prefix: PrefixCache, ids: Tensor) -> bool:
-        """Whether a few tokens behind this very cache, which cannot be cut, score as in a plain forward.
+        """Whether a few tokens after this cache, which cannot be cut, score as in a plain forward.
 
         Args:
             prefix: the cache.
@@ -233,7 +233,7 @@ class ModelProbe:
         return found
 
     def _tried(self, attempt: Callable[[], bool]) -> bool:
-        """Whether an attempt succeeded; whatever it raises counts as no, but that somebody ended the work."""
+        """Whether an attempt succeeded; any error counts as no, except one that ends the work."""
         try:
             self._model.length_dependence.restore()
             with quiet_transformers():
@@ -250,7 +250,7 @@ class ModelProbe:
         return all(agree(own, expected) for own, expected in zip(logits, self._forwards.expected, strict=False))
 
     def _continues_cropped(self, options: CallOptions) -> bool:
-        """Rows behind one shared cache, and behind caches of their own, all of them cut."""
+        """Rows after one shared cache, and after caches of their own, all of them cut."""
         if self._together is not None and options == self._fast_options:
             caches = self._together
         elif self.batches:
@@ -271,7 +271,7 @@ class ModelProbe:
         return all(agree(one, other[_SHARED:]) for one, other in zip(logits, expected, strict=True))
 
     def _continues_whole(self, options: CallOptions) -> bool:
-        """Rows behind copies of a whole cache, for beginnings of several lengths."""
+        """Rows after copies of a whole cache, for beginnings of several lengths."""
         row, expected = self._rows[0], self._forwards.expected[0]
         for length in _PREFIXES:
             prefix = whole_cache(self._model, row[:length])

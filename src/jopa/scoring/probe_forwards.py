@@ -51,7 +51,7 @@ class ProbeForwards:
         embedded: bool = False,
         hidden: Sequence[int] | None = None,
     ) -> list[Tensor]:
-        """Logits `[tokens, vocab]` of each row behind its beginning, by the forward that scores rows."""
+        """Logits `[tokens, vocab]` of each row after its beginning, by the forward that scores rows."""
         part = self.part(rows, options, prefixes, embedded=embedded, hidden=hidden)
         logits = self.without_gradients(part)[0].logits
         return [own[: len(row)].clone() for own, row in zip(logits, rows, strict=True)]
@@ -66,7 +66,7 @@ class ProbeForwards:
         hidden: Sequence[int] | None = None,
         keep: Sequence[int] = (),
     ) -> BatchInput:
-        """Rows behind their beginnings, read at all their positions; of row i, token `hidden[i]` is masked (-1: none;
+        """Rows after their beginnings, read at all their positions; of row i, token `hidden[i]` is masked (-1: none;
         beginnings counted)."""
         import torch
 

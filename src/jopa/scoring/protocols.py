@@ -131,7 +131,7 @@ class Approximation(Protocol):
 
     def gradient(self, factors: Float[Tensor, "units"]) -> Float[Tensor, "units"] | None:
         """Derivative of their sum by log a, where a multiplies the attention paid to each unit by what follows the
-        context, in nats, at the cost of three masks; None where it cannot be had."""
+        context, in nats, at the cost of three masks; None where it cannot be computed."""
         ...
 
 
@@ -155,7 +155,7 @@ class LocalModelScorer(Scorer, Protocol):
 
     @property
     def prompt(self) -> Prompt:
-        """What the masks speak of."""
+        """The prompt whose units masks keep or remove."""
         ...
 
     @property
@@ -280,7 +280,7 @@ class RemovalModel(Protocol):
     """A model that knows, before there is a scorer, which removals it cannot do."""
 
     def require_removal(self, removal: Removal, n_tokens: int) -> None:
-        """Refuse a removal that the model cannot do with so many tokens.
+        """Refuse a removal that the model cannot do with `n_tokens` tokens.
 
         Raises:
             SettingError: the model cannot do this removal.
@@ -347,7 +347,7 @@ class LimitedScorer(Protocol):
         ...
 
     def reserve(self, masks: int) -> None:
-        """Keep enough of the limit for so many masks and one answer after the search; 0 lets it go."""
+        """Reserve enough of the limit for `masks` masks and one answer after the search; 0 releases it."""
         ...
 
 

@@ -6,7 +6,7 @@ SLOW_PATHS = {
     "positions": "positions are left to the model: given ones change its scores",
     "batches": "each row has a forward of its own: rows of different length disagree in one batch",
     "whole": "only the tokens before the first unit are reused: the model's cache cannot be cut",
-    "no cache": "no cached beginning is reused: tokens behind it would score differently",
+    "no cache": "no cached beginning is reused: tokens after it would score differently",
     "mixes": "cached beginnings of different prompts do not share a forward: they disagree in one batch",
     "embeddings": "embeddings are not used: they score differently from the ids they stand for",
     "generation": "answers are generated without a cache: transformers' own generation disagrees with plain forwards",

@@ -17,7 +17,7 @@ class Work:
         tokens: tokens that entered the model, padding included; a backward counts as two more forwards.
         padding: those of them (in forwards) that only filled up shorter rows.
         reused: tokens that rows did not carry, because the cache of an earlier forward stood for them.
-        in_model: wall-clock seconds inside the model's own forwards and backwards; on a GPU, which goes on by itself,
+        in_model: wall-clock seconds inside the model's own forwards and backwards; on a GPU, which is asynchronous,
             the seconds that starting them took.
         seconds: wall-clock time by phase: "prefix", "planning", "scores", "gradients", "attention"; waiting for
             other searches included.

@@ -55,6 +55,6 @@ PLANTED: dict[str, PlantedProblem] = {
 
 
 def best_sets(scorer: TableScorer, k: int) -> set[frozenset[int]]:
-    """All sets of k units with the lowest log-probability, by looking at every one."""
+    """All sets of k units with the lowest log-probability, by scoring every set."""
     values = {frozenset(s): scorer.log_prob(frozenset(s)) for s in combinations(range(scorer.n_units), k)}
     return {units for units, value in values.items() if value == min(values.values())}

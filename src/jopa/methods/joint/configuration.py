@@ -23,7 +23,7 @@ class SearchConfiguration:
             itself at the start.
         chunk_sets: sets scored in one call, so that the cost of a mask is known early.
         shortlist_units: units that proposed sets are made of, at least 2k; as many again may belong to repeated words.
-        pool_sets: up to so many sets of the shortlist, all of them are considered.
+        pool_sets: up to this many sets of the shortlist, all of them are considered.
         beam_sets: where there are more, the sets whose one-swap neighbours are considered. A set far from every scored
             set has a large expected improvement, by its uncertainty, and seldom fulfils it.
         contender_sets: sets from which a batch is chosen.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class GradientObserver:
-    """Takes gradients now and then, as far as the budget allows.
+    """Takes a gradient every few rounds, as far as the budget allows.
 
     Args:
         problem: what gives gradients, if its scorer does.

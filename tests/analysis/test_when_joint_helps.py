@@ -1,4 +1,4 @@
-"""When a joint search pays, on a run that is made up."""
+"""When a joint search helps, on a run that is made up."""
 
 import runpy
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from jopa.benchmark.records import read_run
 from synthetic_run import cell, experiment, write_run
 
-STUDY = runpy.run_path(str(Path(__file__).parents[2] / "analysis" / "when_joint_pays.py"))
+STUDY = runpy.run_path(str(Path(__file__).parents[2] / "analysis" / "when_joint_helps.py"))
 
 
 def made_up(tmp_path):

@@ -1,13 +1,13 @@
-"""When a joint search pays: how much more it finds than cheaper methods, and whether one can tell beforehand.
+"""When a joint search helps: how much more it finds than cheaper methods, and whether one can tell beforehand.
 
-    python analysis/when_joint_pays.py runs/table1 [--figure docs/images/results/when-joint-pays]
+    python analysis/when_joint_helps.py runs/table1 [--figure docs/images/results/when-joint-helps]
 
 For each prompt that the joint search and a cheaper method both finished:
 
     gain       joint effect of the joint search's set less that of the method's set, in nats and as a share of the
                former
     synergy    of the joint search's set: its joint effect less the sum of its units' effects alone
-    overlap    how far leave-one-out's k best units stand in for one another: 1 − their joint effect / the sum of
+    overlap    how far leave-one-out's k best units are redundant: 1 − their joint effect / the sum of
                their effects alone (below 0: they support one another). Leave-one-out and one more forward tell it, so
                it is known before any search
 
