@@ -12,7 +12,9 @@ from jopa.errors import SettingError
 Removal = Literal["delete", "zero", "hide"]
 """How units are removed: tokens cut out, embeddings multiplied by 0, or no token attends to them."""
 UnitKind = Literal["token", "word", "sentence", "line", "paragraph"]
-"""What a unit is, if it is not given as character spans."""
+"""Units that a text is cut into."""
+WholeKind = Literal["message", "document"]
+"""Units that are whole messages or documents."""
 Objective = Literal["log-probability", "text-similarity"]
 """What scores are: log p(y | x) in nats, or how alike an answer and the output are, 0 to 1."""
 Certificate = Literal["none", "one-swap-optimal", "optimal"]
@@ -21,6 +23,8 @@ Certificate = Literal["none", "one-swap-optimal", "optimal"]
 LOG_PROBABILITY: Objective = "log-probability"
 TEXT_SIMILARITY: Objective = "text-similarity"
 REMOVALS: tuple[Removal, ...] = get_args(Removal)
+UNIT_KINDS: tuple[UnitKind, ...] = get_args(UnitKind)
+WHOLE_KINDS: tuple[WholeKind, ...] = get_args(WholeKind)
 
 
 def checked_removal(name: str) -> Removal:

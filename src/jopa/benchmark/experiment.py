@@ -37,11 +37,11 @@ from typing import Any
 
 from jopa.benchmark.model_spec import ModelSpec
 from jopa.benchmark.records import SCHEMA
-from jopa.choices import REMOVALS
+from jopa.choices import REMOVALS, UNIT_KINDS
 from jopa.errors import InputFileError, SettingError
 from jopa.method import Method
 from jopa.methods import find_method
-from jopa.prompt.building import AUTO, UNIT_KINDS
+from jopa.prompt.building import AUTO
 from jopa.storage import Record
 
 

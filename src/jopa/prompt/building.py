@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
+from jopa.choices import UNIT_KINDS, WHOLE_KINDS
 from jopa.errors import PromptError, SettingError
 from jopa.prompt.attributable import Attributable, attributable
 from jopa.prompt.documents import PLAIN_FRAME, Document, checked_documents
@@ -23,7 +24,7 @@ from jopa.prompt.options import PromptOptions, PromptSettings
 from jopa.prompt.passages import Layout, RenderedPrompt, layout_of
 from jopa.prompt.rendering import Renderer, render, render_first, takes_documents
 from jopa.prompt.segmentation import SEGMENTERS, Span, fitting_unit
-from jopa.prompt.units import UNIT_KINDS, WHOLE_KINDS, Unit, atoms_of, checked_spans, grouped, joined, pieces_of
+from jopa.prompt.units import Unit, atoms_of, checked_spans, grouped, joined, pieces_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -15,13 +15,14 @@ from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
+from jopa.choices import WHOLE_KINDS
 from jopa.errors import PromptError, SettingError
 from jopa.prompt.answer_parts import n_common
 from jopa.prompt.building import AUTO, GAP, Prompt, Source, units_of
 from jopa.prompt.output import Output
 from jopa.prompt.passages import Place
 from jopa.prompt.segmentation import fitting_unit
-from jopa.prompt.units import WHOLE_KINDS, atoms_of, joined, pieces_of
+from jopa.prompt.units import atoms_of, joined, pieces_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

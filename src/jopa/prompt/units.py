@@ -19,13 +19,11 @@ from itertools import pairwise
 from operator import index as whole_number
 from typing import Any
 
+from jopa.choices import UNIT_KINDS, WHOLE_KINDS
 from jopa.errors import SettingError
 from jopa.prompt.passages import Place
-from jopa.prompt.segmentation import SEGMENTERS, Span
+from jopa.prompt.segmentation import Span
 
-UNIT_KINDS = ("token", *SEGMENTERS)
-WHOLE_KINDS = ("message", "document")
-"""Units that are whole messages or documents."""
 _MARKS = ("Mn", "Mc", "Me", "Cf")
 """Unicode categories of characters that belong to the one before."""
 Piece = tuple[Span, list[int]]
