@@ -316,7 +316,7 @@ def test_the_same_seed_gives_the_same_json_in_two_processes(folder):
         command = [sys.executable, "-m", "jopa.cli", "explain", PROMPT, "--model", str(folder), "--json", "-"]
         command += ["--max-new-tokens", "6", "--seed", "3", "--no-answer-cache"]
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-        assert done.stderr == ""
+        assert all(line.endswith(" s") for line in done.stderr.splitlines())  # progress, on a machine that is busy
         a = json.loads(done.stdout)
         a.pop("seconds")
         return a
