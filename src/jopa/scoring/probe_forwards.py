@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _LENGTHS = (12, 9)
 """Tokens of the two rows."""
+_LONG = 48
+"""Tokens of a row that is tried where two short ones say too little."""
 
 
 class ProbeForwards:
@@ -34,8 +36,15 @@ class ProbeForwards:
 
     def __init__(self, model: LanguageModel) -> None:
         self._model = model
-        context = model.context_length or _LENGTHS[0]
-        self.rows = [probe_ids(model.model, model.tokenizer, min(n, context), seed) for seed, n in enumerate(_LENGTHS)]
+        self.rows = [self._ids(n, seed) for seed, n in enumerate(_LENGTHS)]
+
+    @cached_property
+    def long_row(self) -> list[int]:
+        """The ids of one longer row."""
+        return self._ids(_LONG, seed=2)
+
+    def _ids(self, n: int, seed: int) -> list[int]:
+        return probe_ids(self._model.model, self._model.tokenizer, min(n, self._model.context_length or n), seed)
 
     @cached_property
     def expected(self) -> list[Tensor]:
