@@ -47,6 +47,38 @@ def test_other_weights_under_the_same_name_have_other_answers(llama):
     assert weights_sample(llama) == before
 
 
+def test_weights_that_lie_in_buffers_count_too(llama):
+    """GPTQ and AWQ keep theirs so."""
+    before = weights_sample(llama)
+    llama.model.lm_head.register_buffer("qweight", torch.ones(3, dtype=torch.int32))
+    try:
+        other = weights_sample(llama)
+        llama.model.lm_head.qweight += 1
+        assert len({before, other, weights_sample(llama)}) == 3
+    finally:
+        del llama.model.lm_head.qweight
+
+
+class NoValues(torch.Tensor):
+    """Weights of a format whose tensors cannot be flattened."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if func is torch.Tensor.flatten:
+            raise NotImplementedError("flatten")
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+def test_where_weights_cannot_be_read_no_answer_is_kept(cache, llama):
+    llama.model.lm_head.register_buffer("packed", torch.ones(3).as_subclass(NoValues))
+    try:
+        cache.put(llama, IDS, GREEDY, (9, 10))
+        assert cache.get(llama, IDS, GREEDY) is None
+        assert not list(cache.folder.glob("*.json"))
+    finally:
+        del llama.model.lm_head.packed
+
+
 @pytest.mark.parametrize("damage", ["", "{", '{"schema": 1, "ids": []}', '{"schema": 1, "ids": [99999]}', "[1]"])
 def test_a_damaged_file_is_no_answer(cache, llama, damage):
     cache.put(llama, IDS, GREEDY, (9, 10))

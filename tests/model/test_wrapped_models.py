@@ -69,22 +69,25 @@ class Int8Linear(torch.nn.Module):
 
 
 class BlockLinear(torch.nn.Module):
-    """A product that runs by blocks of 16 rows and rounds what is left over, as int8 products of some processors do."""
+    """A product that runs by blocks of rows and rounds what is left over, as int8 products of some processors do."""
 
-    def __init__(self, layer):
+    def __init__(self, layer, block):
         super().__init__()
         self.weight = layer.weight
+        self.block = block
 
     def forward(self, inputs):
         rows = inputs.reshape(-1, inputs.shape[-1])
-        whole = len(rows) // 16 * 16
+        whole = len(rows) // self.block * self.block
         rest = (rows[whole:] * 200).round() / 200
         return (torch.cat([rows[:whole], rest]) @ self.weight.T).reshape(*inputs.shape[:-1], -1)
 
 
-def with_layers(llama, name, replaced):
+def with_layers(llama, name, replaced, quantization=None):
     """A copy of the model with other linear layers."""
     model = copy.deepcopy(llama.model)
+    if quantization is not None:
+        model.config.quantization_config = quantization
     for module in list(model.model.layers.modules()):
         for place, layer in list(module.named_children()):
             if isinstance(layer, torch.nn.Linear):
@@ -110,9 +113,12 @@ def test_quantised_models_score_and_answer_as_their_own_plain_forwards(llama, st
         ids.append(token)
 
 
-def test_a_cached_beginning_is_not_used_where_the_number_of_rows_changes_a_product(llama):
-    """The short rows of the probe all lie in the block that is left over: they agree with each other."""
-    model = with_layers(llama, "blocks", BlockLinear)
+@pytest.mark.parametrize(("block", "declared"), [(16, False), (64, True)])
+def test_nothing_fast_is_used_where_the_number_of_rows_changes_a_product(llama, block, declared):
+    """Short rows may all lie in the block that is left over, and agree with each other."""
+    quantization = {"quant_method": "torchao"} if declared else None
+    model = with_layers(llama, "blocks", lambda layer: BlockLinear(layer, block), quantization)
+    assert model.changes_with_length(12) == declared
     for removal in ("delete", "zero", "hide"):
         require_plain_scores(model, model, removal, atol=1e-5)
 

@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 could not, or not all of it (one line on stderr, a traceba
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Annotated, Any, NoReturn
 
@@ -57,6 +58,7 @@ def _refuse_usage(error: Any) -> NoReturn:
 def main() -> None:
     """Run the command line; see the module's exit codes."""
     debug = "--debug" in sys.argv
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns at every product
     try:
         sys.exit(app(standalone_mode=False))
     except JopaError as error:

@@ -53,7 +53,8 @@ class AnswerCache:
 
     def get(self, model: LanguageModel, ids: Sequence[int], generation: Generation) -> tuple[int, ...] | None:
         """The ids of the answer that this model gave to these ids before; None if it is not known."""
-        path = self._path(model, ids, generation)
+        if (path := self._path(model, ids, generation)) is None:
+            return None
         try:
             record = read_json(path)
         except InputFileError:
@@ -69,16 +70,21 @@ class AnswerCache:
 
     def put(self, model: LanguageModel, ids: Sequence[int], generation: Generation, answer: Sequence[int]) -> None:
         """Keep an answer; where nothing can be written, nothing is kept."""
+        if (path := self._path(model, ids, generation)) is None:
+            return
         with suppress(OSError, InputFileError):
             for place in (self.folder.parent, self.folder):
                 place.mkdir(mode=0o700, parents=True, exist_ok=True)
             record = {"schema": SCHEMA, "ids": list(answer)}
-            write_text(self._path(model, ids, generation), json.dumps(record)).chmod(0o600)
+            write_text(path, json.dumps(record)).chmod(0o600)
             self._forget_the_oldest()
 
-    def _path(self, model: LanguageModel, ids: Sequence[int], generation: Generation) -> Path:
+    def _path(self, model: LanguageModel, ids: Sequence[int], generation: Generation) -> Path | None:
+        """Where an answer is kept; None for a model whose weights cannot be told from others."""
+        if (weights := weights_sample(model)) is None:
+            return None
         how = [asdict(generation), sorted(model.stop_ids), versions()]
-        key = [model.identity, weights_sample(model), list(ids), how]
+        key = [model.identity, weights, list(ids), how]
         return self.folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json"
 
     def _forget_the_oldest(self) -> None:
@@ -87,15 +93,21 @@ class AnswerCache:
             path.unlink(missing_ok=True)
 
 
-def weights_sample(model: LanguageModel) -> str:
-    """A checksum of the names, shapes and some values of all parameters: other weights, another checksum."""
+def weights_sample(model: LanguageModel) -> str | None:
+    """A checksum of names, shapes and some values of all parameters and buffers: other weights, another checksum.
+
+    None where they cannot be read: tensors of some quantised formats have no single values.
+    """
     import torch
 
     checksum = hashlib.sha256()
     with model.lock, torch.no_grad():
-        for name, parameter in model.model.named_parameters():
-            flat = parameter.detach().flatten()
-            step = max(1, len(flat) // SAMPLED)
-            values = flat[::step][:SAMPLED].to("cpu", torch.float64) if parameter.device.type != "meta" else flat[:0]
-            checksum.update(f"{name} {tuple(parameter.shape)} {parameter.dtype} {values.tolist()}".encode())
+        for name, weights in (*model.model.named_parameters(), *model.model.named_buffers()):
+            try:
+                flat = weights.detach().flatten()
+                step = max(1, len(flat) // SAMPLED)
+                values = flat[::step][:SAMPLED].to("cpu", torch.float64) if weights.device.type != "meta" else flat[:0]
+                checksum.update(f"{name} {tuple(weights.shape)} {weights.dtype} {values.tolist()}".encode())
+            except Exception:  # a format may fail in any way at what it was not made for
+                return None
     return checksum.hexdigest()

@@ -10,6 +10,7 @@ Knows ids, caches and logits, nothing of units.
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import replace
 from functools import cached_property
@@ -30,9 +31,8 @@ if TYPE_CHECKING:
     from jopa.scoring.protocols import Capability
 
 _PREFIXES = (1, 3, 6)
-"""Tokens of the cached beginnings that are tried."""
 _LONG_PREFIXES = (5, 18)
-"""The same, of a longer row: what is left has an odd and an even length, for products that run by blocks."""
+"""Tokens of the cached beginnings that are tried; those of a longer row leave an odd and an even number."""
 _SHARED = 5
 _HIDDEN = 4
 """The token that is hidden, after a beginning of three."""
@@ -238,7 +238,8 @@ class ModelProbe:
         """Whether an attempt succeeded; any error counts as no, except one that ends the work."""
         try:
             self._model.length_dependence.restore()
-            with quiet_transformers():
+            with quiet_transformers(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of what is tried and may fail
                 return bool(attempt())
         except (ModelError, StoppedError):
             raise
@@ -288,8 +289,7 @@ class ModelProbe:
     def _continues_long(self, options: CallOptions) -> bool:
         """A long row behind its own beginning, for models whose rows cannot share a forward.
 
-        With some of them, activations rounded to eight bits for one, the shape of a product changes the scores, but only
-        at some tokens: a few tokens may agree by chance.
+        With some of them (activations in eight bits), the shape of a product changes scores at some tokens only.
         """
         if self.batches:
             return True
