@@ -94,3 +94,7 @@ def test_the_terminal_says_the_same(citations):
     assert "\x1b" not in said
     for words in ("necessity 0.37", "not from the documents", "the sources are redundant", "[3] b: A <b>green</b>"):
         assert words in said
+
+
+def test_citations_of_no_sentence_are_a_page_too(citations):
+    assert "0.00 nats with the documents" in citations_html(replace(citations, citations=()))

@@ -168,7 +168,7 @@ def _pr(citation: Citation, log_prob: float) -> str:
 def citations_facts(citations: Citations) -> list[tuple[str, str]]:
     """How the citations were made, as terms and plain words."""
     c = citations
-    log_prob, none = (sum(getattr(each, name) for each in c.citations) for name in ("log_prob", "log_prob_none"))
+    log_prob, none = (sum((getattr(each, name) for each in c.citations), 0.0) for name in ("log_prob", "log_prob_none"))
     shown = {"template": "by the chat template", "frame": "in a plain frame before the question"}
     return [
         ("Necessity", "PR of the sentence without its sources; low = it needs them"),
