@@ -31,9 +31,9 @@ from jopa.benchmark.records import (
     KeyRecord,
     SearchRecord,
 )
+from jopa.benchmark.refusals import refused_cells, require_same_model, require_same_prompt
 from jopa.choices import checked_removal
 from jopa.datasets.examples import Example
-from jopa.errors import SettingError
 from jopa.evaluation.regeneration import Evaluation, Evaluator
 from jopa.evaluation.sentence_bert import SentenceBert
 from jopa.method import Method
@@ -155,26 +155,37 @@ def run_task(experiment: Experiment, task: Task, models: ModelCache) -> Iterator
         JopaError: a model cannot be loaded, or is not the one on record; then no cell can be done.
     """
     model = models.model(task.model)
-    _require_same_model(task, model)
-    similarity = models.similarity() if experiment.sentence_bert else None
+    if task.recorded is not None:
+        require_same_model(task.recorded, model)
+    found = {name: it for record in task.selections for name, it in _answers(record)}
     try:
         prompt = _prompt(experiment, task, model)
-        preparation = prepare_output(
-            model, prompt, output=_recorded_output(task) or Generation(experiment.max_new_tokens)
-        )
+        refused = refused_cells(experiment, [key for key in task.pending if key[3:] not in found], model, prompt)
     except Exception as error:  # any error is recorded, and the run continues; the same below
         yield from (failed_cell(key, error) for key in task.pending)
         return
+    if task.recorded is not None:
+        require_same_prompt(task.recorded, prompt)
+    yield from (failed_cell(key, error) for key, error in refused.items())
+    pending = [key for key in task.pending if key not in refused]
+    if not pending:
+        return  # there is no answer to generate
+    similarity = models.similarity() if experiment.sentence_bert else None
+    try:
+        preparation = prepare_output(
+            model, prompt, output=_recorded_output(task) or Generation(experiment.max_new_tokens)
+        )
+    except Exception as error:
+        yield from (failed_cell(key, error) for key in pending)
+        return
     output = preparation.output
-    _require_same_prompt(task, prompt)
     if task.recorded is None:
         yield JournalEntry("examples", _example_record(task, model, prompt, output))
 
-    found = {name: it for record in task.selections for name, it in _answers(record)}
     for spec in experiment.methods:
         for seed in experiment.seeds:
-            missing = [key.k for key in task.pending if key[3::2] == (spec.label, seed) and key[3:] not in found]
-            for ks in _runs(spec.method, missing, len(prompt.units)):
+            missing = [key.k for key in pending if key[3::2] == (spec.label, seed) and key[3:] not in found]
+            for ks in _runs(spec.method, missing):
                 try:
                     record = _search(task, spec, seed, ks, preparation, models.runner)
                     encoded(record)  # a NaN among a method's numbers fails this search, not the run
@@ -196,7 +207,7 @@ def run_task(experiment: Experiment, task: Task, models: ModelCache) -> Iterator
 
     everything = [found[key[3:]] for key in cells_of(experiment, *task.names) if key[3:] in found]
     evaluate = _together(evaluator, [answered.removed for _, answered in everything])
-    for key in task.pending:
+    for key in pending:
         chosen = found.get(key[3:])
         if chosen is None:
             continue  # its failure is recorded
@@ -216,28 +227,6 @@ def run_tasks(experiment: Experiment, tasks: Sequence[Task], models: ModelCache)
     """
     for _model, of_model in groupby(tasks, key=lambda task: task.model):
         yield from models.runner.work(run_task(experiment, task, models) for task in of_model)
-
-
-def _require_same_model(task: Task, model: Model) -> None:
-    """Refuse to mix results of two models under one name."""
-    if task.recorded is None:
-        return
-    for what in ("id", "revision", "dtype"):
-        before, now = task.recorded.language_model.get(what), model.identity[what]
-        if before != now:
-            raise SettingError(
-                f"the cells on record for model '{task.model.name}' come from another model ({what} {before}, now "
-                f"{now}); give another folder (--out), or the model another name"
-            )
-
-
-def _require_same_prompt(task: Task, prompt: Prompt) -> None:
-    """Refuse to mix results of two prompts, or of one within two templates, under one name."""
-    if task.recorded is not None and prompt.ids != task.recorded.prompt.ids:
-        raise SettingError(
-            f"example '{task.example.id}' of data set '{task.data}' is not the one on record: what stands around its "
-            "prompt, or the model's tokenizer, changed; give another folder (--out), or the data set another name"
-        )
 
 
 def _prompt(experiment: Experiment, task: Task, model: Model) -> Prompt:
@@ -260,15 +249,9 @@ def _recorded_output(task: Task) -> Output | None:
     return Output(said.ids, said.text, said.target)
 
 
-def _runs(method: Method, ks: Sequence[int], n_units: int) -> list[list[int]]:
-    """The k that are answered together: all, if the method answers them with the work of one run.
-
-    A k above the number of units is answered alone, so that only it fails.
-    """
-    if not method.shares_work:
-        return [[k] for k in ks]
-    together = [k for k in ks if k <= n_units]
-    return [*([together] if together else []), *([k] for k in ks if k > n_units)]
+def _runs(method: Method, ks: Sequence[int]) -> list[Sequence[int]]:
+    """The k that are answered together: all, if the method answers them with the work of one run."""
+    return [ks] if method.shares_work and ks else [[k] for k in ks]
 
 
 def _search(
@@ -281,8 +264,6 @@ def _search(
 ) -> SearchRecord:
     """Run one method for several k; its cost is that of all of them together."""
     problem, method = preparation.problem(checked_removal(spec.removal)), spec.method
-    for k in ks:
-        method.validate(problem.shape, k)
     started = runner.seconds()
     problem.log_prob()
     selections = list(method.select(problem, ks, seed=seed))
