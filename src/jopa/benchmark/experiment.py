@@ -37,7 +37,7 @@ from typing import Any
 
 from jopa.benchmark.model_spec import ModelSpec
 from jopa.benchmark.records import SCHEMA
-from jopa.choices import REMOVALS, UNIT_KINDS
+from jopa.choices import UNIT_KINDS, checked_removal
 from jopa.errors import InputFileError, SettingError
 from jopa.method import Method
 from jopa.methods import find_method
@@ -137,8 +137,7 @@ class Experiment:
         if self.unit not in (*UNIT_KINDS, AUTO):
             raise SettingError(f"'unit' must be one of {', '.join((*UNIT_KINDS, AUTO))}, got '{self.unit}'")
         for removal in (self.removal, *(spec.removal for spec in self.methods)):
-            if removal not in REMOVALS:
-                raise SettingError(f"'removal' must be one of {', '.join(REMOVALS)}, got '{removal}'")
+            checked_removal(removal)
         if self.max_new_tokens < 1:
             raise SettingError(f"'max_new_tokens' must be at least 1, got {self.max_new_tokens}")
         labels = [spec.label for spec in self.methods]

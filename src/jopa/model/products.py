@@ -25,7 +25,6 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -35,8 +34,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jopa.errors import SettingError
+from jopa.errors import InputFileError, SettingError
 from jopa.model.machine import OtherWork, processor_name
+from jopa.storage import write_text
 
 if TYPE_CHECKING:
     import torch
@@ -241,7 +241,7 @@ def measured(shapes: Collection[Shape], dtype: torch.dtype) -> dict[Shape, Secon
         found, settled = time_products(missing, dtype)
         remembered |= {keys[shape]: seconds for shape, seconds in found.items()}
         if settled:
-            with suppress(OSError):
+            with suppress(OSError, InputFileError):
                 _write(path, machine, remembered)
     return {shape: remembered[key] for shape, key in keys.items()}
 
@@ -367,13 +367,11 @@ def _checked(found: Mapping[str, list[float]]) -> Seconds:
 
 
 def _write(path: Path, machine: Mapping[str, str | int], seconds: Mapping[str, Seconds]) -> None:
-    """Replace a cache file in one step, so that no reader meets half of it."""
+    """Replace a cache file in one step, so that no reader meets half of it.
+
+    Raises:
+        OSError: the folder cannot be made.
+        InputFileError: the file cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            json.dump({"machine": machine, "rows": ROWS, "seconds": seconds}, file, indent=1)
-        Path(partial).replace(path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    write_text(path, json.dumps({"machine": machine, "rows": ROWS, "seconds": seconds}, indent=1)).chmod(0o600)
