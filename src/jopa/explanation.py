@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -265,18 +266,21 @@ def _explain_each(
     built, chosen = plan.prompt, plan.methods
     removals: dict[Method, Removal] = {method: asked or checked_removal(method.preset_removal) for method in chosen}
 
-    def validated(method: Method) -> Method:
+    def validated(method: Method, n_units_known: bool = True) -> Method:
         shape = shape_of(explained_model, built, removals[method])
+        if not n_units_known:
+            method.require_capabilities(shape)
+            return method
         wanted, _ = plan.number(k, built)
         method.validate(shape, plan.least_units(wanted, search, shape.n_units))
         return method
 
-    able = chosen if built.trace else run_each(chosen, validated, callbacks.on_refusal)
+    able = run_each(chosen, partial(validated, n_units_known=not built.trace), callbacks.on_refusal)
     began = time.perf_counter()
     preparation = prepare_output(explained_model, built, output=output, target=target, callbacks=callbacks)
     if built.trace:  # only now it is known how many units there are
         built = preparation.prompt
-        able = run_each(chosen, validated, callbacks.on_refusal)
+        able = run_each(able, validated, callbacks.on_refusal)
     first = _with_answering(callbacks, time.perf_counter() - began)
 
     def explain_one(method: Method) -> Attribution | TextAttribution:

@@ -109,6 +109,14 @@ class Method(ABC):
                 the legal range, or the method and what is missing.
         """
         require_k(k, shape.n_units)
+        self.require_capabilities(shape)
+
+    def require_capabilities(self, shape: ProblemShape) -> None:
+        """Refuse a model or scorer that lacks what the method needs, whatever the number of units.
+
+        Raises:
+            SettingError: naming the method and what is missing.
+        """
         if self.requires not in shape.capabilities:
             raise SettingError(
                 f"method '{self.name}' needs {_CAPABILITY_NAMES[self.requires]}, which this model or scorer does not "

@@ -110,9 +110,18 @@ def shape_of(model: Model, prompt: Prompt, removal: Removal) -> ProblemShape:
     Raises:
         SettingError: the model cannot do this removal.
     """
+    require_removal(model, prompt, removal)
+    return ProblemShape(len(prompt.units), model.capabilities, removal, objective_of(model))
+
+
+def require_removal(model: Model, prompt: Prompt, removal: Removal) -> None:
+    """Refuse a removal that a model cannot do with a prompt; generates and scores nothing.
+
+    Raises:
+        SettingError: the model cannot do this removal.
+    """
     if isinstance(model, RemovalModel):
         model.require_removal(removal, len(prompt.ids))
-    return ProblemShape(len(prompt.units), model.capabilities, removal, objective_of(model))
 
 
 def require_log_probs(model: Model, what: str) -> None:
@@ -147,6 +156,7 @@ def prepare(
     options: PromptOptions | None = None,
     *,
     unit: str | Sequence[Span] = "auto",
+    removal: Removal | None = None,
     output: str | Output | Generation | None = None,
     target: Span | str | None = None,
     callbacks: Callbacks | None = None,
@@ -158,15 +168,19 @@ def prepare(
         prompt: as for `prepare_prompt`.
         options: as for `prepare_prompt`.
         unit: as for `prepare_prompt`.
+        removal: the removal to come, which is refused before there is an output.
         output: as for `prepare_output`.
         target: as for `prepare_output`.
         callbacks: as for `prepare_output`.
 
     Raises:
         PromptError: the prompt is empty or does not fit the model, or the output is empty.
-        SettingError: a setting is out of range, or the target does not lie in the output.
+        SettingError: a setting is out of range, the model cannot do the removal, or the target does not lie in the
+            output.
     """
     built = prepare_prompt(model, prompt, options, unit=unit)
+    if removal is not None:
+        require_removal(model, built, removal)
     return prepare_output(model, built, output=output, target=target, callbacks=callbacks)
 
 

@@ -8,7 +8,7 @@ from jopa.benchmark.experiment import Experiment
 from jopa.benchmark.records import CellKey, ExampleRecord
 from jopa.choices import checked_removal
 from jopa.errors import SettingError
-from jopa.preparation import shape_of
+from jopa.preparation import require_removal, shape_of
 from jopa.prompt.building import Prompt
 from jopa.scoring.protocols import Model
 
@@ -55,7 +55,7 @@ def refused_cells(
     Raises:
         SettingError: the model cannot do the removal of the evaluation, so that no cell can be done.
     """
-    shape_of(model, prompt, checked_removal(experiment.removal))
+    require_removal(model, prompt, checked_removal(experiment.removal))
     specs = {spec.label: spec for spec in experiment.methods}
     refused: dict[CellKey, Exception] = {}
     for key in keys:

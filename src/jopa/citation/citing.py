@@ -72,7 +72,16 @@ def cite(
     require_prompt(question, options, unit=unit)
     cited_model = loaded(model)
     require_log_probs(cited_model, "a citation")
-    prepared = prepare(cited_model, question, options, unit=unit, output=output, target=target, callbacks=callbacks)
+    prepared = prepare(
+        cited_model,
+        question,
+        options,
+        unit=unit,
+        removal=checked,
+        output=output,
+        target=target,
+        callbacks=callbacks,
+    )
     prompt, said = prepared.prompt, prepared.output
     parts = sentences_of(said, cited_model.decode)
     started = time.perf_counter()

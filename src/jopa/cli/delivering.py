@@ -10,7 +10,6 @@ import typer
 
 from jopa.attribution import Attribution
 from jopa.cli.showing import print_line, write_results
-from jopa.errors import SettingError
 from jopa.evaluation.text_attribution import TextAttribution
 
 if TYPE_CHECKING:
@@ -75,13 +74,8 @@ class Delivery:
             _print_unreached(attribution)
 
     def prompts(self, first: Attribution | TextAttribution, second: Attribution | TextAttribution) -> None:
-        """Show and write two prompts side by side.
-
-        Raises:
-            SettingError: their objective is text-similarity.
-        """
-        if isinstance(first, TextAttribution) or isinstance(second, TextAttribution):
-            raise SettingError("two prompts are compared by log-probabilities, which a chat API does not give")
+        """Show and write two prompts side by side."""
+        assert isinstance(first, Attribution) and isinstance(second, Attribution)  # a chat API is refused before
         from jopa.attribution import PromptComparison
         from jopa.reports.terminal import prompts_view
 

@@ -238,7 +238,7 @@ def explain(
     from jopa.model.language_model import LanguageModel
     from jopa.model.loading import load
     from jopa.model.threads import use_threads
-    from jopa.preparation import Callbacks
+    from jopa.preparation import Callbacks, require_log_probs
     from jopa.prompt.building import require_prompt
     from jopa.prompt.documents import read_documents
     from jopa.prompt.options import PromptOptions
@@ -298,6 +298,8 @@ def explain(
             model, device=device, dtype=dtype, trust_remote_code=trust_remote_code, batch_size=batch_size
         )
         loading = time.perf_counter() - began
+        if other is not None:
+            require_log_probs(language_model, "--against")
         if dry_run:
             planned = output if output is not None else generation
             print_most_sent(

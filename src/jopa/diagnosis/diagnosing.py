@@ -21,7 +21,14 @@ from jopa.diagnosis.result import Diagnosis, units_without_influence
 from jopa.errors import SettingError
 from jopa.model.generation import Generation
 from jopa.model.language_model import versions
-from jopa.preparation import Callbacks, loaded, prepare, require_log_probs
+from jopa.preparation import (
+    Callbacks,
+    loaded,
+    prepare_output,
+    prepare_prompt,
+    require_log_probs,
+    require_removal,
+)
 from jopa.problem import Problem
 from jopa.prompt.answer_parts import Part, sentences_of
 from jopa.prompt.building import Message, require_prompt
@@ -73,7 +80,11 @@ def diagnose(
     callbacks = callbacks or Callbacks()
     explained_model = loaded(model)
     require_log_probs(explained_model, "a diagnosis")
-    prepared = prepare(explained_model, prompt, options, unit=unit, output=output, target=target, callbacks=callbacks)
+    built = prepare_prompt(explained_model, prompt, options, unit=unit)
+    require_removal(explained_model, built, checked)
+    if not built.trace:  # with a trace, the answer brings further units
+        marked_requests([unit.text for unit in built.units], requests)
+    prepared = prepare_output(explained_model, built, output=output, target=target, callbacks=callbacks)
     marked = marked_requests([unit.text for unit in prepared.prompt.units], requests)
     generated = output is None or isinstance(output, Generation)
     if callbacks.progress:

@@ -55,8 +55,7 @@ class ChatScorer:
     def __init__(
         self, model: ChatModel, prompt: Prompt, output: Output, removal: str = "delete", max_new_tokens: int = 100
     ) -> None:
-        if removal != "delete":
-            raise SettingError(f"texts for a chat API lose units by 'delete' alone, got '{removal}'")
+        model.require_removal(removal, len(prompt.ids))
         if output.target != (0, len(output.ids)):
             raise SettingError("a text score compares whole answers; leave out the target")
         self.prompt = prompt

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from jopa.errors import PromptError, SettingError
+from jopa.errors import PromptError
 from jopa.model.generation import GREEDY, Generation
 from jopa.prompt.output import Output
 from jopa.prompt.repeated_tokens import RepeatedToken, find_repeated_tokens
@@ -43,8 +43,7 @@ class RemoteScorer:
     """
 
     def __init__(self, model: RemoteModel, prompt: Prompt, output: Output, removal: str = "delete") -> None:
-        if removal != "delete":
-            raise SettingError(f"a model behind a server removes units by 'delete' alone, got '{removal}'")
+        model.require_removal(removal, len(prompt.ids))
         self.prompt = prompt
         self.output = output
         self.removal = removal

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from jopa.errors import SettingError
 from jopa.remote.allowance import Allowance
 from jopa.remote.client import Client
 from jopa.scoring.work import Work
@@ -55,6 +56,15 @@ class ServedModel:
 
     def require_ids(self, ids: Iterable[int]) -> None:
         """Nothing is refused here: only the server knows its vocabulary, and it refuses what it does not have."""
+
+    def require_removal(self, removal: str, n_tokens: int) -> None:
+        """Refuse a removal that its scorers cannot do; the number of tokens does not matter.
+
+        Raises:
+            SettingError: the removal is not "delete".
+        """
+        if removal not in self.removals:
+            raise SettingError(f"a model behind a server removes units by 'delete' alone, got '{removal}'")
 
 
 class ServedWork:
