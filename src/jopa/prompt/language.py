@@ -48,7 +48,8 @@ _SCRIPTS = re.compile("|".join(f"(?P<{name}>[{letters}])" for name, letters in _
 _STOP_WORDS = {  # of two letters or more
     "en": "the and of to in is that it for with you are this was what how my your please write have has not from on as "
     "do be or he she we me they see can will would which when where who if but an at by no so am i'm its their there",
-    "de": "der die das und ist nicht ein eine mit auf für von zu den dem es ich sie wir wurde am im bitte siehe danach",
+    "de": "der die das und ist nicht ein eine mit auf für von zu den dem es ich sie wir wurde am im er bitte siehe "
+    "danach",
     "fr": "le la les et est des une un dans pour que qui pas vous je nous sur avec au aux ce cette du",
     "es": "el la los las es de que una un por para con del se al como su está",
     "it": "il lo gli che di una un per con del della non si nel sono questo",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate, pairwise
 
 from jopa.prompt.language import guessed_language
@@ -54,9 +54,13 @@ _WHOLE = re.compile(
 )
 _TITLE = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof)\.\s*\Z")
 """`sentencex` ends a sentence after one where the name is a common word, too ("Dr. Who")."""
+_ORDINAL = re.compile(r"\b(?:[ai]m|zu[mr]|vom|beim|de[rmns]|die|das|ein(?:e[rmns]?)?)\s+\d{1,3}\.\s*\Z", re.IGNORECASE)
+"""A German ordinal number; `sentencex` knows them before months only ("im 19. Jahrhundert")."""
+_STOPS_OF_SCRIPTS = re.compile("(?:[\u17d4\u17d5]|[\u0f0d\u0f0e](?:\\s*[\u0f0d\u0f0e])*)\\s*")
+"""Full stops of Khmer and Tibetan, which `sentencex` leaves out."""
 _CLOSING = re.compile(r"[*_~\"'”’»)\]]+(?:\s+|\Z)")
 _TAIL = 16
-"""Characters at a sentence's end that may be a title."""
+"""Characters at a sentence's end that may be a title or an ordinal number."""
 _WINDOW = 4000
 """Characters of a line that `sentencex` sees at once: its time grows faster than their number."""
 _NUMBER_OF_ITEM = re.compile(r"\s*(?:[-*+•]\s+)?\(?(?:\d{1,3}|[A-Za-z])[.)]\s*")
@@ -91,7 +95,7 @@ def _cuts_of_run(run: str, language: str) -> Iterator[int]:
     last = ""  # the last segment that is a word
     opened: int | None = None  # where signs began that open the word to come
     position = 0
-    for segment in WordBreaker(run, language):
+    for segment in _of_one_script(WordBreaker(run, language)):
         if not any(char.isalnum() for char in segment):
             if opened is None and unicodedata.category(segment[0]) in ("Ps", "Pi"):
                 opened = position
@@ -102,6 +106,18 @@ def _cuts_of_run(run: str, language: str) -> Iterator[int]:
                 yield cut
             last, opened = segment, None
         position += len(segment)
+
+
+def _of_one_script(segments: Iterable[str]) -> Iterator[str]:
+    """Segments of ICU, parted where letters of a script without blanks meet others: "Python3" before Thai."""
+    for segment in segments:
+        start = 0
+        for place in range(1, len(segment)):
+            unspaced = [bool(_IS_UNSPACED.match(char)) for char in segment[place - 1 : place + 1]]
+            if unspaced[0] != unspaced[1] and segment[place - 1 + unspaced[0]].isalnum():
+                yield segment[start:place]
+                start = place
+        yield segment[start:]
 
 
 def lines(text: str, language: str | None = None) -> list[Span]:
@@ -153,13 +169,16 @@ def _cuts_of_line(line: str, language: str) -> Iterator[int]:
         parts = segment(language, window)
         if "".join(parts) != window:
             return  # it left out characters, so its places mean nothing: the rest of the line stays whole
-        cuts = [start + end for end in accumulate(map(len, parts))]
+        ends = {*accumulate(map(len, parts)), *(match.end() for match in _STOPS_OF_SCRIPTS.finditer(window))}
+        cuts = [start + end for end in sorted(ends)]
         start = cuts[-2] if len(cuts) > 1 and cuts[-1] < len(line) else cuts[-1]  # the last may be longer
         for cut in cuts[:-1]:
             if not line[cut - 1].isspace() and (closing := _CLOSING.match(line, cut)):
                 cut = closing.end()
             said = line[begun:cut]
-            unfinished = _NUMBER_OF_ITEM.fullmatch(said) or _TITLE.search(said, max(0, len(said) - _TAIL))
+            tail = max(0, len(said) - _TAIL)
+            unfinished = _NUMBER_OF_ITEM.fullmatch(said) or _TITLE.search(said, tail)
+            unfinished = unfinished or (language.startswith("de") and _ORDINAL.search(said, tail))
             if said.strip() and line[cut:].strip() and not unfinished and not _inside(cut, whole):
                 yield cut
                 begun = cut
