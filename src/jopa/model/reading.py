@@ -9,7 +9,7 @@ import importlib.util
 import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 ADAPTER_CONFIG = "adapter_config.json"
 """The file that says that a folder holds a PEFT adapter."""
 _GGUF_MAGIC = b"GGUF"
+_LFS_POINTER = b"version https://git-lfs"
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf\Z")
 _SPLIT_COUNT = "split.count"
 
@@ -58,8 +59,16 @@ def read_model(
     tokenizer = AutoTokenizer.from_pretrained(
         folder if own_tokenizer else base, **(where if own_tokenizer else of_base)
     )
+    if Path(base).is_dir():
+        _require_weight_files(name, Path(base))
     loaded: Any = AutoModelForCausalLM.from_pretrained(
-        base, use_safetensors=True, device_map=device_map, dtype=dtype, output_loading_info=True, **of_base
+        base,
+        use_safetensors=True,
+        device_map=device_map,
+        dtype=dtype,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are refused below, by name
+        **of_base,
     )
     model, info = loaded
     require_all_weights(name, info)
@@ -72,14 +81,52 @@ def require_all_weights(name: str, info: Mapping[str, Any]) -> None:
     Args:
         name: the model's name in messages.
         info: what transformers says of the loading.
+
+    Raises:
+        ModelError: there is one.
     """
-    missing = sorted({*info.get("missing_keys", ()), *(str(key[0]) for key in info.get("mismatched_keys", ()))})
-    if missing:
-        some = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+    others = {str(key[0]): key[1:] for key in info.get("mismatched_keys", ())}
+    if others:
+        first = min(others)
+        shapes = " and not ".join(str(list(shape)) for shape in others[first])
         raise ModelError(
-            f"cannot load the model '{name}': its files lack the weights {some}; it may be a damaged copy, or no "
-            "causal language model"
+            f"cannot load the model '{name}': its files have weights of other shapes than its config.json asks for: "
+            f"{_some(sorted(others))} ({first} is {shapes}); the files belong to different models"
         )
+    missing = sorted(info.get("missing_keys", ()))
+    if missing:
+        raise ModelError(
+            f"cannot load the model '{name}': its files lack the weights {_some(missing)}; it may be a damaged copy, "
+            "or no causal language model"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _require_weight_files(name: str, folder: Path) -> None:
+    """Refuse a folder whose weights are in another format, or were not downloaded.
+
+    Raises:
+        ModelError: its only weights are in PyTorch's own format, or a file is a Git LFS pointer.
+    """
+    safe = sorted(folder.glob("*.safetensors"))
+    for path in safe:
+        _require_downloaded(path)
+    if not safe and (other := next(iter(sorted([*folder.glob("*.bin"), *folder.glob("*.pt*")])), None)) is not None:
+        raise ModelError(
+            f"cannot load the model '{name}': its weights are in '{other.name}', which could run code when it is read; "
+            "convert it to safetensors: load it with transformers where you trust it, and save_pretrained"
+        )
+
+
+def _require_downloaded(path: Path) -> None:
+    with path.open("rb") as file:
+        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise ModelError(
+                f"'{path}' is a Git LFS pointer, not the file itself: run 'git lfs pull' in its repository"
+            )
 
 
 def require_gguf(path: Path) -> None:
@@ -93,6 +140,8 @@ def require_gguf(path: Path) -> None:
             start = file.read(1 << 16)
     except OSError as error:
         raise ModelError(f"cannot read '{path}': {error.strerror}") from error
+    if start.startswith(_LFS_POINTER):
+        _require_downloaded(path)
     if not start.startswith(_GGUF_MAGIC):
         raise ModelError(f"'{path}' is a file but no GGUF file; give a GGUF file, a model's folder or a hub id")
     part = _PART.search(path.name)
