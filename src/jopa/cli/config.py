@@ -14,6 +14,7 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
+from datetime import date, time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,8 +41,7 @@ def read_config(path: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
         SettingError: it names an option that the command has not, or gives one a value of the wrong kind.
     """
     try:
-        with path.open("rb") as file:
-            record = tomllib.load(file)
+        record = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a byte order mark
     except OSError as error:
         raise InputFileError(f"cannot read '{path}': {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -61,13 +61,20 @@ def read_config(path: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
 def _value(value: Any, parameter: Any, what: str) -> Any:
     """A TOML value as the command line would give it."""
     if isinstance(value, dict) and parameter.multiple:
-        return [f"{name}={each if isinstance(each, str) else json.dumps(each)}" for name, each in value.items()]
+        return [f"{name}={_text(each)}" for name, each in value.items()]
     if isinstance(value, list) != bool(parameter.multiple) or isinstance(value, dict):
         raise SettingError(f"{what}: expected {'a list of texts' if parameter.multiple else 'one value'}")
     is_flag = bool(getattr(parameter, "is_flag", False))
     if is_flag != isinstance(value, bool):
         raise SettingError(f"{what}: expected {'true or false' if is_flag else 'a value, not true or false'}")
     return [str(each) for each in value] if isinstance(value, list) else value if is_flag else str(value)
+
+
+def _text(value: Any) -> str:
+    """A value as `NAME=VALUE` has it: JSON, or a text; dates and times, which JSON has not, are texts."""
+    if isinstance(value, str | date | time):
+        return str(value)
+    return json.dumps(value, default=str)
 
 
 def _apply(context: typer.Context, value: Path | None) -> Path | None:
