@@ -12,8 +12,11 @@ from typing import Any
 
 from jopa.errors import PromptError, SettingError
 from jopa.prompt.options import PromptOptions
+from jopa.storage import parse_json
 
 Message = Mapping[str, Any]
+_TEXT_PARTS = ("text", "input_text", "output_text")
+"""What chat APIs call a part that is text; the last two are those of https://platform.openai.com/docs/api-reference."""
 
 
 def conversation(prompt: str | Sequence[Message], options: PromptOptions) -> tuple[list[dict[str, Any]], str]:
@@ -83,6 +86,30 @@ def chat_of(value: object) -> tuple[list[Message], list[Mapping[str, Any]] | Non
     return messages, tools or None
 
 
+def with_parsed_arguments(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Messages whose calls of tools have their arguments as objects: chat APIs write them as a text of JSON.
+
+    What is no object in JSON stays as it is.
+    """
+    return [
+        {**message, "tool_calls": [_with_object(call) for call in message["tool_calls"]]}
+        if isinstance(message.get("tool_calls"), list)
+        else dict(message)
+        for message in messages
+    ]
+
+
+def _with_object(call: Any) -> Any:
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(text := function.get("arguments"), str):
+        return call
+    try:
+        parsed = parse_json(text)
+    except ValueError:
+        return call
+    return {**call, "function": {**function, "arguments": parsed}} if isinstance(parsed, dict) else call
+
+
 def question_of(messages: Sequence[Mapping[str, Any]]) -> int | None:
     """The place of the user's last message; None if there is none."""
     return max((place for place, message in enumerate(messages) if message["role"] == "user"), default=None)
@@ -130,9 +157,9 @@ def _text_of(part: object, number: int) -> str:
     if isinstance(part, str):
         return part
     kind = part.get("type") if isinstance(part, Mapping) else None
-    if isinstance(part, Mapping) and kind == "text" and isinstance(part.get("text"), str):
+    if isinstance(part, Mapping) and kind in _TEXT_PARTS and isinstance(part.get("text"), str):
         return part["text"]
-    if isinstance(kind, str) and kind != "text":
+    if isinstance(kind, str) and kind not in _TEXT_PARTS:
         raise PromptError(f"message {number} has a part of type '{kind}'; jopa explains text only, so leave it out")
     raise PromptError(
         f'part of message {number} is not of the form {{"type": "text", "text": "text"}}: {part!r:.80}; write it so'

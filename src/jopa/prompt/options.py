@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from jopa.errors import SettingError
 from jopa.prompt.attributable import Attribute
+from jopa.storage import require_plain
 
 
 class PromptSettings(TypedDict, total=False):
@@ -43,7 +45,7 @@ class PromptOptions:
         documents: texts that stand beside the question, or objects with "text" and perhaps "id" and "title".
 
     Raises:
-        SettingError: plain text is to take arguments of the chat template.
+        SettingError: plain text is to take arguments of the chat template, or what the template takes is no JSON.
     """
 
     system: str | None = None
@@ -62,6 +64,9 @@ class PromptOptions:
                 "plain text cannot take template_args, which a chat template reads; leave them out, or plain"
             )
 
+        for name, value in (("template_args", self.template_args), ("tools", self.tools)):
+            _require_json(name, value)
+
     @property
     def rendering(self) -> dict[str, Any]:
         """What a result records of how the prompt was rendered; only what is not the default."""
@@ -71,3 +76,20 @@ class PromptOptions:
         if self.tools:
             recorded["tools"] = [dict(tool) for tool in self.tools]
         return recorded
+
+
+def _require_json(name: str, value: Any) -> None:
+    """Refuse what no result could be written with."""
+    try:
+        require_plain(value)
+        json.dumps(value, default=_as_builtin)
+    except (TypeError, ValueError) as error:
+        raise SettingError(
+            f"{name} must be values of JSON, such as texts, finite numbers and lists: {error}"
+        ) from error
+
+
+def _as_builtin(value: object) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{value!r:.60} is none")

@@ -5,11 +5,13 @@ sits in it is found by rendering a second time with a marker in the middle of th
 the template writes before an answer of the assistant, character by character as it was given; that place, too, is found
 with a marker, so a template cannot strip, split or repeat parts of the prefill.
 
-Templates want a content as a text or as a list of parts, and documents under other names; all are tried.
+Templates want a content as a text or as a list of parts, the arguments of a call as an object or as a text of JSON, and
+documents under other names; all are tried.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from jopa.errors import PromptError, SettingError
 from jopa.prompt.documents import Document
+from jopa.prompt.messages import with_parsed_arguments
 from jopa.prompt.options import PromptOptions
 from jopa.prompt.passages import Layout, Place, RenderedPrompt, Slot
 from jopa.prompt.segmentation import Span
@@ -50,6 +53,7 @@ class Renderer:
         form: turns a content into the form that the template takes.
         text_key: what the template calls a document's text.
         template: the name of the chat template, where the tokenizer has several; None for its default.
+        objects: give it the arguments of calls as objects, also where they came as a text of JSON.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -57,6 +61,7 @@ class Renderer:
     form: _Form = lambda content: content
     text_key: str = "text"
     template: str | None = None
+    objects: bool = False
 
     @property
     def by_template(self) -> bool:
@@ -103,7 +108,8 @@ class Renderer:
             ]
         if self.template:
             extra["chat_template"] = self.template
-        formed = [{**message, "content": self.form(message["content"])} for message in messages]
+        given = with_parsed_arguments(messages) if self.objects else messages
+        formed = [{**message, "content": self.form(message["content"])} for message in given]
         try:
             return str(self.tokenizer.apply_chat_template(formed, tokenize=False, **goal, **extra))
         except Exception as error:  # a template is a program of the model's maker and may raise anything
@@ -167,12 +173,21 @@ def render_first(
         _require_plain(layout, options)
         return renderer, render(renderer, layout)
     refusal: PromptError | None = None
-    for form in _forms(layout.messages):
-        candidate = Renderer(tokenizer, options, form)
-        try:
-            return candidate, render(candidate, layout, lenient=lenient)
-        except PromptError as error:
-            refusal = refusal or error
+    encoded_twice: tuple[Renderer, RenderedPrompt] | None = None
+    arguments = _arguments_as_text(layout.messages)
+    for objects in (False, True) if arguments else (False,):
+        for form in _forms(layout.messages):
+            candidate = Renderer(tokenizer, options, form, objects=objects)
+            try:
+                rendered = render(candidate, layout, lenient=lenient)
+            except PromptError as error:
+                refusal = refusal or error
+                continue
+            if objects or not any(json.dumps(text, ensure_ascii=False) in rendered.rendered for text in arguments):
+                return candidate, rendered
+            encoded_twice = encoded_twice or (candidate, rendered)
+    if encoded_twice is not None:  # the template takes no objects
+        return encoded_twice
     assert refusal is not None
     raise refusal
 
@@ -191,7 +206,7 @@ def takes_documents(renderer: Renderer, layout: Layout) -> Renderer | None:
     probe = Layout(layout.messages, probes, (), layout.prefill)
     for name in names:
         for key in _TEXT_KEYS:
-            candidate = Renderer(renderer.tokenizer, renderer.options, renderer.form, key, name)
+            candidate = Renderer(renderer.tokenizer, renderer.options, renderer.form, key, name, renderer.objects)
             try:
                 shown = candidate.text(probe)
             except PromptError:
@@ -225,6 +240,16 @@ def _forms(messages: Sequence[dict[str, Any]]) -> list[_Form]:
     if any(message["content"] is None for message in messages):
         forms.append(lambda content: content or "")
     return [*forms, as_parts]
+
+
+def _arguments_as_text(messages: Sequence[dict[str, Any]]) -> list[str]:
+    """The arguments of calls that came as a text of JSON, as chat APIs write them; templates may want objects."""
+    return [
+        call["function"]["arguments"]
+        for before, after in zip(messages, with_parsed_arguments(messages), strict=True)
+        for call, new in zip(before.get("tool_calls") or [], after.get("tool_calls") or [], strict=True)
+        if call is not new
+    ]
 
 
 def _template_arguments(options: PromptOptions) -> dict[str, Any]:
