@@ -107,6 +107,35 @@ def test_messages_with_fixed_turns_are_explained(unit):
     assert all(body["messages"][:3] == messages[:3] for body in server.asked)
 
 
+def test_a_whole_message_goes_with_its_role():
+    messages = [
+        {"role": "system", "content": "You know cats."},
+        {"role": "user", "content": "Hello."},
+        {"role": "assistant", "content": "Hello!"},
+        {"role": "user", "content": "What is this about?"},
+    ]
+    server = FakeChat(lambda sent: "cats" if any("cats" in message["content"] for message in sent) else "no idea")
+    found = jopa.explain(
+        messages, k=1, model=connect_chat(server), unit="message", options=jopa.PromptOptions(attribute="all")
+    )
+    assert [unit.text for unit in found.chosen] == ["You know cats."]
+    sent = [body["messages"] for body in server.asked]
+    assert messages[1:] in sent
+    assert all(message in messages for body in sent for message in body)
+
+
+def test_a_whole_document_is_left_out():
+    documents = ["The mill is old.", "The bridge is yellow.", "Bread is sold on Fridays."]
+    server = FakeChat(lambda sent: "yellow" if "bridge is yellow" in sent[-1]["content"] else "no idea at all")
+    found = jopa.explain(
+        "What colour is the bridge?", documents=documents, k=1, model=connect_chat(server), unit="document"
+    )
+    assert [unit.text for unit in found.chosen] == ["The bridge is yellow."]
+    for text in [body["messages"][-1]["content"] for body in server.asked]:
+        assert text.endswith("What colour is the bridge?")
+        assert text.count("Document") == sum(document in text for document in documents)
+
+
 @pytest.mark.parametrize(
     ("ask", "said"),
     [

@@ -19,6 +19,8 @@ from jopa.evaluation.metrics import rouge_l
 from servers import KEY, llama_cpp, note
 
 PROMPT = "What is the capital of France? Answer in one short sentence."
+QUESTION = "What colour is the bridge in Oslo?"
+DOCUMENTS = ["The mill was built in 1811.", "The bridge in Oslo is painted bright yellow.", "Bakers sell bread on Fridays."]
 
 
 def compare_chat(url: str, model: str) -> None:
@@ -43,6 +45,18 @@ def compare_chat(url: str, model: str) -> None:
     assert "log_prob" not in found.to_json()
 
 
+def compare_documents(url: str, model: str) -> None:
+    """Explain an answer from documents, and ask again without the chosen one."""
+    chat = jopa.connect(url, model=model, api="chat", timeout=300, attempts=3)
+    answer = jopa.Generation(16)
+    found = jopa.explain(QUESTION, documents=DOCUMENTS, k=1, model=chat, unit="document", output=answer)
+    (chosen,) = found.removed
+    left = [document for number, document in enumerate(DOCUMENTS) if number != chosen]
+    again = jopa.explain(QUESTION, documents=left, k=1, model=chat, unit="document", output=answer)
+    note(f"without the document {DOCUMENTS[chosen]!r}: {found.counterfactual_output!r}; asked again: {again.output!r}")
+    assert abs(rouge_l(found.output, again.output)[2] - found.similarity_removed) <= max(found.noise, 0.15)
+
+
 def main() -> None:
     os.environ["JOPA_CACHE"] = tempfile.mkdtemp()
     server = llama_cpp(sys.argv[1])
@@ -55,6 +69,7 @@ def main() -> None:
         except jopa.ModelError as error:
             note(str(error))
         compare_chat(server.url, model)
+        compare_documents(server.url, model)
     finally:
         server.stop()
     note("redone")

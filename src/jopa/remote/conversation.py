@@ -30,7 +30,7 @@ _MARKS = re.compile(f"[{BEGIN}{CONTENT}{END}]")
 @cache
 def character_tokenizer() -> PreTrainedTokenizerBase:
     """What `jopa.prompt.build_prompt` takes for a tokenizer; a token is a character, its id the code point."""
-    from transformers import PreTrainedTokenizerBase
+    from transformers import AddedToken, PreTrainedTokenizerBase
 
     class CharacterTokenizer(PreTrainedTokenizerBase):
         """Characters as tokens, a conversation as its template writes it."""
@@ -38,6 +38,11 @@ def character_tokenizer() -> PreTrainedTokenizerBase:
         is_fast = True
         smallest_unit = "word"
         """Characters are no units: parts of a word mean nothing to an unknown tokenizer."""
+
+        @property
+        def added_tokens_decoder(self) -> dict[int, Any]:
+            """The mark with which a message begins, so that a message that is removed goes from its beginning on."""
+            return {ord(BEGIN): AddedToken(BEGIN, special=True)}
 
         def apply_chat_template(  # pyright: ignore[reportIncompatibleMethodOverride]  # what build_prompt asks for
             self, conversation: Any, tokenize: bool = False, **arguments: Any
