@@ -20,7 +20,7 @@ from servers import KEY, llama_cpp, note
 
 PROMPT = "What is the capital of France? Answer in one short sentence."
 QUESTION = "What colour is the bridge in Oslo?"
-DOCUMENTS = ["The mill was built in 1811.", "The bridge in Oslo is painted bright yellow.", "Bakers sell bread on Fridays."]
+DOCUMENTS = ["The mill is of 1811.", "The bridge in Oslo is painted bright yellow.", "Bakers sell bread on Fridays."]
 
 
 def compare_chat(url: str, model: str) -> None:
