@@ -57,7 +57,7 @@ def _log_probs(model: Model, ids: tuple[int, ...], first: int) -> tuple[list[flo
         raise SettingError("detect needs the log-probabilities of a prompt, which this model does not give")
     row = torch.tensor(ids)
     targets = row[first:]
-    forward = TargetForward(model, row[: first - 1], targets, len(targets), longest=len(row), batch_size=1)
+    forward = TargetForward(model, row[: first - 1], targets, len(targets), longest=len(row))
     rest = row[None, forward.prefix().length : -1].to(model.device)
     with torch.no_grad():
         log_probs = forward({"input_ids": rest}, [rest.shape[1]])[0].double().cpu()

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from jopa.errors import ScoringError
+from jopa.errors import ScoringError, SettingError
 from jopa.model.language_model import LanguageModel, evaluating
 from jopa.model.state import eager_attention, hooks_kept
 from jopa.scoring.batch_input import (
@@ -58,12 +58,11 @@ class TargetForward:
     """Runs a model on variants of one input that share a prefix and an output.
 
     Args:
-        model: the language model.
+        model: the language model; its `batch_size` is the most rows in one forward, halved when memory runs out.
         prefix: the ids that every variant begins with; their key-value cache is computed once.
         targets: the target's ids.
         read: how far before its end each row predicts the first target token (1: at its last position).
         longest: tokens of the longest row, prefix included.
-        batch_size: rows in one forward; by default as many as speed and memory allow.
         runner: runs the forwards that score rows.
 
     Attributes:
@@ -78,7 +77,6 @@ class TargetForward:
         targets: Int[Tensor, "out"],
         read: int,
         longest: int,
-        batch_size: int | None = None,
         runner: Runner | None = None,
     ) -> None:
         self.model = model
@@ -88,16 +86,25 @@ class TargetForward:
             self.options = self.probe.options if self.alone else self.probe.cached_options
         if self.alone:
             self.options = replace(self.options, restore=model.length_dependence.restore)
-        if self.alone or not self.probe.batches:
-            batch_size = 1
         self._counter = _Counter()
         self._ids = prefix
         self._targets = targets
         self._read = read
         self._longest = longest
-        self._batch_size = batch_size
+        self._batch_size = 1 if self.alone or not self.probe.batches else model.batch_size
         self._runner = runner or Runner()
         self._prefix: PrefixCache | None = None
+
+    def limit_rows(self, n: int) -> None:
+        """Run at most n rows in one forward, in place of the model's own setting.
+
+        Raises:
+            SettingError: n is below 1.
+        """
+        if n < 1:
+            raise SettingError(f"batch_size must be at least 1, got {n}")
+        if not self.alone and self.probe.batches:
+            self._batch_size = n
 
     @property
     def work(self) -> Work:
@@ -127,8 +134,8 @@ class TargetForward:
 
     def after_prefix(self, prefix: Int[Tensor, "prefix"]) -> TargetForward:
         """The same target after another beginning; its work is counted here."""
-        arguments = self.model, prefix, self._targets, self._read, self._longest, self._batch_size, self._runner
-        other = TargetForward(*arguments)
+        other = TargetForward(self.model, prefix, self._targets, self._read, self._longest, self._runner)
+        other._batch_size = self._batch_size
         other._counter = self._counter
         return other
 

@@ -61,7 +61,6 @@ class MaskedForward:
         output: ids of the output.
         target: `[start, end)`, the tokens of the output whose predictions are read.
         removal: "delete", "zero" or "hide".
-        batch_size: masks in one forward; by default as many as speed and memory allow. Halved when memory runs out.
         reuse: keep key-value caches.
         runner: runs the forwards under masks.
 
@@ -83,15 +82,12 @@ class MaskedForward:
         output: tuple[int, ...],
         target: tuple[int, int],
         removal: str,
-        batch_size: int | None,
         reuse: bool,
         runner: Runner | None = None,
     ) -> None:
         import torch
 
         checked_removal(removal)
-        if batch_size is not None and batch_size < 1:
-            raise SettingError(f"batch_size must be at least 1, got {batch_size}")
         model.require_ids([*prompt.ids, *output])
         start, end = target
         # The last target token predicts nothing that is asked for, so it never enters the model; unless the factors
@@ -113,9 +109,7 @@ class MaskedForward:
         tail = self.n_prompt - 1 > max(prompt.units[-1].positions)
         n_prefix = max(0, first_unit if tail else first_unit - 1) if reuse else 0
         targets = torch.tensor(output[start:end])
-        self.forward = TargetForward(
-            model, self.ids[:n_prefix], targets, n_read - start + 1, len(self.ids), batch_size, runner
-        )
+        self.forward = TargetForward(model, self.ids[:n_prefix], targets, n_read - start + 1, len(self.ids), runner)
 
     def under_masks(
         self, keep: Bool[Tensor, "masks units"], read: Callable[[Tensor], Tensor], shape: tuple[int, ...]

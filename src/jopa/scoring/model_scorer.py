@@ -67,9 +67,10 @@ class ModelScorer:
         self.output = output
         self.removal = removal
         self.n_units = len(prompt.units)
-        rows = model.batch_size if batch_size is None else batch_size
-        self._masked = MaskedForward(model, prompt, output.ids, output.target, removal, rows, reuse_prefix, runner)
+        self._masked = MaskedForward(model, prompt, output.ids, output.target, removal, reuse_prefix, runner)
         self._forward = self._masked.forward
+        if batch_size is not None:
+            self._forward.limit_rows(batch_size)
         self._context: ContextForward | None = None
 
     @property
