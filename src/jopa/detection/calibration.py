@@ -180,9 +180,9 @@ def require_enough(n_prompts: int, rate: float) -> None:
         )
 
 
-def clopper_pearson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """The exact interval of a share from k of n: the binomial tails at its ends are half of what is left each."""
-    tail = (1 - level) / 2
+def clopper_pearson(k: int, n: int) -> tuple[float, float]:
+    """The exact 95 % interval of a share from k of n: the binomial tails at its ends are 0.025 each."""
+    tail = 0.025
     low = 0.0 if k == 0 else _root(lambda p: 1 - _at_most(k - 1, n, p), tail)
     high = 1.0 if k == n else _root(lambda p: 1 - _at_most(k, n, p), 1 - tail)
     return low, high

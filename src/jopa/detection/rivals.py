@@ -132,10 +132,10 @@ def perturbed(model: LanguageModel, prompt: Prompt, *, max_new_tokens: int, seed
     )
 
 
-def with_swapped_characters(text: str, drawn: random.Random, share: float = SWAPPED) -> str:
-    """The text with a share of its characters replaced by random printable ones, at least one."""
+def with_swapped_characters(text: str, drawn: random.Random) -> str:
+    """The text with a share (`SWAPPED`) of its characters replaced by random printable ones, at least one."""
     characters = list(text)
-    for place in drawn.sample(range(len(characters)), max(1, int(share * len(characters)))):
+    for place in drawn.sample(range(len(characters)), max(1, int(SWAPPED * len(characters)))):
         characters[place] = drawn.choice(string.printable)
     return "".join(characters)
 

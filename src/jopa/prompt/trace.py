@@ -121,7 +121,6 @@ def with_trace(
     decode: Callable[[Sequence[int]], str],
     prompt: Prompt,
     output: Output,
-    language: str | None = None,
 ) -> tuple[Prompt, Output]:
     """The prompt followed by the output's trace, whose units can be removed; and the answer as the output.
 
@@ -130,7 +129,6 @@ def with_trace(
         decode: gives the text of token ids.
         prompt: what the output answers; `prompt.unit_kind` says what the trace's units are.
         output: trace and answer; its target counts as far as it lies in the answer.
-        language: the trace's; guessed by default.
 
     Raises:
         PromptError: the output holds no trace or no answer.
@@ -165,13 +163,13 @@ def with_trace(
     if not atoms:
         raise PromptError("nothing attributable: the output's reasoning trace is empty")
     whole = prompt.text + GAP + trace if prompt.text else trace
-    kind = fitting_unit(whole, language) if kind == AUTO else kind
+    kind = fitting_unit(whole, None) if kind == AUTO else kind
     source = Source(lead, len(whole), None, "trace", None, None, sum(len(atom.positions) for atom in atoms))
     if kind in WHOLE_KINDS:
         source = replace(source, removed_with="text")
         units = [joined(atoms)]
     else:
-        units = units_of(whole, [source], [atoms], kind, language)
+        units = units_of(whole, [source], [atoms], kind, None)
     return (
         replace(
             prompt,

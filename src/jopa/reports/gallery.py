@@ -62,17 +62,14 @@ class GalleryEntry(NamedTuple):
     sides: tuple[Side, Side]
 
 
-def write_gallery(
-    folder: Path, out: Path | None = None, *, methods: Sequence[str] | None = None, k: int | None = None
-) -> tuple[Path, ...]:
-    """Write the gallery of a run as a page and as Markdown.
+def write_gallery(folder: Path, out: Path | None = None, *, methods: Sequence[str] | None = None) -> tuple[Path, ...]:
+    """Write the gallery of a run as a page and as Markdown, for k = 3 if the run has it, else for its largest k.
 
     Args:
         folder: what `jopa bench` wrote.
         out: where to write; `folder/gallery` if not given.
         methods: the labels of two methods; by default the experiment's baseline (else its first method) and the first
             leave-one-out.
-        k: how many units; by default 3 if the run has it, else its largest.
 
     Returns:
         What was written, the page first.
@@ -83,7 +80,7 @@ def write_gallery(
     """
     run = without_retired(read_run(folder))
     pair = _pair(run, methods)
-    k = main_k(run) if k is None else k
+    k = main_k(run)
     examples = chosen_examples(run, pair, k)
     if not examples:
         raise InputFileError(

@@ -51,8 +51,8 @@ class Reliability(NamedTuple):
         return math.inf if self.of_one <= 0 else 4 * (1 - self.of_one) / self.of_one
 
 
-def sign_flip_p(differences: Sequence[float], *, seed: int = 0) -> float:
-    """Two-sided p-value of the mean of paired differences."""
+def sign_flip_p(differences: Sequence[float]) -> float:
+    """Two-sided p-value of the mean of paired differences; sign patterns that are drawn come from seed 0."""
     import numpy as np
 
     values = np.asarray(differences, dtype=float)
@@ -60,7 +60,7 @@ def sign_flip_p(differences: Sequence[float], *, seed: int = 0) -> float:
     if n <= EXACT:
         patterns = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
         return float(np.mean(np.abs(patterns @ values) >= observed))
-    drawn, as_large, piece = np.random.default_rng(seed), 0, max(1, _AT_ONCE // n)
+    drawn, as_large, piece = np.random.default_rng(0), 0, max(1, _AT_ONCE // n)
     for start in range(0, FLIPS, piece):
         signs = drawn.integers(0, 2, size=(min(piece, FLIPS - start), n)) * 2 - 1
         as_large += int((np.abs(signs @ values) >= observed).sum())
