@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hmac
 import ipaddress
+import re
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 
 
 class AccessMiddleware:
@@ -69,7 +71,7 @@ class AccessMiddleware:
         if self.host_names is not None and without_port(host).lower() not in self.host_names:
             return 403, "this server does not answer to this name; --public-url gives it one"
         if origin is not None and origin.partition("://")[2] != host and origin not in self.origins:
-            return 403, "requests from other sites are refused"
+            return 403, "requests from other sites are refused; behind a proxy, --public-url names the page's own site"
         if self.password is not None and not _is_authorized(self.password, headers.get("authorization", "")):
             return 401, "this page needs a password"
         length = headers.get("content-length", "0")
@@ -90,10 +92,15 @@ def public_origin(url: str) -> str:
         name = (parts.hostname or "").encode("idna").decode() if ":" not in (parts.hostname or "") else parts.hostname
     except ValueError:  # UnicodeError, too
         parts, port, name = None, None, None
-    if parts is None or parts.scheme not in _DEFAULT_PORTS or not name or parts.username or parts.query:
+    if parts is None or parts.scheme not in _DEFAULT_PORTS or parts.username or parts.query or not _is_host(name):
         raise SettingError(f"--public-url must be an address such as https://jopa.example.org, got {url!r:.100}")
     shown = f"[{name}]" if ":" in name else name
     return f"{parts.scheme}://{shown}" + (f":{port}" if port not in {None, _DEFAULT_PORTS[parts.scheme]} else "")
+
+
+def _is_host(name: str | None) -> bool:
+    """Whether this is the name or the number of one machine; a pattern such as *.example.org would match nothing."""
+    return name is not None and (":" in name or _NAME.fullmatch(name) is not None)
 
 
 def without_port(host: str) -> str:
