@@ -22,6 +22,7 @@ from jopa.cli.options import (
 from jopa.cli.progress import cell_progress
 from jopa.cli.reading import setting
 from jopa.cli.showing import fail, print_line, sigterm_as_interrupt
+from jopa.errors import SettingError
 from jopa.reports.wording import one_line
 
 if TYPE_CHECKING:
@@ -164,7 +165,9 @@ def report(
 
     for fault in METRICS.faults.values():
         print_line(f"jopa: {fault}")
-    names = [name.strip() for name in (metrics or "").split(",") if name.strip()]
+    names = list(dict.fromkeys(name.strip() for name in (metrics or "").split(",") if name.strip()))
+    if metrics is not None and not names:
+        raise SettingError("--metrics names none; give one or more, as --metrics pr,kl, or leave it out for all")
     for path in write_report(folder, out, metrics=names, decimals=decimals):
         typer.echo(visible(str(path)))
 
