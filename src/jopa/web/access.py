@@ -92,15 +92,22 @@ def public_origin(url: str) -> str:
         name = (parts.hostname or "").encode("idna").decode() if ":" not in (parts.hostname or "") else parts.hostname
     except ValueError:  # UnicodeError, too
         parts, port, name = None, None, None
-    if parts is None or parts.scheme not in _DEFAULT_PORTS or parts.username or parts.query or not _is_host(name):
+    if (
+        parts is None
+        or parts.scheme not in _DEFAULT_PORTS
+        or parts.username
+        or parts.query
+        or not name
+        or not _is_host(name)
+    ):
         raise SettingError(f"--public-url must be an address such as https://jopa.example.org, got {url!r:.100}")
     shown = f"[{name}]" if ":" in name else name
     return f"{parts.scheme}://{shown}" + (f":{port}" if port not in {None, _DEFAULT_PORTS[parts.scheme]} else "")
 
 
-def _is_host(name: str | None) -> bool:
+def _is_host(name: str) -> bool:
     """Whether this is the name or the number of one machine; a pattern such as *.example.org would match nothing."""
-    return name is not None and (":" in name or _NAME.fullmatch(name) is not None)
+    return ":" in name or _NAME.fullmatch(name) is not None
 
 
 def without_port(host: str) -> str:
