@@ -8,7 +8,7 @@ from page_browser import NO_CHROMIUM, PATIENCE, PROMPT, WEAK, ask, json_of, take
 from page_client import serving
 
 import jopa
-from jopa import preparation
+from jopa.refinement import planning
 
 pytestmark = NO_CHROMIUM
 playwright = pytest.importorskip("playwright.sync_api")
@@ -256,9 +256,9 @@ def test_who_leaves_the_queue_is_not_served(open_page, llama, monkeypatch):
 
     def recorded(model, prompt, *options, **settings):
         served.append(prompt)
-        return preparation.prepare_prompt(model, prompt, *options, **settings)
+        return planning.planned(model, prompt, *options, **settings)
 
-    monkeypatch.setattr("jopa.web.work.prepare_prompt", recorded)
+    monkeypatch.setattr("jopa.web.work.planned", recorded)
     may_go_on = threading.Event()
     may_go_on.set()
 

@@ -236,7 +236,7 @@ def test_a_fault_of_ours_is_one_line_for_the_visitor(service, monkeypatch, capsy
     def broken(*_, **__):
         raise ZeroDivisionError("secret details")
 
-    monkeypatch.setattr("jopa.web.work.prepare_prompt", broken)
+    monkeypatch.setattr("jopa.web.work.planned", broken)
     last = events(service)[-1]
     assert last == {"kind": "error", "message": "unexpected ZeroDivisionError; the server's log says more"}
     assert "secret details" in capsys.readouterr().err
