@@ -20,7 +20,11 @@ from servers import KEY, llama_cpp, note
 
 PROMPT = "What is the capital of France? Answer in one short sentence."
 QUESTION = "What colour is the bridge in Oslo?"
-DOCUMENTS = ["The mill is of 1811.", "The bridge in Oslo is painted bright yellow.", "Bakers sell bread on Fridays."]
+DOCUMENTS = [
+    {"id": "mill", "text": "The mill is of 1811."},
+    {"id": "bridge", "text": "The bridge in Oslo is painted bright yellow."},
+    {"id": "bakers", "text": "Bakers sell bread on Fridays."},
+]
 
 
 def compare_chat(url: str, model: str) -> None:
@@ -53,7 +57,7 @@ def compare_documents(url: str, model: str) -> None:
     (chosen,) = found.removed
     left = [document for number, document in enumerate(DOCUMENTS) if number != chosen]
     again = jopa.explain(QUESTION, documents=left, k=1, model=chat, unit="document", output=answer)
-    note(f"without the document {DOCUMENTS[chosen]!r}: {found.counterfactual_output!r}; asked again: {again.output!r}")
+    note(f"without {DOCUMENTS[chosen]}: {found.counterfactual_output!r}; asked again: {again.output!r}")
     assert abs(rouge_l(found.output, again.output)[2] - found.similarity_removed) <= max(found.noise, 0.15)
 
 
