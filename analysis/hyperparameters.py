@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jopa.benchmark.records import FinishedCell, read_run
+from jopa.reports.drawing import save
 
 RESAMPLES = 10_000
 
@@ -126,8 +127,7 @@ def draw(found: Sequence[Variant], stem: Path) -> None:
     axes.set_ylabel("mean joint effect, nats")
     axes.legend(frameon=False, fontsize=9)
     stem.parent.mkdir(parents=True, exist_ok=True)
-    for ending in ("png", "svg"):
-        figure.savefig(f"{stem}.{ending}", dpi=160)
+    save(figure, stem.name, stem.parent)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jopa.benchmark.records import FinishedCell, read_run
+from jopa.reports.drawing import save
 
 JOINT, ALONE = "joint", "ablation"
 RIVALS = ("ablation", "shapley", "context-cite", "interactions", "jopa")
@@ -180,8 +181,7 @@ def draw(rows: Sequence[Pair], stem: Path) -> None:
     axes.set_title(f"What a joint search adds to leave-one-out, {len(rows)} prompts", fontsize=10)
     axes.legend(frameon=False, fontsize=9)
     stem.parent.mkdir(parents=True, exist_ok=True)
-    for ending in ("png", "svg"):
-        figure.savefig(f"{stem}.{ending}", dpi=160)
+    save(figure, stem.name, stem.parent)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import importlib
 import os
 import random
 import shutil
@@ -47,7 +48,11 @@ COMPARISONS = {
 ARITHMETIC = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
 }  # fmt: skip
-PASSED, FAILED = 0, 1  # as pytest ends
+HEAVY = (
+    *("beartype", "captum.attr", "httpx", "hypothesis", "jaxtyping", "pytest", "sklearn.pipeline", "torch"),
+    "transformers.models.llama.modeling_llama",
+)
+PASSED = 0  # how pytest ends
 
 
 def _changed(node: ast.AST) -> ast.AST | None:
@@ -114,15 +119,8 @@ def files_of(place: str) -> list[Path]:
 
 def preload() -> None:
     """Import what the tests' conftest imports before jopa, once for all changes."""
-    import beartype  # noqa: F401
-    import captum.attr  # noqa: F401
-    import httpx  # noqa: F401
-    import hypothesis  # noqa: F401
-    import jaxtyping  # noqa: F401
-    import pytest  # noqa: F401
-    import sklearn.pipeline  # noqa: F401
-    import torch  # noqa: F401
-    from transformers import AutoModelForCausalLM, LlamaForCausalLM  # noqa: F401
+    for name in HEAVY:
+        importlib.import_module(name)
 
 
 def run_tests(source: Path, tests: tuple[str, ...], seconds: float) -> int | None:

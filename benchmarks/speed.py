@@ -19,6 +19,7 @@ packed beforehand, as they are once a process; Captum and the plain algorithm co
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 from collections.abc import Callable
 from functools import partial
@@ -235,7 +236,8 @@ def shap_permutations(
 ) -> Any:
     """shap's own explainer over the same units, which asks our engine for one whole forward at a time."""
     import numpy as np
-    import shap  # type: ignore[import-not-found]  # no dependency of this project
+
+    shap = importlib.import_module("shap")  # no dependency of this project
     import torch
 
     scorer = jopa.ModelScorer(model, prompt, output, "delete", batch_size=1, reuse_prefix=False)

@@ -18,6 +18,7 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import redirect_stderr
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -108,9 +109,9 @@ def _send(sender: Any, name: str, seconds: int) -> None:
 
     signal.signal(signal.SIGALRM, stop)
     signal.alarm(seconds)
-    sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - open until the process ends
     try:
-        sender.send(_judged(name))
+        with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):
+            sender.send(_judged(name))
     except _OutOfTime as error:
         sender.send({"outcome": "unfinished", "reason": f"after {seconds} s at {_place(error)}"})
 
@@ -188,7 +189,7 @@ def _takes(config: PreTrainedConfig, name: str) -> bool:
         return False
     try:
         return hasattr(config, name)
-    except Exception:  # some say by errors of their own that a value differs between layers
+    except Exception:  # a property of a configuration may raise anything, not only AttributeError: then it has none
         return False
 
 

@@ -11,6 +11,7 @@ touched, so run it with all packages before writing the page.
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.metadata
 import importlib.util
 import tempfile
@@ -65,17 +66,15 @@ def _quantised(kind: str, **settings: Any) -> Callable[[str], Any]:
 
 def _torchao(kind: str) -> Callable[[str], Any]:
     def make(folder: str) -> Any:
-        import torchao.quantization as torchao  # type: ignore[import-not-found]  # installed by those who try it
-
-        return _quantised("TorchAoConfig", quant_type=getattr(torchao, kind)())(folder)
+        quantization = importlib.import_module("torchao.quantization")
+        return _quantised("TorchAoConfig", quant_type=getattr(quantization, kind)())(folder)
 
     return make
 
 
 def _adapted(kind: str, **settings: Any) -> Callable[[str], Any]:
     def make(folder: str) -> Any:
-        import peft  # type: ignore[import-not-found]  # installed by those who try it
-
+        peft = importlib.import_module("peft")
         torch.manual_seed(3)
         config = getattr(peft, kind)(**settings)
         return peft.get_peft_model(AutoModelForCausalLM.from_pretrained(folder), config).eval()

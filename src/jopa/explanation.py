@@ -12,26 +12,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from jopa.attributing import SearchOptions, attribute_text
+from jopa.attributing import SearchOptions
 from jopa.attribution import Attribution
-from jopa.choices import TEXT_SIMILARITY, Removal, checked_removal
+from jopa.choices import Removal, checked_removal
 from jopa.errors import JopaError, LimitError, SettingError, StoppedError
 from jopa.evaluation.text_attribution import TextAttribution
 from jopa.method import Method
 from jopa.methods import DEFAULT_METHOD, make_method
 from jopa.model.generation import Generation
 from jopa.preparation import Callbacks, OnRefusal, loaded, prepare_output, prepare_prompt, require_log_probs, shape_of
-from jopa.prompt.building import Message, require_prompt
+from jopa.prompt.building import Message, Prompt, require_prompt
 from jopa.prompt.options import PromptOptions
 from jopa.prompt.output import Output
 from jopa.prompt.segmentation import Span
 from jopa.refinement.level import require_finer
-from jopa.refinement.planning import fitting_k, planned
+from jopa.refinement.planning import Plan, fitting_k, planned
 from jopa.remote.allowance import CostAtMost
 from jopa.remote.chat_model import ChatModel
 from jopa.remote.remote_model import RemoteModel
 from jopa.scoring.profile import Profile
-from jopa.scoring.protocols import Model, objective_of
+from jopa.scoring.protocols import Model
 
 T = TypeVar("T")
 
@@ -184,7 +184,7 @@ def cost_at_most(
 
     Args:
         prompt: as for `explain`.
-        methods: as for `compare`.
+        methods: as for `compare`; none for the default.
         k: as for `explain`.
         model: a model behind a server.
         unit: as for `explain`.
@@ -203,7 +203,7 @@ def cost_at_most(
     n_units, generated = len(built.units), output is None or isinstance(output, Generation)
     k = search.largest_k(fitting_k(k, built)[0], n_units)
     requests, tokens = 0, 0
-    for each in methods:
+    for each in methods or (DEFAULT_METHOD,):
         method = make_method(each) if isinstance(each, str) else each
         method = method if search.budget is None else method.with_budget(search.budget)
         method.validate(shape_of(model, built, "delete"), 1 if search.until_pr is not None else k)
@@ -220,14 +220,47 @@ def cost_at_most(
     return CostAtMost(requests + first.requests, tokens + first.tokens)
 
 
-def require_number(k: int | None, search: SearchOptions) -> None:
-    """Refuse a number of units that no prompt has; needs no prompt.
+def require_request(
+    prompt: str | Sequence[Message],
+    options: PromptOptions,
+    *,
+    k: int | None,
+    unit: str | Sequence[Span],
+    removal: str | None,
+    search: SearchOptions,
+) -> None:
+    """Refuse what no model can explain: so none need be loaded to find out. The arguments are those of `explain`.
 
     Raises:
-        SettingError: it is below 1, and the search finds k units.
+        PromptError: the prompt is empty or has the wrong shape, or nothing of it is attributable.
+        SettingError: k is below 1, a unit or the removal is unknown, or two settings do not fit.
     """
+    if removal is not None:
+        checked_removal(removal)
     if k is not None and k < 1 and search.until_pr is None:
         raise SettingError(f"k must be at least 1, got {k}")
+    require_finer(search.refine or (), unit)
+    require_prompt(prompt, options, unit=unit)
+
+
+def require_explainable(
+    prompt: str | Sequence[Message],
+    methods: Sequence[Method | str],
+    *,
+    k: int | None,
+    model: Model,
+    unit: str | Sequence[Span],
+    removal: str | None,
+    options: PromptOptions,
+    search: SearchOptions,
+) -> None:
+    """Refuse what `explain` would refuse, as far as that is known without an answer; the arguments are the same.
+
+    Raises:
+        JopaError: as `explain`.
+    """
+    plan, removals = _plan(prompt, methods, k, model, unit, removal, options, search)
+    run_each(plan.methods, lambda method: plan.validate(method, removals[method]), None)
 
 
 def output_length(model: Model, output: str | Output | Generation | None) -> int:
@@ -254,46 +287,44 @@ def _explain_each(
 ) -> list[Attribution | TextAttribution]:
     """Explain one output by each method; a method refuses before the output is generated where it can."""
     options, search, callbacks = options or PromptOptions(), search or SearchOptions(), callbacks or Callbacks()
-    named = [make_method(method) if isinstance(method, str) else method for method in methods]
-    asked = None if removal is None else checked_removal(removal)
-    require_number(k, search)
-    require_finer(search.refine or (), unit)
-    require_prompt(prompt, options, unit=unit)
+    require_request(prompt, options, k=k, unit=unit, removal=removal, search=search)
     explained_model = loaded(model)
-    if search.until_pr is not None:
-        require_log_probs(explained_model, "until_pr")
-    plan = planned(explained_model, prompt, options, methods=named, unit=unit, k=k, search=search)
-    built, chosen = plan.prompt, plan.methods
-    removals: dict[Method, Removal] = {method: asked or checked_removal(method.preset_removal) for method in chosen}
+    plan, removals = _plan(prompt, methods, k, explained_model, unit, removal, options, search)
 
-    def validated(method: Method, n_units_known: bool = True) -> Method:
-        shape = shape_of(explained_model, built, removals[method])
-        if not n_units_known:
-            method.require_capabilities(shape)
-            return method
-        wanted, _ = plan.number(k, built)
-        method.validate(shape, plan.least_units(wanted, search, shape.n_units))
+    def validated(method: Method, answered: Prompt | None = None) -> Method:
+        plan.validate(method, removals[method], answered)
         return method
 
-    able = run_each(chosen, partial(validated, n_units_known=not built.trace), callbacks.on_refusal)
+    able = run_each(plan.methods, validated, callbacks.on_refusal)
     began = time.perf_counter()
-    preparation = prepare_output(explained_model, built, output=output, target=target, callbacks=callbacks)
-    if built.trace:  # only now it is known how many units there are
-        built = preparation.prompt
-        able = run_each(able, validated, callbacks.on_refusal)
+    preparation = prepare_output(explained_model, plan.prompt, output=output, target=target, callbacks=callbacks)
+    if plan.prompt.trace:  # only now it is known how many units there are
+        able = run_each(able, partial(validated, answered=preparation.prompt), callbacks.on_refusal)
     first = _with_answering(callbacks, time.perf_counter() - began)
 
     def explain_one(method: Method) -> Attribution | TextAttribution:
         told = first if method is able[0] else callbacks
-        run = attribute_text if objective_of(explained_model) == TEXT_SIMILARITY else plan.attribute
-        wanted, by_default = plan.number(k, built)
-        found = run(preparation, k=wanted, method=method, removal=removals[method], search=search, callbacks=told)
-        further: dict[str, Any] = {} if search.until_pr is not None else {**by_default}
-        if options.rendering:
-            further["rendering"] = options.rendering
-        return replace(found, details={**(found.details or {}), **further}) if further else found
+        return plan.attribute(preparation, method=method, removal=removals[method], callbacks=told)
 
     return run_each(able, explain_one, callbacks.on_refusal)
+
+
+def _plan(
+    prompt: str | Sequence[Message],
+    methods: Sequence[Method | str],
+    k: int | None,
+    model: Model,
+    unit: str | Sequence[Span],
+    removal: str | None,
+    options: PromptOptions,
+    search: SearchOptions,
+) -> tuple[Plan, dict[Method, Removal]]:
+    """How a prompt is searched, and how each method removes units."""
+    if search.until_pr is not None:
+        require_log_probs(model, "until_pr")
+    named = [make_method(method) if isinstance(method, str) else method for method in methods]
+    plan = planned(model, prompt, options, methods=named, unit=unit, k=k, search=search)
+    return plan, {method: checked_removal(removal or method.preset_removal) for method in plan.methods}
 
 
 def with_documents(options: PromptOptions | None, documents: Sequence[Any] | None) -> PromptOptions:

@@ -48,6 +48,13 @@ def test_what_does_not_fit_is_one_line(run, options, message):
     assert message in " ".join(err.replace("│", " ").split())
 
 
+def test_a_second_prompt_with_too_few_units_is_refused_before_the_first_is_explained(run, monkeypatch):
+    monkeypatch.setattr("jopa.explanation.prepare_output", lambda *_, **__: pytest.fail("an answer was generated"))
+    code, _, err = run("explain", FIRST, "--against", "green birds", "--unit", "word", "--k", 4)
+    assert code == 1
+    assert err == "jopa: k must be between 1 and the prompt's 2 units, got 4\n"
+
+
 def test_a_second_prompt_that_cannot_be_read_is_named(run, tmp_path):
     (tmp_path / "a.txt").write_text(FIRST)
     code, _, err = run("explain", "--file", tmp_path / "a.txt", "--against", tmp_path / "none.txt")

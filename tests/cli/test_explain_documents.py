@@ -161,3 +161,10 @@ def test_a_folder_with_a_file_that_is_no_text_is_one_line(explain, tmp_path):
     (tmp_path / "b.png").write_bytes(b"\x89PNG\xff\x00")
     code, _, err = explain("where is the doctor", "--documents", str(tmp_path))
     assert code == 1 and "is no text" in err and err.strip().count("\n") == 0
+
+
+def test_the_documents_alone_may_be_named_for_citations(run, tmp_path):
+    documents = tmp_path / "documents.jsonl"
+    documents.write_text('{"text": "the doctor and his patient"}\n')
+    options = ("--cite", "--documents", documents, "--attribute", "documents", "--max-new-tokens", "4")
+    assert run("explain", "write a story", *options)[0] == 0

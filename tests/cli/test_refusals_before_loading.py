@@ -23,17 +23,19 @@ TEXTS = {
     "text.json": '"hello"',
 }
 QUESTION = "where is the doctor"
+CITE = (QUESTION, "--cite", "--documents", "good.jsonl")
 
 
 @pytest.fixture
-def explain(run, monkeypatch, tmp_path):
-    """`jopa explain` where loading a model fails the test; names of `TEXTS` become files."""
-    from jopa.model import loading
+def nothing_loads(run, monkeypatch):
+    """`jopa` where loading a model fails the test."""
+    monkeypatch.setattr("jopa.model.loading.load", lambda *_, **__: pytest.fail("a model was loaded"))
+    return run
 
-    def load(*_, **__):
-        raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(loading, "load", load)
+@pytest.fixture
+def explain(nothing_loads, tmp_path):
+    """`jopa explain` without a model; names of `TEXTS` become files."""
     for name, text in TEXTS.items():
         (tmp_path / name).write_text(text)
     (tmp_path / "folder").mkdir()
@@ -41,7 +43,7 @@ def explain(run, monkeypatch, tmp_path):
     (tmp_path / "bare").mkdir()
     files = {*TEXTS, "folder", "bare"}
 
-    return lambda *words: run("explain", *(tmp_path / word if word in files else word for word in words))
+    return lambda *words: nothing_loads("explain", *(tmp_path / word if word in files else word for word in words))
 
 
 @pytest.mark.parametrize(
@@ -73,7 +75,23 @@ def explain(run, monkeypatch, tmp_path):
         (("--messages", "text.json"), "chat messages are a JSON list"),
         (("--messages", "system.json", "--documents", "good.jsonl"), "no message is of role 'user'"),
         ((QUESTION, "--against", " "), "the prompt is empty"),
-        ((QUESTION, "--unit", "syllable"), "unknown unit 'syllable'"),
+        ((QUESTION, "--against", "another prompt", "--unit", "syllable"), "unknown unit 'syllable'"),
+        ((QUESTION, "--unit", "syllable"), "unknown unit 'syllable': choose one of token, word, sentence"),
+        ((QUESTION, "--removal", "burn"), "unknown removal 'burn': choose one of delete, zero, hide"),
+        ((QUESTION, "--method", "guess"), "unknown method 'guess': choose one of"),
+        ((QUESTION, "--k", "0"), "k must be at least 1, got 0"),
+        ((QUESTION, "--language", "deutsch!"), "the language must be a code"),
+        ((QUESTION, "--compare", "ablation,guess"), "unknown method 'guess'"),
+        ((QUESTION, "--compare", "ablation,random", "--unit", "syllable"), "unknown unit 'syllable'"),
+        ((QUESTION, "--compare", "ablation,random", "--removal", "burn"), "unknown removal 'burn'"),
+        ((QUESTION, "--diagnose", "--unit", "syllable"), "unknown unit 'syllable'"),
+        ((QUESTION, "--diagnose", "--removal", "burn"), "unknown removal 'burn'"),
+        ((QUESTION, "--diagnose", "--band", "1.1:1.2"), "the band must reach from above 0"),
+        ((*CITE, "--unit", "syllable"), "unknown unit 'syllable'"),
+        ((*CITE, "--removal", "burn"), "unknown removal 'burn'"),
+        ((*CITE, "--below", "2"), "the PR that a sentence must fall below"),
+        ((*CITE, "--max-sources", "0"), "max_sources must be at least 1"),
+        ((*CITE, "--attribute", "user"), "citations are of the documents alone"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -81,6 +99,16 @@ def test_one_line_and_no_model(explain, words, said):
     code, out, err = explain(*words)
     assert (code, out, err.strip().count("\n")) == (1, "", 0), err
     assert said in err and err.startswith("jopa: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--k", "0"], "k must be at least 1"), (["--budget", "0"], "budget must be at least 1")],
+)
+def test_detect_is_one_line_and_no_model(nothing_loads, words, said):
+    code, _, err = nothing_loads("detect", QUESTION, *words)
+    assert code == 1
+    assert err.startswith(f"jopa: {said}")
 
 
 def test_cite_without_documents_is_wrong_usage(explain):

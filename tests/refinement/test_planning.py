@@ -45,18 +45,18 @@ def on_page(model, prompt, **record):
 
 def test_long_inputs_get_the_method_for_them_unless_one_is_named(model, short_limits):
     assert plan(model, "Tell me.").methods == (jopa.JointSearch(),)
-    assert plan(model, "Tell me.").chosen == {}
+    assert plan(model, "Tell me.").details == {}
     long = plan(model, f"{SENTENCE} {SENTENCE}", budget=5)
     assert [method.settings for method in long.methods] == [{"name": "proxy-search", "budget": 5}]
-    assert list(long.chosen) == ["method_by_default"]
+    assert list(long.details) == ["method_by_default"]
     named = plan(model, f"{SENTENCE} {SENTENCE}", [jopa.JointSearch()])
-    assert named.methods == (jopa.JointSearch(),) and named.chosen == {}
+    assert named.methods == (jopa.JointSearch(),) and named.details == {}
 
 
 def test_a_model_behind_a_server_keeps_the_usual_method(model, short_limits, monkeypatch):
     monkeypatch.setattr(type(model), "capabilities", frozenset({"scores"}))
     found = plan(model, f"{SENTENCE}\n\n" * 20)
-    assert found.methods == (jopa.JointSearch(),) and found.finer == () and found.chosen == {}
+    assert found.methods == (jopa.JointSearch(),) and found.finer == () and found.details == {}
 
 
 def test_python_and_page_choose_alike_and_say_so(model, short_limits):

@@ -4,6 +4,7 @@ import threading
 import time
 
 import pytest
+from server_cases import until
 
 from jopa.web import jobs
 from jopa.web.jobs import FINAL_KINDS, JobQueue, QueueFullError, VisitorBusyError
@@ -40,13 +41,6 @@ def queue(work):
     queue = JobQueue(work, max_waiting=4, max_per_visitor=3)
     yield queue
     queue.close()
-
-
-def until(condition):
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def ends(job):

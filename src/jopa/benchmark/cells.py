@@ -161,7 +161,7 @@ def run_task(experiment: Experiment, task: Task, models: ModelCache) -> Iterator
     try:
         prompt = _prompt(experiment, task, model)
         refused = refused_cells(experiment, [key for key in task.pending if key[3:] not in found], model, prompt)
-    except Exception as error:  # any error is recorded, and the run continues; the same below
+    except Exception as error:  # one prompt must not end a run of thousands: its cells record the error
         yield from (failed_cell(key, error) for key in task.pending)
         return
     if task.recorded is not None:
@@ -175,7 +175,7 @@ def run_task(experiment: Experiment, task: Task, models: ModelCache) -> Iterator
         preparation = prepare_output(
             model, prompt, output=_recorded_output(task) or Generation(experiment.max_new_tokens)
         )
-    except Exception as error:
+    except Exception as error:  # as above
         yield from (failed_cell(key, error) for key in pending)
         return
     output = preparation.output
@@ -189,7 +189,7 @@ def run_task(experiment: Experiment, task: Task, models: ModelCache) -> Iterator
                 try:
                     record = _search(task, spec, seed, ks, preparation, models.runner)
                     encoded(record)  # a NaN among a method's numbers fails this search, not the run
-                except Exception as error:  # of a method, perhaps a user's own: it is recorded
+                except Exception as error:  # a method may be a user's own: its cells record the error
                     yield from (failed_cell(CellKey(*task.names, spec.label, k, seed), error) for k in ks)
                 else:
                     yield JournalEntry("selections", record)

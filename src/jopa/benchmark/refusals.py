@@ -62,6 +62,6 @@ def refused_cells(
         spec = specs[key.method]
         try:
             spec.method.validate(shape_of(model, prompt, checked_removal(spec.removal)), key.k)
-        except Exception as error:  # of a method, perhaps a user's own: it is recorded
+        except Exception as error:  # a method may be a user's own: its cells record the error
             refused[key] = error
     return refused

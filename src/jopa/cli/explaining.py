@@ -230,7 +230,6 @@ def explain(
 
     from jopa import explanation
     from jopa.attributing import SearchOptions
-    from jopa.choices import checked_removal
     from jopa.citation import citing
     from jopa.diagnosis import diagnosing
     from jopa.model.answer_cache import AnswerCache
@@ -239,13 +238,9 @@ def explain(
     from jopa.model.loading import load
     from jopa.model.threads import use_threads
     from jopa.preparation import Callbacks, require_log_probs
-    from jopa.prompt.building import require_prompt
     from jopa.prompt.documents import read_documents
     from jopa.prompt.options import PromptOptions
-    from jopa.refinement.level import require_finer
 
-    if endpoint is not None and method is None:
-        method = "joint"  # a server has no cheap proxy: see `jopa.refinement.planning`
     chosen = _methods(method, compare, settings or [], budget)
     arguments = dict(map(setting, template_arg or []))
     options = PromptOptions(
@@ -269,12 +264,9 @@ def explain(
         refine=None if not refine else () if refine == ["none"] else tuple(refine),
         budget=budget if not chosen else None,
     )
-    checked_removal(removal or "delete")
-    explanation.require_number(k, search)
-    require_finer(search.refine or (), spans)
     for each in (text, other):
         if each is not None:
-            require_prompt(each, options, unit=spans)
+            explanation.require_request(each, options, k=k, unit=spans, removal=removal, search=search)
     requested = unit_numbers(requests) if requests else None
     unchanged = band_of(band) if band else diagnosing.BAND
     diagnosing.require_band(unchanged)
@@ -300,11 +292,12 @@ def explain(
         loading = time.perf_counter() - began
         if other is not None:
             require_log_probs(language_model, "--against")
+            explanation.require_explainable(
+                other, chosen, k=k, model=language_model, unit=spans, removal=removal, options=options, search=search
+            )
         if dry_run:
             planned = output if output is not None else generation
-            print_most_sent(
-                language_model, text, None if diagnose or cite else chosen, k, spans, planned, options, search
-            )
+            print_most_sent(language_model, text, None if diagnose else chosen, k, spans, planned, options, search)
             return
         if answers is not None and isinstance(language_model, LanguageModel):
             language_model = replace(language_model, answers=answers)

@@ -188,7 +188,7 @@ def _adapter(folder: str, where: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _with_adapter(model: Any, folder: str, where: Mapping[str, Any]) -> Any:
     """The model itself, with the weights of a PEFT adapter put into it."""
-    from peft import PeftModel  # type: ignore[import-not-found]  # installed by those who load adapters
+    from peft import PeftModel  # installed by those who load adapters
 
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*missing adapter keys.*")

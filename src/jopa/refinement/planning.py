@@ -12,22 +12,24 @@ What was chosen in this way is in the result (`details`). Both numbers of tokens
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
-from jopa.attributing import SearchOptions, attribute
+from jopa.attributing import SearchOptions, attribute, attribute_text
 from jopa.attribution import Attribution
-from jopa.choices import Removal
+from jopa.choices import TEXT_SIMILARITY, Removal
+from jopa.evaluation.text_attribution import TextAttribution
 from jopa.method import Method, require_k
 from jopa.methods import DEFAULT_METHOD, METHODS
-from jopa.preparation import Callbacks, Preparation, prepare_prompt, require_log_probs
+from jopa.preparation import Callbacks, Preparation, prepare_prompt, require_log_probs, shape_of
 from jopa.prompt.building import AUTO, Message, Prompt
 from jopa.prompt.options import PromptOptions
 from jopa.prompt.segmentation import Span
 from jopa.refinement.level import require_finer
 from jopa.refinement.refining import attribute_levels
-from jopa.scoring.protocols import Model
+from jopa.scoring.protocols import Model, objective_of
 
 DEFAULT_K = 3
 """Units to find unless the caller says how many; see `fitting_k`."""
@@ -45,44 +47,74 @@ class Plan:
     """How a prompt is searched.
 
     Attributes:
+        model: what is explained.
         prompt: in the units of the first level.
         finer: the same prompt in the units of each further level; empty where there is one level.
         methods: as the caller named them, or the one that fits.
-        chosen: what was chosen by the rule of this module, as `Attribution.details` records it.
+        k: as the caller named it.
+        search: what else to look for and to measure.
+        details: what results record of how the prompt is searched and rendered.
     """
 
+    model: Model
     prompt: Prompt
     finer: tuple[Prompt, ...]
     methods: tuple[Method, ...]
-    chosen: dict[str, str]
+    k: int | None
+    search: SearchOptions
+    details: dict[str, Any]
 
-    def number(self, k: int | None, prompt: Prompt) -> tuple[int, dict[str, str]]:
-        """How many units to find; see `fitting_k`.
+    def validate(self, method: Method, removal: Removal, answered: Prompt | None = None) -> None:
+        """Refuse a method that cannot search this prompt.
 
         Args:
-            k: as the caller named it.
-            prompt: that of the first level, with the reasoning before the answer where that is attributable.
-        """
-        return fitting_k(k, self.finer[-1] if self.finer and not prompt.trace else prompt)
+            method: one of the methods.
+            removal: how it removes units.
+            answered: the prompt with the reasoning before the answer, where that is attributable; until there is an
+                answer the number of units is not known then, and is not asked for.
 
-    def least_units(self, k: int, search: SearchOptions, n_units: int) -> int:
-        """For how many of the first level's units a method must be able to search."""
-        return 1 if search.until_pr is not None else min(k, n_units) if self.finer else k
+        Raises:
+            SettingError: naming what is missing, or the legal range of k.
+        """
+        prompt = answered or self.prompt
+        shape = shape_of(self.model, prompt, removal)
+        if self.prompt.trace and answered is None:
+            method.require_capabilities(shape)
+            return
+        k, _ = self._number(prompt)
+        least = 1 if self.search.until_pr is not None else min(k, shape.n_units) if self.finer else k
+        method.validate(shape, least)
 
     def attribute(
-        self,
-        preparation: Preparation,
-        *,
-        k: int,
-        method: Method,
-        removal: Removal,
-        search: SearchOptions,
-        callbacks: Callbacks,
-    ) -> Attribution:
-        """Search all levels with one of the methods; the arguments are those of `attribute`."""
-        run = partial(attribute_levels, finer=self.finer) if self.finer else attribute
-        found = run(preparation, k=k, method=method, removal=removal, search=search, callbacks=callbacks)
-        return replace(found, details={**(found.details or {}), **self.chosen}) if self.chosen else found
+        self, preparation: Preparation, *, method: Method, removal: Removal, callbacks: Callbacks
+    ) -> Attribution | TextAttribution:
+        """Search all levels with one of the methods.
+
+        Args:
+            preparation: this prompt with its output.
+            method: one of the methods.
+            removal: how it removes units.
+            callbacks: as for `explain`.
+
+        Returns:
+            The attribution; a `TextAttribution` where the model gives texts alone.
+
+        Raises:
+            JopaError: one of its children.
+        """
+        k, by_default = self._number(preparation.prompt)
+        settings: dict[str, Any] = {"k": k, "method": method, "removal": removal, "callbacks": callbacks}
+        if objective_of(self.model) == TEXT_SIMILARITY:
+            run: Callable[..., Attribution | TextAttribution] = attribute_text
+        else:
+            run = partial(attribute_levels, finer=self.finer) if self.finer else attribute
+        found = run(preparation, search=self.search, **settings)
+        further = {**self.details, **({} if self.search.until_pr is not None else by_default)}
+        return replace(found, details={**(found.details or {}), **further}) if further else found
+
+    def _number(self, prompt: Prompt) -> tuple[int, dict[str, str]]:
+        """How many units to find; see `fitting_k`."""
+        return fitting_k(self.k, self.finer[-1] if self.finer and not prompt.trace else prompt)
 
 
 def planned(
@@ -113,11 +145,11 @@ def planned(
     if search.refine:
         require_log_probs(model, "refine")
     built = prepare_prompt(model, prompt, options, unit=unit)
-    chosen: dict[str, str] = {}
+    details: dict[str, Any] = {"rendering": options.rendering} if options.rendering else {}
     if not methods:
         methods = (_fitting_method(model, built),)
         if methods[0].name == LONG_METHOD:
-            chosen["method_by_default"] = _long(built, f"{LONG_METHOD_TOKENS:,} or more")
+            details["method_by_default"] = _long(built, f"{LONG_METHOD_TOKENS:,} or more")
     if search.budget is not None:
         methods = [method.with_budget(search.budget) for method in methods]
     if search.refine:
@@ -126,15 +158,15 @@ def planned(
     elif unit == AUTO and len(methods) == 1 and _may_refine(search) and _is_here(model):
         kinds = default_kinds(built)
         if kinds:
-            chosen["refined_by_default"] = _long(built, f"more than {REFINED_TOKENS:,}")
+            details["refined_by_default"] = _long(built, f"more than {REFINED_TOKENS:,}")
     else:
         kinds = ()
     if not kinds:
-        return Plan(built, (), tuple(methods), chosen)
+        return Plan(model, built, (), tuple(methods), k, search, details)
     first, *finer = (prepare_prompt(model, prompt, options, unit=kind) for kind in kinds)
     if k is not None and not first.trace and search.until_pr is None:
         require_k(k, len(finer[-1].units))
-    return Plan(first, tuple(finer), tuple(methods), chosen)
+    return Plan(model, first, tuple(finer), tuple(methods), k, search, details)
 
 
 def fitting_k(k: int | None, prompt: Prompt) -> tuple[int, dict[str, str]]:

@@ -61,27 +61,13 @@ def to_frame(value: Result | Results) -> Any:
 
 def attribution_frame(attribution: Attribution) -> Any:
     """One row a unit of an attribution; see the module's docstring."""
-    a = attribution
-    effects = dict(zip(a.removed, a.individual, strict=True)) if a.effects is None else dict(enumerate(a.effects))
-    columns = {
-        "removed": [i in a.removed for i in range(len(a.units))],
-        "rank": _ranks(a.removed, len(a.units)),
-        "effect": _floats(effects, len(a.units)),
-        "score": _floats(dict(enumerate(a.scores or ())), len(a.units)),
-    }
-    return _frame(a.units, columns)
+    scores = _floats(dict(enumerate(attribution.scores or ())), len(attribution.units))
+    return _frame(attribution.units, _removed_columns(attribution) | {"score": scores})
 
 
 def text_frame(attribution: TextAttribution) -> Any:
     """One row a unit of an attribution by text-similarity; see the module's docstring."""
-    a = attribution
-    effects = dict(zip(a.removed, a.individual, strict=True)) if a.effects is None else dict(enumerate(a.effects))
-    columns = {
-        "removed": [i in a.removed for i in range(len(a.units))],
-        "rank": _ranks(a.removed, len(a.units)),
-        "effect": _floats(effects, len(a.units)),
-    }
-    return _frame(a.units, columns)
+    return _frame(attribution.units, _removed_columns(attribution))
 
 
 def citations_frame(citations: Citations) -> Any:
@@ -125,6 +111,17 @@ def verdict_frame(verdict: Verdict) -> Any:
         "effect": _floats(dict(zip(e.units, e.individual, strict=True)), len(units)),
     }
     return _frame(units, columns)
+
+
+def _removed_columns(attribution: Attribution | TextAttribution) -> dict[str, Any]:
+    """Which units the set has, their ranks, and the effects that are known."""
+    a = attribution
+    effects = dict(zip(a.removed, a.individual, strict=True)) if a.effects is None else dict(enumerate(a.effects))
+    return {
+        "removed": [i in a.removed for i in range(len(a.units))],
+        "rank": _ranks(a.removed, len(a.units)),
+        "effect": _floats(effects, len(a.units)),
+    }
 
 
 def _frame(units: Sequence[Unit] | Sequence[TextUnit], columns: Mapping[str, Any]) -> Any:

@@ -34,7 +34,7 @@ from jopa.errors import SettingError
 from jopa.explanation import run_each
 from jopa.method import Method
 from jopa.model.generation import Generation
-from jopa.preparation import Callbacks, prepare_output, require_room, shape_of
+from jopa.preparation import Callbacks, prepare_output, require_room
 from jopa.problem import Best
 from jopa.prompt.building import AUTO, Prompt
 from jopa.prompt.output import Output
@@ -79,7 +79,7 @@ def run_request(model: Model, request: ExplainRequest, emit: Emit, limits: Reque
         _require_few_tokens(len(prompt.ids) + n_output, request, limits)
     emit(prompt_event(prompt, [method.name for method in request.methods]))
     if request.task == "explain":
-        _explain(model, plan, request, search, emit)
+        _explain(model, plan, request, emit)
     else:
         _measure(model, request, emit)
 
@@ -104,12 +104,11 @@ def _require_few_tokens(n: int, request: ExplainRequest, limits: RequestLimits) 
         )
 
 
-def _explain(model: Model, plan: Plan, request: ExplainRequest, search: SearchOptions, emit: Emit) -> None:
+def _explain(model: Model, plan: Plan, request: ExplainRequest, emit: Emit) -> None:
     """Search with one method or two, or score the units that a person chose."""
     generation = Generation(request.max_new_tokens)
     refused: list[str] = []
     method_number = 0
-    k, by_default = plan.number(request.k, plan.prompt)
 
     def removal_of(method: Method) -> Removal:
         usual = method.preset_removal if len(request.methods) == 1 else "delete"
@@ -118,9 +117,8 @@ def _explain(model: Model, plan: Plan, request: ExplainRequest, search: SearchOp
     def refuse(method: Method, error: Exception) -> None:
         refused.append(f"{method.name}: {error}")
 
-    def validated(method: Method) -> Method:
-        shape = shape_of(model, plan.prompt, removal_of(method))
-        method.validate(shape, plan.least_units(k, search, shape.n_units))
+    def validated(method: Method, answered: Prompt | None = None) -> Method:
+        plan.validate(method, removal_of(method), answered)
         return method
 
     able = run_each(request.methods, validated, refuse)
@@ -135,25 +133,17 @@ def _explain(model: Model, plan: Plan, request: ExplainRequest, search: SearchOp
     output = generation if request.output_ids is None else _given_output(model, request.output_ids)
     preparation = prepare_output(model, plan.prompt, output=output, target=request.target, callbacks=callbacks)
     emit(answer_event(model, preparation.output))
+    if plan.prompt.trace:  # only now it is known how many units there are
+        able = run_each(able, partial(validated, answered=preparation.prompt), refuse)
 
     def explain_one(method: Method) -> Attribution:
         nonlocal method_number
         method_number = request.methods.index(method)
-        return plan.attribute(
-            preparation,
-            k=k,
-            method=method,
-            removal=removal_of(method),
-            search=search,
-            callbacks=callbacks,
-        )
+        found = plan.attribute(preparation, method=method, removal=removal_of(method), callbacks=callbacks)
+        assert isinstance(found, Attribution)  # the page serves no model that gives texts alone
+        return found
 
     found = run_each(able, explain_one, refuse)
-    further: dict[str, object] = {} if search.until_pr is not None else {**by_default}
-    if rendering := request.options.rendering:
-        further["rendering"] = rendering
-    if further:
-        found = [replace(a, details={**(a.details or {}), **further}) for a in found]
     if request.first is not None:
         event = prompts_event(PromptComparison(request.first, found[0]))
     else:
