@@ -14,6 +14,7 @@ import argparse
 import importlib
 import importlib.metadata
 import importlib.util
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from typing import Any
 import sweep_checks
 import torch
 import transformers
+from measuring import machine
 from transformers import AutoModelForCausalLM
 
 import jopa
@@ -145,6 +147,7 @@ def main() -> None:
         print(rows[-1], flush=True)
     if arguments.out:
         arguments.out.write_text(_page(rows, sorted(paths)))
+    sys.exit(any("WRONG" in row for row in rows))
 
 
 def judged(tried: Format) -> tuple[str, list[str]]:
@@ -182,8 +185,7 @@ def _page(rows: list[str], paths: list[str]) -> str:
 Models in these formats go through the same checks as every architecture ([models](models.md)): a tiny random Llama, on
 the CPU, every removal, with and without caches and batches, the default search, Algorithm 1 and generation, each
 against plain forwards of the model in that format. What a format cannot do is found by trying it on a few tokens.
-`benchmarks/weight_formats.py` makes this page; this one with torch {torch.__version__} and transformers
-{transformers.__version__}.
+`benchmarks/weight_formats.py` makes this page. This one: {machine()}.
 
 | package | format | result |
 |---|---|---|
@@ -195,8 +197,8 @@ What "without" means:
 |---|---|
 {meaning}
 
-GPTQ and AWQ were not tried: their packages need a GPU. A folder that says that its weights are in one of these formats
-is refused in one line where the package is missing.
+GPTQ and AWQ were not tried: PyPI has their packages as source alone, which has to be compiled. A folder that
+says that its weights are in one of these formats is refused in one line where the package is missing.
 """
 
 
