@@ -203,8 +203,7 @@ def cost_at_most(
     n_units, generated = len(built.units), output is None or isinstance(output, Generation)
     k = search.largest_k(fitting_k(k, built)[0], n_units)
     requests, tokens = 0, 0
-    for each in methods or (DEFAULT_METHOD,):
-        method = make_method(each) if isinstance(each, str) else each
+    for method in _made(methods or (DEFAULT_METHOD,)):
         method = method if search.budget is None else method.with_budget(search.budget)
         method.validate(shape_of(model, built, "delete"), 1 if search.until_pr is not None else k)
         ks = [k] if search.until_pr is None or method.shares_work else range(1, k + 1)
@@ -259,7 +258,7 @@ def require_explainable(
     Raises:
         JopaError: as `explain`.
     """
-    plan, removals = _plan(prompt, methods, k, model, unit, removal, options, search)
+    plan, removals = _plan(prompt, _made(methods), k, model, unit, removal, options, search)
     run_each(plan.methods, lambda method: plan.validate(method, removals[method]), None)
 
 
@@ -287,9 +286,10 @@ def _explain_each(
 ) -> list[Attribution | TextAttribution]:
     """Explain one output by each method; a method refuses before the output is generated where it can."""
     options, search, callbacks = options or PromptOptions(), search or SearchOptions(), callbacks or Callbacks()
+    named = _made(methods)
     require_request(prompt, options, k=k, unit=unit, removal=removal, search=search)
     explained_model = loaded(model)
-    plan, removals = _plan(prompt, methods, k, explained_model, unit, removal, options, search)
+    plan, removals = _plan(prompt, named, k, explained_model, unit, removal, options, search)
 
     def validated(method: Method, answered: Prompt | None = None) -> Method:
         plan.validate(method, removals[method], answered)
@@ -309,9 +309,14 @@ def _explain_each(
     return run_each(able, explain_one, callbacks.on_refusal)
 
 
+def _made(methods: Sequence[Method | str]) -> list[Method]:
+    """The methods that are named, with their default settings; refuses a name that none has."""
+    return [make_method(method) if isinstance(method, str) else method for method in methods]
+
+
 def _plan(
     prompt: str | Sequence[Message],
-    methods: Sequence[Method | str],
+    methods: Sequence[Method],
     k: int | None,
     model: Model,
     unit: str | Sequence[Span],
@@ -322,8 +327,7 @@ def _plan(
     """How a prompt is searched, and how each method removes units."""
     if search.until_pr is not None:
         require_log_probs(model, "until_pr")
-    named = [make_method(method) if isinstance(method, str) else method for method in methods]
-    plan = planned(model, prompt, options, methods=named, unit=unit, k=k, search=search)
+    plan = planned(model, prompt, options, methods=methods, unit=unit, k=k, search=search)
     return plan, {method: checked_removal(removal or method.preset_removal) for method in plan.methods}
 
 
