@@ -384,7 +384,8 @@ def smallest_sufficient(problem: Problem, method: Method, until_pr: float, max_k
             raise
         tried[-1] = tried[-1][0], replace(tried[-1][1], stop=SENDING_LIMIT)
     reached = tried[-1][0] < until_pr
-    chosen = tried[-1 if reached else first_lowest([ratio for ratio, _ in tried])][1]
+    lowest = first_lowest([problem.log_prob(selection.removed) for _, selection in tried])
+    chosen = tried[-1 if reached else lowest][1]
     found = (
         f"PR falls below {until_pr:g} with {len(chosen.removed)} of at most {max_k} units"
         if reached

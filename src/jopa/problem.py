@@ -305,8 +305,8 @@ class Problem:
 
         "optimal": all sets of its size were scored and none is better. "one-swap-optimal": every single swap was scored
         and none is better (the local optimum of Appendix A.1). A set is better if its log-probability is lower by more
-        than `jopa.ordering.TOLERANCE` allows for rounding in float32, and more than the noise of a scorer
-        (`NoisyScorer`), such as the rounding of a smaller dtype, explains.
+        than `jopa.ordering.TOLERANCE` allows for rounding in float32. Where scores have noise (`NoisyScorer`), such as
+        the rounding of a smaller dtype, a set that is not higher by more than the noise may be better, and counts so.
         """
         chosen = frozenset(removed)
         value = self.log_prob(chosen) + (self.scorer.noise if isinstance(self.scorer, NoisyScorer) else 0.0)

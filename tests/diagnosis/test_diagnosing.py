@@ -112,6 +112,12 @@ def test_it_says_so_when_no_set_is_sufficient():
     assert "no set of up to 3 units was found that brings PR below 0.5" in selection.stop
 
 
+def test_the_lowest_of_very_small_ratios_is_found():
+    problem = jopa.Problem(TableScorer(6, lambda removed: -1.0 - 13.0 * len(removed)))
+    selection = smallest_sufficient(problem, jopa.make_method("exhaustive"), 1e-30, 3)
+    assert len(selection.removed) == 3  # PR 1e-17, below 2e-6 of one unit
+
+
 def test_one_nested_run_answers_every_k():
     one = jopa.Problem(TableScorer(6, needs_three))
     smallest_sufficient(one, jopa.JointSearch(budget=41), 0.5, 3)

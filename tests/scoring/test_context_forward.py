@@ -70,7 +70,10 @@ def test_rows_that_copy_the_cache_score_the_same(tiny, monkeypatch):
     keep = keep_masks(len(prompt.units), SETS)
     packed = scorer.approximation().log_probs(keep)
     monkeypatch.setitem(vars(tiny), "_packs_rows", False)
-    assert torch.allclose(case(tiny)[2].approximation().log_probs(keep), packed, atol=1e-4)
+    copied = case(tiny)[2]
+    assert torch.allclose(copied.approximation().log_probs(keep), packed, atol=1e-4)
+    assert [line for line in copied.slow_paths if "copy the cache" in line]
+    assert not [line for line in scorer.slow_paths if "copy the cache" in line]
 
 
 @pytest.mark.parametrize("removal", ["delete", "zero", "hide"])

@@ -40,12 +40,21 @@ def test_out_of_memory_halves_the_batch_and_goes_on(llama, monkeypatch):
     assert sizes == [9, 4, 2, 2, 2, 2, 1]
 
 
-def test_out_of_memory_with_one_mask_says_what_to_do(llama, monkeypatch):
+@pytest.mark.parametrize(
+    "said",
+    [
+        "DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes",
+        "DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes.",
+        "MPS backend out of memory (MPS allocated: 9.06 GB, other allocations: 2 KB, max allowed: 9.07 GB)",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
+def test_out_of_memory_with_one_mask_says_what_to_do(llama, monkeypatch, said):
     prompt, output = case(llama)
     scorer = jopa.ModelScorer(llama, prompt, output, "delete")
 
     def never(*_):
-        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+        raise RuntimeError(said)
 
     monkeypatch.setattr(scorer._masked, "_score", never)
     with pytest.raises(jopa.ScoringError, match="out of memory with one input"):

@@ -140,7 +140,7 @@ def build_prompt(
     if unit == "token" and unit != smallest:
         raise SettingError(f"this model's tokens are not known; choose unit '{smallest}' or a larger one")
     lead = "" if not options.prefix else options.prefix if options.prefix[-1].isspace() else options.prefix + "\n"
-    renderer, layout, tokens = _rendered(tokenizer, messages, prefill, documents, parts, options)
+    renderer, layout, tokens = _rendered(tokenizer, messages, documents, parts, options, lead=lead, prefill=prefill)
     through = None if not documents else "template" if layout.documents else "frame"
     if not tokens.passages:  # the trace alone, which is not written yet
         kind = unit if isinstance(unit, str) else "spans"
@@ -213,14 +213,14 @@ def _checked(
 def _rendered(
     tokenizer: PreTrainedTokenizerBase,
     messages: list[dict[str, Any]],
-    prefill: str,
     documents: tuple[Document, ...],
     parts: Attributable,
     options: PromptOptions,
+    *,
+    lead: str,
+    prefill: str,
 ) -> tuple[Renderer, Layout, RenderedPrompt]:
     """The input with its documents where the chat template puts them, or else in the plain frame."""
-    prefix = options.prefix
-    lead = "" if not prefix else prefix if prefix[-1].isspace() else prefix + "\n"
 
     def laid_out(in_template: bool) -> Layout:
         return layout_of(

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "backend out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""What torch says on Linux, on Windows, on Apple's devices, and where cuBLAS finds no room for itself."""
+
 
 @dataclass(frozen=True)
 class CallOptions:
@@ -273,4 +276,4 @@ def out_of_memory(error: Exception) -> bool:
     """Whether a forward failed because memory was too small."""
     import torch
 
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in _NO_MEMORY)

@@ -20,6 +20,7 @@ from jopa.errors import ScoringError
 from jopa.scoring.batch_input import out_of_memory
 from jopa.scoring.masking import MaskedForward
 from jopa.scoring.packed_rows import packed_logits, packs_rows
+from jopa.scoring.slow_paths import SLOW_PATHS
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -33,9 +34,6 @@ _MASK_NUMBERS = {"cpu": 2**22, "cuda": 2**27}
 """The most entries of a forward's attention mask."""
 _ATTENTION_WEIGHTS = {"cpu": 2**25, "cuda": 2**31}
 """The most attention weights, of all layers and heads, that a gradient keeps; each takes some ten bytes."""
-
-UNPACKED = "rows after a context copy its cache: rows in one sequence score differently"
-"""What people read where the memory-saving path is switched off."""
 
 
 class ContextForward:
@@ -57,6 +55,8 @@ class ContextForward:
         self._masked = masked
         self._rest = masked.ids[self.start :]
         self._rows: int | None = None
+        self._copied = False
+        """Whether rows were scored that each copied the context's cache."""
 
     @property
     def offered(self) -> bool:
@@ -68,6 +68,11 @@ class ContextForward:
     def packed(self) -> bool:
         """Whether rows share one copy of the context's cache."""
         return packs_rows(self._model)
+
+    @property
+    def slow_paths(self) -> tuple[str, ...]:
+        """One line if rows had to copy the context's cache."""
+        return (SLOW_PATHS["packed rows"],) if self._copied else ()
 
     @property
     def ffe(self) -> float:
@@ -156,6 +161,7 @@ class ContextForward:
     def _logits(self, visible: Bool[Tensor, "rows tokens"]) -> Float[Tensor, "rows out vocab"]:
         context, lengths = self.forward.prefix(), [len(self._rest)] * len(visible)
         if not self.packed:
+            self._copied = True
             inputs = {"input_ids": self._rest.expand(len(visible), -1).to(self._model.device)}
             return self.forward.logits(inputs, lengths, [context] * len(visible), visible.long())[0]
         read = self.forward.target_positions(lengths[:1])[0]

@@ -86,7 +86,7 @@ class ModelScorer:
     @property
     def slow_paths(self) -> tuple[str, ...]:
         """One line for each fast path that was wanted and that this model cannot take."""
-        return self._forward.slow_paths
+        return (*self._forward.slow_paths, *(self._context.slow_paths if self._context else ()))
 
     @cached_property
     def noise(self) -> float:

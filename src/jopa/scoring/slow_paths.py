@@ -16,6 +16,7 @@ SLOW_PATHS = {
     "gradients": "no gradients: the model's scores cannot be differentiated by its input embeddings",
     "hide": "no token can be hidden: the model's mask does not hide it, or moves later tokens",
     "hidden prefix": "no cached beginning is reused with hidden tokens: they would score differently",
+    "packed rows": "rows of the proxy copy the cache of the context: rows in one sequence score differently",
     "scaled attention": "attention to single tokens is not made weaker: the model's attention takes no factors",
 }
-"""The line of each fast path, or reason, that `probe` records by this name."""
+"""The line of each fast path that is not taken, or of the reason, by the name that code has for it."""
