@@ -25,6 +25,13 @@ def case(model, target=(0, 4), removal="delete"):
     return prompt, output, jopa.ModelScorer(model, prompt, output, removal)
 
 
+def offered(scorer):
+    """The approximation, which this model has."""
+    approximation = scorer.approximation()
+    assert approximation is not None
+    return approximation
+
+
 def reference(model, prompt, output, removed, start):
     """One forward without a cache: queries from `start` on do not attend to the removed units' keys."""
     ids = torch.tensor([[*prompt.ids, *output.ids]])
@@ -57,8 +64,8 @@ def reference(model, prompt, output, removed, start):
 @pytest.mark.parametrize("target", [(0, 4), (1, 3)])
 def test_equals_a_plain_forward_under_a_mask(tiny, target):
     prompt, output, scorer = case(tiny, target)
-    approximation = scorer.approximation()
-    assert approximation is not None and approximation.packed
+    approximation = offered(scorer)
+    assert approximation.packed
     scores = approximation.log_probs(keep_masks(len(prompt.units), SETS))
     for removed, row in zip(SETS, scores, strict=True):
         expected = reference(tiny, prompt, output, removed, approximation.start)
@@ -68,10 +75,10 @@ def test_equals_a_plain_forward_under_a_mask(tiny, target):
 def test_rows_that_copy_the_cache_score_the_same(tiny, monkeypatch):
     prompt, _, scorer = case(tiny)
     keep = keep_masks(len(prompt.units), SETS)
-    packed = scorer.approximation().log_probs(keep)
+    packed = offered(scorer).log_probs(keep)
     monkeypatch.setitem(vars(tiny), "_packs_rows", False)
     copied = case(tiny)[2]
-    assert torch.allclose(copied.approximation().log_probs(keep), packed, atol=1e-4)
+    assert torch.allclose(offered(copied).log_probs(keep), packed, atol=1e-4)
     assert [line for line in copied.slow_paths if "copy the cache" in line]
     assert not [line for line in scorer.slow_paths if "copy the cache" in line]
 
@@ -81,15 +88,14 @@ def test_rows_that_copy_the_cache_score_the_same(tiny, monkeypatch):
 def test_nothing_hidden_is_exact_and_a_cached_context_is_not_run_again(llama, removal, first):
     prompt, output, scorer = case(llama, removal=removal)
     nothing = keep_masks(len(prompt.units), [()])
-    if first:
-        exact = scorer.log_probs(nothing)
+    exact = scorer.log_probs(nothing) if first else None
     before = scorer.ffe
-    approximation = scorer.approximation()
+    approximation = offered(scorer)
     scores = approximation.log_probs(nothing)
     spent = (scorer.ffe - before) * (len(prompt.ids) + len(output.ids))
     rest = len(prompt.ids) - approximation.start + len(ANSWER) - 1
     assert spent == pytest.approx(rest if first else rest + approximation.start)
-    assert torch.allclose(scores, exact if first else scorer.log_probs(nothing), atol=1e-4)
+    assert torch.allclose(scores, scorer.log_probs(nothing) if exact is None else exact, atol=1e-4)
 
 
 def test_work_is_the_tokens_that_enter_the_model(llama):
@@ -99,7 +105,7 @@ def test_work_is_the_tokens_that_enter_the_model(llama):
     hook = llama.model.get_input_embeddings().register_forward_hook(lambda _m, _a, out: seen.append(out.shape[1]))
     before = scorer.work.tokens
     try:
-        approximation = scorer.approximation()
+        approximation = offered(scorer)
         approximation.log_probs(keep_masks(len(prompt.units), SETS))
         assert scorer.work.tokens - before == sum(seen)
         assert scorer.ffe == scorer.work.tokens / (len(prompt.ids) + len(output.ids))
@@ -111,12 +117,12 @@ def test_work_is_the_tokens_that_enter_the_model(llama):
 def test_forwards_stay_small(llama, monkeypatch):
     prompt, _, scorer = case(llama)
     keep = keep_masks(len(prompt.units), SETS)
-    together = scorer.approximation().log_probs(keep)
+    together = offered(scorer).log_probs(keep)
     monkeypatch.setitem(context_forward._PACKED_TOKENS, "cpu", 40)
     sizes = []
     hook = llama.model.get_input_embeddings().register_forward_hook(lambda _m, _a, out: sizes.append(out.shape[:2]))
     try:
-        assert torch.allclose(case(llama)[2].approximation().log_probs(keep), together, atol=1e-4)
+        assert torch.allclose(offered(case(llama)[2]).log_probs(keep), together, atol=1e-4)
     finally:
         hook.remove()
     assert all(rows == 1 for rows, _ in sizes) and max(n for _, n in sizes[1:]) <= 40
@@ -125,9 +131,10 @@ def test_forwards_stay_small(llama, monkeypatch):
 def test_the_gradient_is_that_of_differences(llama):
     """By log a at a = 1/2, the whole rest at once; checked by central differences of the batched forward's own."""
     prompt, _, scorer = case(llama)
-    approximation = scorer.approximation()
+    approximation = offered(scorer)
     factors = torch.full((len(prompt.units),), 0.5)
     gradient = approximation.gradient(factors)
+    assert gradient is not None
 
     def total(changed):
         masked, forward = approximation._masked, approximation.forward
@@ -147,7 +154,7 @@ def test_the_gradient_is_that_of_differences(llama):
 def test_too_much_attention_to_keep_gives_no_gradient(llama, monkeypatch):
     monkeypatch.setitem(context_forward._ATTENTION_WEIGHTS, "cpu", 10)
     prompt, _, scorer = case(llama)
-    assert scorer.approximation().gradient(torch.full((len(prompt.units),), 0.5)) is None
+    assert offered(scorer).gradient(torch.full((len(prompt.units),), 0.5)) is None
 
 
 def test_models_that_cannot_hide_do_not_offer_it(llama, monkeypatch):
@@ -177,11 +184,11 @@ def test_nan_and_exhausted_memory_are_said(llama, monkeypatch):
     monkeypatch.setattr(context_forward, "packed_logits", lambda *_: (torch.full((1, 4, 37), torch.nan), 0.0))
     monkeypatch.setitem(context_forward._PACKED_TOKENS, "cpu", 1)
     with pytest.raises(jopa.ScoringError, match="NaN or infinity with units hidden from the output"):
-        scorer.approximation().log_probs(keep)
+        offered(scorer).log_probs(keep)
 
     def fails(*_):
         raise RuntimeError("can't allocate memory")
 
     monkeypatch.setattr(context_forward, "packed_logits", fails)
     with pytest.raises(jopa.ScoringError, match="out of memory with"):
-        scorer.approximation().log_probs(keep)
+        offered(scorer).log_probs(keep)
