@@ -164,10 +164,9 @@ def attribute_text(
         SettingError: `until_pr` is asked for, which needs log-probabilities.
         JopaError: as `attribute`.
     """
-    search = search or SearchOptions()
+    search, callbacks, started = search or SearchOptions(), callbacks or Callbacks(), time.perf_counter()
     if search.until_pr is not None:
         raise SettingError("until_pr needs log-probabilities, and this model gives texts alone; give k instead")
-    callbacks, started = callbacks or Callbacks(), time.perf_counter()
     found = search_units(preparation, k, method, removal, search, callbacks)
     counterfactual = _answer_without(found, preparation, search, callbacks, started)
     scorer = found.problem.scorer
