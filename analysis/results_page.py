@@ -8,7 +8,7 @@ into it and ends with `<!-- end -->`; what stands between is written anew:
     <!-- table table1/faithfulness-k3: BLEU ↓, PR ↓ -->      columns of a table of the report, beside data and method
     <!-- pivot table1/faithfulness-k3: PR ↓ -->              the means of one column, data sets × methods
     <!-- output when_joint_helps.py table1 -->               what a script of this folder prints about runs
-    <!-- picture figure6/convergence-bundled-k3: log p against work -->    a figure of the report, copied beside the page
+    <!-- picture figure6/convergence-bundled-k3: curves -->   a figure of the report, copied beside the page
 
 A block whose run or report is not there stays as it is, and is named. Runs no model.
 """

@@ -75,5 +75,5 @@ def test_what_is_not_there_stays_as_it_was_and_is_named(runs, tmp_path):
 def test_a_column_that_no_report_has_is_refused(runs, tmp_path):
     with pytest.raises(SystemExit, match="no column ROUGE; there are data, method, prompts, BLEU ↓, PR ↓"):
         PAGE["filled"](block("table table1/faithfulness-k3: ROUGE"), runs, tmp_path)
-    with pytest.raises(SystemExit, match="ambiguous_words.py: .*holds no benchmark run"):
+    with pytest.raises(SystemExit, match=r"ambiguous_words.py: .*holds no benchmark run"):
         PAGE["filled"](block("output ambiguous_words.py table1"), runs, tmp_path)
