@@ -128,6 +128,22 @@ def test_a_text_target_lands_on_its_tokens_behind_emoji(kind, text):
     assert text.lstrip()[0] in tokenizer.decode(ids[: emoji[-1] + 1]) or text[0] == " "
 
 
+@pytest.mark.parametrize("kind", ["byte-level", "sentencepiece-bpe", "sentencepiece-legacy", "sentencepiece-unigram"])
+@pytest.mark.parametrize("cut", [False, True])
+def test_characters_of_several_tokens_do_not_share_them(kind, cut):
+    """Byte tokens in a row decode to U+FFFD, all of them, as long as the last is a part of a character."""
+    tokenizer = small_tokenizer(kind)
+    ids = continuation_ids(tokenizer, "\u0130\u0935\u16a0 the doctor \U0001f9ff")
+    ids = ids[:-1] if cut else ids  # as an answer that ended at its limit, in the middle of a character
+    text = tokenizer.decode(ids)
+    found = [
+        tokens_of(tokenizer.decode, ids, text, text.index(each), text.index(each) + 1) for each in "\u0130\u0935\u16a0"
+    ]
+    tokens = [token for tokens in found for token in tokens]
+    assert tokens == list(range(tokens[0], tokens[-1] + 1))
+    assert tokenizer.decode(ids[tokens[0] : tokens[-1] + 1]) == "\u0130\u0935\u16a0"
+
+
 def test_two_threads_share_a_model(llama):
     model = llama
     prompts = ["write a story about the doctor", "please tell me what you think"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import pairwise
 
+from jopa.prompt.continuation import shown_by_tokens
 from jopa.prompt.output import Output
 from jopa.prompt.segmentation import sentences
 
@@ -54,12 +55,4 @@ def sentences_of(output: Output, decode: Callable[[Sequence[int]], str]) -> tupl
         output: the output.
         decode: gives the text of token ids, as the model's tokenizer does.
     """
-    text = decode(output.ids)
-    shown = (n_common(text, decode(output.ids[: i + 1])) for i in range(len(output.ids)))
-    return parts_of(text, list(accumulate(shown, max)), output.target)
-
-
-def n_common(one: str, other: str) -> int:
-    """How many characters two texts begin with alike."""
-    differing = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-    return next(differing, min(len(one), len(other)))
+    return parts_of(decode(output.ids), shown_by_tokens(decode, output.ids), output.target)

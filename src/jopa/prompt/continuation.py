@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from jopa.errors import PromptError
@@ -72,16 +73,11 @@ def tokens_of(
     lead = text[: len(text) - len(whole)] if text.endswith(whole) else ""  # a blank that decoding left out
     exact = lead + whole == text
 
-    def size(something: str) -> int:
-        return len(something) if exact else len("".join(something.split()))
+    def counted(something: str) -> str:
+        return something if exact else "".join(something.split())
 
-    first, last = size(text[:first]), size(text[:last])
-    # A part of a character decodes to U+FFFD until its last token is there.
-    broken = "\ufffd" not in text
-    ends = [
-        size((lead + part).rstrip("\ufffd") if broken else lead + part)
-        for part in (decode(ids[: i + 1]) for i in range(len(ids)))
-    ]
+    first, last = len(counted(text[:first])), len(counted(text[:last]))
+    ends = shown_by_tokens(lambda some: counted(lead + decode(some)), ids)
     found = []
     for i in range(len(ids)):
         start = ends[i - 1] if i else 0
@@ -89,6 +85,23 @@ def tokens_of(
         if stop > first and start < last:
             found.append(i)
     return found
+
+
+def shown_by_tokens(decode: Callable[[Sequence[int]], str], ids: Sequence[int]) -> list[int]:
+    """For each token, how many characters of the whole text it and the tokens before it show; never falling.
+
+    A part of a character decodes to U+FFFD, and so may whole characters before it, until its last token is there.
+    """
+    whole = decode(ids)
+    return list(accumulate((n_common(whole, decode(ids[: i + 1])) for i in range(len(ids))), max))
+
+
+def n_common(one: str, other: str) -> int:
+    """How many characters two texts begin with alike."""
+    if one.startswith(other):
+        return len(other)
+    differing = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(differing, min(len(one), len(other)))
 
 
 def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int | None:

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from jopa.choices import WHOLE_KINDS
 from jopa.errors import PromptError, SettingError
-from jopa.prompt.answer_parts import n_common
 from jopa.prompt.building import AUTO, GAP, Prompt, Source, units_of
+from jopa.prompt.continuation import n_common, shown_by_tokens
 from jopa.prompt.output import Output
 from jopa.prompt.passages import Place
 from jopa.prompt.segmentation import fitting_unit
@@ -141,7 +141,7 @@ def with_trace(
             "there is no reasoning trace to attribute: the output holds no </think> or mark of the model's own template"
         )
     begin, end, answer = found
-    ends = list(accumulate((n_common(text, decode(output.ids[: i + 1])) for i in range(len(output.ids))), max))
+    ends = shown_by_tokens(decode, output.ids)
     first = next(i for i, shown in enumerate(ends) if shown > answer)
     target = (max(output.target[0], first), output.target[1])
     if target[0] >= target[1]:
