@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import threading
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import tiny_models
 from jopa.detection import hostility
 from jopa.model.generation import Generation
 from jopa.preparation import prepare
-from jopa.prompt.continuation import continuation_ids, tokens_of
+from jopa.prompt.continuation import continuation_ids, decoded, tokens_of
 from small_tokenizers import BYTE_LEVEL, small_tokenizer
 
 ZZZ = "write a zzz story about the doctor"
@@ -120,10 +121,10 @@ def test_a_text_target_lands_on_its_tokens_behind_emoji(kind, text):
     tokenizer = small_tokenizer(kind)
     ids = continuation_ids(tokenizer, text)
     first = text.index("the doctor")
-    found = tokens_of(tokenizer.decode, ids, text, first, first + len("the doctor"))
+    found = tokens_of(partial(decoded, tokenizer), ids, text, first, first + len("the doctor"))
     assert found == list(range(found[0], found[-1] + 1))
-    assert tokenizer.decode([ids[i] for i in found]).strip() == "the doctor"
-    emoji = tokens_of(tokenizer.decode, ids, text, 0, 1)
+    assert decoded(tokenizer, [ids[i] for i in found]).strip() == "the doctor"
+    emoji = tokens_of(partial(decoded, tokenizer), ids, text, 0, 1)
     assert emoji[0] == 0
     assert text.lstrip()[0] in tokenizer.decode(ids[: emoji[-1] + 1]) or text[0] == " "
 
@@ -133,15 +134,14 @@ def test_a_text_target_lands_on_its_tokens_behind_emoji(kind, text):
 def test_characters_of_several_tokens_do_not_share_them(kind, cut):
     """Byte tokens in a row decode to U+FFFD, all of them, as long as the last is a part of a character."""
     tokenizer = small_tokenizer(kind)
+    decode = partial(decoded, tokenizer)
     ids = continuation_ids(tokenizer, "\u0130\u0935\u16a0 the doctor \U0001f9ff")
     ids = ids[:-1] if cut else ids  # as an answer that ended at its limit, in the middle of a character
-    text = tokenizer.decode(ids)
-    found = [
-        tokens_of(tokenizer.decode, ids, text, text.index(each), text.index(each) + 1) for each in "\u0130\u0935\u16a0"
-    ]
+    text = decode(ids)
+    found = [tokens_of(decode, ids, text, text.index(each), text.index(each) + 1) for each in "\u0130\u0935\u16a0"]
     tokens = [token for tokens in found for token in tokens]
     assert tokens == list(range(tokens[0], tokens[-1] + 1))
-    assert tokenizer.decode(ids[tokens[0] : tokens[-1] + 1]) == "\u0130\u0935\u16a0"
+    assert decode(ids[tokens[0] : tokens[-1] + 1]) == "\u0130\u0935\u16a0"
 
 
 def test_two_threads_share_a_model(llama):

@@ -318,3 +318,19 @@ def test_a_phone_need_not_scroll_sideways(open_page, scheme):
     page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.evaluate(WEAK) == []
+
+
+def test_a_selected_character_takes_all_of_its_tokens(open_page):
+    page = open_page()
+    found = page.evaluate(
+        """async () => {
+            const page = document.querySelector("script[type=module]").src;
+            const { selectedTokens } = await import(page.replace(/[^/]*$/, "view.js"));
+            const answer = document.createElement("p");
+            answer.textContent = "Hi \\u{1f600} a";
+            document.body.append(answer);
+            document.getSelection().setBaseAndExtent(answer.firstChild, 3, answer.firstChild, 5);
+            return selectedTokens(answer, ["Hi", " ", "", "", "\\u{1f600}", " a"]);
+        }"""
+    )
+    assert found == [2, 5]

@@ -3,7 +3,9 @@
 import json
 import threading
 import time
+from functools import partial
 from itertools import combinations
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -13,6 +15,7 @@ import jopa
 from jopa.errors import StoppedError
 from jopa.methods import METHODS
 from jopa.problem import Best
+from jopa.prompt.continuation import decoded
 from jopa.reports.attribution_html import parts_html, to_html
 from jopa.scoring.protocols import Model
 from jopa.web.jobs import FINAL_KINDS
@@ -22,6 +25,7 @@ from jopa.web.requests import read_request
 from jopa.web.results import token_texts
 from jopa.web.service import ExplanationService
 from jopa.web.work import run_request
+from small_tokenizers import small_tokenizer
 from table_scorer import TableScorer, redundant_pair
 
 PROMPT = "write a story about the doctor and his patient"
@@ -280,6 +284,20 @@ def test_tokens_of_one_character_show_it_once():
     texts = token_texts(cast(Model, Bytes()), jopa.Output(ids, text, (0, len(ids))))
     assert "".join(texts) == text
     assert [part for part in texts if part] == ["é", "→", "😀", "a"]
+
+
+@pytest.mark.parametrize("kind", ["sentencepiece-bpe", "sentencepiece-legacy", "sentencepiece-unigram"])
+def test_characters_of_byte_tokens_in_a_row_are_shown_each_with_its_last_token(kind):
+    tokenizer = small_tokenizer(kind)
+    model = cast(Model, SimpleNamespace(decode=partial(decoded, tokenizer)))
+    ids = tuple(tokenizer.encode("the doctor \u0130\u0935\u16a0 said", add_special_tokens=False))
+    text = model.decode(ids)
+    texts = token_texts(model, jopa.Output(ids, text, (0, len(ids))))
+    assert "".join(texts) == text
+    for i, char in enumerate("\u0130\u0935\u16a0"):
+        token = next(number for number, part in enumerate(texts) if char in part)
+        assert model.decode(ids[: token + 1]).endswith("\u0130\u0935\u16a0"[: i + 1])
+        assert not model.decode(ids[:token]).endswith(char)
 
 
 def test_the_best_that_is_reported_is_the_best_there_is():

@@ -6,6 +6,7 @@ A result that the visitor kept as JSON, in the browser or as a file, is shown ag
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from msgspec import Struct
@@ -15,6 +16,7 @@ from jopa.citation.result import Citations
 from jopa.diagnosis.result import Diagnosis
 from jopa.errors import InputFileError
 from jopa.prompt.building import Prompt, Source
+from jopa.prompt.continuation import shown_by_tokens
 from jopa.prompt.output import Output
 from jopa.prompt.records import Count
 from jopa.prompt.segmentation import Span
@@ -210,10 +212,7 @@ def token_texts(model: Model, output: Output) -> list[str]:
 
     Of tokens that are one character only together, the last has it.
     """
-    texts, done = [], 0
-    for count in range(1, len(output.ids) + 1):
-        whole = len(model.decode(output.ids[:count]).removesuffix("\ufffd")) if count < len(output.ids) else None
-        end = len(output.text) if whole is None else max(done, whole)
-        texts.append(output.text[done:end])
-        done = end
-    return texts
+    whole = model.decode(output.ids)
+    lead = len(output.text) - len(whole) if output.text.endswith(whole) else 0  # a blank that decoding left out
+    ends = [lead + end for end in shown_by_tokens(model.decode, output.ids)]
+    return [output.text[start:end] for start, end in pairwise([0, *ends[:-1], len(output.text)])]

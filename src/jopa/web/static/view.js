@@ -140,7 +140,10 @@ export function selectedTokens(answer, tokens) {
     if (text.slice(Math.max(from - at, 0), Math.max(to - at, 0)).trim()) inside.push(i);
     at += text.length;
   });
-  return inside.length ? [inside[0], inside.at(-1) + 1] : null;
+  if (!inside.length) return null;
+  let first = inside[0];
+  while (first && !tokens[first - 1]) first -= 1; // the first parts of a character that its last token shows
+  return [first, inside.at(-1) + 1];
 }
 
 export function download(name, type, text) {
