@@ -108,12 +108,18 @@ FAMILIES = {
         "{{ '</results><|END_OF_TURN|>' }}{% endif %}"
         "{% if add_generation_prompt %}{{ '<|START|><|CHATBOT|>' }}{% endif %}"
     ),
-    # Granite 3.3: a turn for each document, with its id.
+    # Granite 3.3: a turn for each document, with its id; without a system message one of its own, which tells whether
+    # there are documents; how an answer begins stands after the last message that is not the system's.
     "granite": (
+        "{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}"
+        "{% set messages = messages[1:] %}{% elif documents %}{% set system = 'Answer from the documents.' %}"
+        "{% else %}{% set system = 'You are Granite.' %}{% endif %}"
+        "{{ '<|start_of_role|>system<|end_of_role|>' + system + '</s>\n' }}"
         "{% for d in documents or [] %}{{ '<|start_of_role|>document {\"document_id\": \"' + d['doc_id'] | string }}"
         "{{ '\"}<|end_of_role|>\n' + d['text'] + '</s>\n' }}{% endfor %}{% for m in messages %}"
-        "{{ '<|start_of_role|>' + m['role'] + '<|end_of_role|>' + m['content'] + '</s>\n' }}{% endfor %}"
-        "{% if add_generation_prompt %}{{ '<|start_of_role|>assistant<|end_of_role|>' }}{% endif %}"
+        "{{ '<|start_of_role|>' + m['role'] + '<|end_of_role|>' + m['content'] + '</s>\n' }}"
+        "{% if loop.last and add_generation_prompt %}{{ '<|start_of_role|>assistant<|end_of_role|>' }}{% endif %}"
+        "{% endfor %}"
     ),
     # DeepSeek V3 and R1: every system message goes to the front; results of tools follow one another in one block.
     "deepseek": _with_call(

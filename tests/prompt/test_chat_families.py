@@ -1,5 +1,6 @@
 """Whole messages and documents of a dozen chat templates: what goes with each, checked against a plain rendering."""
 
+from copy import deepcopy
 from itertools import combinations
 
 import pytest
@@ -36,11 +37,16 @@ WENT_WITH = {
     "gemma-3": [FRAME, TEXT, TEXT, TEXT, TEXT, FRAME],  # two turns of one side are refused
     "mistral": [FRAME, TEXT, TEXT, TEXT, TEXT, TEXT],  # so here, and the system message stands in the last turn
     "command-r": [TEXT, FRAME, FRAME, FRAME, FRAME, FRAME],  # without a system message it writes one of its own
+    "granite": [TEXT, FRAME, FRAME, FRAME, FRAME, TEXT],  # so here, and after no message no answer begins
 }
 BESIDE_TOOLS = {
     "llama-3.1": {1: TEXT},  # the first message of the user holds the tools
     "mistral": {1: TEXT, 2: TEXT, 3: TEXT, 6: TEXT, 7: TEXT},
     "deepseek": {5: TEXT, 6: TEXT, 7: TEXT},  # how an answer begins depends on the result of a tool before it
+}
+WITH_DOCUMENTS = {
+    "command-r": [TEXT, TEXT, FRAME],  # it numbers those that follow
+    "granite": [FRAME, FRAME, TEXT],  # without documents its system message is another
 }
 
 
@@ -122,12 +128,41 @@ def test_whole_documents(family, kind):
     assert list(prompt.ids) == ids_with(DOCUMENTS)
     went = [source.removed_with for source in prompt.sources]
     if kind != "sentencepiece-bpe":
-        assert went == ([TEXT, TEXT, FRAME] if family == "command-r" else [FRAME] * 3)
+        assert went == WITH_DOCUMENTS.get(family, [FRAME] * 3)
     framed = [i for i, how in enumerate(went) if how == FRAME]
     for number in (1, 2, 3):
         for together in combinations(framed, number):
             if number < 3 or through == "template":  # a question without documents is no question beside documents
                 assert left(prompt, together) == ids_with([d for i, d in enumerate(DOCUMENTS) if i not in together])
+
+
+def test_results_of_two_tools_at_once():
+    """Their marks are tokens of their own, as in Qwen 3: the second frame must not begin with the first one's end."""
+    tokenizer = deepcopy(small_tokenizer("byte-level-qwen", FAMILIES["qwen"]))
+    tokenizer.add_tokens(["<tool_response>", "</tool_response>"])
+    second = {"role": "tool", "content": "2 hats. One is blue."}
+    messages = [*WITH_CALLS[:5], second, *WITH_CALLS[5:]]
+    for place in (4, 5):
+        prompt = build_prompt(tokenizer, messages, attribute=place, unit="message", tools=TOOLS)
+        assert require_honest(tokenizer, "qwen", prompt, messages, tools=TOOLS) == {place: FRAME}
+        shown = str(tokenizer.decode([prompt.ids[position] for position in prompt.units[0].positions]))
+        assert shown.count("<tool_response>") == shown.count("</tool_response>") == 1
+    prompt = build_prompt(tokenizer, messages, attribute="tools", unit="message", tools=TOOLS)
+    assert require_honest(tokenizer, "qwen", prompt, messages, tools=TOOLS) == {4: TEXT, 5: TEXT}  # one turn for both
+
+
+def test_what_a_conversation_begins_with_decides_about_frames():
+    """Llama 3.1 writes a first system message elsewhere: a later one must not become the first unnoticed."""
+    tokenizer = small_tokenizer("byte-level-qwen", FAMILIES["llama-3.1"])
+    messages = [SYSTEM, *CHAT[:2], {"role": "system", "content": "Speak Dutch."}, CHAT[2]]
+    prompt = build_prompt(tokenizer, messages, attribute="all", unit="message")
+    found = require_honest(tokenizer, "llama-3.1", prompt, messages)
+    assert found == {0: FRAME, 1: FRAME, 2: TEXT, 3: FRAME, 4: FRAME}
+    for number in (1, 2, 3, 4):
+        for together in combinations([0, 1, 3, 4], number):
+            fewer = [message for place, message in enumerate(messages) if place not in together]
+            if number < 4 or found[2] == TEXT:
+                assert left(prompt, together) == ids_of(tokenizer, "llama-3.1", fewer), together
 
 
 def test_an_old_trace_is_dropped_by_the_template_and_said_to_be_left_out():
@@ -137,5 +172,5 @@ def test_an_old_trace_is_dropped_by_the_template_and_said_to_be_left_out():
     prompt = build_prompt(tokenizer, messages, attribute="all", unit="message", template_args=arguments)
     assert list(prompt.ids) == ids_of(tokenizer, "qwen", messages, **arguments)
     assert prompt.left_out == (1,) and [source.message for source in prompt.sources] == [0, 2]
-    with pytest.raises(PromptError, match="leaves the prompt out or rewrites it"):
+    with pytest.raises(PromptError, match=r"leaves the message at place 1 .*out or rewrites it"):
         build_prompt(tokenizer, messages, attribute=1)

@@ -104,3 +104,29 @@ def test_plain_text_for_a_base_model_with_a_chat_template():
         build_prompt(tokenizer, "hi there", plain=True).ids
         == build_prompt(small_tokenizer("byte-level"), "hi there").ids
     )
+
+
+def test_arguments_as_objects_for_a_template_that_wants_texts():
+    """DeepSeek's writes the arguments of a call beside other text."""
+    template = TOOLS.replace("c['function']['name']", "c['function']['name'] + ' with ' + c['function']['arguments']")
+    tokenizer = small_tokenizer("byte-level", template)
+    messages = [
+        {"role": "user", "content": "is it cold"},
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "content": "4 degrees"},
+    ]
+    assert 'calls weather with {"city": "Oslo"}' in text_of(tokenizer, build_prompt(tokenizer, messages))
+
+
+def test_the_refusal_names_the_message_that_a_template_does_not_show():
+    """Not what the template says of a form of the messages that it does not take: here a content of None."""
+    shown = "{% if m['role'] != 'tool' %}{{ m['role'] + ': ' + m['content'] }}{% endif %}"
+    template = f"{{% for m in messages %}}{shown}{{% endfor %}}"
+    tokenizer = small_tokenizer("byte-level", template)
+    messages = [
+        {"role": "user", "content": "is it cold"},
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "content": "4 degrees"},
+    ]
+    with pytest.raises(PromptError, match=r"leaves the message at place 2 \(of role 'tool'\) out .*attribute another"):
+        build_prompt(tokenizer, messages, attribute="tools")

@@ -2,14 +2,16 @@
 
 A message's frame is what the chat template writes around it, a document's its heading and the empty line after it.
 A frame goes with its text only where that is proved: the input is rendered and tokenised anew without the message, and
-the ids must be those of the whole input with one run of tokens cut out; without all of them together, too. Where the
-template refuses, numbers what comes later, or the tokenizer joins tokens across the gap, the text alone goes.
+the ids must be those of the whole input with one run of tokens cut out; without two neighbours, too, and without the
+first two, three, … of them, because a template may look at what a conversation begins with. Where the template refuses,
+numbers what comes later, or the tokenizer joins tokens across the gap, the text alone goes.
 
 Knows tokenizers, no model.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -21,6 +23,9 @@ from jopa.prompt.rendering import Renderer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_CLOSING = re.compile(r"/|(?<![a-z])end(?![a-z])", re.IGNORECASE)
+"""Names of marks that close something: `</tool_response>`, `[/INST]`, `<|end_of_role|>`."""
 
 
 def framed_positions(
@@ -44,15 +49,22 @@ def framed_positions(
         block = None if shorter is None else _cut(tokens.ids, shorter, text, (reached, following), opening)
         blocks.insert(0, block)
         following = block[0] if block else text[0]
-    numbers = dict(zip(tokens.numbers, blocks, strict=True))
-    framed = [number for number, block in numbers.items() if block]
-    for together in [list(pair) for pair in pairwise(framed)] + ([framed] if len(framed) > 2 else []):
-        if not all(numbers[number] for number in together):
-            continue
+    framed = {number: block for number, block in zip(tokens.numbers, blocks, strict=True) if block}
+
+    def proved(together: list[int]) -> bool:
         shorter = _ids_without(renderer, layout, together)
-        if shorter is not None and shorter != _left(tokens.ids, [numbers[number] for number in together]):
-            numbers |= dict.fromkeys(together)
-    return [tuple(range(*block)) if block else None for block in numbers.values()]
+        return shorter is None or shorter == _left(tokens.ids, [framed[number] for number in together])
+
+    for pair in pairwise(list(framed)):
+        if all(number in framed for number in pair) and not proved(list(pair)):
+            framed = {number: block for number, block in framed.items() if number not in pair}
+    first: list[int] = []
+    for number in list(framed):
+        if first and not proved([*first, number]):
+            del framed[number]
+        else:
+            first.append(number)
+    return [tuple(range(*framed[number])) if number in framed else None for number in tokens.numbers]
 
 
 def _ids_without(renderer: Renderer, layout: Layout, passages: Collection[int]) -> list[int] | None:
@@ -90,14 +102,18 @@ def _n_alike(one: Sequence[int], other: Sequence[int]) -> int:
     return next((i for i in range(shortest) if one[i] != other[i]), shortest)
 
 
-def _left(ids: Sequence[int], blocks: Sequence[tuple[int, int] | None]) -> list[int]:
+def _left(ids: Sequence[int], blocks: Sequence[tuple[int, int]]) -> list[int]:
     """The ids outside some runs."""
-    gone = {position for block in blocks if block for position in range(*block)}
+    gone = {position for block in blocks for position in range(*block)}
     return [token for position, token in enumerate(ids) if position not in gone]
 
 
 def _opening(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """The ids of special and added tokens but those that end a turn: a run that took one would cut into a neighbour."""
+    """The ids of special and added tokens but those that close something, as the end of a turn and their names say.
+
+    A run of tokens that began with one of these would cut into its neighbour.
+    """
     special = frozenset([*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder])
-    ends = (tokenizer.eos_token_id, end_of_turn_id(tokenizer))
+    closing = [token for token, said in tokenizer.added_tokens_decoder.items() if _CLOSING.search(str(said))]
+    ends = (tokenizer.eos_token_id, end_of_turn_id(tokenizer), *closing)
     return special.difference(token for token in ends if isinstance(token, int))

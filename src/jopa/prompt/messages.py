@@ -7,7 +7,7 @@ calls tools, nothing. Every other field is handed to the chat template as it is.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jopa.errors import PromptError, SettingError
@@ -91,23 +91,42 @@ def with_parsed_arguments(messages: Sequence[Mapping[str, Any]]) -> list[dict[st
 
     What is no object in JSON stays as it is.
     """
-    return [
-        {**message, "tool_calls": [_with_object(call) for call in message["tool_calls"]]}
-        if isinstance(message.get("tool_calls"), list)
-        else dict(message)
-        for message in messages
-    ]
+    return [_with_arguments(message, _as_object) for message in messages]
 
 
-def _with_object(call: Any) -> Any:
+def with_written_arguments(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Messages whose calls of tools have their arguments as a text of JSON, also where they came as objects."""
+    return [_with_arguments(message, _as_text) for message in messages]
+
+
+def _with_arguments(message: Mapping[str, Any], form: Callable[[Any], Any]) -> dict[str, Any]:
+    """A message whose calls of tools have their arguments in some form."""
+    calls = message.get("tool_calls")
+    if not isinstance(calls, list):
+        return dict(message)
+    return {**message, "tool_calls": [_formed_call(call, form) for call in calls]}
+
+
+def _formed_call(call: Any, form: Callable[[Any], Any]) -> Any:
     function = call.get("function") if isinstance(call, Mapping) else None
-    if not isinstance(function, Mapping) or not isinstance(text := function.get("arguments"), str):
+    if not isinstance(function, Mapping) or "arguments" not in function:
         return call
+    arguments = form(function["arguments"])
+    return call if arguments is function["arguments"] else {**call, "function": {**function, "arguments": arguments}}
+
+
+def _as_object(arguments: Any) -> Any:
+    if not isinstance(arguments, str):
+        return arguments
     try:
-        parsed = parse_json(text)
+        parsed = parse_json(arguments)
     except ValueError:
-        return call
-    return {**call, "function": {**function, "arguments": parsed}} if isinstance(parsed, dict) else call
+        return arguments
+    return parsed if isinstance(parsed, dict) else arguments
+
+
+def _as_text(arguments: Any) -> Any:
+    return json.dumps(arguments, ensure_ascii=False) if isinstance(arguments, Mapping) else arguments
 
 
 def question_of(messages: Sequence[Mapping[str, Any]]) -> int | None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from jopa.errors import PromptError, SettingError
 from jopa.prompt.documents import Document
-from jopa.prompt.messages import with_parsed_arguments
+from jopa.prompt.messages import with_parsed_arguments, with_written_arguments
 from jopa.prompt.options import PromptOptions
 from jopa.prompt.passages import Layout, Place, RenderedPrompt, Slot
 from jopa.prompt.segmentation import Span
@@ -39,6 +39,7 @@ _EMPTY_BLOCK = re.compile(r"<(\w+)>\s*</\1>\s*\Z")
 """A block such as `<think></think>`, with nothing in it, at the end of a text."""
 _OPEN_TAG = re.compile(r"<(\w+)>\s*\Z")
 _Form = Callable[[str | None], Any]
+_Calls = Callable[[Sequence[dict[str, Any]]], list[dict[str, Any]]]
 _TEXT_KEYS = ("text", "content", "contents", "page_content")
 """What templates call the text of a document; the first is that of transformers' documentation."""
 
@@ -53,7 +54,7 @@ class Renderer:
         form: turns a content into the form that the template takes.
         text_key: what the template calls a document's text.
         template: the name of the chat template, where the tokenizer has several; None for its default.
-        objects: give it the arguments of calls as objects, also where they came as a text of JSON.
+        arguments: gives messages whose calls of tools have their arguments in the form that the template takes.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -61,7 +62,7 @@ class Renderer:
     form: _Form = lambda content: content
     text_key: str = "text"
     template: str | None = None
-    objects: bool = False
+    arguments: _Calls = list
 
     @property
     def by_template(self) -> bool:
@@ -108,8 +109,7 @@ class Renderer:
             ]
         if self.template:
             extra["chat_template"] = self.template
-        given = with_parsed_arguments(messages) if self.objects else messages
-        formed = [{**message, "content": self.form(message["content"])} for message in given]
+        formed = [{**message, "content": self.form(message["content"])} for message in self.arguments(messages)]
         try:
             return str(self.tokenizer.apply_chat_template(formed, tokenize=False, **goal, **extra))
         except Exception as error:  # a template is a program of the model's maker and may raise anything
@@ -172,22 +172,32 @@ def render_first(
     if not renderer.by_template:
         _require_plain(layout, options)
         return renderer, render(renderer, layout)
-    refusal: PromptError | None = None
+    refused: PromptError | None = None
+    not_shown: PromptError | None = None  # says more: the template took the messages
     encoded_twice: tuple[Renderer, RenderedPrompt] | None = None
-    arguments = _arguments_as_text(layout.messages)
-    for objects in (False, True) if arguments else (False,):
+    as_text = _arguments_as_text(layout.messages)
+    for arguments in (list, with_parsed_arguments, with_written_arguments):
+        if arguments is not list and arguments(layout.messages) == list(layout.messages):
+            continue
         for form in _forms(layout.messages):
-            candidate = Renderer(tokenizer, options, form, objects=objects)
+            candidate = Renderer(tokenizer, options, form, arguments=arguments)
+            try:
+                candidate.text(layout)
+            except PromptError as error:
+                refused = refused or error
+                continue
             try:
                 rendered = render(candidate, layout, lenient=lenient)
             except PromptError as error:
-                refusal = refusal or error
+                not_shown = not_shown or error
                 continue
-            if objects or not any(json.dumps(text, ensure_ascii=False) in rendered.rendered for text in arguments):
+            twice = (json.dumps(text, ensure_ascii=False) in rendered.rendered for text in as_text)
+            if arguments is with_parsed_arguments or not any(twice):
                 return candidate, rendered
             encoded_twice = encoded_twice or (candidate, rendered)
     if encoded_twice is not None:  # the template takes no objects
         return encoded_twice
+    refusal = not_shown or refused
     assert refusal is not None
     raise refusal
 
@@ -206,7 +216,7 @@ def takes_documents(renderer: Renderer, layout: Layout) -> Renderer | None:
     probe = Layout(layout.messages, probes, (), layout.prefill)
     for name in names:
         for key in _TEXT_KEYS:
-            candidate = Renderer(renderer.tokenizer, renderer.options, renderer.form, key, name, renderer.objects)
+            candidate = Renderer(renderer.tokenizer, renderer.options, renderer.form, key, name, renderer.arguments)
             try:
                 shown = candidate.text(probe)
             except PromptError:
@@ -297,7 +307,7 @@ def _locate(renderer: Renderer, layout: Layout, slot: Slot, rendered: str) -> tu
     marker = marker_for(layout.said())
     before, after = core[: len(core) // 2], core[len(core) // 2 :]
     around = renderer.text(layout.with_content(slot, before + marker + after)).split(marker)
-    which = "the prompt" if len(layout.passages) == 1 else f"{slot.kind} {slot.index + 1}"
+    which = _name_of(layout, slot)
     if len(around) > 2:
         raise PromptError(
             f"the model's chat template shows {which} {len(around) - 1} times, and jopa needs it once; "
@@ -306,9 +316,20 @@ def _locate(renderer: Renderer, layout: Layout, slot: Slot, rendered: str) -> tu
     head, tail = around[0].removesuffix(before), around[-1].removeprefix(after)
     shown = rendered[len(head) : len(rendered) - len(tail)]
     if len(around) < 2 or shown.strip() != core or shown not in content:
+        otherwise = "" if which == "the prompt" else "attribute another text, or "
         raise PromptError(
-            f"nothing attributable: the model's chat template leaves {which} out or rewrites it; "
+            f"nothing attributable: the model's chat template leaves {which} out or rewrites it; {otherwise}"
             "set the tokenizer's chat_template to one that shows it as it is"
         )
     start = content.index(shown)
     return (start, start + len(shown)), len(head) - start
+
+
+def _name_of(layout: Layout, slot: Slot) -> str:
+    """What an attributable text is called in a message to the user."""
+    if slot.kind == "document":
+        return f"document {layout.documents[slot.index].id!r:.60}"
+    role = layout.messages[slot.index]["role"]
+    if role == "user" and len(layout.passages) == 1:
+        return "the prompt"
+    return f"the message at place {slot.index} (of role '{role}')"
