@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from measuring import machine, matrix_rate, model_flops, table, timed
+from measuring import machine, matrix_rate, model_flops, random_llama, table, timed
 from speed import plain_algorithm_1
 
 import jopa
@@ -27,6 +27,8 @@ from jopa.scoring.batched_runner import BatchedRunner
 
 SEARCHES = {"jopa": "zero", "joint": "delete"}
 """Each with the removal it is made for."""
+LLAMA_7B = {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32}
+"""The shape of Llama-2-7B, but for its layers."""
 SEARCHES_AT_A_TIME = (1, 4, 16)
 """Searches at a time; the first is one after another."""
 
@@ -47,7 +49,9 @@ def main() -> None:
 
     if not torch.cuda.is_available():
         raise SystemExit("benchmarks/gpu.py: there is no GPU here; not measured")
-    model = random_llama(options.layers, options.seed)
+    model = random_llama(
+        LLAMA_7B | {"num_hidden_layers": options.layers}, options.seed, device="cuda", dtype="bfloat16"
+    )
     prompt, output = random_case(options, options.seed)
     print(f"Llama shape of {options.layers} layers, bfloat16; {machine()}; seed {options.seed}\n")
 
@@ -125,34 +129,6 @@ def search(
     settings = {"steps": options.steps} if name == "jopa" else {}
     jopa.make_method(name, **settings).run(jopa.Problem(scorer), options.k, seed=options.seed)
     yield scorer
-
-
-def random_llama(n_layers: int, seed: int) -> jopa.LanguageModel:
-    """The shape of Llama-2-7B with random weights, made on the GPU, and a tokenizer that is never asked for text."""
-    import torch
-    from tokenizers import Tokenizer, models
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    config = LlamaConfig(
-        vocab_size=32000,
-        hidden_size=4096,
-        intermediate_size=11008,
-        num_hidden_layers=n_layers,
-        num_attention_heads=32,
-        num_key_value_heads=32,
-        max_position_embeddings=4096,
-    )
-    torch.manual_seed(seed)
-    with torch.device("cuda"):
-        default = torch.get_default_dtype()
-        torch.set_default_dtype(torch.bfloat16)
-        try:
-            model = LlamaForCausalLM(config).eval()
-        finally:
-            torch.set_default_dtype(default)
-    words = Tokenizer(models.WordLevel({"<unk>": 0, "</s>": 2}, unk_token="<unk>"))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", eos_token="</s>")
-    return jopa.LanguageModel(model, tokenizer, "random 7B Llama shape")
 
 
 def random_case(options: argparse.Namespace, seed: int) -> tuple[jopa.Prompt, jopa.Output]:

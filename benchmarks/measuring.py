@@ -14,6 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import jopa
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -185,3 +187,29 @@ def model_flops(model: Any, tokens: float, n_logits: float) -> float:
     embeddings = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
     body = sum(p.numel() for p in model.parameters() if id(p) not in embeddings)
     return 2 * (body * tokens + head * n_logits)
+
+
+def random_llama(shape: Mapping[str, int], seed: int, *, device: str, dtype: str) -> jopa.LanguageModel:
+    """A Llama with random weights, made on the device, and a tokenizer that is never asked for text.
+
+    Args:
+        shape: fields of `transformers.LlamaConfig`.
+        seed: of the weights.
+        device: as torch names it.
+        dtype: as torch names it.
+    """
+    import torch
+    from tokenizers import Tokenizer, models
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    torch.manual_seed(seed)
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, dtype))
+    try:
+        with torch.device(device):
+            model = LlamaForCausalLM(LlamaConfig(**shape, max_position_embeddings=4096)).eval()
+    finally:
+        torch.set_default_dtype(default)
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "</s>": 2}, unk_token="<unk>"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", eos_token="</s>")
+    return jopa.LanguageModel(model, tokenizer, f"random Llama, {shape['hidden_size']} wide")

@@ -2,6 +2,7 @@
 
     python benchmarks/scaling.py                              # T up to 300: some minutes on two cores
     python benchmarks/scaling.py --units 10 30 100 300 1000 2000 --outputs 10 30 100
+    python benchmarks/scaling.py --width 2048                 # random weights; the share of the matrix rate alone
 
 Prompts are random ids: time does not depend on what they say. Leave-one-out is what is timed against T, output length
 and batch size, and `joint` against k. Then the engine's floating-point operations a second (two a weight and token,
@@ -20,7 +21,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from measuring import machine, matrix_rate, memory_rate, model_flops, table, timed
+from measuring import machine, matrix_rate, memory_rate, model_flops, random_llama, table, timed
 
 import jopa
 
@@ -38,13 +39,20 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=30.0, help="what took so long in all is not run again")
     parser.add_argument("--threads", type=int, help="torch's threads")
+    parser.add_argument(
+        "--width", type=int, help="four random Llama layers of this width, in place of a model"
+    )
     options = parser.parse_args()
     import torch
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    model = jopa.load(options.model)
+    model = jopa.load(options.model) if options.width is None else wide(options.width, options.seed)
     print(f"{model.id}, {model.dtype}; {machine()}; seed {options.seed}, median of {options.repeats}\n")
+    if options.width is not None:
+        throughput(model, options)
+        operations(model, options)
+        return
 
     rows, points = [], []
     for n_units in options.units:
@@ -80,6 +88,14 @@ def main() -> None:
     if model.device.type == "cpu" and model.dtype == "float32":
         operations(model, options)
         packed_weights(model, options)
+
+
+def wide(width: int, seed: int) -> jopa.LanguageModel:
+    """Four layers in the proportions of Llama 3.2 1B, which is 2,048 wide, with a small vocabulary."""
+    heads = width // 64
+    shape = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": 4, "vocab_size": 32000}
+    shape |= {"num_attention_heads": heads, "num_key_value_heads": max(1, heads // 4)}
+    return random_llama(shape, seed, device="cpu", dtype="float32")
 
 
 def random_case(model: jopa.LanguageModel, n_units: int, n_output: int, seed: int) -> tuple[jopa.Prompt, jopa.Output]:
