@@ -18,16 +18,14 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from jopa.attribution import Cost, json_object, require_readable
 from jopa.choices import TEXT_SIMILARITY
-from jopa.errors import InputFileError
-from jopa.prompt.records import require_set
-from jopa.storage import converted, parse_json, require_plain, require_schema
+from jopa.prompt.records import Count, require_set
+from jopa.storage import converted
 
 SCHEMA = 1
 
-Count = Annotated[int, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-Cost = Annotated[float, Meta(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -181,17 +179,8 @@ class TextAttribution:
         Raises:
             InputFileError: the text is no JSON, or no attribution of this objective.
         """
-        try:
-            record = parse_json(text)
-        except ValueError as error:
-            raise InputFileError(f"this is no JSON: {error}") from error
-        if not isinstance(record, dict):
-            raise InputFileError("this JSON is no attribution: it is no object")
-        require_schema(record, SCHEMA, "this attribution")
-        try:
-            require_plain(record)
-        except ValueError as error:
-            raise InputFileError(f"this attribution cannot be read: {error}") from error
+        record = json_object(text, "attribution")
+        require_readable(record, SCHEMA, "this attribution")
         form = converted(record, _Record, "this attribution")
         return cls(**{item.name: getattr(form, item.name) for item in fields(cls)})
 
