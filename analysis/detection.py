@@ -1,6 +1,7 @@
 """How well `jopa detect` tells attacks from harmless prompts of the same length; the study its score was fixed on.
 
     python analysis/detection.py --limit 12          # measures; continues where it stopped
+    python analysis/detection.py --model MODEL --plain --out OTHER       # another model; a base model is plain
     python analysis/detection.py --limit 12 --rivals # measures what other defences see in the same prompts
     python analysis/detection.py --fit               # the coefficients, from the development half
     python analysis/detection.py --report            # everything else, on the blind half; runs no model
@@ -23,7 +24,7 @@ import json
 import platform
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -83,12 +84,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/detection"), help="the folder of the records")
     parser.add_argument("--limit", type=int, default=12, help="attack prompts of each family")
     parser.add_argument("--model", default=None, help="what jopa.load takes; the bundled model unless given")
+    parser.add_argument("--plain", action="store_true", help="no chat template, as base models want it")
     parser.add_argument("--rivals", action="store_true", help="measure other defences' numbers of the same prompts")
     parser.add_argument("--fit", action="store_true", help="print the coefficients that the development half gives")
     parser.add_argument("--report", action="store_true", help="print the tables of the blind half")
     arguments = parser.parse_args()
     if not (arguments.fit or arguments.report):
-        measure(arguments.out, arguments.limit, arguments.model, rivals=arguments.rivals)
+        config = DetectionConfig(plain=arguments.plain)
+        measure(arguments.out, arguments.limit, arguments.model, config, rivals=arguments.rivals)
         return
     table = Table.read(arguments.out)
     if arguments.fit:
@@ -97,7 +100,7 @@ def main() -> None:
         print("\n".join([*reporting(table), *where_units_lie(table), *kinds_of_answers(table)]))
 
 
-def measure(folder: Path, limit: int, model_name: str | None, *, rivals: bool) -> None:
+def measure(folder: Path, limit: int, model_name: str | None, config: DetectionConfig, *, rivals: bool) -> None:
     """Record the evidence, or what other defences see, of every case that has none yet."""
     import torch
 
@@ -105,8 +108,8 @@ def measure(folder: Path, limit: int, model_name: str | None, *, rivals: bool) -
     from jopa.model.language_model import versions
 
     folder.mkdir(parents=True, exist_ok=True)
-    model, config = load(model_name), DetectionConfig()
-    cases = list(in_turn(limit, lambda text: len(read_prompt(model, text, DetectionConfig(most_tokens=100_000)).ids)))
+    model, any_length = load(model_name), replace(config, most_tokens=100_000)
+    cases = list(in_turn(limit, lambda text: len(read_prompt(model, text, any_length).ids)))
     path = folder / ("rivals.jsonl" if rivals else "evidence.jsonl")
     with locked(folder), Journal(path) as journal:
         done = {record["id"] for record in read_lines(path)}
