@@ -1,10 +1,11 @@
 """The cases of docs/case-studies.md: picked by a rule from the records of a run, and every removal made again.
 
+    python analysis/case_studies.py --write DATA FOLDER      # the prompts, from jailbreak.jsonl and aqua.jsonl
     OMP_NUM_THREADS=1 python analysis/case_studies.py RUN > cases.md
 
 RUN is a folder of `jopa bench experiments/case-studies.toml`. The rule, which is older than the numbers:
 
-    of each data set the prompts whose set by `jopa` has the largest, the median and the smallest synergy, and
+    of each data set the prompts whose set by `joint` has the largest, the median and the smallest synergy, and
     the first prompt in the order of the file on which leave-one-out's set does at least as much
 
 The records hold the answer without all chosen units; the answer without one of them alone is asked for here. Joint
@@ -16,10 +17,12 @@ Prints Markdown.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +35,7 @@ from jopa.prompt.output import Output
 from jopa.prompt.records import PromptRecord
 from jopa.reports.gallery import escaped, extremes, quote
 from jopa.reports.wording import nats, unit_name
+from jopa.storage import json_lines, parse_json, write_text
 
 JOINT, ALONE, PAPER = "joint", "ablation", "jopa"
 NAMES = {JOINT: "joint", ALONE: "leave-one-out", PAPER: "jopa"}
@@ -55,8 +59,15 @@ class Case(NamedTuple):
 def main() -> None:
     """Read the run, pick, remove again, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("run", type=Path, help="a folder of `jopa bench experiments/case-studies.toml`")
-    run = read_run(parser.parse_args().run)
+    parser.add_argument("run", nargs="?", type=Path, help="a folder of `jopa bench experiments/case-studies.toml`")
+    parser.add_argument("--write", nargs=2, type=Path, metavar=("DATA", "FOLDER"), help="write the prompts")
+    arguments = parser.parse_args()
+    if arguments.write is not None:
+        write_prompts(*arguments.write)
+        return
+    if arguments.run is None:
+        parser.error("give a run, or --write DATA FOLDER")
+    run = read_run(arguments.run)
     data = by_data(run)
     print("\n".join(summary(data)), end="\n\n")
     spec = run.plan["models"][0]
@@ -64,6 +75,35 @@ def main() -> None:
     for number, case in enumerate(picked(run, data), start=1):
         print(f"{number}. {case.data}, {case.name}", file=sys.stderr, flush=True)
         print("\n\n".join(section(number, case, redone(model, run.experiment, case))), end="\n\n")
+
+
+def write_prompts(data: Path, folder: Path) -> None:
+    """Write jbb-benign.jsonl (30 benign behaviours of JailbreakBench) and aqua-questions.jsonl (10 questions).
+
+    Args:
+        data: the folder of jailbreak.jsonl and aqua.jsonl; the first of each file are taken.
+        folder: where the two files are written.
+
+    Raises:
+        InputFileError: a file cannot be read.
+    """
+    jailbreak = (parse_json(line) for _, line in json_lines(data / "jailbreak.jsonl"))
+    aqua = (parse_json(line) for _, line in json_lines(data / "aqua.jsonl"))
+    benign = (
+        {"id": row["id"], "prompt": row["prompt"]}
+        for row in jailbreak
+        if row["method"] == "benign" and row["jbb_index"] is not None
+    )
+    questions = (
+        {"id": row["id"], "prompt": f"{row['question']}\nAnswer Choices: {choices(row['options'])}"} for row in aqua
+    )
+    for name, rows in (("jbb-benign", islice(benign, 30)), ("aqua-questions", islice(questions, 10))):
+        write_text(folder / f"{name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def choices(options: Sequence[str]) -> str:
+    """AQuA's options, `A)5`, as the paper writes them: `(a) 5`."""
+    return " ".join(f"({option[0].lower()}) {option[2:].strip()}" for option in options)
 
 
 def by_data(run: Run) -> dict[str, dict[str, dict[str, FinishedCell]]]:

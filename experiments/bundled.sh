@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Every experiment of docs/results.md on two small models:   experiments/bundled.sh DATA [OUT]
 #
-# DATA holds alpaca.jsonl, tldr_news.jsonl, counsel_chat.jsonl and aqua.jsonl (docs/datasets.md has their form).
+# DATA holds alpaca.jsonl, tldr_news.jsonl, counsel_chat.jsonl, aqua.jsonl and jailbreak.jsonl (docs/datasets.md has their
+# form).
 # GEMMA, if set, is a GGUF file of Gemma 3 270M, a base model whose prompts are plain; its records have a folder of their
 # own. Without it the second model is left out.
 #
@@ -23,7 +24,7 @@ bench() { # FOLDER EXPERIMENT LIMIT SETS [OPTIONS]
   # All data sets of the file are named at each start, because a folder keeps where each is read from.
   for name in $(sed -n '/\[\[data\]\]/,/^$/s/^name = "\(.*\)"$/\1/p' "$file"); do
     case $name in
-    ambiguous) files+=(--data "$name=$out/ambiguous.jsonl") ;;
+    ambiguous | jbb-benign | aqua-questions) files+=(--data "$name=$out/$name.jsonl") ;;
     *) [ ! -f "$data/$name.jsonl" ] || files+=(--data "$name=$data/$name.jsonl") ;;
     esac
   done
@@ -39,6 +40,7 @@ second() { [ -z "${GEMMA:-}" ] || bench "$out/gemma/$1" "$1" "$2" "$3" --model "
 
 mkdir -p "$out"
 "$python" analysis/ambiguous_words.py --write "$out/ambiguous.jsonl"
+"$python" analysis/case_studies.py --write "$data" "$out"
 three=alpaca,tldr_news,counsel_chat
 table1="random;last-attention;attention;grad-x-input;attention-gradient;ablation;context-cite;interactions;jopa;joint"
 
@@ -59,5 +61,7 @@ for n in 3 10 20 40 60; do
   [ "$n" -gt 20 ] || second ambiguous "$((2 * n))" ambiguous
   [ "$n" -gt 20 ] || second domains "$n" code,abstracts,dialogue
 done
+first case-studies 30 jbb-benign
+first case-studies 10 aqua-questions --methods "joint;ablation"
 # Times are told apart best when nothing else runs.
 first table2 3 alpaca

@@ -1,5 +1,6 @@
 """The studies that read the records of benchmark runs, on runs that are made up: no model is needed."""
 
+import json
 import random
 import runpy
 import sys
@@ -53,3 +54,19 @@ def test_case_studies_are_picked_from_records(tmp_path):
     case = next(study["picked"](run, data))
     shown = study["marked_prompt"](case.example.prompt, case.cells["joint"])
     assert shown.startswith(r"> **\[write\]** **\[a\]** **\[story\]** about")
+
+
+def test_case_studies_write_their_prompts(tmp_path):
+    attack = {"id": "a", "method": "GCG", "jbb_index": 0, "prompt": "attack"}
+    everyday = {"id": "e", "method": "benign", "jbb_index": None, "prompt": "everyday"}
+    benign = [{"id": f"b{i}", "method": "benign", "jbb_index": i, "prompt": f"behaviour {i}"} for i in range(31)]
+    question = {"id": "q", "question": "How many?", "options": ["A)5(√3 + 1)", "B) 6"]}
+    for name, rows in (("jailbreak", [attack, everyday, *benign]), ("aqua", [question])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    runpy.run_path(str(ANALYSIS / "case_studies.py"))["write_prompts"](tmp_path, tmp_path)
+    behaviours, questions = (
+        [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
+        for name in ("jbb-benign", "aqua-questions")
+    )
+    assert behaviours == [{"id": f"b{i}", "prompt": f"behaviour {i}"} for i in range(30)]
+    assert questions == [{"id": "q", "prompt": "How many?\nAnswer Choices: (a) 5(√3 + 1) (b) 6"}]
