@@ -39,9 +39,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=30.0, help="what took so long in all is not run again")
     parser.add_argument("--threads", type=int, help="torch's threads")
-    parser.add_argument(
-        "--width", type=int, help="four random Llama layers of this width, in place of a model"
-    )
+    parser.add_argument("--width", type=int, help="four random Llama layers of this width, in place of a model")
     options = parser.parse_args()
     import torch
 

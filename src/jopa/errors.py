@@ -43,3 +43,11 @@ class LimitError(StoppedError):
 
 class InputFileError(JopaError):
     """A file cannot be read, written or understood."""
+
+
+def reason_of(error: BaseException) -> str:
+    """What an exception of other code says, on one line; with the name of its type where the text alone says little."""
+    said = " ".join(str(error).split())
+    if said and isinstance(error, OSError | ValueError | ImportError | RuntimeError):
+        return said
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -4,8 +4,11 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, LlamaForSequenceClassification
 
 import jopa
+import tiny_models
 
 
 @pytest.fixture
@@ -45,3 +48,59 @@ def test_weights_in_a_format_that_is_not_read(saved, llama):
     said = refusal(saved)
     assert "its weights are in 'pytorch_model.bin'" in said
     assert "convert it to safetensors" in said
+
+
+def configured(folder, name="config.json", **changes):
+    path = folder / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_more_layers_than_the_configuration_asks_for(saved):
+    configured(saved, num_hidden_layers=1)
+    said = refusal(saved)
+    assert "its files hold model.layers.1, model.layers.2, for which its config.json has no place" in said
+
+
+def test_a_further_layer_of_another_kind_is_left_alone(saved):
+    """As one that predicts several tokens at once, which has weights that no other layer has."""
+    weights = load_file(saved / "model.safetensors")
+    copied = {f"model.layers.3.{key.split('.', 3)[3]}": w.clone() for key, w in weights.items() if "layers.2." in key}
+    further = {"model.layers.3.eh_proj.weight": torch.ones(4), "v_head.summary.weight": torch.ones(4)}
+    save_file({**weights, **copied, **further}, saved / "model.safetensors", metadata={"format": "pt"})
+    assert jopa.load(saved, device="cpu").model.config.num_hidden_layers == 3
+
+
+@pytest.mark.parametrize("n_layers", [0, -1])
+def test_a_configuration_without_layers(saved, n_layers):
+    configured(saved, num_hidden_layers=n_layers)
+    assert f"its config.json asks for {n_layers} layers" in refusal(saved)
+
+
+def test_a_classifier_that_shares_its_weights_with_the_embeddings(saved):
+    torch.manual_seed(0)
+    LlamaForSequenceClassification(LlamaConfig(**tiny_models.SHAPE, tie_word_embeddings=True)).save_pretrained(saved)
+    assert "is a LlamaForSequenceClassification, whose head gives classes and no words" in refusal(saved)
+
+
+@pytest.mark.parametrize("declared", ["</s>", ["</s>"], [[2]], True, 2.5])
+def test_stop_tokens_that_are_no_ids(saved, declared):
+    configured(saved, "generation_config.json", eos_token_id=declared)
+    with pytest.raises(jopa.ModelError, match=r"declares stop tokens that are no ids: .* mend eos_token_id"):
+        jopa.explain("write a story", model=saved, output=jopa.Generation(2))
+
+
+@pytest.mark.parametrize("content", ["[1]", '{"eos_token_id": [1,'])
+def test_settings_of_generation_that_cannot_be_read(saved, content):
+    (saved / "generation_config.json").write_text(content)
+    assert "its generation_config.json" in refusal(saved)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"base_model_name_or_path": 3}'])
+def test_an_adapter_without_a_base(saved, content):
+    (saved / "adapter_config.json").write_text(content)
+    assert "its adapter_config.json names no base_model_name_or_path" in refusal(saved)
+
+
+def test_an_error_that_says_little_is_told_with_its_type(saved):
+    configured(saved, hidden_act="nope")
+    assert refusal(saved) == f"cannot load the model '{saved}': KeyError: 'nope'"

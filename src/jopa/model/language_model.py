@@ -15,7 +15,7 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from jopa.errors import PromptError, SettingError
+from jopa.errors import ModelError, PromptError, SettingError
 from jopa.model.cached_generation import continue_with_cache
 from jopa.model.generation import GREEDY, Generation, require_sampling, until_stop
 from jopa.model.generation_probe import GenerationProbe, InputKind
@@ -167,9 +167,18 @@ class LanguageModel:
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:
-        """Token ids that end an answer: those that model and tokenizer declare, and the chat template's end of turn."""
+        """Token ids that end an answer: those that model and tokenizer declare, and the chat template's end of turn.
+
+        Raises:
+            ModelError: the model declares something else than ids.
+        """
         declared = self.model.generation_config.eos_token_id if self.model.generation_config else None
         ids = declared if isinstance(declared, list) else [declared]
+        if not all(i is None or type(i) is int for i in ids):
+            raise ModelError(
+                f"'{self.id}' declares stop tokens that are no ids: {declared!r:.60}; mend eos_token_id in its "
+                "generation_config"
+            )
         known = [*ids, self.tokenizer.eos_token_id, end_of_turn_id(self.tokenizer)]
         return frozenset(i for i in known if i is not None)
 

@@ -21,7 +21,7 @@ from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jopa.errors import JopaError, ModelError, SettingError
+from jopa.errors import JopaError, ModelError, SettingError, reason_of
 from jopa.model.language_model import LanguageModel
 from jopa.model.products import product_wanted
 from jopa.model.reading import ADAPTER_CONFIG, read_model, require_all_weights, require_gguf
@@ -154,10 +154,9 @@ def _from_pretrained(
     except JopaError:
         raise
     except Exception as error:  # readers of damaged files and of wrong configurations raise anything
-        reason = " ".join(str(error).split()) or type(error).__name__
         missing = isinstance(error, OSError) and not local
         place = "it is no folder or .gguf file here, and as a hub id it gave: " if missing else ""
-        raise ModelError(f"cannot load the model '{name}': {place}{reason:.300}") from error
+        raise ModelError(f"cannot load the model '{name}': {place}{reason_of(error):.300}") from error
     revision = checksum or getattr(model.config, "_commit_hash", None) or options["revision"]
     return LanguageModel(model.eval(), tokenizer, name, revision, batch_size)
 
@@ -231,8 +230,7 @@ def _unpack(path: Path, folder: Path, checksum: str) -> None:
     except JopaError:
         raise
     except Exception as error:  # readers of damaged files raise anything from struct.error to KeyError
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ModelError(f"cannot unpack '{path}': {reason:.300}") from error
+        raise ModelError(f"cannot unpack '{path}': {reason_of(error):.300}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

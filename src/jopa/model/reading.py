@@ -9,7 +9,7 @@ import importlib.util
 import json
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,9 @@ _GGUF_MAGIC = b"GGUF"
 _LFS_POINTER = b"version https://git-lfs"
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf\Z")
 _SPLIT_COUNT = "split.count"
+_CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+_LAYER = re.compile(r"(\D+)\d+(?=\.)")
+"""The name of a layer in the name of a weight: all up to the first number."""
 
 
 def read_model(
@@ -47,20 +50,23 @@ def read_model(
     adapter = _adapter(folder, where)
     base = folder
     if adapter is not None:
-        base = str(adapter.get("base_model_name_or_path"))
+        base = adapter.get("base_model_name_or_path") if isinstance(adapter, dict) else None
+        if not isinstance(base, str) or not base:
+            raise ModelError(f"cannot load the model '{name}': its {ADAPTER_CONFIG} names no base_model_name_or_path")
         if importlib.util.find_spec("peft") is None:
             raise ModelError(
                 f"'{name}' is a PEFT adapter of '{base}', and the package peft is not installed: pip install peft"
             )
     of_base = {**where, "revision": None} if adapter is not None else where
-    if AutoConfig.from_pretrained(base, **of_base).is_encoder_decoder:
-        raise ModelError(f"'{name}' is an encoder-decoder model; jopa explains causal (decoder-only) ones")
+    config = AutoConfig.from_pretrained(base, **of_base)
+    _require_layers(name, config)
     own_tokenizer = adapter is None or (Path(folder) / "tokenizer_config.json").is_file()
     tokenizer = AutoTokenizer.from_pretrained(
         folder if own_tokenizer else base, **(where if own_tokenizer else of_base)
     )
     if Path(base).is_dir():
         _require_weight_files(name, Path(base))
+        _require_settings(name, Path(base) / "generation_config.json")
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         base,
         use_safetensors=True,
@@ -72,6 +78,8 @@ def read_model(
     )
     model, info = loaded
     require_all_weights(name, info)
+    _require_words(name, config)
+    _require_all_layers(name, info.get("unexpected_keys", ()), model.state_dict())
     return (model if adapter is None else _with_adapter(model, folder, where)), tokenizer
 
 
@@ -98,6 +106,71 @@ def require_all_weights(name: str, info: Mapping[str, Any]) -> None:
         raise ModelError(
             f"cannot load the model '{name}': its files lack the weights {_some(missing)}; it may be a damaged copy, "
             "or no causal language model"
+        )
+
+
+def _require_layers(name: str, config: Any) -> None:
+    """Refuse a model that cannot be causal, or has no layers, as its configuration says.
+
+    Raises:
+        ModelError: it is one of these.
+    """
+    if config.is_encoder_decoder:
+        raise ModelError(f"'{name}' is an encoder-decoder model; jopa explains causal (decoder-only) ones")
+    n_layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if isinstance(n_layers, int) and n_layers < 1:
+        raise ModelError(f"cannot load the model '{name}': its config.json asks for {n_layers} layers")
+
+
+def _require_words(name: str, config: Any) -> None:
+    """Refuse a classifier: where it shares its head with the embeddings, its file has all weights of a language model.
+
+    Raises:
+        ModelError: its configuration says that it is one.
+    """
+    made_as = next((kind for kind in config.architectures or () if str(kind).endswith(_CLASSIFIERS)), None)
+    if made_as is not None:
+        raise ModelError(
+            f"'{name}' is a {made_as}, whose head gives classes and no words; jopa explains causal language models"
+        )
+
+
+def _require_settings(name: str, path: Path) -> None:
+    """Refuse settings of generation that cannot be read: transformers would take others, with other stop tokens.
+
+    Raises:
+        ModelError: the file is there, and holds no JSON object.
+    """
+    try:
+        settings = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot load the model '{name}': its {path.name} cannot be read: {error}") from error
+    if not isinstance(settings, dict):
+        raise ModelError(f"cannot load the model '{name}': its {path.name} is no JSON object")
+
+
+def _require_all_layers(name: str, left_over: Iterable[str], names: Iterable[str]) -> None:
+    """Refuse files with more layers than the configuration asks for.
+
+    A layer for something else, such as predicting several tokens at once, has weights that no other layer has.
+
+    Args:
+        name: the model's name in messages.
+        left_over: names of the weights in its files that went nowhere.
+        names: names of the weights that it has.
+
+    Raises:
+        ModelError: a whole layer of the same kind as others was left over.
+    """
+    layers: dict[str, set[tuple[str, str]]] = {}
+    for key in left_over:
+        if found := _LAYER.match(key):
+            layers.setdefault(found[0], set()).add((found[1], key[found.end() :]))
+    known = {(found[1], key[found.end() :]) for key in names if (found := _LAYER.match(key))}
+    if more := sorted(layer for layer, weights in layers.items() if weights <= known):
+        raise ModelError(
+            f"cannot load the model '{name}': its files hold {_some(more)}, for which its config.json has no place; "
+            "they belong to different models"
         )
 
 
@@ -161,8 +234,8 @@ def _split_count(start: bytes) -> int:
     return int.from_bytes(start[at + len(key) : at + len(key) + 2], "little") if at >= 0 else 1
 
 
-def _adapter(folder: str, where: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The configuration of a PEFT adapter, if that is what the folder or hub id holds."""
+def _adapter(folder: str, where: Mapping[str, Any]) -> Any:
+    """The configuration of a PEFT adapter, as its file has it; None if the folder or hub id holds none."""
     from transformers.utils.hub import cached_file
 
     path: str | Path | None = Path(folder) / ADAPTER_CONFIG

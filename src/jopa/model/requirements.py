@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jopa.errors import ModelError
+from jopa.errors import ModelError, reason_of
 from jopa.model.agreement import agree
 from jopa.model.state import evaluating, quiet_transformers
 
@@ -57,8 +57,9 @@ def require_causal(model: Any, name: str) -> bool:
             if steady and not _has_plain_weights(model):
                 steady = _is_steady_in_long_rows(model, device, size)
     except Exception as error:  # the model's own code may raise anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ModelError(f"'{name}' cannot read two tokens, as a causal language model does: {reason:.200}") from error
+        raise ModelError(
+            f"'{name}' cannot read two tokens, as a causal language model does: {reason_of(error):.200}"
+        ) from error
     first, followed = first.float(), followed.float()
     if (first[0] - first[1]).abs().max() > 1e-3 * first.abs().max():
         raise ModelError(
