@@ -232,12 +232,14 @@ def require_request(
 
     Raises:
         PromptError: the prompt is empty or has the wrong shape, or nothing of it is attributable.
-        SettingError: k is below 1, a unit or the removal is unknown, or two settings do not fit.
+        SettingError: k or the budget is below 1, a unit or the removal is unknown, or two settings do not fit.
     """
     if removal is not None:
         checked_removal(removal)
     if k is not None and k < 1 and search.until_pr is None:
         raise SettingError(f"k must be at least 1, got {k}")
+    if search.budget is not None and search.budget < 1:
+        raise SettingError(f"the budget must be at least 1, got {search.budget}")
     require_finer(search.refine or (), unit)
     require_prompt(prompt, options, unit=unit)
 

@@ -217,6 +217,11 @@ def test_documents_from_files(tmp_path):
     (folder / "b.txt").write_text("second\n")
     (folder / "a.md").write_text("first")
     assert read_documents(folder) == (Document("first", "a.md"), Document("second", "b.txt"))
+    (folder / "more").mkdir()
+    (folder / "more" / "a.md").write_text("third")
+    (folder / ".git").mkdir()
+    (folder / ".git" / "config").write_text("no document")
+    assert [document.id for document in read_documents(folder)] == ["a.md", "b.txt", "more/a.md"]
     (folder / "c.bin").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputFileError, match=r"c.bin' is no text: byte 0 is not UTF-8"):
         read_documents(folder)

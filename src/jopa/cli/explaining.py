@@ -143,7 +143,7 @@ def explain(
         str | None,
         typer.Option(
             help="What can be removed: user, users, system, tools, documents, trace, all, or a message's place "
-            "(0: the first); several with commas.",
+            "(0: the first, -1: the last); several with commas.",
             show_default="the documents, or else the last message of the user",
         ),
     ] = None,

@@ -83,7 +83,7 @@ def parts_from(attribute: str | None) -> list[str | int] | None:
     if attribute is None:
         return None
     names = [name.strip() for name in attribute.split(",")]
-    return [int(name) if name.isdecimal() else name for name in names]
+    return [int(name) if name.removeprefix("-").isdecimal() else name for name in names]
 
 
 def band_of(text: str) -> tuple[float, float]:

@@ -207,7 +207,10 @@ def _checked(
     if unit == "document" and not documents:
         raise SettingError("unit 'document' needs documents; give some, or choose another unit")
     messages, prefill = conversation(prompt, options)
-    return documents, messages, prefill, attributable(messages, options.attribute, bool(documents))
+    parts = attributable(messages, options.attribute, bool(documents))
+    if parts.trace and not isinstance(unit, str):
+        raise SettingError("character spans are of the prompt, not of a reasoning trace; choose a kind of unit")
+    return documents, messages, prefill, parts
 
 
 def _rendered(

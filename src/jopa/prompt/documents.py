@@ -110,19 +110,21 @@ def _fields(value: object, number: int) -> tuple[str, str | None, str | None]:
 
 
 def read_documents(path: Path) -> tuple[Document, ...]:
-    """The documents of a JSONL file, one a line, or of a folder, one a file.
+    """The documents of a JSONL file, one a line, or of a folder and the folders in it, one a file.
 
-    A line is a text, or an object with "text" and perhaps "id" and "title". A file's id is its name.
+    A line is a text, or an object with "text" and perhaps "id" and "title". A file's id is its name, with the names of
+    the folders that it lies in. What begins with a full stop is left out.
 
     Raises:
         InputFileError: something cannot be read, or is no text.
         PromptError: as `checked_documents`.
     """
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+        names = (file.relative_to(path) for file in path.rglob("*") if file.is_file())
+        files = sorted(name for name in names if not any(part.startswith(".") for part in name.parts))
         if not files:
             raise InputFileError(f"the folder '{path}' holds no files; put one text file a document there")
-        return checked_documents([{"id": file.name, "text": _text_of(file)} for file in files])
+        return checked_documents([{"id": name.as_posix(), "text": _text_of(path / name)} for name in files])
     values = []
     for number, line in json_lines(path):
         try:

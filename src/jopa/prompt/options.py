@@ -11,6 +11,15 @@ from jopa.errors import SettingError
 from jopa.prompt.attributable import Attribute
 from jopa.storage import require_plain
 
+_RESERVED = frozenset(
+    {
+        *("conversation", "chat_template", "messages", "tools", "documents", "tokenize", "return_dict"),
+        *("return_tensors", "padding", "add_generation_prompt", "continue_final_message", "tokenizer_kwargs"),
+        *("truncation", "max_length", "return_assistant_tokens_mask", "sanitize_control_tokens", "processor_kwargs"),
+    }
+)
+"""Arguments of `apply_chat_template` that are not the template's own."""
+
 
 class PromptSettings(TypedDict, total=False):
     """Fields of `PromptOptions`, as keywords."""
@@ -45,7 +54,8 @@ class PromptOptions:
         documents: texts that stand beside the question, or objects with "text" and perhaps "id" and "title".
 
     Raises:
-        SettingError: plain text is to take arguments of the chat template, or what the template takes is no JSON.
+        SettingError: plain text is to take arguments of the chat template, or what the template takes is no JSON or
+            not the caller's to set.
     """
 
     system: str | None = None
@@ -64,6 +74,9 @@ class PromptOptions:
                 "plain text cannot take template_args, which a chat template reads; leave them out, or plain"
             )
 
+        for name in self.template_args:
+            if not isinstance(name, str) or not name.isidentifier() or name in _RESERVED:
+                raise SettingError(f"{name!r} is no argument of a chat template that can be set; leave it out")
         for name, value in (("template_args", self.template_args), ("tools", self.tools)):
             _require_json(name, value)
 

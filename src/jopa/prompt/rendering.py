@@ -27,14 +27,6 @@ from jopa.prompt.segmentation import Span
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_RESERVED = frozenset(
-    {
-        *("conversation", "chat_template", "messages", "tools", "documents", "tokenize", "return_dict"),
-        *("return_tensors", "padding", "add_generation_prompt", "continue_final_message", "tokenizer_kwargs"),
-        *("truncation", "max_length", "return_assistant_tokens_mask", "sanitize_control_tokens", "processor_kwargs"),
-    }
-)
-"""Arguments of `apply_chat_template` that are not the template's own."""
 _EMPTY_BLOCK = re.compile(r"<(\w+)>\s*</\1>\s*\Z")
 """A block such as `<think></think>`, with nothing in it, at the end of a text."""
 _OPEN_TAG = re.compile(r"<(\w+)>\s*\Z")
@@ -265,9 +257,6 @@ def _arguments_as_text(messages: Sequence[dict[str, Any]]) -> list[str]:
 def _template_arguments(options: PromptOptions) -> dict[str, Any]:
     """What the chat template is given besides the messages."""
     arguments = dict(options.template_args)
-    for name in arguments:
-        if not isinstance(name, str) or not name.isidentifier() or name in _RESERVED:
-            raise SettingError(f"{name!r} is no argument of a chat template that can be set; leave it out")
     return {**arguments, "tools": list(options.tools)} if options.tools else arguments
 
 

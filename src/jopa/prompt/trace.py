@@ -132,7 +132,7 @@ def with_trace(
 
     Raises:
         PromptError: the output holds no trace or no answer.
-        SettingError: the target lies in the trace, or units are spans.
+        SettingError: the target lies in the trace.
     """
     text = decode(output.ids)
     found = trace_span(tokenizer, text, prompt)
@@ -147,8 +147,6 @@ def with_trace(
     if target[0] >= target[1]:
         raise SettingError("the target lies in the reasoning trace, whose units are to be removed; leave it out")
     kind = prompt.unit_kind
-    if kind == "spans":
-        raise SettingError("character spans are of the prompt, not of its reasoning trace; choose a kind of unit")
     trace = text[begin:end]
     lead = len(prompt.text) + len(GAP) if prompt.text else 0
     offset = len(prompt.ids)
