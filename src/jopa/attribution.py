@@ -223,8 +223,8 @@ class Attribution:
         names = ", ".join(f"{unit.text.strip()[:24]!r}" for unit in self.chosen[:4])
         more = f" and {len(self.removed) - 4} more" if len(self.removed) > 4 else ""
         return (
-            f"<Attribution by {self.method.get('name')}: without {names}{more} of {len(self.units)} units "
-            f"PR {self.probability_ratio:.3g}, joint effect {self.joint:.2f} nats; {self.model.get('id')}>"
+            f"<Attribution by {printable(self.method.get('name'))}: without {names}{more} of {len(self.units)} units "
+            f"PR {self.probability_ratio:.3g}, joint effect {self.joint:.2f} nats; {printable(self.model.get('id'))}>"
         )
 
     def _repr_html_(self) -> str:
@@ -348,6 +348,11 @@ def comparison_from_json(text: str) -> tuple[Attribution, ...]:
     if not isinstance(found := record.get("comparison"), list) or not all(isinstance(each, dict) for each in found):
         raise InputFileError("this JSON is no comparison: it has no list of attributions under 'comparison'")
     return tuple(Attribution.from_dict(each) for each in found)
+
+
+def printable(value: object) -> str:
+    """A text of a record for a `repr`, on one line: what a terminal does not print is escaped."""
+    return repr(str(value))[1:-1]
 
 
 def json_object(text: str, what: str) -> Record:

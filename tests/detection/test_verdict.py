@@ -95,3 +95,10 @@ def test_one_line_and_a_row_a_unit():
     assert list(frame.surprisal) == list(EVIDENCE.surprisals)
     assert [i for i, inside in enumerate(frame.in_span) if inside] == [3, 4]
     assert frame["rank"][4] == 1
+
+
+def test_numbers_that_nothing_could_be_computed_with_are_refused():
+    record = verdict().to_dict()
+    record["evidence"]["surprisals"][0] = 1e200
+    with pytest.raises(jopa.InputFileError, match="this verdict: "):
+        jopa.Verdict.from_dict(record)

@@ -84,3 +84,22 @@ def test_a_blank_unit_is_no_request():
     with pytest.raises(jopa.SettingError, match=r"unit 1 \(counted from 0\) is blank"):
         marked_requests(["tell me ", "\n", "write"], [0, 1])
     assert guessed_requests(["tell me ", "\n", "write a story"]) == (0, 2)
+
+
+@pytest.mark.parametrize("number", [1e200, -1e308])
+def test_numbers_that_nothing_could_be_computed_with_are_refused(found, number):
+    record = found.to_dict() | {"table": [[number] * len(found.parts)] * len(found.units)}
+    with pytest.raises(jopa.InputFileError, match="this diagnosis: "):
+        jopa.Diagnosis.from_dict(record)
+
+
+def test_sentences_outside_the_answer_are_refused(found):
+    record = found.to_dict()
+    record["output"]["parts"][0]["end"] = 10**400
+    with pytest.raises(jopa.InputFileError, match="'parts' must lie within the output's"):
+        jopa.Diagnosis.from_dict(record)
+
+
+def test_a_share_of_nearly_nothing_is_a_dash(found):
+    record = found.to_dict() | {"log_prob": 0.0, "log_prob_removed": -1e-320, "band": [1.0, 1.0]}
+    assert "–" in jopa.Diagnosis.from_dict(record).to_html()

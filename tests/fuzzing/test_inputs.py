@@ -130,6 +130,8 @@ def test_a_damaged_record_is_refused_or_is_a_value_like_any_other(name, records)
         outcomes["read"] += 1
         assert kind.from_json(found.to_json()) == found
         assert "<html" in found.to_html()
+        assert len(found.to_frame()) >= 0
+        assert "\x1b" not in repr(found)
 
     tried()
     require_both(outcomes)

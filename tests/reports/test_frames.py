@@ -29,6 +29,12 @@ def test_a_comparison_is_a_row_a_method_and_unit():
     assert list(frame.method.unique()) == ["some-search", "other"]
 
 
+def test_half_a_surrogate_pair_of_a_record_becomes_an_escape():
+    found = attribution()
+    unit = replace(found.units[0], text="\ud83d")
+    assert jopa.to_frame(replace(found, units=(unit, *found.units[1:]))).text[0] == "\\ud83d"
+
+
 def test_without_pandas_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(jopa.SettingError, match="pip install pandas"):
@@ -38,3 +44,8 @@ def test_without_pandas_one_line_says_what_to_install(monkeypatch):
 def test_pages_come_from_one_function():
     assert jopa.to_html(attribution()) == attribution().to_html()
     assert "<title>Mine</title>" in jopa.to_html([attribution(), attribution()], title="Mine")
+
+
+def test_a_line_about_a_result_prints_no_control_characters():
+    found = replace(attribution(), model={"id": "\x1b[31mred\u202e"}, method={"name": "\x07bell"})
+    assert found.to_json() and "\\x1b[31mred\\u202e" in repr(found) and "\\x07bell" in repr(found)

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from jopa.attribution import Cost, json_object, require_readable
+from jopa.attribution import Cost, json_object, printable, require_readable
 from jopa.choices import Removal
 from jopa.evaluation.metrics import probability_ratio
 from jopa.prompt.answer_parts import Part
@@ -233,7 +233,7 @@ class Citations:
         n = {name: sum(c.status == name for c in self.citations) for name in ("cited", "spread", "elsewhere")}
         return (
             f"<Citations: of {len(self.citations)} sentences {n['cited']} cited, {n['spread']} spread over many "
-            f"sources, {n['elsewhere']} not from the documents; {self.model.get('id')}>"
+            f"sources, {n['elsewhere']} not from the documents; {printable(self.model.get('id'))}>"
         )
 
     def _repr_html_(self) -> str:

@@ -14,14 +14,14 @@ from typing import Any, Literal
 
 from msgspec import Struct, field
 
-from jopa.attribution import Cost, json_object, require_readable
+from jopa.attribution import Cost, json_object, printable, require_readable
 from jopa.detection.answer_kinds import Kind
 from jopa.detection.calibration import Calibration
 from jopa.detection.scoring import TUNED_FOR, is_calibrated, order, score
 from jopa.detection.settings import DetectionConfig
 from jopa.evaluation.metrics import probability_ratio
 from jopa.prompt.building import Prompt
-from jopa.prompt.records import Count, PromptRecord
+from jopa.prompt.records import Count, Nats, PromptRecord
 from jopa.storage import Record, converted, plain
 
 SCHEMA = 2
@@ -262,7 +262,7 @@ class Verdict:
         flagged = {None: "", True: ", flagged", False: ", not flagged"}[self.flagged]
         return (
             f"<Verdict: {how}{flagged}, answer {self.evidence.answer.kind}, most "
-            f"surprising text {self.prompt.text[start:end][:24]!r}; {self.model.get('id')}>"
+            f"surprising text {self.prompt.text[start:end][:24]!r}; {printable(self.model.get('id'))}>"
         )
 
     def _repr_html_(self) -> str:
@@ -277,23 +277,23 @@ class _AnswerRecord(Struct, frozen=True):
 
     kind: Kind
     tokens: Count
-    log_prob: float
+    log_prob: Nats
 
 
 class _EffectRecord(Struct, frozen=True):
     """What is read of a unit or span: its effect in nats."""
 
-    effect: float
+    effect: Nats
 
 
 class _EvidenceRecord(Struct, frozen=True):
     """What was measured, beside what the summary holds."""
 
-    refusal: float
-    surprisals: tuple[float, ...]
+    refusal: Nats
+    surprisals: tuple[Nats, ...]
     units: tuple[Count, ...]
     span: tuple[Count, Count]
-    span_refusal: float
+    span_refusal: Nats
 
 
 class _VerdictRecord(Struct, frozen=True):
@@ -306,7 +306,7 @@ class _VerdictRecord(Struct, frozen=True):
     units: tuple[_EffectRecord, ...]
     span: _EffectRecord
     without_span: Answer
-    joint: float
+    joint: Nats
     tokens: Count
     config: DetectionConfig = field(name="looking")
     model: dict[str, str | None]

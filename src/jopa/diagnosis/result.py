@@ -28,14 +28,14 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from jopa.attribution import Cost, json_object, require_readable
+from jopa.attribution import Cost, json_object, printable, require_readable
 from jopa.choices import Removal
 from jopa.evaluation.metrics import probability_ratio
 from jopa.ordering import ranked
 from jopa.prompt.answer_parts import Part
 from jopa.prompt.building import Unit
 from jopa.prompt.fixed_parts import FixedPart
-from jopa.prompt.records import Count, OutputRecord, PromptRecord, result_fields
+from jopa.prompt.records import Count, Nats, OutputRecord, PromptRecord, result_fields
 from jopa.storage import Record, converted, plain
 
 SCHEMA = 2
@@ -282,7 +282,8 @@ class Diagnosis:
         silent = sum(i in self.without_influence for i in self.requests)
         return (
             f"<Diagnosis: {silent} of {len(self.requests)} requests without measurable influence, {len(self.units)} "
-            f"units by {len(self.parts)} sentences, PR {self.joint_ratio:.3g} without all; {self.model.get('id')}>"
+            f"units by {len(self.parts)} sentences, PR {self.joint_ratio:.3g} without all; "
+            f"{printable(self.model.get('id'))}>"
         )
 
     def _repr_html_(self) -> str:
@@ -297,6 +298,11 @@ class _AnswerRecord(OutputRecord, frozen=True):
 
     parts: tuple[Part, ...]
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not all(0 <= part.start < part.end <= len(self.ids) for part in self.parts):
+            raise ValueError(f"'parts' must lie within the output's {len(self.ids)} tokens")
+
 
 class _DiagnosisRecord(Struct, frozen=True, kw_only=True):
     """What is read of a diagnosis' JSON form, with the types and ranges that are checked."""
@@ -307,13 +313,13 @@ class _DiagnosisRecord(Struct, frozen=True, kw_only=True):
     output: _AnswerRecord
     removal: Removal
     band: tuple[float, float]
-    log_prob: float
-    log_prob_removed: float
+    log_prob: Nats
+    log_prob_removed: Nats
     requests: tuple[Count, ...]
     requests_given: bool
     cut_off: bool
-    together: float | None
-    table: tuple[tuple[float, ...], ...]
+    together: Nats | None
+    table: tuple[tuple[Nats, ...], ...]
     seed: int
     evaluations: Count
     ffe: Cost

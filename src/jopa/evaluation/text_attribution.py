@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from jopa.attribution import Cost, json_object, require_readable
+from jopa.attribution import Cost, json_object, printable, require_readable
 from jopa.choices import TEXT_SIMILARITY
 from jopa.prompt.records import Count, require_set
 from jopa.storage import converted
@@ -204,8 +204,9 @@ class TextAttribution:
         names = ", ".join(repr(unit.text.strip()[:24]) for unit in self.chosen[:4])
         more = f" and {len(self.removed) - 4} more" if len(self.removed) > 4 else ""
         return (
-            f"<TextAttribution by {self.method.get('name')}: without {names}{more} of {len(self.units)} units "
-            f"text-similarity falls by {self.joint:.2f}, noise {self.noise:.2f}; {self.model.get('id')}>"
+            f"<TextAttribution by {printable(self.method.get('name'))}: without {names}{more} of "
+            f"{len(self.units)} units text-similarity falls by {self.joint:.2f}, noise {self.noise:.2f}; "
+            f"{printable(self.model.get('id'))}>"
         )
 
     def _repr_html_(self) -> str:

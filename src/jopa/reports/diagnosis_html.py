@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from jopa.reports.in_place import in_place
@@ -171,8 +172,8 @@ def _driven(diagnosis: Diagnosis, unit: int) -> list[str]:
 
 
 def _percent(share: float | None) -> str:
-    """A share for reading, with a true minus sign; a dash where there is none."""
-    return "–" if share is None else f"{round(100 * share) + 0:,} %".replace("-", "−")
+    """A share for reading, with a true minus sign; a dash where there is none that a number can say."""
+    return "–" if share is None or not math.isfinite(100 * share) else f"{round(100 * share) + 0:,} %".replace("-", "−")
 
 
 def heat(diagnosis: Diagnosis) -> list[list[Heat]]:

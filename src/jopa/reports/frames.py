@@ -74,7 +74,7 @@ def citations_frame(citations: Citations) -> Any:
     """One row a source unit of citations; see the module's docstring."""
     c = citations
     columns = {
-        "document": [unit.document for unit in c.units],
+        "document": [_encodable(unit.document) if unit.document is not None else None for unit in c.units],
         "cited_by": [list(c.sentences_of(i)) for i in range(len(c.units))],
     }
     return _frame(c.units, columns)
@@ -127,11 +127,16 @@ def _removed_columns(attribution: Attribution | TextAttribution) -> dict[str, An
 def _frame(units: Sequence[Unit] | Sequence[TextUnit], columns: Mapping[str, Any]) -> Any:
     named = {
         "unit": range(len(units)),
-        "text": [unit.text for unit in units],
+        "text": [_encodable(unit.text) for unit in units],
         "start": [unit.start for unit in units],
         "end": [unit.end for unit in units],
     }
     return _pandas().DataFrame({**named, **columns})
+
+
+def _encodable(text: str) -> str:
+    """A text with half a surrogate pair, which a record may hold and no column can, as an escape."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _ranks(chosen: Sequence[int], n_units: int) -> Any:
