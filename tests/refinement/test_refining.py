@@ -47,6 +47,10 @@ def test_the_levels_make_a_tree(found):
     assert third.certificate == found.certificate
 
 
+def test_the_result_says_what_went_with_whole_documents(found):
+    assert [source["removed_with"] for source in found.details["sources"]] == ["frame"] * len(DOCUMENTS)
+
+
 def test_each_level_can_be_redone(model, found):
     options = jopa.PromptOptions(documents=DOCUMENTS)
     output = jopa.Output(found.output_ids, found.output, found.target)

@@ -13,7 +13,9 @@ pandas = pytest.importorskip("pandas")
 
 def test_an_attribution_is_a_row_a_unit():
     frame = attribution().to_frame()
-    assert list(frame.columns) == ["unit", "text", "start", "end", "removed", "rank", "effect", "score"]
+    columns = ["unit", "text", "start", "end", "message", "document", "removed", "rank", "effect", "score"]
+    assert list(frame.columns) == columns
+    assert frame.message.isna().all() and frame.document.isna().all()
     assert list(frame.text) == ["Tell", " a", " story", " of", " doctors"]
     assert list(frame.removed) == [False, False, True, False, True]
     assert frame["rank"].isna().sum() == 3 and frame["rank"][4] == 1

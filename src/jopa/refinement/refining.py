@@ -140,6 +140,8 @@ def attribute_levels(
         ffe=last.ffe + sum(level.ffe for level in levels),
         seconds=last.seconds + sum(one.seconds for one in found),
         levels=(*levels, final),
+        # What goes with a whole message or document, the first level alone knows.
+        details={**(last.details or {}), **preparation.prompt.recorded},
     )
 
 

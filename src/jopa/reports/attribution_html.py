@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jopa.reports.in_place import in_place
 from jopa.reports.levels import level_facts, level_lines, tree
+from jopa.reports.sources import headings, named, origin, source_facts, sources_of
 from jopa.reports.wording import (
+    HEADING,
     NOTHING,
     REMOVAL_WORDS,
     Piece,
@@ -81,7 +83,7 @@ def _shown(attribution: Attribution) -> dict[str, Any]:
     return {
         "a": attribution,
         "verdict": verdict(attribution),
-        "prompt": highlighted_pieces(attribution),
+        "prompt": headed_pieces(attribution),
         "bars": bars(attribution),
         "meaning": meaning(attribution),
         "span": target_span(attribution),
@@ -127,7 +129,7 @@ def comparison(attributions: Sequence[Attribution]) -> tuple[list[str], list[tup
         (
             [
                 a.method["name"],
-                " · ".join(unit_name(a.units[i].text) for i in sorted(a.removed)),
+                " · ".join(named(a, a.units[i]) for i in sorted(a.removed)),
                 nats(a.joint, signed=True),
                 ratio_text(a.probability_ratio),
                 f"{a.ffe:,.1f}",
@@ -147,7 +149,8 @@ def verdict(attribution: Attribution) -> list[Piece]:
     pieces = [Piece("Without ")]
     for number, unit in enumerate(units[:_NAMED], start=1):
         gap = "" if number == 1 else " and " if number == len(units) else ", "
-        pieces += [Piece(f"{gap}“"), Piece(unit_name(unit.text), 1), Piece("”")]
+        of = origin(attribution, unit)
+        pieces += [Piece(f"{gap}“"), Piece(unit_name(unit.text), 1), Piece(f"” ({of})" if of else "”")]
     more = f" and {len(units) - _NAMED} more" if len(units) > _NAMED else ""
     strength = ratio_text(max(ratio, 1 / ratio) if ratio else math.inf)
     times = f"{strength} times {'less' if ratio < 1 else 'more'} likely" if strength != "1.00" else "about as likely"
@@ -165,17 +168,39 @@ def target_span(attribution: Attribution) -> str:
     return "" if end - start == len(attribution.output_ids) else f"{start}:{end}"
 
 
-def highlighted_pieces(attribution: Attribution) -> list[Piece]:
-    """The prompt with the visible part of each removed unit marked by its rank."""
-    pieces, done = [], 0
+def highlighted_pieces(attribution: Attribution, heads: Sequence[tuple[int, str]] = ()) -> list[Piece]:
+    """The prompt with the visible part of each removed unit marked by its rank.
+
+    Args:
+        attribution: what to show.
+        heads: headings, with mark `HEADING`, and where in the prompt they stand.
+    """
+    pieces: list[Piece] = []
+    heads, done = list(heads), 0
+
+    def add_until(place: int) -> None:
+        nonlocal done
+        while heads and heads[0][0] <= place:
+            start, words = heads.pop(0)
+            pieces.extend([Piece(attribution.prompt[done:start]), Piece(words, HEADING)])
+            done = max(done, start)
+        pieces.append(Piece(attribution.prompt[done:place]))
+
     for index, rank in sorted(zip(attribution.removed, range(1, len(attribution.removed) + 1), strict=True)):
         unit = attribution.units[index]
         core = unit.text.strip()
         start = unit.start + unit.text.index(core)
-        pieces += [Piece(attribution.prompt[done:start]), Piece(core or unit_name(unit.text), rank)]
+        add_until(start)
+        pieces.append(Piece(core or unit_name(unit.text), rank))
         # A line break that is removed is named and still breaks the line.
         done = start + len(core) if core or "\n" in unit.text else unit.end
-    return [piece for piece in [*pieces, Piece(attribution.prompt[done:])] if piece.text]
+    add_until(len(attribution.prompt))
+    return [piece for piece in pieces if piece.text]
+
+
+def headed_pieces(attribution: Attribution) -> list[Piece]:
+    """The same with a heading above each message and document, where there are several."""
+    return highlighted_pieces(attribution, headings(sources_of(attribution)))
 
 
 def _share(value: float, low: float, high: float) -> float:
@@ -243,6 +268,7 @@ def attribution_facts(attribution: Attribution) -> list[tuple[str, str]]:
             f"{nats(a.log_prob)} nats with the whole prompt, {nats(a.log_prob_removed)} without the units",
         ),
         ("Target", f"tokens {span} of the output's {n_output}" if span else f"tokens 0:{n_output}, the whole output"),
+        *source_facts(a),
         ("Removal", f"{a.removal}: {REMOVAL_WORDS.get(a.removal, '')}"),
         ("Certificate", f"{a.certificate}: {certificate}" + (" (inside what was opened)" if a.levels else "")),
         *level_facts(a),

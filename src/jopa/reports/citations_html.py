@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from jopa.reports.in_place import in_place
+from jopa.reports.sources import SHOWN_WORDS
 from jopa.reports.wording import REMOVAL_WORDS, Piece, environment, glossary_of, made_with, nats, ratio_text, unit_name
 
 if TYPE_CHECKING:
@@ -169,7 +170,6 @@ def citations_facts(citations: Citations) -> list[tuple[str, str]]:
     """How the citations were made, as terms and plain words."""
     c = citations
     log_prob, none = (sum((getattr(each, name) for each in c.citations), 0.0) for name in ("log_prob", "log_prob_none"))
-    shown = {"template": "by the chat template", "frame": "in a plain frame before the question"}
     return [
         ("Necessity", "PR of the sentence without its sources; low = it needs them"),
         ("Sufficiency", "PR with its sources alone, of all source units; about 1 = they are enough"),
@@ -181,7 +181,7 @@ def citations_facts(citations: Citations) -> list[tuple[str, str]]:
         ),
         ("log p(answer)", f"{nats(log_prob)} nats with the documents, {nats(none)} without all source units"),
         ("Sources", f"{len(c.units)} units ({c.details.get('unit', 'unit')}s) of {len(c.documents)} documents"),
-        ("Documents shown", shown.get(str(c.details.get("documents_through")), "not recorded")),
+        ("Documents shown", SHOWN_WORDS.get(str(c.details.get("documents_through")), "not recorded")),
         ("Removal", f"{c.removal}: {REMOVAL_WORDS.get(c.removal, '')}"),
         ("Cost", f"{c.evaluations:,} evaluations, {c.ffe:,.1f} FFE, {c.seconds:,.1f} seconds"),
         *made_with(c.model, c.versions),

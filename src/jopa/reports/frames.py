@@ -1,14 +1,15 @@
 """Results as pandas data frames, one row a unit, and several results as one page or frame.
 
-    Attribution    unit, text, start, end, removed, rank, effect, score
-    Diagnosis      unit, text, start, end, request, effect, probability_ratio, share, without_influence, drives
+    Attribution    unit, text, start, end, message, document, removed, rank, effect, score
+    Diagnosis      unit, text, start, end, message, document, request, effect, probability_ratio, share,
+                   without_influence, drives
     Verdict        unit, text, start, end, surprisal, in_span, rank, effect
     Citations      unit, text, start, end, document, cited_by (the sentences of the answer)
     TextAttribution
                    unit, text, start, end, removed, rank, effect
 
 Effects and surprisals are in nats; those of a TextAttribution are falls of text-similarity. What a method did not score
-is missing (NaN; of `rank`, <NA>). Ranks count from 1, units and sentences from 0.
+is missing (NaN; of `rank`, <NA>). Ranks count from 1, units, messages and sentences from 0; `document` is an id.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def to_frame(value: Result | Results) -> Any:
 def attribution_frame(attribution: Attribution) -> Any:
     """One row a unit of an attribution; see the module's docstring."""
     scores = _floats(dict(enumerate(attribution.scores or ())), len(attribution.units))
-    return _frame(attribution.units, _removed_columns(attribution) | {"score": scores})
+    return _frame(attribution.units, _places(attribution.units) | _removed_columns(attribution) | {"score": scores})
 
 
 def text_frame(attribution: TextAttribution) -> Any:
@@ -90,7 +91,7 @@ def prompts_frame(prompts: PromptComparison) -> Any:
 def diagnosis_frame(diagnosis: Diagnosis) -> Any:
     """One row a unit of a diagnosis; see the module's docstring."""
     d = diagnosis
-    columns = {
+    columns = _places(d.units) | {
         "request": [i in d.requests for i in range(len(d.units))],
         "effect": list(d.individual),
         "probability_ratio": list(d.ratios),
@@ -137,6 +138,12 @@ def _frame(units: Sequence[Unit] | Sequence[TextUnit], columns: Mapping[str, Any
 def _encodable(text: str) -> str:
     """A text with half a surrogate pair, which a record may hold and no column can, as an escape."""
     return text.encode(errors="backslashreplace").decode()
+
+
+def _places(units: Sequence[Unit]) -> dict[str, Any]:
+    """The message and the document of each unit."""
+    messages = _pandas().array([unit.message for unit in units], dtype="Int64")
+    return {"message": messages, "document": [unit.document and _encodable(unit.document) for unit in units]}
 
 
 def _ranks(chosen: Sequence[int], n_units: int) -> Any:

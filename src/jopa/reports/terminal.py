@@ -11,7 +11,7 @@ from jopa.reports.attribution_html import (
     attribution_facts,
     bars,
     comparison,
-    highlighted_pieces,
+    headed_pieces,
     meaning,
     target_span,
     verdict,
@@ -21,7 +21,7 @@ from jopa.reports.diagnosis_html import diagnosis_facts, diagnosis_verdict, heat
 from jopa.reports.in_place import in_place_lines
 from jopa.reports.levels import tree
 from jopa.reports.prompts_html import NAMES, prompts_rows, prompts_verdict
-from jopa.reports.wording import GLOSSARY, NOTHING, Piece, glossary_of, nats, unit_name, visible, word_diff
+from jopa.reports.wording import GLOSSARY, HEADING, NOTHING, Piece, glossary_of, nats, unit_name, visible, word_diff
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -46,7 +46,7 @@ def to_terminal(attribution: Attribution) -> RenderableType:
     from rich.panel import Panel
 
     a, span = attribution, target_span(attribution)
-    prompt = _text(_bracketed(piece) for piece in highlighted_pieces(a))
+    prompt = _text(_bracketed(piece) for piece in headed_pieces(a))
     effects = Group(_effects_table(a), _text([(meaning(a), "italic")]))
     sections: list[tuple[str, str, RenderableType]] = [
         ("Prompt", "⟦…⟧ removed, ranked by individual effect", prompt),
@@ -213,8 +213,10 @@ def _text(runs: Iterable[tuple[str, str]], *, one_line: bool = False) -> Text:
 
 
 def _bracketed(piece: Piece) -> tuple[str, str]:
-    """A removed unit between brackets, with its rank."""
+    """A removed unit between brackets, with its rank; a heading on a line of its own."""
     text, rank = piece
+    if rank == HEADING:
+        return f"{text}\n", "bold"
     return (f"⟦{text}⟧{str(rank).translate(_SUBSCRIPT)}", "bold red") if rank else (text, "")
 
 

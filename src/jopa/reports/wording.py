@@ -35,6 +35,8 @@ GLOSSARY = {
 }
 """The words of a report, a line each; every view takes them from here."""
 NOTHING = "(nothing: it stops at once)"
+HEADING = -1
+"""The mark of a line above a message or document."""
 
 # Unseen characters, but not what joins letters and emoji (U+200C, U+200D, U+FE0F), nor newline, tab and spaces.
 _UNSEEN = re.compile(
@@ -51,7 +53,7 @@ _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 class Piece(NamedTuple):
-    """A run of text; `mark` is 0, or what sets the run apart: a removed unit's rank, 1 where outputs differ."""
+    """A run of text; `mark` is 0, or what sets it apart: a removed unit's rank, 1 where outputs differ, `HEADING`."""
 
     text: str
     mark: int = 0

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from msgspec import Struct
-
 from jopa.attribution import Attribution, PromptComparison, comparison_from_json, comparison_json
 from jopa.citation.result import Citations
 from jopa.diagnosis.result import Diagnosis
@@ -18,21 +16,19 @@ from jopa.errors import InputFileError
 from jopa.prompt.building import Prompt, Source
 from jopa.prompt.continuation import shown_by_tokens
 from jopa.prompt.output import Output
-from jopa.prompt.records import Count
 from jopa.prompt.segmentation import Span
 from jopa.prompt.units import Unit
 from jopa.reports.attribution_html import comparison_html, comparison_table_html, parts_html, to_html
 from jopa.reports.citations_html import citations_html
 from jopa.reports.diagnosis_html import diagnosis_html
 from jopa.reports.prompts_html import prompts_html
-from jopa.reports.wording import one_line, unit_name, visible
+from jopa.reports.sources import RecordedSource, headings, recorded_sources
+from jopa.reports.wording import unit_name, visible
 from jopa.scoring.protocols import Model
-from jopa.storage import converted, parse_json
+from jopa.storage import parse_json
 from jopa.web.jobs import JobEvent
 from jopa.web.limits import RequestLimits
 from jopa.web.models import vocabulary_size
-
-ROLE_WORDS = {"user": "User", "system": "System message", "developer": "System message", "assistant": "Assistant"}
 
 
 def attributions_event(found: Sequence[Attribution]) -> JobEvent:
@@ -79,19 +75,6 @@ def prompts_event(prompts: PromptComparison) -> JobEvent:
     }
 
 
-class _RecordedSource(Struct, frozen=True):
-    """What `Attribution.details` has of a message or document."""
-
-    start: Count
-    role: str | None = None
-    document: str | None = None
-    title: str | None = None
-
-
-class _RecordedSources(Struct, frozen=True):
-    sources: tuple[_RecordedSource, ...]
-
-
 def shown_again(text: str, model: Model, limits: RequestLimits) -> list[JobEvent]:
     """The events that show a result once more: the prompt, the answer, the result.
 
@@ -109,7 +92,7 @@ def shown_again(text: str, model: Model, limits: RequestLimits) -> list[JobEvent
         raise InputFileError(f"this is no JSON: {error}") from error
     kind = record.get("kind") if isinstance(record, dict) else None
     value: Attribution | Diagnosis | Citations
-    sources: Sequence[Source | _RecordedSource] = ()
+    sources: Sequence[Source | RecordedSource] = ()
     spans = None
     if kind == "diagnosis":
         value = Diagnosis.from_json(text)
@@ -130,8 +113,7 @@ def shown_again(text: str, model: Model, limits: RequestLimits) -> list[JobEvent
             value = Attribution.from_json(text)
             event = attributions_event([value])
         spans = spans_of(value.units) if value.levels else None
-        recorded = {"sources": (value.details or {}).get("sources", [])}
-        sources = converted(recorded, _RecordedSources, "the sources of this result").sources
+        sources = recorded_sources(value.details)
     pieces = {"kind": "prompt", "pieces": pieces_of(value.prompt, value.units, sources), "spans": spans}
     return [pieces, _answer_shown_again(value, model, limits), {**event, "refused": []}]
 
@@ -167,23 +149,22 @@ def spans_of(units: Sequence[Unit]) -> list[Span]:
 
 
 def pieces_of(
-    text: str, units: Sequence[Unit], sources: Sequence[Source | _RecordedSource] = ()
+    text: str, units: Sequence[Unit], sources: Sequence[Source | RecordedSource] = ()
 ) -> list[dict[str, Any]]:
     """A prompt in order, in pieces of `text`.
 
     A piece that is a unit has its number as `unit`, and a `name`. Before each message or document stands a piece that
     has a `heading` alone, if there are several or documents.
     """
-    headed = len(sources) > 1 or any(source.document is not None for source in sources)
-    headings = [(source.start, _heading(source)) for source in sources] if headed else []
+    heads = headings(sources)
     pieces: list[dict[str, Any]] = []
     done = 0
 
     def add_until(place: int) -> None:
         """The text that belongs to no unit, and the headings in it."""
         nonlocal done
-        while headings and headings[0][0] <= place:
-            start, heading = headings.pop(0)
+        while heads and heads[0][0] <= place:
+            start, heading = heads.pop(0)
             pieces.append({"text": visible(text[done:start]).strip("\n")})  # the gap between two sources
             pieces.append({"text": "", "heading": heading})
             done = max(done, start)
@@ -196,15 +177,6 @@ def pieces_of(
         done = unit.end
     add_until(len(text))
     return [piece for piece in pieces if piece["text"] or "heading" in piece]
-
-
-def _heading(source: Source | _RecordedSource) -> str:
-    """What stands above a message or document."""
-    if source.document is not None:
-        title = f": {one_line(source.title)}" if source.title else ""
-        return f"Document {one_line(source.document)}{title}"
-    role = source.role or "text"
-    return ROLE_WORDS.get(role, f"{one_line(role).capitalize()} result" if role == "tool" else one_line(role))
 
 
 def token_texts(model: Model, output: Output) -> list[str]:
