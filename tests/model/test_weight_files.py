@@ -2,6 +2,7 @@
 
 import json
 
+import gguf
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -73,7 +74,7 @@ def test_a_further_layer_of_another_kind_is_left_alone(saved):
 @pytest.mark.parametrize("n_layers", [0, -1])
 def test_a_configuration_without_layers(saved, n_layers):
     configured(saved, num_hidden_layers=n_layers)
-    assert f"its config.json asks for {n_layers} layers" in refusal(saved)
+    assert f"its configuration asks for {n_layers} layers" in refusal(saved)
 
 
 def test_a_classifier_that_shares_its_weights_with_the_embeddings(saved):
@@ -104,3 +105,24 @@ def test_an_adapter_without_a_base(saved, content):
 def test_an_error_that_says_little_is_told_with_its_type(saved):
     configured(saved, hidden_act="nope")
     assert refusal(saved) == f"cannot load the model '{saved}': KeyError: 'nope'"
+
+
+@pytest.mark.parametrize(
+    ("name", "damaged", "message"),
+    [
+        (b"llama.block_count", b"llama.block\xffcount", "a name in it is no text; it is damaged"),
+        (b"general.architecture", b"heneral.architecture", "damaged.gguf has no"),
+    ],
+)
+def test_a_gguf_file_with_a_damaged_name(tmp_path, monkeypatch, name, damaged, message):
+    monkeypatch.setenv("JOPA_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "damaged.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(1)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    path.write_bytes(path.read_bytes().replace(name, damaged))
+    said = refusal(path)
+    assert said.startswith(f"cannot unpack '{path}': ") and message in said
+    assert list((tmp_path / "cache" / "models").iterdir()) == []

@@ -202,14 +202,16 @@ def _unpack(path: Path, folder: Path, checksum: str) -> None:
         partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
     except OSError as error:
         raise ModelError(f"cannot write the model cache '{folder.parent}': {error.strerror}; set JOPA_CACHE") from error
+    link = Path("model.gguf")
     try:
         with (
             quiet_transformers(),
             redirect_stderr(io.StringIO()),  # its progress bar cannot be turned off
             tempfile.TemporaryDirectory() as alone,  # the file's name may be anything, and so may be what is beside it
         ):
-            (Path(alone) / "model.gguf").symlink_to(path.absolute())
-            source = {"pretrained_model_name_or_path": alone, "gguf_file": "model.gguf"}
+            link = Path(alone) / link.name
+            link.symlink_to(path.absolute())
+            source = {"pretrained_model_name_or_path": alone, "gguf_file": link.name}
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 **source,
                 quantization_config=GgufConfig(dequantize=True),
@@ -217,7 +219,7 @@ def _unpack(path: Path, folder: Path, checksum: str) -> None:
                 output_loading_info=True,
             )
             model, info = loaded
-            require_all_weights(str(path), info)
+            require_all_weights(str(path), model, info)
             model.save_pretrained(partial)
             AutoTokenizer.from_pretrained(**source).save_pretrained(partial)
         files = {file.name: {"sha256": _sha256(file), **_stamp(file)} for file in sorted(partial.iterdir())}
@@ -230,7 +232,10 @@ def _unpack(path: Path, folder: Path, checksum: str) -> None:
     except JopaError:
         raise
     except Exception as error:  # readers of damaged files raise anything from struct.error to KeyError
-        raise ModelError(f"cannot unpack '{path}': {reason_of(error):.300}") from error
+        reason = reason_of(error).replace(str(link), path.name)
+        if isinstance(error.__context__, UnicodeDecodeError):  # transformers takes it for a damaged config.json
+            reason = "a name in it is no text; it is damaged"
+        raise ModelError(f"cannot unpack '{path}': {reason:.300}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

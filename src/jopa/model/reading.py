@@ -77,17 +77,19 @@ def read_model(
         **of_base,
     )
     model, info = loaded
-    require_all_weights(name, info)
+    require_all_weights(name, model, info)
     _require_words(name, config)
-    _require_all_layers(name, info.get("unexpected_keys", ()), model.state_dict())
     return (model if adapter is None else _with_adapter(model, folder, where)), tokenizer
 
 
-def require_all_weights(name: str, info: Mapping[str, Any]) -> None:
-    """Refuse a model some of whose weights were in no file, or of another shape; tied ones may be missing.
+def require_all_weights(name: str, model: Any, info: Mapping[str, Any]) -> None:
+    """Refuse a model some of whose weights were in no file, or of another shape, or whose files hold more layers.
+
+    Tied weights may be missing.
 
     Args:
         name: the model's name in messages.
+        model: what was loaded.
         info: what transformers says of the loading.
 
     Raises:
@@ -107,6 +109,8 @@ def require_all_weights(name: str, info: Mapping[str, Any]) -> None:
             f"cannot load the model '{name}': its files lack the weights {_some(missing)}; it may be a damaged copy, "
             "or no causal language model"
         )
+    _require_layers(name, model.config)
+    _require_all_layers(name, info.get("unexpected_keys", ()), model.state_dict())
 
 
 def _require_layers(name: str, config: Any) -> None:
@@ -119,7 +123,7 @@ def _require_layers(name: str, config: Any) -> None:
         raise ModelError(f"'{name}' is an encoder-decoder model; jopa explains causal (decoder-only) ones")
     n_layers = getattr(config.get_text_config(), "num_hidden_layers", None)
     if isinstance(n_layers, int) and n_layers < 1:
-        raise ModelError(f"cannot load the model '{name}': its config.json asks for {n_layers} layers")
+        raise ModelError(f"cannot load the model '{name}': its configuration asks for {n_layers} layers")
 
 
 def _require_words(name: str, config: Any) -> None:
