@@ -220,6 +220,10 @@ def test_the_fewest_units_that_suffice(open_page):
     assert json_of(page)["details"]["until_pr"]["pr"] == 0.9
     page.click("#more > summary")
     assert "Until PR < 0.9" in page.inner_text("#found")
+    assert not page.is_visible("#search")  # its steps are not told, and a flat line would say that nothing was found
+    page.fill("#until", "")
+    explained(page, PROMPT, 8)
+    assert page.is_visible("#search")
 
 
 def test_two_prompts_side_by_side(open_page):

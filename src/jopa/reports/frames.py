@@ -75,7 +75,7 @@ def citations_frame(citations: Citations) -> Any:
     """One row a source unit of citations; see the module's docstring."""
     c = citations
     columns = {
-        "document": [_encodable(unit.document) if unit.document is not None else None for unit in c.units],
+        "document": _places(c.units)["document"],
         "cited_by": [list(c.sentences_of(i)) for i in range(len(c.units))],
     }
     return _frame(c.units, columns)

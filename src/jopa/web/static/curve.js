@@ -27,6 +27,11 @@ export class Curve {
     this.container.replaceChildren();
   }
 
+  /** Whether any method was seen to find something. */
+  get hasSteps() {
+    return this.lines.some((line) => line.length > 1);
+  }
+
   add(best) {
     if (!best.units.length) this.whole = best.log_prob;
     this.lines[best.method].push([best.evaluations, best.log_prob]);

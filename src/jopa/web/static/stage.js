@@ -43,6 +43,7 @@ export class Stage {
     for (const id of ["tools", "more", "back", "part"]) $(id).hidden = true;
     $("which").replaceChildren();
     $("right").append($("search"));
+    $("search").hidden = Boolean(request.until_pr);
     const [note, key] = NOTES[this.isDiagnosis ? "mark" : "remove"];
     $("units-note").replaceChildren(`${note} `, element("span", { className: "key" }, key));
     this.board.show(pieces, this.isDiagnosis ? "mark" : "remove");
@@ -73,6 +74,7 @@ export class Stage {
   }
 
   best(best) {
+    if (this.request.until_pr && best.units.length) return; // not of the size that is found in the end
     this.curve.add(best);
     if (best.units.length) this.board.press(best.units);
   }
@@ -138,6 +140,7 @@ export class Stage {
     $("back").hidden = searched;
     $("back").textContent = "Back to what the search found";
     $("left").append($("search"));
+    $("search").hidden = !this.curve.hasSteps;
     this.#showChoice(searched);
   }
 
