@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 import jopa
+from chat_families import FAMILIES
 from jopa.preparation import prepare, prepare_output, prepare_prompt, shape_of
+from tiny_models import sentence_model
 
 SOURCE = Path(jopa.__file__).parent
 TEXT = "write a story about the doctor and his patient"
@@ -51,3 +53,19 @@ def test_each_problem_counts_for_itself(llama):
     first, second = preparation.problem("delete"), preparation.problem("delete")
     first.log_prob([1])
     assert (first.evaluations, second.evaluations) == (1, 0)
+
+
+@pytest.mark.parametrize("template", ["chatml", FAMILIES["granite"]])
+@pytest.mark.parametrize("unit", ["document", "sentence", "word"])
+def test_as_many_documents_as_are_said_to_fit_do_fit(template, unit):
+    """What stands around a document, in the plain frame or the chat template's, goes with it."""
+    model = sentence_model("byte-level-qwen", template, max_position_embeddings=330)
+    documents = [{"id": f"page-{i}", "text": "It rains. " + "Take a coat. " * (i % 3)} for i in range(20)]
+    with pytest.raises(jopa.PromptError, match=r"of the 20 documents the first \d+ would fit") as refusal:
+        prepare(model, TEXT, jopa.PromptOptions(documents=documents), unit=unit, output=jopa.Generation(20))
+    fitting = int(str(refusal.value).split("the first ")[1].split()[0])
+
+    def length(n):
+        return len(prepare_prompt(model, TEXT, jopa.PromptOptions(documents=documents[:n]), unit=unit).ids) + 20
+
+    assert length(fitting) <= 330 < length(fitting + 1)

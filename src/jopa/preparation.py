@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -311,7 +311,7 @@ def require_room(model: Model, prompt: Prompt, n_output: int) -> None:
     context, n_prompt = model.context_length, len(prompt.ids)
     if context is None or n_prompt + n_output <= context:
         return
-    sizes = [source.n_tokens for source in prompt.sources if source.document is not None]
+    sizes = _document_sizes(prompt)
     fits = "; shorten the prompt or lower max_new_tokens"
     if sizes:
         fixed = n_prompt - sum(sizes) + n_output
@@ -323,6 +323,20 @@ def require_room(model: Model, prompt: Prompt, n_output: int) -> None:
         f"the prompt has {n_prompt} tokens and the output up to {n_output}, together more than the model's context "
         f"of {context} tokens{fits}"
     )
+
+
+def _document_sizes(prompt: Prompt) -> list[int]:
+    """The tokens of each document, those between it and the next one included; the last is taken to have as many."""
+    starts, ends = dict[str, int](), dict[str, int]()
+    for unit in prompt.units:
+        if unit.document is not None:
+            starts.setdefault(unit.document, unit.positions[0])
+            ends[unit.document] = unit.positions[-1] + 1
+    if not starts:
+        return []
+    first, end = list(starts.values()), list(ends.values())
+    between = first[-1] - end[-2] if len(first) > 1 else 0
+    return [*(later - start for start, later in pairwise(first)), end[-1] - first[-1] + between]
 
 
 def _listeners(
