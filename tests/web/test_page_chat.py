@@ -84,6 +84,9 @@ def test_files_that_cannot_be_used_are_named(open_page):
     for name, content, words in [
         ("a.txt", b"\xff\xfe\x00", "a.txt is no text in UTF-8"),
         ("a.exe", b"x", "this page reads files .txt, .md, .jsonl and .json"),
+        ("a.md", b" \n", "a.md is empty"),
+        ("a.jsonl", b'"x"\n{"text": " "}', 'line 2 of a.jsonl has an empty "text"'),
+        ("a.json", b"{}", "a.json holds neither a chat nor a result of jopa"),
         ("a.jsonl", b'{"text": "x"}\n{oops', "line 2 of a.jsonl is no JSON"),
         ("a.jsonl", b'{"title": "x"}', 'line 1 of a.jsonl has no "text"'),
         ("a.txt", b"x" * 40_000, "a.txt has 40,000 bytes, more than this page takes"),
@@ -92,9 +95,12 @@ def test_files_that_cannot_be_used_are_named(open_page):
         page.set_input_files("#files", [{"name": name, "mimeType": "text/plain", "buffer": content}])
         wait_for(page, words)
     assert page.locator("#documents > li").count() == 0
-    page.set_input_files("#files", [{"name": "empty.md", "mimeType": "text/plain", "buffer": b"  "}])
+    page.set_input_files("#files", [{"name": "b.txt", "mimeType": "text/plain", "buffer": b"green birds"}])
+    wait_for(page, "Read: 1 document.")  # the last refusal is gone
+    page.click("#documents .remove")
+    page.click("#add-document")
     ask(page, QUESTION)
-    wait_for(page, "Done.")  # a document without text is no document
+    wait_for(page, "Done.")  # a document that nobody filled in is no document
 
 
 def test_a_file_is_dropped_and_a_chat_is_read(open_page):

@@ -21,6 +21,7 @@ function readLines(text, file) {
     }
     if (typeof value === "string") value = { text: value };
     if (typeof value?.text !== "string") throw new Error(`line ${i + 1} of ${file} has no "text"`);
+    if (!value.text.trim()) throw new Error(`line ${i + 1} of ${file} has an empty "text"`);
     documents.push({ text: value.text, id: value.id === undefined ? "" : String(value.id), title: value.title ? String(value.title) : "" });
   }
   return documents;
@@ -67,7 +68,7 @@ export class Conversation {
   /**
    * @param limits the most turns and documents.
    * @param roles of turns.
-   * @param on what to call: changed(), failed(message), messages(chat), result(text).
+   * @param on what to call: changed(), failed(message), read(what), messages(chat), result(text).
    */
   constructor(limits, roles, on) {
     this.limits = limits;
@@ -171,8 +172,11 @@ export class Conversation {
 
   async readFiles(files) {
     $("context").open = true;
+    const before = $("documents").children.length;
     try {
       for (const file of files) await this.#readFile(file);
+      const read = $("documents").children.length - before;
+      if (read > 0) this.on.read(count(read, "document"));
     } catch (error) {
       this.on.failed(error.message);
     }
@@ -189,6 +193,7 @@ export class Conversation {
     }
     if (/\.json$/i.test(file.name)) return this.#readJson(text, file.name);
     if (!/\.(txt|md|jsonl)$/i.test(file.name)) throw new Error(`${file.name}: this page reads files .txt, .md, .jsonl and .json`);
+    if (!text.trim()) throw new Error(`${file.name} is empty`);
     const found = /\.jsonl$/i.test(file.name) ? readLines(text, file.name) : [{ text: text.trimEnd(), id: file.name, title: "" }];
     if ($("documents").children.length + found.length > this.limits.documents) throw new Error(`there may be ${count(this.limits.documents, "document")} at most`);
     found.forEach((document) => this.#addDocument(document));
@@ -202,7 +207,11 @@ export class Conversation {
     } catch {
       throw new Error(`${name} is no JSON`);
     }
-    if (!Array.isArray(value) && !Array.isArray(value?.messages)) return this.on.result(text);
+    if (!Array.isArray(value) && !Array.isArray(value?.messages)) {
+      const isResult = ["schema", "kind", "comparison"].some((field) => Object.hasOwn(Object(value), field));
+      if (!isResult) throw new Error(`${name} holds neither a chat nor a result of jopa`);
+      return this.on.result(text);
+    }
     const chat = Array.isArray(value) ? readMessages(value) : null;
     this.on.messages(chat ?? { prompt: "", messages: text.trim() });
   }

@@ -19,6 +19,7 @@ const stage = new Stage(askAgain);
 const conversation = new Conversation(setup.limits, setup.roles, {
   changed: update,
   failed: (message) => say(`This file cannot be used: ${message}.`, true),
+  read: (what) => underway || say(`Read: ${what}.`),
   messages(chat) {
     conversation.set({ ...chat, documents: conversation.value().documents });
     $("prompt").value = chat.prompt;
