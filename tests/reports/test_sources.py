@@ -47,6 +47,8 @@ def test_messages_are_named_by_who_speaks():
     facts = dict(source_facts(found))
     assert facts["Removed whole"].startswith("each with its frame, but the text alone of System message at place 0: ")
     assert facts["Left out"] == "messages at places 1, which the chat template does not show as they are"
+    trace = of([SPOKEN[0], {"start": 13, "role": "trace"}])
+    assert origin(trace, trace.units[1]) == "reasoning trace"
     alone = dict(source_facts(of([{**source, "removed_with": "text"} for source in SOURCES])))
     assert alone["Removed whole"].startswith("the text of each alone")
 

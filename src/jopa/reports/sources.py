@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 SHOWN_WORDS = {"template": "by the chat template", "frame": "in a plain frame before the question"}
 """What shows documents to the model, by `details["documents_through"]`."""
-_ROLE_WORDS = {"user": "User", "system": "System message", "developer": "System message", "assistant": "Assistant"}
+_ROLE_WORDS = {
+    **{"user": "User", "system": "System message", "developer": "System message", "assistant": "Assistant"},
+    **{"tool": "Tool result", "function": "Tool result", "ipython": "Tool result", "trace": "Reasoning trace"},
+}
 _WIDTH = 40
 """Characters of a document's id beside a unit."""
 _NAMED = 4
@@ -66,8 +69,7 @@ def heading(source: Source | RecordedSource) -> str:
     if source.document is not None:
         title = f": {one_line(source.title)}" if source.title else ""
         return f"Document {one_line(source.document)}{title}"
-    role = source.role or "text"
-    return _ROLE_WORDS.get(role, f"{one_line(role).capitalize()} result" if role == "tool" else one_line(role))
+    return _ROLE_WORDS.get(source.role or "", one_line(source.role or "text"))
 
 
 def headings(sources: Sequence[Source | RecordedSource]) -> list[tuple[int, str]]:
