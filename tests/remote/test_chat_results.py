@@ -61,6 +61,17 @@ def test_page_and_terminal_use_the_right_words(found):
         assert not WORDS_OF_PROBABILITY.search(shown)
 
 
+def test_documents_have_headings_and_are_named():
+    model = connect_chat(FakeChat(lambda messages: "It does." if "rain" in messages[-1]["content"] else "No."))
+    documents = [{"id": "a.txt", "title": "Sun", "text": "The sun shines."}, {"id": "b.txt", "text": "It will rain."}]
+    found = jopa.explain("Will it be wet?", documents=documents, k=1, model=model, unit="document")
+    for text in (view.to_html(found), terminal(view.to_terminal(found))):
+        shown = re.sub(r"<[^>]*>|\s+", " ", text)
+        assert shown.index("Document a.txt: Sun") < shown.index("Document b.txt")
+        assert "Without “It will rain.” (document b.txt), the model says something else" in shown
+        assert "in a plain frame before the question" in shown
+
+
 def test_texts_of_strangers_stay_texts():
     model = connect_chat(FakeChat(lambda messages: "<script>alert(1)</script> [bold]" + messages[0]["content"]))
     found = jopa.explain("<b>one</b> two \x1b[31m three four", k=1, model=model, unit="word")

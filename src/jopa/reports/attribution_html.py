@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jopa.reports.in_place import in_place
 from jopa.reports.levels import level_facts, level_lines, tree
-from jopa.reports.sources import headings, named, origin, source_facts, sources_of
+from jopa.reports.sources import cut_by_headings, headings, named, origin, source_facts, sources_of
 from jopa.reports.wording import (
-    HEADING,
     NOTHING,
     REMOVAL_WORDS,
     Piece,
@@ -177,24 +176,14 @@ def highlighted_pieces(attribution: Attribution, heads: Sequence[tuple[int, str]
     """
     pieces: list[Piece] = []
     heads, done = list(heads), 0
-
-    def add_until(place: int) -> None:
-        nonlocal done
-        while heads and heads[0][0] <= place:
-            start, words = heads.pop(0)
-            pieces.extend([Piece(attribution.prompt[done:start]), Piece(words, HEADING)])
-            done = max(done, start)
-        pieces.append(Piece(attribution.prompt[done:place]))
-
     for index, rank in sorted(zip(attribution.removed, range(1, len(attribution.removed) + 1), strict=True)):
         unit = attribution.units[index]
         core = unit.text.strip()
         start = unit.start + unit.text.index(core)
-        add_until(start)
-        pieces.append(Piece(core or unit_name(unit.text), rank))
+        pieces += [*cut_by_headings(attribution.prompt, done, start, heads), Piece(core or unit_name(unit.text), rank)]
         # A line break that is removed is named and still breaks the line.
         done = start + len(core) if core or "\n" in unit.text else unit.end
-    add_until(len(attribution.prompt))
+    pieces += cut_by_headings(attribution.prompt, done, len(attribution.prompt), heads)
     return [piece for piece in pieces if piece.text]
 
 

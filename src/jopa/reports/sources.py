@@ -1,6 +1,6 @@
 """Which message or document a unit is of, for people: headings, names, and what went with what was removed whole.
 
-Reads what `Attribution.details` has of messages and documents. Sees values only.
+Reads what the `details` of an attribution have of messages and documents. Sees values only.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from msgspec import Struct
 
 from jopa.errors import InputFileError
 from jopa.prompt.records import Count
-from jopa.reports.wording import one_line, unit_name
+from jopa.reports.wording import HEADING, Piece, one_line, unit_name
 from jopa.storage import converted
 
 if TYPE_CHECKING:
     from jopa.attribution import Attribution
+    from jopa.evaluation.text_attribution import TextAttribution, TextUnit
     from jopa.prompt.building import Source, Unit
 
 SHOWN_WORDS = {"template": "by the chat template", "frame": "in a plain frame before the question"}
@@ -56,7 +57,7 @@ def recorded_sources(details: Mapping[str, Any] | None) -> tuple[RecordedSource,
     return converted(recorded, _RecordedSources, "the sources of this result").sources
 
 
-def sources_of(attribution: Attribution) -> tuple[RecordedSource, ...]:
+def sources_of(attribution: Attribution | TextAttribution) -> tuple[RecordedSource, ...]:
     """The same, and none where the record has another form: a report shows the rest of it."""
     try:
         return recorded_sources(attribution.details)
@@ -72,13 +73,23 @@ def heading(source: Source | RecordedSource) -> str:
     return _ROLE_WORDS.get(source.role or "", one_line(source.role or "text"))
 
 
+def cut_by_headings(text: str, done: int, place: int, heads: list[tuple[int, str]]) -> list[Piece]:
+    """The text from `done` to `place` with the headings in it, which are taken from the list."""
+    pieces: list[Piece] = []
+    while heads and heads[0][0] <= place:
+        start, words = heads.pop(0)
+        pieces += [Piece(text[done:start]), Piece(words, HEADING)]
+        done = max(done, start)
+    return [*pieces, Piece(text[done:place])]
+
+
 def headings(sources: Sequence[Source | RecordedSource]) -> list[tuple[int, str]]:
     """Where each message or document begins in the prompt, and its heading; none where there is one message."""
     headed = len(sources) > 1 or any(source.document is not None for source in sources)
     return [(source.start, heading(source)) for source in sources] if headed else []
 
 
-def origin(attribution: Attribution, unit: Unit) -> str:
+def origin(attribution: Attribution | TextAttribution, unit: Unit | TextUnit) -> str:
     """What a unit is of, in a few words; empty where all units are of one message or role."""
     sources = sources_of(attribution)
     own = [source for source in sources if source.start <= unit.start][-1:]
@@ -90,13 +101,13 @@ def origin(attribution: Attribution, unit: Unit) -> str:
     return name[0].lower() + name[1:]
 
 
-def named(attribution: Attribution, unit: Unit) -> str:
+def named(attribution: Attribution | TextAttribution, unit: Unit | TextUnit) -> str:
     """A unit on one line, and what it is of."""
     of = origin(attribution, unit)
     return unit_name(unit.text) + (f" ({of})" if of else "")
 
 
-def source_facts(attribution: Attribution) -> list[tuple[str, str]]:
+def source_facts(attribution: Attribution | TextAttribution) -> list[tuple[str, str]]:
     """How documents were shown, and what went with what was removed whole, as terms and plain words."""
     details, sources = attribution.details or {}, sources_of(attribution)
     shown = SHOWN_WORDS.get(str(details.get("documents_through")))

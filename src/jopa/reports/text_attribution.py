@@ -10,7 +10,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from jopa.reports.attribution_html import CERTIFICATE_WORDS, default_k
-from jopa.reports.wording import NOTHING, Piece, environment, made_with, unit_name, visible, word_diff
+from jopa.reports.sources import cut_by_headings, headings, named, origin, source_facts, sources_of
+from jopa.reports.wording import HEADING, NOTHING, Piece, environment, made_with, unit_name, visible, word_diff
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -91,7 +92,7 @@ def to_terminal(attribution: TextAttribution) -> RenderableType:
         (
             "Prompt",
             "⟦…⟧ removed",
-            _text((f"⟦{text}⟧", "bold red") if rank else (text, "") for text, rank in marked_prompt(a)),
+            _text(map(_bracketed, marked_prompt(a))),
         ),
         (
             "Effects",
@@ -128,7 +129,11 @@ def text_comparison_table(attributions: Sequence[TextAttribution]) -> Renderable
 def verdict(attribution: TextAttribution) -> str:
     """The answer as one sentence."""
     a = attribution
-    names = [f"“{unit_name(unit.text)}”" for unit in a.chosen[:_NAMED]]
+    origins = [origin(a, unit) for unit in a.chosen[:_NAMED]]
+    names = [
+        f"“{unit_name(unit.text)}”" + (f" ({of})" if of else "")
+        for unit, of in zip(a.chosen[:_NAMED], origins, strict=True)
+    ]
     more = f" and {len(a.chosen) - _NAMED} more" if len(a.chosen) > _NAMED else ""
     named = f"{', '.join(names)}{more}{' together' if len(a.chosen) > 1 else ''}"
     if not a.shown:
@@ -143,14 +148,17 @@ def verdict(attribution: TextAttribution) -> str:
 
 
 def marked_prompt(attribution: TextAttribution) -> list[Piece]:
-    """The prompt with each removed unit marked by its rank."""
+    """The prompt with each removed unit marked by its rank, and a heading above each message and document."""
     a, pieces, done = attribution, [], 0
+    heads = headings(sources_of(a))
     for index, rank in sorted(zip(a.removed, range(1, len(a.removed) + 1), strict=True)):
         unit = a.units[index]
         blank = len(unit.text) - len(unit.text.lstrip())
-        pieces += [Piece(a.prompt[done : unit.start + blank]), Piece(unit.text[blank:] or unit_name(unit.text), rank)]
+        pieces += cut_by_headings(a.prompt, done, unit.start + blank, heads)
+        pieces.append(Piece(unit.text[blank:] or unit_name(unit.text), rank))
         done = unit.end
-    return [piece for piece in [*pieces, Piece(a.prompt[done:])] if piece.text]
+    pieces += cut_by_headings(a.prompt, done, len(a.prompt), heads)
+    return [piece for piece in pieces if piece.text]
 
 
 def effects(attribution: TextAttribution) -> list[tuple[str, float]]:
@@ -183,6 +191,7 @@ def facts(attribution: TextAttribution) -> list[tuple[str, str]]:
             f"text-similarity ({a.measure}): how alike the output and the new answer are",
         ),
         ("Noise", f"{similarity(a.noise)}: the unchanged prompt was asked again, {_repeats(details)}"),
+        *source_facts(a),
         ("Removal", "delete: the texts of removed units are cut out of the messages"),
         ("Certificate", f"{a.certificate}: {certificate}"),
         ("Method", a.method["name"] + (f" ({settings})" if settings else "")),
@@ -207,7 +216,7 @@ def comparison(attributions: Sequence[TextAttribution]) -> tuple[list[str], list
     rows = [
         [
             a.method["name"],
-            " · ".join(unit_name(a.units[i].text) for i in sorted(a.removed)),
+            " · ".join(named(a, a.units[i]) for i in sorted(a.removed)),
             similarity(a.joint, signed=True),
             similarity(a.noise),
             f"{a.evaluations:,}",
@@ -223,6 +232,12 @@ def similarity(value: float, *, signed: bool = False) -> str:
     """A similarity, or a difference of two, with two decimals and a true minus sign."""
     rounded = round(value, 2) + 0.0
     return f"{rounded:{'+' if signed and rounded else ''}.2f}".replace("-", "−")
+
+
+def _bracketed(piece: Piece) -> tuple[str, str]:
+    """A removed unit between brackets; a heading on a line of its own."""
+    text, mark = piece
+    return (f"{text}\n", "bold") if mark == HEADING else (f"⟦{text}⟧", "bold red") if mark else (text, "")
 
 
 def _quoted(pieces: list[Piece]) -> Iterable[tuple[str, str]]:
