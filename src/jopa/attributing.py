@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 from jopa.attribution import Attribution
-from jopa.choices import Certificate, Removal
+from jopa.choices import Certificate, Removal, whole_number
 from jopa.errors import LimitError, SettingError
 from jopa.evaluation.metrics import probability_ratio
 from jopa.evaluation.text_attribution import TextAttribution, TextUnit
@@ -26,11 +26,11 @@ from jopa.refinement.level import require_finer
 from jopa.scoring.profile import Profile
 from jopa.scoring.protocols import (
     DetailedScorer,
-    FastPathScorer,
     LimitedScorer,
     NoisyScorer,
     PackedModel,
     PromptScorer,
+    slow_paths_of,
 )
 
 MAX_K = 10
@@ -66,6 +66,11 @@ class SearchOptions:
     budget: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("max_k", "seed", "budget"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, whole_number(name, value))
+        if self.until_pr is not None:
+            object.__setattr__(self, "until_pr", float(self.until_pr))
         if self.max_k is not None and self.until_pr is None:
             raise SettingError("max_k limits the search for until_pr; give until_pr, too, or k instead")
         if self.until_pr is not None and not 0 < self.until_pr <= 1:
@@ -295,7 +300,7 @@ def _answer_without(
             now - started,
             generating=now - began,
             products=model.packed.description if isinstance(model, PackedModel) else "",
-            slow_paths=_slow_paths(scorer),
+            slow_paths=slow_paths_of(scorer),
         )
         callbacks.on_profile(profile)
     return model.decode(counterfactual)
@@ -340,15 +345,10 @@ def _details(preparation: Preparation, found: Searched) -> dict[str, Any]:
     }
 
 
-def _slow_paths(scorer: PromptScorer) -> tuple[str, ...]:
-    """One line for each fast path that the scorer could not take."""
-    return scorer.slow_paths if isinstance(scorer, FastPathScorer) else ()
-
-
 def _scorer_details(scorer: PromptScorer) -> dict[str, Any]:
     """What is recorded of a scorer: requests that it sent, fast paths that it could not take."""
     details = dict(scorer.details) if isinstance(scorer, DetailedScorer) else {}
-    if slow := _slow_paths(scorer):
+    if slow := slow_paths_of(scorer):
         details["slow_paths"] = list(slow)
     return details
 

@@ -1,11 +1,12 @@
-"""The names that callers choose from, as types and as lists, and the check of a name.
+"""The names that callers choose from, as types and as lists, and the checks of a name and of a whole number.
 
-Knows names alone.
+Knows names and numbers alone.
 """
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from operator import index
+from typing import Any, Literal, get_args
 
 from jopa.errors import SettingError
 
@@ -37,3 +38,17 @@ def checked_removal(name: str) -> Removal:
         if name == removal:
             return removal
     raise SettingError(f"unknown removal '{name}': choose one of {', '.join(REMOVALS)}")
+
+
+def whole_number(name: str, value: Any) -> int:
+    """A whole number as Python's own, also where it is one of NumPy's or torch's.
+
+    Raises:
+        SettingError: it is none.
+    """
+    if not isinstance(value, bool):
+        try:
+            return index(value)
+        except TypeError:
+            pass
+    raise SettingError(f"{name} must be a whole number, got {value!r:.60}")

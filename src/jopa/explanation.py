@@ -6,7 +6,7 @@ prompt → ids and units → output (generated or given) → method → effects 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, TypeVar, overload
 
 from jopa.attributing import SearchOptions
 from jopa.attribution import Attribution
-from jopa.choices import Removal, checked_removal
+from jopa.choices import Removal, checked_removal, whole_number
 from jopa.errors import JopaError, LimitError, SettingError, StoppedError
 from jopa.evaluation.text_attribution import TextAttribution
 from jopa.method import Method
@@ -288,6 +288,15 @@ def _explain_each(
 ) -> list[Attribution | TextAttribution]:
     """Explain one output by each method; a method refuses before the output is generated where it can."""
     options, search, callbacks = options or PromptOptions(), search or SearchOptions(), callbacks or Callbacks()
+    for name, value, kind in (
+        ("options", options, PromptOptions),
+        ("search", search, SearchOptions),
+        ("callbacks", callbacks, Callbacks),
+    ):
+        if not isinstance(value, kind):
+            raise SettingError(f"{name} must be {kind.__name__}(…), got {type(value).__name__}")
+    k = None if k is None else whole_number("k", k)
+    unit = unit if isinstance(unit, str) or not isinstance(unit, Iterable) else list(unit)
     named = _made(methods)
     require_request(prompt, options, k=k, unit=unit, removal=removal, search=search)
     explained_model = loaded(model)
@@ -313,6 +322,9 @@ def _explain_each(
 
 def _made(methods: Sequence[Method | str]) -> list[Method]:
     """The methods that are named, with their default settings; refuses a name that none has."""
+    for method in methods:
+        if not isinstance(method, str | Method):
+            raise SettingError(f"a method is a value such as JointSearch(), or its name, got {method!r:.60}")
     return [make_method(method) if isinstance(method, str) else method for method in methods]
 
 

@@ -232,6 +232,10 @@ def prepare_output(
         PromptError: the prompt and the output do not fit the model, or the output is empty.
         SettingError: the target does not lie in the output.
     """
+    if output is not None and not isinstance(output, str | Output | Generation):
+        raise SettingError(
+            f"output must be a text, an Output with its token ids, or a Generation, got {type(output).__name__}"
+        )
     generation = output if isinstance(output, Generation) else Generation()
     if isinstance(output, Output):
         model.require_ids(output.ids)

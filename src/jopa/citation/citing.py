@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jopa.choices import checked_removal
+from jopa.choices import checked_removal, whole_number
 from jopa.citation.result import Citations
 from jopa.citation.search import find_sources
 from jopa.errors import SettingError
@@ -24,7 +24,7 @@ from jopa.prompt.building import Message, require_prompt
 from jopa.prompt.options import PromptOptions
 from jopa.prompt.output import Output
 from jopa.prompt.segmentation import Span
-from jopa.scoring.protocols import FastPathScorer, Model
+from jopa.scoring.protocols import Model, slow_paths_of
 
 BELOW = 0.8
 """What the PR of a sentence must fall below without its sources, unless told otherwise: each of its tokens is then a
@@ -65,7 +65,7 @@ def cite(
     Raises:
         JopaError: one of its children, whose message says what is wrong and what to do.
     """
-    checked = checked_removal(removal)
+    checked, max_sources = checked_removal(removal), whole_number("max_sources", max_sources)
     options, callbacks = with_documents(options, documents), callbacks or Callbacks()
     require_citation(options, below, max_sources)
     options = replace(options, attribute="documents")
@@ -102,7 +102,7 @@ def cite(
         max_sources=max_sources,
         on_sentence=report,
     )
-    slow = problem.scorer.slow_paths if isinstance(problem.scorer, FastPathScorer) else ()
+    slow = slow_paths_of(problem.scorer)
     return Citations(
         model=cited_model.identity,
         prompt=prompt.text,

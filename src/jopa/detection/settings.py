@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from jopa.choices import whole_number
 from jopa.errors import SettingError
 from jopa.prompt.options import PromptOptions
 from jopa.storage import Record
@@ -45,5 +46,7 @@ class DetectionConfig:
     def __post_init__(self) -> None:
         assert self.options  # refuses what cannot go together
         for name in ("k", "budget", "max_new_tokens", "most_tokens"):
-            if (value := getattr(self, name)) < 1:
+            value = whole_number(name, getattr(self, name))
+            object.__setattr__(self, name, value)
+            if value < 1:
                 raise SettingError(f"{name} must be at least 1, got {value}")

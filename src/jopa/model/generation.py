@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
+from jopa.choices import whole_number
 from jopa.errors import SettingError
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Generation:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("max_new_tokens", "seed"):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name)))
         require_sampling(self.max_new_tokens, self.temperature)
 
 

@@ -3,8 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+from jopa.choices import whole_number
 from jopa.errors import SettingError
+
+
+def checked_target(target: Any) -> tuple[int, int]:
+    """A target as `(start, end)`.
+
+    Raises:
+        SettingError: it is no pair of whole numbers.
+    """
+    try:
+        start, end = target
+    except (TypeError, ValueError) as error:
+        raise SettingError(f"a target is (start, end) in output tokens, or a text, got {target!r:.60}") from error
+    return whole_number("the target's start", start), whole_number("the target's end", end)
 
 
 @dataclass(frozen=True)
@@ -22,6 +37,8 @@ class Output:
     target: tuple[int, int]
 
     def __post_init__(self) -> None:
-        start, end = self.target
+        object.__setattr__(self, "ids", tuple(whole_number("a token id", token) for token in self.ids))
+        start, end = checked_target(self.target)
+        object.__setattr__(self, "target", (start, end))
         if not 0 <= start < end <= len(self.ids):
             raise SettingError(f"the target must lie within the output's {len(self.ids)} tokens, got {start}:{end}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from jopa.choices import whole_number
 from jopa.errors import SettingError
 
 _ASKS = re.compile(
@@ -39,6 +40,7 @@ def marked_requests(units: Sequence[str], requests: Sequence[int] | None) -> tup
     """
     if requests is None:
         return guessed_requests(units)
+    requests = [whole_number("a request", i) for i in requests]
     if not requests or not set(requests) <= set(range(len(units))):
         raise SettingError(
             f"requests must name some of the prompt's {len(units)} units, counted from 0, got {list(requests)}"

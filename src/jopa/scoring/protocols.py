@@ -371,6 +371,11 @@ class WithObjective(Protocol):
         ...
 
 
+def slow_paths_of(scorer: Scorer) -> tuple[str, ...]:
+    """One line for each fast path that a scorer could not take; none of a scorer that has no fast paths."""
+    return scorer.slow_paths if isinstance(scorer, FastPathScorer) else ()
+
+
 def objective_of(source: Model | Scorer) -> Objective:
     """What the scores of a model, or of a scorer, are; log-probabilities unless it says otherwise."""
     return source.objective if isinstance(source, WithObjective) else LOG_PROBABILITY
