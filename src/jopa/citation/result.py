@@ -7,7 +7,8 @@
 
     cited       the sources bring PR below the value that was asked for, and none of them can be left out
     spread      without all source units PR falls below the value, but no set within the limit was found that does it
-    elsewhere   not from the documents: nothing that was removed brings PR below the value, all of them not either
+    elsewhere   not from the documents: no set within the limit that was tried brings PR below the value, and all of
+                them together do not either
 
 Knows values alone: no scorer, tokenizer or model.
 """

@@ -176,8 +176,8 @@ def citations_facts(citations: Citations) -> list[tuple[str, str]]:
         ("Cited", f"PR below {c.below:g} without the sources, none of which can be left out; at most {c.max_sources}"),
         (
             "Not from the documents",
-            f"nothing that was removed brings PR below {c.below:g}, all source units not either; earlier sentences "
-            "of the answer stay, so one that repeats them needs no source",
+            f"no set of at most {c.max_sources} units that was tried brings PR below {c.below:g}, and all source units "
+            "together do not either; earlier sentences of the answer stay, so one that repeats them needs no source",
         ),
         ("log p(answer)", f"{nats(log_prob)} nats with the documents, {nats(none)} without all source units"),
         ("Sources", f"{len(c.units)} units ({c.details.get('unit', 'unit')}s) of {len(c.documents)} documents"),
