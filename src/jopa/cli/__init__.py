@@ -1,6 +1,7 @@
 """The `jopa` command: parse, call, print.
 
-Exit codes: 0 done; 1 could not, or not all of it (one line on stderr, a traceback only with --debug); 2 wrong usage.
+Exit codes: 0 done; 1 could not, or not all of it; 2 wrong usage. What went wrong is one line on stderr, under --debug
+with a traceback.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ from jopa.cli.detecting import detect
 from jopa.cli.explaining import explain
 from jopa.cli.options import with_debug
 from jopa.cli.serving import methods, models, serve
-from jopa.cli.showing import fail
+from jopa.cli.showing import fail, print_line
 from jopa.errors import JopaError
-from jopa.reports.wording import visible
 
 app = typer.Typer(
     help="Which parts of this prompt, taken together, made the model say this?",
@@ -49,9 +49,10 @@ def _options(
 
 
 def _refuse_usage(error: Any) -> NoReturn:
-    """Say what is wrong with the words of the command, whatever characters they hold."""
-    error.message = visible(error.message)
-    error.show()
+    """End the command with one line that says what is wrong with its words, and where the right ones are listed."""
+    command = error.ctx.command_path if error.ctx is not None else "jopa"
+    said = " ".join(error.format_message().removeprefix("Invalid value: ").rstrip(".").split())
+    print_line(f"jopa: {said}; see {command} --help")
     sys.exit(error.exit_code)
 
 
