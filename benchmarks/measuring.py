@@ -207,7 +207,8 @@ def random_llama(shape: Mapping[str, int], seed: int, *, device: str, dtype: str
     torch.set_default_dtype(getattr(torch, dtype))
     try:
         with torch.device(device):
-            model = LlamaForCausalLM(LlamaConfig(**shape, max_position_embeddings=4096)).eval()
+            config = LlamaConfig.from_dict({**shape, "max_position_embeddings": 4096})
+            model = LlamaForCausalLM(config).eval()
     finally:
         torch.set_default_dtype(default)
     words = Tokenizer(models.WordLevel({"<unk>": 0, "</s>": 2}, unk_token="<unk>"))
