@@ -14,6 +14,7 @@ from transformers import (
     AutoModelForCausalLM,
     BertConfig,
     BertForMaskedLM,
+    PretrainedConfig,
     ReformerConfig,
     T5Config,
     T5ForConditionalGeneration,
@@ -268,10 +269,15 @@ def test_two_unpackings_at_once_both_end_with_the_finished_folder(tmp_path, monk
     barrier = threading.Barrier(2)
 
     class Slow:
+        config = PretrainedConfig()
+
         @staticmethod
         def from_pretrained(*_, output_loading_info=False, **__):
             barrier.wait(timeout=10)
             return (Slow(), {}) if output_loading_info else Slow()
+
+        def state_dict(self):
+            return {}
 
         def save_pretrained(self, folder):
             (Path(folder) / "weights").write_text("the same")

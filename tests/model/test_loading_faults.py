@@ -158,6 +158,17 @@ def test_a_cache_that_others_can_write_to_is_not_trusted(tmp_path, cache):
         place.chmod(mode)
 
 
+def test_a_gguf_file_is_unpacked_where_nobody_may_make_links(tmp_path, cache, monkeypatch):
+    path = tmp_path / "model.gguf"
+    write_gguf(path)
+
+    def refused(*_):
+        raise OSError("a required privilege is not held by the client")
+
+    monkeypatch.setattr(Path, "symlink_to", refused)
+    assert jopa.load(path, device="cpu").model.config.num_hidden_layers == 1
+
+
 def test_a_gguf_file_without_a_tensor(tmp_path, cache):
     write_gguf(tmp_path / "holey.gguf", leave_out=("blk.0.ffn_up",))
     assert "lack the weights model.layers.0.mlp.up_proj.weight" in refusal(tmp_path / "holey.gguf")

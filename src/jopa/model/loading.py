@@ -210,8 +210,11 @@ def _unpack(path: Path, folder: Path, checksum: str) -> None:
             tempfile.TemporaryDirectory() as alone,  # the file's name may be anything, and so may be what is beside it
         ):
             link = Path(alone) / link.name
-            link.symlink_to(path.absolute())
-            source = {"pretrained_model_name_or_path": alone, "gguf_file": link.name}
+            try:
+                link.symlink_to(path.absolute())
+            except OSError:  # Windows gives the right to make links to some users only
+                link = path.absolute()
+            source = {"pretrained_model_name_or_path": str(link.parent), "gguf_file": link.name}
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 **source,
                 quantization_config=GgufConfig(dequantize=True),
