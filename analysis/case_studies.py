@@ -163,7 +163,7 @@ def units_of(cell: FinishedCell) -> tuple[int, ...]:
 
 def summary(data: Mapping[str, Mapping[str, Mapping[str, FinishedCell]]]) -> Iterator[str]:
     """How often jopa's set does more than another's, and what each method's sets do on average, as two tables."""
-    yield "| data | prompts | jopa's set against | does more | as much | less | median lead, nats |"
+    yield "| data | prompts | joint's set against | does more | as much | less | median lead, nats |"
     yield "|---|--:|---|--:|--:|--:|--:|"
     for name, prompts in data.items():
         for other in (ALONE, PAPER):
