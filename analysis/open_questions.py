@@ -188,12 +188,15 @@ def text_against_probability(cells: Sequence[FinishedCell]) -> list[str]:
 
 
 def favourites(cells: Sequence[FinishedCell]) -> list[str]:
-    """Question 7: the units that each method chooses most often, over all data sets."""
-    lines = ["### What methods choose", "", "| method | units chosen | most often (times) |", "|---|---|---|"]
+    """Question 7: the units that each method chooses in several prompts, over all data sets; a prompt counts once."""
+    lines = ["### What methods choose", "", "| method | prompts | chosen in most (prompts) |", "|---|--:|---|"]
     for (label,), part in grouped((c for c in cells if c.key.k == 3), lambda c: (c.key.method,)).items():
-        texts = Counter(text.strip().lower() for cell in part for text in cell.removed_texts)
-        often = " · ".join(f"{text or 'line break'} ({count})" for text, count in texts.most_common(6))
-        lines.append(f"| {label} | {texts.total()} | {often} |".replace("\n", " "))
+        prompts: dict[tuple[str, str], set[str]] = defaultdict(set)
+        for cell in part:
+            prompts[cell.key.data, cell.key.example] |= {text.strip().lower() for text in cell.removed_texts}
+        counts = Counter(text for texts in prompts.values() for text in sorted(texts))
+        often = [f"{text or 'line break'} ({count})" for text, count in counts.most_common(6) if count > 1]
+        lines.append(f"| {label} | {len(prompts)} | {' · '.join(often) or 'none twice'} |".replace("\n", " "))
     return lines
 
 

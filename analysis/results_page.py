@@ -129,11 +129,8 @@ def picture(asked: str, runs: Path, folder: Path) -> str:
         MissingRunError: the figure is not there.
     """
     name, _, description = asked.partition(": ")
-    run, _, figure = name.rpartition("/")
-    found = runs / run / "report" / "figures" / f"{figure}.png"
-    if not found.is_file():
-        raise MissingRunError(f"the figure {name}")
-    copy = folder / PICTURES / f"{run.replace('/', '-')}-{figure}.png"
+    found = _of_report(runs, name, "figure", "png")
+    copy = folder / PICTURES / f"{name.replace('/', '-')}.png"
     copy.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(found, copy)
     return f"![{description}]({PICTURES.as_posix()}/{copy.name})"
@@ -146,14 +143,24 @@ def _named_columns(asked: str, runs: Path) -> tuple[list[list[str]], list[str]]:
         MissingRunError: the table is not there.
     """
     name, _, columns = asked.partition(": ")
-    run, _, table_name = name.rpartition("/")
-    found = runs / run / "report" / "tables" / f"{table_name}.md"
-    if not found.is_file():
-        raise MissingRunError(f"the table {name}")
-    after = dropwhile(lambda line: not line.startswith("|"), found.read_text(encoding="utf-8").splitlines())
+    lines = _of_report(runs, name, "table", "md").read_text(encoding="utf-8").splitlines()
+    after = dropwhile(lambda line: not line.startswith("|"), lines)
     rows = list(takewhile(lambda line: line.startswith("|"), after))
     cells = [[cell.strip().replace("\\_", "_") for cell in row.strip("|").split("|")] for row in rows]
     return [cells[0], *cells[2:]], [column.strip() for column in columns.split(",")]
+
+
+def _of_report(runs: Path, name: str, kind: str, ending: str) -> Path:
+    """The file of a report that `RUN/NAME` stands for.
+
+    Raises:
+        MissingRunError: it is not there.
+    """
+    run, _, file = name.rpartition("/")
+    found = runs / run / "report" / f"{kind}s" / f"{file}.{ending}"
+    if not found.is_file():
+        raise MissingRunError(f"the {kind} {name}")
+    return found
 
 
 def _run(runs: Path, name: str) -> Path:

@@ -81,6 +81,10 @@ def main() -> None:
             ANY.Generation(number)
         except jopa.SettingError as error:
             said[f"max_new_tokens must be a whole number, got {number!r}"] = str(error)
+    try:
+        ANY.SearchOptions(until_pr="half")
+    except jopa.SettingError as error:
+        said["until_pr must be a number, got 'half'"] = str(error)
     print(json.dumps({"alike": alike, "said": said}))
 
 

@@ -70,7 +70,10 @@ class SearchOptions:
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, whole_number(name, value))
         if self.until_pr is not None:
-            object.__setattr__(self, "until_pr", float(self.until_pr))
+            try:
+                object.__setattr__(self, "until_pr", float(self.until_pr))
+            except (TypeError, ValueError) as error:
+                raise SettingError(f"until_pr must be a number, got {self.until_pr!r:.60}") from error
         if self.max_k is not None and self.until_pr is None:
             raise SettingError("max_k limits the search for until_pr; give until_pr, too, or k instead")
         if self.until_pr is not None and not 0 < self.until_pr <= 1:

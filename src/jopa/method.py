@@ -171,9 +171,10 @@ class Method(ABC):
     @property
     def settings(self) -> dict[str, Any]:
         """The method's name and the values of its fields."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        values = ((item.name, getattr(self, item.name)) for item in fields(self))
         # A number of NumPy or torch as Python's own, which JSON can hold.
-        return {"name": self.name, **{name: getattr(v, "item", lambda v=v: v)() for name, v in values.items()}}
+        own = {name: value.item() if hasattr(value, "item") else value for name, value in values}
+        return {"name": self.name, **own}
 
 
 @dataclass(frozen=True)

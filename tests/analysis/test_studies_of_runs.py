@@ -30,7 +30,7 @@ def test_open_questions_are_answered_from_records(tmp_path, monkeypatch, capsys)
     assert "| alpaca | fresh | 6 | 2.00 ± 0.00 | 3.22 ± 0.00 |" in printed
     assert "| alpaca | fresh | 6 | 3.22 ± 0.00 | 53 % |" in printed
     assert "| alpaca | 12 | 1.00 | 1.00 | 100 % | 0.38 ± 0.06 |" in printed
-    assert "| fresh | 18 | write (6) · a (6) · story (6) |" in printed
+    assert "| fresh | 6 | a (6) · story (6) · write (6) |" in printed
 
 
 def test_case_studies_are_picked_from_records(tmp_path):

@@ -175,7 +175,7 @@ def run_task(experiment: Experiment, task: Task, models: ModelCache) -> Iterator
         preparation = prepare_output(
             model, prompt, output=_recorded_output(task) or Generation(experiment.max_new_tokens)
         )
-    except Exception as error:  # as above
+    except Exception as error:  # one prompt, as above: its cells record the error
         yield from (failed_cell(key, error) for key in pending)
         return
     output = preparation.output

@@ -70,8 +70,8 @@ class Plan:
         Args:
             method: one of the methods.
             removal: how it removes units.
-            answered: the prompt with the reasoning before the answer, where that is attributable; until there is an
-                answer the number of units is not known then, and is not asked for.
+            answered: the prompt with the reasoning before the answer, where that is attributable. Without it, the
+                number of units of such a prompt is not known yet, and not checked.
 
         Raises:
             SettingError: naming what is missing, or the legal range of k.
