@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 from jopa.attribution import Attribution
-from jopa.choices import Certificate, Removal, whole_number
+from jopa.choices import Certificate, Removal, real_number, whole_number
 from jopa.errors import LimitError, SettingError
 from jopa.evaluation.metrics import probability_ratio
 from jopa.evaluation.text_attribution import TextAttribution, TextUnit
@@ -70,10 +70,7 @@ class SearchOptions:
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, whole_number(name, value))
         if self.until_pr is not None:
-            try:
-                object.__setattr__(self, "until_pr", float(self.until_pr))
-            except (TypeError, ValueError) as error:
-                raise SettingError(f"until_pr must be a number, got {self.until_pr!r:.60}") from error
+            object.__setattr__(self, "until_pr", real_number("until_pr", self.until_pr))
         if self.max_k is not None and self.until_pr is None:
             raise SettingError("max_k limits the search for until_pr; give until_pr, too, or k instead")
         if self.until_pr is not None and not 0 < self.until_pr <= 1:

@@ -1,4 +1,4 @@
-"""The names that callers choose from, as types and as lists, and the checks of a name and of a whole number.
+"""The names that callers choose from, as types and as lists, and the checks of a name and of a number.
 
 Knows names and numbers alone.
 """
@@ -38,6 +38,20 @@ def checked_removal(name: str) -> Removal:
         if name == removal:
             return removal
     raise SettingError(f"unknown removal '{name}': choose one of {', '.join(REMOVALS)}")
+
+
+def real_number(name: str, value: Any) -> float:
+    """A number as Python's own, also where it is one of NumPy's or torch's; a text is none.
+
+    Raises:
+        SettingError: it is none.
+    """
+    if not isinstance(value, bool | str):
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            pass
+    raise SettingError(f"{name} must be a number, got {value!r:.60}")
 
 
 def whole_number(name: str, value: Any) -> int:
