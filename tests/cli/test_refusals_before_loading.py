@@ -115,6 +115,11 @@ def test_detect_is_one_line_and_no_model(nothing_loads, words, said):
     assert err.startswith(f"jopa: {said}")
 
 
+def test_detect_takes_the_name_of_a_missing_file_for_no_prompt(nothing_loads):
+    code, _, err = nothing_loads("detect", "missing.jsonl")
+    assert (code, err) == (1, "jopa: cannot read 'missing.jsonl': No such file or directory\n")
+
+
 def test_cite_without_documents_is_wrong_usage(explain):
     code, _, err = explain(QUESTION, "--cite")
     assert code == 2

@@ -183,7 +183,9 @@ def _asked(prompts: Sequence[str], files: Sequence[Path], out: Path | None) -> l
 
 
 def _path_or_text(prompt: str) -> Path | str:
-    """A prompt that names a file or folder as its path."""
+    """A prompt that names a file or folder as its path; also one that is not there, by the ending of its only word."""
+    if prompt.endswith((".jsonl", ".txt")) and len(prompt.split()) == 1:
+        return Path(prompt)
     with suppress(OSError, ValueError):  # a text may be too long for a path, or hold what no path does
         if prompt.strip() and Path(prompt).exists():
             return Path(prompt)
