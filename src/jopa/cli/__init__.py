@@ -61,7 +61,7 @@ def main() -> None:
     debug = "--debug" in sys.argv
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns at every product
     try:
-        sys.exit(app(standalone_mode=False))
+        sys.exit(app(standalone_mode=False, prog_name="jopa"))
     except JopaError as error:
         if debug:
             raise
