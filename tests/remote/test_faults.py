@@ -1,7 +1,9 @@
 """Every way in which a server fails: one clear line, and nothing is paid for twice."""
 
 import asyncio
+import io
 import json
+import logging
 import threading
 import time
 
@@ -215,15 +217,28 @@ def test_a_refused_key_is_one_line_without_the_key(llama, monkeypatch, key):
     assert server.headers[0].get("Authorization") == (f"Bearer {KEY}" if key else None)
 
 
-def test_the_key_is_nowhere(llama, monkeypatch, tmp_path, caplog):
+@pytest.fixture
+def log():
+    """All that is logged meanwhile, at every level."""
+    text, root = io.StringIO(), logging.getLogger()
+    handler, level = logging.StreamHandler(text), root.level
+    root.setLevel(logging.NOTSET)
+    root.addHandler(handler)
+    logging.getLogger("httpx").debug("the log is read")
+    yield text
+    root.removeHandler(handler)
+    root.setLevel(level)
+
+
+def test_the_key_is_nowhere(llama, monkeypatch, tmp_path, log):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    caplog.set_level(0)
     server = FakeServer(llama)
     remote = connect(server, cache=True)
     found = jopa.explain(PROMPT, k=1, model=remote, output=jopa.Generation(3))
     assert server.headers[-1]["Authorization"] == f"Bearer {KEY}"
-    for text in (found.to_json(), repr(remote), str(remote), repr(remote.client), caplog.text):
+    for text in (found.to_json(), repr(remote), str(remote), repr(remote.client), log.getvalue()):
         assert KEY not in text
+    assert "the log is read" in log.getvalue()
     for path in tmp_path.rglob("*"):
         assert path.is_dir() or KEY.encode() not in path.read_bytes()
     server.fault = lambda request, number: httpx.Response(400, json={"error": {"message": f"you sent {KEY}"}})
