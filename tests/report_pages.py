@@ -7,10 +7,10 @@ from html.parser import HTMLParser
 
 from rich.console import Console
 
-from jopa.attribution import Attribution
 from jopa.method import TraceStep
 from jopa.prompt.building import Unit
 from jopa.reports.terminal import to_terminal
+from jopa.results.attribution import Attribution
 
 HOSTILE = """<script>alert(1)</script> "><img src=x onerror='alert(2)'> </style></div> &lt; {{ 7*7 }} [red]x[/red]"""
 VOID = {"meta", "link", "img", "br", "hr", "input"}

@@ -25,23 +25,19 @@ LAYERS = [
     {"methods"},
     {"testing"},
     {"refinement.level"},
-    {"attribution", "evaluation", "datasets"},
+    {"results", "evaluation", "datasets"},
     {"preparation"},
     {"attributing", "explanation", "refinement"},
     {"diagnosis", "detection", "citation"},
     {"benchmark"},
     {"reports"},
     {"web"},
-    {"cli"},
+    {"cli", "__main__"},
 ]
 """The lowest first. Files of one layer may know one another; `scoring.protocols`, `scoring.work`, `evaluation.metrics`
 and `refinement.level` are the parts of their folders that are below the rest of them."""
 EXCEPTIONS = {
-    ("attribution", "reports"),  # users and notebooks ask an Attribution for its HTML; imported when they do
-    ("diagnosis", "reports"),  # and a Diagnosis
-    ("detection", "reports"),  # and a Verdict
-    ("citation", "reports"),  # and Citations
-    ("evaluation", "reports"),  # and a TextAttribution
+    ("results", "reports"),  # users and notebooks ask a result for its page and its frame; imported when they do
     ("model", "scoring"),  # a model makes its own scorers; imported when it does
     ("model", "scoring.protocols"),  # names of types
 }

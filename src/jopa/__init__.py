@@ -8,7 +8,6 @@ print(attribution.chosen, attribution.probability_ratio)
 from importlib.metadata import version as _version
 
 from jopa.attributing import SearchOptions
-from jopa.attribution import Attribution, PromptComparison, comparison_from_json, comparison_json
 from jopa.citation.citing import cite
 from jopa.citation.result import Citation, Citations
 from jopa.detection.calibration import Calibration
@@ -19,7 +18,6 @@ from jopa.detection.verdict import Verdict
 from jopa.diagnosis.diagnosing import diagnose
 from jopa.diagnosis.result import Diagnosis
 from jopa.errors import InputFileError, JopaError, ModelError, PromptError, ScoringError, SettingError, StoppedError
-from jopa.evaluation.text_attribution import TextAttribution
 from jopa.explanation import compare, cost_at_most, explain
 from jopa.method import Method, Ranking, RankingMethod, Selection
 from jopa.methods import METHODS, make_method
@@ -38,7 +36,10 @@ from jopa.prompt.repeated_tokens import RepeatedToken
 from jopa.remote.chat_model import ChatModel
 from jopa.remote.connecting import connect
 from jopa.remote.remote_model import RemoteModel
-from jopa.reports.frames import to_frame, to_html
+from jopa.reports.views import to_frame, to_html
+from jopa.results.attribution import Attribution, comparison_from_json, comparison_json
+from jopa.results.prompt_comparison import PromptComparison
+from jopa.results.text_attribution import TextAttribution
 from jopa.scoring.model_scorer import ModelScorer
 from jopa.scoring.profile import Profile
 from jopa.scoring.protocols import Model, PromptScorer, Scorer, TextScorer, WhiteBoxScorer

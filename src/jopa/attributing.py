@@ -11,11 +11,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
-from jopa.attribution import Attribution
 from jopa.choices import Certificate, Removal, real_number, whole_number
 from jopa.errors import LimitError, SettingError
 from jopa.evaluation.metrics import probability_ratio
-from jopa.evaluation.text_attribution import TextAttribution, TextUnit
 from jopa.method import Method, Selection
 from jopa.model.generation import Generation
 from jopa.model.language_model import versions
@@ -23,6 +21,8 @@ from jopa.ordering import NAT, first_lowest, ranked
 from jopa.preparation import Callbacks, Preparation, answer_without, require_log_probs
 from jopa.problem import SENDING_LIMIT, Problem, SharedScores, joint_effects
 from jopa.refinement.level import require_finer
+from jopa.results.attribution import Attribution
+from jopa.results.text_attribution import TextAttribution, TextUnit
 from jopa.scoring.profile import Profile
 from jopa.scoring.protocols import (
     DetailedScorer,

@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from jopa.attributing import SearchOptions
-from jopa.attribution import Attribution
 from jopa.choices import Removal, checked_removal, whole_number
 from jopa.errors import JopaError, LimitError, SettingError, StoppedError
-from jopa.evaluation.text_attribution import TextAttribution
 from jopa.method import Method
 from jopa.methods import DEFAULT_METHOD, make_method
 from jopa.model.generation import Generation
@@ -30,6 +28,8 @@ from jopa.refinement.planning import Plan, fitting_k, planned
 from jopa.remote.allowance import CostAtMost
 from jopa.remote.chat_model import ChatModel
 from jopa.remote.remote_model import RemoteModel
+from jopa.results.attribution import Attribution
+from jopa.results.text_attribution import TextAttribution
 from jopa.scoring.profile import Profile
 from jopa.scoring.protocols import Model
 

@@ -314,7 +314,7 @@ def test_methods_and_models_are_listed(run):
 
 def test_the_same_seed_gives_the_same_json_in_two_processes(folder):
     def record():
-        command = [sys.executable, "-m", "jopa.cli", "explain", PROMPT, "--model", str(folder), "--json", "-"]
+        command = [sys.executable, "-m", "jopa", "explain", PROMPT, "--model", str(folder), "--json", "-"]
         command += ["--max-new-tokens", "6", "--seed", "3", "--no-answer-cache"]
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
         for line in done.stderr.splitlines():  # nothing but progress, on a machine that is busy

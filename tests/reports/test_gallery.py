@@ -149,7 +149,7 @@ def test_a_run_without_a_common_prompt_is_refused(tmp_path):
 
 def test_the_command_prints_what_it_wrote(tmp_path):
     folder = run_folder(tmp_path / "run", {"p1": 1.0})
-    command = [sys.executable, "-m", "jopa.cli", "gallery", str(folder), "--methods", "ablation;joint"]
+    command = [sys.executable, "-m", "jopa", "gallery", str(folder), "--methods", "ablation;joint"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split() == [str(folder / "gallery" / name) for name in ("index.html", "gallery.md")]
     assert "ablation and joint on the same prompts" in (folder / "gallery" / "index.html").read_text()

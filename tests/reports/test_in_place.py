@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 import jopa
-from jopa.attribution import comparison_from_json, comparison_json
 from jopa.prompt.fixed_parts import FixedPart
 from jopa.reports.attribution_html import comparison_html, parts_html, to_html
+from jopa.results.attribution import comparison_from_json, comparison_json
 from report_pages import HOSTILE, Page, attribution, squeezed, terminal
 
 FIXED = (

@@ -22,10 +22,10 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from msgspec import Meta, Struct, field
 
-from jopa.attribution import Cost
 from jopa.choices import Certificate, Removal
 from jopa.errors import InputFileError
 from jopa.prompt.records import Count, OutputRecord, Positive, PromptRecord
+from jopa.results.attribution import Cost
 from jopa.storage import Record, converted, numbered_lines, read_json, require_schema
 
 SCHEMA = 1

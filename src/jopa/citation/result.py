@@ -15,19 +15,18 @@ Knows values alone: no scorer, tokenizer or model.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from jopa.attribution import Cost, json_object, printable, require_readable
 from jopa.choices import Removal
 from jopa.evaluation.metrics import probability_ratio
 from jopa.prompt.answer_parts import Part
 from jopa.prompt.building import Source, Unit
 from jopa.prompt.fixed_parts import FixedPart
-from jopa.prompt.records import Count, OutputRecord, Positive, PromptRecord, result_fields
+from jopa.prompt.records import Cost, Count, OutputRecord, Positive, PromptRecord, result_fields
+from jopa.results.result import Result, printable, require_readable
 from jopa.storage import Record, converted, plain
 
 SCHEMA = 1
@@ -99,7 +98,7 @@ class Citation:
 
 
 @dataclass(frozen=True)
-class Citations:
+class Citations(Result):
     """The sources of every sentence of an answer.
 
     Attributes:
@@ -124,6 +123,8 @@ class Citations:
         fixed: what stayed in place beside the documents: the question, system message, other turns.
         rendered: the model's whole input as text; empty where it is not recorded.
     """
+
+    _noun = "citations"
 
     model: dict[str, str | None]
     prompt: str
@@ -187,17 +188,9 @@ class Citations:
             "details": self.details,
         }
 
-    def to_json(self) -> str:
-        """The citations as JSON text; `from_json` gives an equal value."""
-        return json.dumps(self.to_dict(), ensure_ascii=False, indent=1, allow_nan=False)
-
     @classmethod
     def from_dict(cls, record: Record) -> Citations:
-        """Rebuild citations from `to_dict`'s form; what follows from the other fields is computed again.
-
-        Raises:
-            InputFileError: the record has another schema, lacks something, or holds a value of the wrong type or range.
-        """
+        """Rebuild citations from `to_dict`'s form; what follows from the other fields is computed again."""
         require_readable(record, SCHEMA, "these citations")
         form = converted(record, _CitationsRecord, "these citations")
         flat = {name: getattr(form, name) for name in form.__struct_fields__}
@@ -205,43 +198,12 @@ class Citations:
         del flat["kind"], flat["schema"]
         return cls(**result_fields(prompt, output), documents=prompt.sources, **flat)
 
-    @classmethod
-    def from_json(cls, text: str) -> Citations:
-        """Rebuild citations from `to_json`'s text.
-
-        Raises:
-            InputFileError: the text is no JSON, or no citations.
-        """
-        return cls.from_dict(json_object(text, "citations"))
-
-    def to_html(self, *, title: str | None = None) -> str:
-        """The citations as a web page that needs nothing but itself, with a title of the caller's."""
-        from jopa.reports.citations_html import citations_html  # imported here: reports are above this layer
-
-        return citations_html(self, title=title)
-
-    def to_frame(self) -> Any:
-        """A pandas data frame with one row a source unit; see `jopa.reports.frames`.
-
-        Raises:
-            SettingError: pandas is not installed.
-        """
-        from jopa.reports.frames import citations_frame
-
-        return citations_frame(self)
-
     def __repr__(self) -> str:
         n = {name: sum(c.status == name for c in self.citations) for name in ("cited", "spread", "elsewhere")}
         return (
             f"<Citations: of {len(self.citations)} sentences {n['cited']} cited, {n['spread']} spread over many "
             f"sources, {n['elsewhere']} not from the documents; {printable(self.model.get('id'))}>"
         )
-
-    def _repr_html_(self) -> str:
-        """How a notebook shows it."""
-        from jopa.reports.citations_html import citations_html
-
-        return citations_html(self, standalone=False)
 
 
 class _CitationsRecord(Struct, frozen=True, kw_only=True):

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from jopa.attribution import Attribution
 from jopa.cli.showing import print_line, write_results
-from jopa.evaluation.text_attribution import TextAttribution
+from jopa.results.attribution import Attribution
+from jopa.results.text_attribution import TextAttribution
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,8 +44,8 @@ class Delivery:
 
     def _texts(self, found: Sequence[TextAttribution], *, compared: bool) -> None:
         """Show and write attributions by text-similarity."""
-        from jopa.evaluation.text_attribution import text_comparison_json
         from jopa.reports import text_attribution as shown
+        from jopa.results.text_attribution import text_comparison_json
 
         record = text_comparison_json(found) if compared else found[0].to_json()
         view = shown.text_comparison_table(found) if compared else shown.to_terminal(found[0])
@@ -59,9 +59,9 @@ class Delivery:
 
     def _log_probs(self, found: Sequence[Attribution], *, compared: bool) -> None:
         """Show and write attributions by log-probability."""
-        from jopa.attribution import comparison_json
         from jopa.reports.attribution_html import comparison_html, to_html
         from jopa.reports.terminal import comparison_table, to_terminal
+        from jopa.results.attribution import comparison_json
 
         record = comparison_json(found) if compared else found[0].to_json()
         view = comparison_table(found) if compared else to_terminal(found[0])
@@ -76,8 +76,8 @@ class Delivery:
     def prompts(self, first: Attribution | TextAttribution, second: Attribution | TextAttribution) -> None:
         """Show and write two prompts side by side."""
         assert isinstance(first, Attribution) and isinstance(second, Attribution)  # a chat API is refused before
-        from jopa.attribution import PromptComparison
         from jopa.reports.terminal import prompts_view
+        from jopa.results.prompt_comparison import PromptComparison
 
         pair = PromptComparison(first, second)
         page = pair.to_html

@@ -37,11 +37,11 @@ from jopa.cli.showing import fail, print_line, require_writable
 from jopa.errors import SettingError
 
 if TYPE_CHECKING:
-    from jopa.attribution import Attribution
     from jopa.errors import JopaError
-    from jopa.evaluation.text_attribution import TextAttribution
     from jopa.method import Method
     from jopa.prompt.building import Message
+    from jopa.results.attribution import Attribution
+    from jopa.results.text_attribution import TextAttribution
     from jopa.scoring.profile import Profile
 
 

@@ -5,7 +5,6 @@ Knows values alone: no model.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,14 +13,14 @@ from typing import Any, Literal
 
 from msgspec import Struct, field
 
-from jopa.attribution import Cost, json_object, printable, require_readable
 from jopa.detection.answer_kinds import Kind
 from jopa.detection.calibration import Calibration
 from jopa.detection.scoring import TUNED_FOR, is_calibrated, order, score
 from jopa.detection.settings import DetectionConfig
 from jopa.evaluation.metrics import probability_ratio
 from jopa.prompt.building import Prompt
-from jopa.prompt.records import Count, Nats, PromptRecord
+from jopa.prompt.records import Cost, Count, Nats, PromptRecord
+from jopa.results.result import Result, printable, require_readable
 from jopa.storage import Record, converted, plain
 
 SCHEMA = 2
@@ -99,7 +98,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verdict(Result):
     """How hostile a prompt looks to a model, and what that is based on.
 
     Attributes:
@@ -110,6 +109,8 @@ class Verdict:
         versions: of jopa and its main dependencies.
         calibration: the threshold that the prompt is judged by; None for none.
     """
+
+    _noun = "verdict"
 
     prompt: Prompt
     evidence: Evidence
@@ -197,17 +198,9 @@ class Verdict:
             "versions": self.versions,
         }
 
-    def to_json(self) -> str:
-        """The verdict as JSON text; `from_json` gives an equal value."""
-        return json.dumps(self.to_dict(), ensure_ascii=False, indent=1, allow_nan=False)
-
     @classmethod
     def from_dict(cls, record: Record) -> Verdict:
-        """Rebuild a verdict from `to_dict`'s form, of this schema or the one before; a summary does not hold enough.
-
-        Raises:
-            InputFileError: the record has another schema, lacks something, or holds a value of the wrong type or range.
-        """
+        """Rebuild a verdict from `to_dict`'s form, of this schema or the one before; a summary does not hold enough."""
         if record.get("schema") != 1:  # which lacks the order and the calibration; nothing of it is read otherwise
             require_readable(record, SCHEMA, "this verdict")
         form = converted(record, _VerdictRecord, "this verdict")
@@ -231,31 +224,6 @@ class Verdict:
         calibration = None if form.calibration is None else Calibration.from_dict(form.calibration, "this verdict")
         return cls(built, evidence, form.config, form.model, form.versions, calibration)
 
-    @classmethod
-    def from_json(cls, text: str) -> Verdict:
-        """Rebuild a verdict from `to_json`'s text.
-
-        Raises:
-            InputFileError: the text is no JSON, or no verdict.
-        """
-        return cls.from_dict(json_object(text, "verdict"))
-
-    def to_html(self, *, title: str | None = None) -> str:
-        """The verdict as a web page that needs nothing but itself, with a title of the caller's."""
-        from jopa.reports.verdict_html import verdict_html  # imported here: reports are above this layer
-
-        return verdict_html(self, title=title)
-
-    def to_frame(self) -> Any:
-        """A pandas data frame with one row a unit; see `jopa.reports.frames`.
-
-        Raises:
-            SettingError: pandas is not installed.
-        """
-        from jopa.reports.frames import verdict_frame
-
-        return verdict_frame(self)
-
     def __repr__(self) -> str:
         start, end = self.span
         how = f"order {self.order:.2f}, no probability" if self.score is None else f"score {self.score:.2f} from 0 to 1"
@@ -264,12 +232,6 @@ class Verdict:
             f"<Verdict: {how}{flagged}, answer {self.evidence.answer.kind}, most "
             f"surprising text {self.prompt.text[start:end][:24]!r}; {printable(self.model.get('id'))}>"
         )
-
-    def _repr_html_(self) -> str:
-        """How a notebook shows it."""
-        from jopa.reports.verdict_html import verdict_html
-
-        return verdict_html(self, standalone=False)
 
 
 class _AnswerRecord(Struct, frozen=True):

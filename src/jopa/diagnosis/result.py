@@ -20,7 +20,6 @@ Knows values alone: no scorer, tokenizer or model.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -28,14 +27,14 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from jopa.attribution import Cost, json_object, printable, require_readable
 from jopa.choices import Removal
 from jopa.evaluation.metrics import probability_ratio
 from jopa.ordering import ranked
 from jopa.prompt.answer_parts import Part
 from jopa.prompt.building import Unit
 from jopa.prompt.fixed_parts import FixedPart
-from jopa.prompt.records import Count, Nats, OutputRecord, PromptRecord, result_fields
+from jopa.prompt.records import Cost, Count, Nats, OutputRecord, PromptRecord, result_fields
+from jopa.results.result import Result, printable, require_readable
 from jopa.storage import Record, converted, plain
 
 SCHEMA = 2
@@ -48,7 +47,7 @@ ROUNDING = 1e-4
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class Diagnosis(Result):
     """The effect of each unit of a prompt on each sentence of the answer, in nats; see the module's docstring.
 
     Attributes:
@@ -77,6 +76,8 @@ class Diagnosis:
         fixed: what stayed in place beside the prompt: system message, other turns, prefix, prefill, tools.
         rendered: the model's whole input as text; empty where it is not recorded.
     """
+
+    _noun = "diagnosis"
 
     model: dict[str, str | None]
     prompt: str
@@ -235,48 +236,15 @@ class Diagnosis:
             "versions": self.versions,
         }
 
-    def to_json(self) -> str:
-        """The diagnosis as JSON text; `from_json` gives an equal value."""
-        return json.dumps(self.to_dict(), ensure_ascii=False, indent=1, allow_nan=False)
-
     @classmethod
     def from_dict(cls, record: Record) -> Diagnosis:
-        """Rebuild a diagnosis from `to_dict`'s form; what follows from the other fields is computed again.
-
-        Raises:
-            InputFileError: the record has another schema, lacks something, or holds a value of the wrong type or range.
-        """
+        """Rebuild a diagnosis from `to_dict`'s form; what follows from the other fields is computed again."""
         require_readable(record, SCHEMA, "this diagnosis")
         form = converted(record, _DiagnosisRecord, "this diagnosis")
         flat = {name: getattr(form, name) for name in form.__struct_fields__}
         prompt, output = flat.pop("prompt"), flat.pop("output")
         del flat["kind"]
         return cls(**result_fields(prompt, output), parts=output.parts, **flat)
-
-    @classmethod
-    def from_json(cls, text: str) -> Diagnosis:
-        """Rebuild a diagnosis from `to_json`'s text.
-
-        Raises:
-            InputFileError: the text is no JSON, or no diagnosis.
-        """
-        return cls.from_dict(json_object(text, "diagnosis"))
-
-    def to_html(self, *, title: str | None = None) -> str:
-        """The diagnosis as a web page that needs nothing but itself, with a title of the caller's."""
-        from jopa.reports.diagnosis_html import diagnosis_html  # imported here: reports are above this layer
-
-        return diagnosis_html(self, title=title)
-
-    def to_frame(self) -> Any:
-        """A pandas data frame with one row a unit; see `jopa.reports.frames`.
-
-        Raises:
-            SettingError: pandas is not installed.
-        """
-        from jopa.reports.frames import diagnosis_frame
-
-        return diagnosis_frame(self)
 
     def __repr__(self) -> str:
         silent = sum(i in self.without_influence for i in self.requests)
@@ -285,12 +253,6 @@ class Diagnosis:
             f"units by {len(self.parts)} sentences, PR {self.joint_ratio:.3g} without all; "
             f"{printable(self.model.get('id'))}>"
         )
-
-    def _repr_html_(self) -> str:
-        """The HTML that a notebook shows."""
-        from jopa.reports.diagnosis_html import diagnosis_html
-
-        return diagnosis_html(self, standalone=False)
 
 
 class _AnswerRecord(OutputRecord, frozen=True):

@@ -12,6 +12,7 @@ from jopa.prompt.fixed_parts import FixedPart
 
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
+Cost = Annotated[float, Meta(ge=0)]
 Nats = Annotated[float, Meta(ge=-1e100, le=1e100)]
 """Beyond this, squares and sums could not be computed."""
 

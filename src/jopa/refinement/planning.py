@@ -18,9 +18,7 @@ from functools import partial
 from typing import Any
 
 from jopa.attributing import SearchOptions, attribute, attribute_text
-from jopa.attribution import Attribution
 from jopa.choices import TEXT_SIMILARITY, Removal
-from jopa.evaluation.text_attribution import TextAttribution
 from jopa.method import Method, require_k
 from jopa.methods import DEFAULT_METHOD, METHODS
 from jopa.preparation import Callbacks, Preparation, prepare_prompt, require_log_probs, shape_of
@@ -29,6 +27,8 @@ from jopa.prompt.options import PromptOptions
 from jopa.prompt.segmentation import Span
 from jopa.refinement.level import require_finer
 from jopa.refinement.refining import attribute_levels
+from jopa.results.attribution import Attribution
+from jopa.results.text_attribution import TextAttribution
 from jopa.scoring.protocols import Model, objective_of
 
 DEFAULT_K = 3

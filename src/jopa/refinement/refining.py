@@ -20,7 +20,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from jopa.attributing import Searched, SearchOptions, attribute, search_units
-from jopa.attribution import Attribution
 from jopa.choices import Removal
 from jopa.evaluation.metrics import probability_ratio
 from jopa.method import Method
@@ -30,6 +29,7 @@ from jopa.problem import SharedScores
 from jopa.prompt.building import Prompt
 from jopa.prompt.output import Output
 from jopa.refinement.level import Level
+from jopa.results.attribution import Attribution
 from jopa.scoring.protocols import PromptScorer
 
 if TYPE_CHECKING:

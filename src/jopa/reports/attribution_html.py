@@ -30,7 +30,7 @@ from jopa.reports.wording import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from jopa.attribution import Attribution
+    from jopa.results.attribution import Attribution
 
 CERTIFICATE_WORDS = {
     "none": "nothing is proved; another set of {k} may do more",

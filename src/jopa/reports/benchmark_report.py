@@ -23,7 +23,6 @@ from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
-from jopa.attribution import Attribution
 from jopa.benchmark.measuring import with_plugin_metrics
 from jopa.benchmark.records import CellRecord, ExampleRecord, FinishedCell, Run, SessionData, read_run
 from jopa.errors import InputFileError, SettingError
@@ -38,6 +37,7 @@ from jopa.reports.figures import Picture, all_figures, main_k
 from jopa.reports.tables import all_tables, labels
 from jopa.reports.typesetting import Table
 from jopa.reports.wording import environment
+from jopa.results.attribution import Attribution
 from jopa.storage import staged_folder, write_text
 
 EXPLANATIONS = 300

@@ -1,4 +1,4 @@
-"""Results as pandas data frames, one row a unit, and several results as one page or frame.
+"""Results as pandas data frames, one row a unit.
 
     Attribution    unit, text, start, end, message, document, removed, rank, effect, score
     Diagnosis      unit, text, start, end, message, document, request, effect, probability_ratio, share,
@@ -14,50 +14,19 @@ is missing (NaN; of `rank`, <NA>). Ranks count from 1, units, messages and sente
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jopa.attribution import Attribution, PromptComparison
 from jopa.errors import SettingError
-from jopa.reports.attribution_html import comparison_html
-from jopa.reports.text_attribution import text_comparison_html
 
 if TYPE_CHECKING:
     from jopa.citation.result import Citations
     from jopa.detection.verdict import Verdict
     from jopa.diagnosis.result import Diagnosis
-    from jopa.evaluation.text_attribution import TextAttribution, TextUnit
     from jopa.prompt.building import Unit
-
-    Result = Attribution | PromptComparison | Diagnosis | Verdict | Citations | TextAttribution
-    Results = Sequence[Attribution] | Sequence[TextAttribution]
-
-
-def to_html(value: Result | Results, *, title: str | None = None) -> str:
-    """A result as a web page that needs nothing but itself; several attributions of one prompt as a comparison.
-
-    Args:
-        value: any result, or what `compare` gives.
-        title: the page's heading, if it shall have one.
-    """
-    if not isinstance(value, Sequence):
-        return value.to_html(title=title)
-    attributions = [each for each in value if isinstance(each, Attribution)]
-    if len(attributions) == len(value):
-        return comparison_html(attributions, title=title)
-    return text_comparison_html([each for each in value if not isinstance(each, Attribution)], title=title)
-
-
-def to_frame(value: Result | Results) -> Any:
-    """A result as a pandas data frame, one row a unit; of several attributions one row a method and unit.
-
-    Raises:
-        SettingError: pandas is not installed.
-    """
-    if not isinstance(value, Sequence):
-        return value.to_frame()
-    frames = [each.to_frame().assign(method=each.method["name"]) for each in value]
-    return _pandas().concat(frames, ignore_index=True)
+    from jopa.results.attribution import Attribution
+    from jopa.results.prompt_comparison import PromptComparison
+    from jopa.results.text_attribution import TextAttribution, TextUnit
 
 
 def attribution_frame(attribution: Attribution) -> Any:
@@ -83,9 +52,15 @@ def citations_frame(citations: Citations) -> Any:
 
 def prompts_frame(prompts: PromptComparison) -> Any:
     """One row a prompt ("first" or "second") and unit of a comparison of two prompts."""
-    both = {"first": prompts.first, "second": prompts.second}
-    frames = [each.to_frame().assign(prompt=name) for name, each in both.items()]
-    return _pandas().concat(frames, ignore_index=True)
+    both = (prompts.first, prompts.second)
+    return joined((attribution_frame(each) for each in both), prompt=("first", "second"))
+
+
+def joined(frames: Iterable[Any], **column: Sequence[str]) -> Any:
+    """Data frames below one another, with a further column that tells them apart by a name each."""
+    ((heading, names),) = column.items()
+    named = [frame.assign(**{heading: name}) for frame, name in zip(frames, names, strict=True)]
+    return _pandas().concat(named, ignore_index=True)
 
 
 def diagnosis_frame(diagnosis: Diagnosis) -> Any:

@@ -22,7 +22,6 @@ from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
-from jopa.attribution import Attribution
 from jopa.benchmark.records import ExampleRecord, FinishedCell, Run, read_run
 from jopa.errors import InputFileError, SettingError
 from jopa.reports.attribution_html import Bar, bars, highlighted_pieces, meaning
@@ -31,6 +30,7 @@ from jopa.reports.figures import main_k
 from jopa.reports.tables import labels
 from jopa.reports.typesetting import MARKDOWN
 from jopa.reports.wording import NOTHING, Piece, environment, nats, unit_name, visible, word_diff
+from jopa.results.attribution import Attribution
 from jopa.storage import staged_folder, write_text
 
 LEAVE_ONE_OUT = "ablation"

@@ -15,10 +15,10 @@ from jopa.reports.wording import one_line
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jopa.attribution import Attribution
     from jopa.citation.result import Citations
     from jopa.diagnosis.result import Diagnosis
     from jopa.prompt.building import Unit
+    from jopa.results.attribution import Attribution
 
 _NAMES = {
     "system": "System message",

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from jopa.attribution import Attribution
 from jopa.errors import SettingError
 from jopa.reports.drawing import style
 from jopa.reports.wording import nats, unit_name
+from jopa.results.attribution import Attribution
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,7 +13,8 @@ from jopa.reports.wording import NOTHING, Piece, environment, glossary_of, nats,
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jopa.attribution import Attribution, PromptComparison
+    from jopa.results.attribution import Attribution
+    from jopa.results.prompt_comparison import PromptComparison
 
 NAMES = ("first prompt", "second prompt")
 """How every view calls the two."""

@@ -16,9 +16,9 @@ from jopa.reports.wording import HEADING, Piece, one_line, unit_name
 from jopa.storage import converted
 
 if TYPE_CHECKING:
-    from jopa.attribution import Attribution
-    from jopa.evaluation.text_attribution import TextAttribution, TextUnit
     from jopa.prompt.building import Source, Unit
+    from jopa.results.attribution import Attribution
+    from jopa.results.text_attribution import TextAttribution, TextUnit
 
 SHOWN_WORDS = {"template": "by the chat template", "frame": "in a plain frame before the question"}
 """What shows documents to the model, by `details["documents_through"]`."""

@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-    from jopa.attribution import Attribution, PromptComparison
     from jopa.citation.result import Citations
     from jopa.diagnosis.result import Diagnosis
+    from jopa.results.attribution import Attribution
+    from jopa.results.prompt_comparison import PromptComparison
 
 _BAR = 34  # terminal cells
 _COLUMNS = 4

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-    from jopa.evaluation.text_attribution import TextAttribution
+    from jopa.results.text_attribution import TextAttribution
 
 QUESTION = "Which parts of this prompt, taken together, change what the model says?"
 GLOSSARY = {

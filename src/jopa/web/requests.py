@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
-from jopa.attribution import Attribution
 from jopa.choices import REMOVALS
 from jopa.errors import SettingError
 from jopa.method import Method, Selection
@@ -21,6 +20,7 @@ from jopa.prompt.options import PromptOptions
 from jopa.prompt.segmentation import Span
 from jopa.prompt.units import WHOLE_KINDS
 from jopa.refinement.level import require_finer
+from jopa.results.attribution import Attribution
 from jopa.web.conversation import read_conversation
 from jopa.web.limits import RequestLimits
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from jopa.attribution import Attribution, PromptComparison, comparison_from_json, comparison_json
 from jopa.citation.result import Citations
 from jopa.diagnosis.result import Diagnosis
 from jopa.errors import InputFileError
@@ -24,6 +23,8 @@ from jopa.reports.diagnosis_html import diagnosis_html
 from jopa.reports.prompts_html import prompts_html
 from jopa.reports.sources import RecordedSource, headings, recorded_sources
 from jopa.reports.wording import unit_name, visible
+from jopa.results.attribution import Attribution, comparison_from_json, comparison_json
+from jopa.results.prompt_comparison import PromptComparison
 from jopa.scoring.protocols import Model
 from jopa.storage import parse_json
 from jopa.web.jobs import JobEvent

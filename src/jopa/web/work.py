@@ -26,7 +26,6 @@ from dataclasses import asdict, replace
 from functools import partial
 
 from jopa.attributing import SearchOptions
-from jopa.attribution import Attribution, PromptComparison
 from jopa.choices import Removal, checked_removal
 from jopa.citation.citing import BELOW, cite
 from jopa.diagnosis.diagnosing import diagnose
@@ -40,6 +39,8 @@ from jopa.prompt.building import AUTO, Prompt
 from jopa.prompt.output import Output
 from jopa.refinement.planning import Plan, planned
 from jopa.reports.wording import visible
+from jopa.results.attribution import Attribution
+from jopa.results.prompt_comparison import PromptComparison
 from jopa.scoring.protocols import Model
 from jopa.web.jobs import JobEvent
 from jopa.web.limits import RequestLimits

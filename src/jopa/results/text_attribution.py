@@ -11,17 +11,16 @@ lies within the noise shows nothing. Knows values alone: no scorer, tokenizer or
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from jopa.attribution import Cost, json_object, printable, require_readable
 from jopa.choices import TEXT_SIMILARITY
-from jopa.prompt.records import Count, require_set
-from jopa.storage import converted
+from jopa.prompt.records import Cost, Count, require_set
+from jopa.results.result import Result, json_text, printable, require_readable
+from jopa.storage import Record, converted
 
 SCHEMA = 1
 
@@ -83,7 +82,7 @@ class _Record(Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class TextAttribution:
+class TextAttribution(Result):
     """Which units of a prompt, taken together, change what the model says, and the evidence for it.
 
     Attributes:
@@ -112,6 +111,8 @@ class TextAttribution:
         effects: L({i}) of every unit of the prompt, if asked for.
         details: further results of the method and the model; under "server", the requests and tokens.
     """
+
+    _noun = "attribution"
 
     model: dict[str, str | None]
     prompt: str
@@ -168,37 +169,12 @@ class TextAttribution:
             name: value for name, value in record.items() if value is not None or name not in ("effects", "details")
         }
 
-    def to_json(self) -> str:
-        """The attribution as JSON text; `from_json` gives an equal value."""
-        return json.dumps(self.to_dict(), ensure_ascii=False, indent=1, allow_nan=False)
-
     @classmethod
-    def from_json(cls, text: str) -> TextAttribution:
-        """Rebuild an attribution from `to_json`'s text.
-
-        Raises:
-            InputFileError: the text is no JSON, or no attribution of this objective.
-        """
-        record = json_object(text, "attribution")
+    def from_dict(cls, record: Record) -> TextAttribution:
+        """Rebuild an attribution from `to_dict`'s form; see `Result.from_dict`."""
         require_readable(record, SCHEMA, "this attribution")
         form = converted(record, _Record, "this attribution")
         return cls(**{item.name: getattr(form, item.name) for item in fields(cls)})
-
-    def to_html(self, *, title: str | None = None) -> str:
-        """The attribution as a web page that needs nothing but itself, with a title of the caller's."""
-        from jopa.reports.text_attribution import to_html  # imported here: reports are above this layer
-
-        return to_html(self, title=title)
-
-    def to_frame(self) -> Any:
-        """A pandas data frame with one row a unit; see `jopa.reports.frames`.
-
-        Raises:
-            SettingError: pandas is not installed.
-        """
-        from jopa.reports.frames import text_frame
-
-        return text_frame(self)
 
     def __repr__(self) -> str:
         names = ", ".join(repr(unit.text.strip()[:24]) for unit in self.chosen[:4])
@@ -209,14 +185,8 @@ class TextAttribution:
             f"{printable(self.model.get('id'))}>"
         )
 
-    def _repr_html_(self) -> str:
-        """How a notebook shows it."""
-        from jopa.reports.text_attribution import to_html
-
-        return to_html(self, standalone=False)
-
 
 def text_comparison_json(attributions: Sequence[TextAttribution]) -> str:
     """Several attributions of one prompt and output as JSON: `{"schema": 1, "comparison": [attribution, …]}`."""
     record = {"schema": SCHEMA, "objective": TEXT_SIMILARITY, "comparison": [each.to_dict() for each in attributions]}
-    return json.dumps(record, ensure_ascii=False, indent=1, allow_nan=False)
+    return json_text(record)
