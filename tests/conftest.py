@@ -1,5 +1,6 @@
 """Shapes in signatures are enforced while the tests run; tiny random models of every architecture."""
 
+import gc
 import itertools
 import os
 import typing
@@ -28,6 +29,7 @@ import tiny_models
 from jopa.model import answer_cache
 
 torch.set_num_threads(1)  # tiny models; the test processes share the cores
+gc.freeze()  # the modules of torch and transformers are not gone through again at each collection
 
 
 _TESTS = itertools.count()

@@ -2,7 +2,7 @@
 
 import json
 from itertools import combinations
-from math import factorial
+from math import factorial, prod
 
 import pytest
 import torch
@@ -123,6 +123,23 @@ def test_integrated_gradients_between_the_corners_of_a_table_are_shapley_values(
     table = random_table(6, seed)
     ranking = IntegratedGradients().rank(problem(6, table))
     assert ranking.scores == pytest.approx([shapley(6, table, unit) for unit in range(6)], abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_table_between_its_corners_is_the_sum_over_its_sets(seed):
+    """As `TableWhiteBoxScorer` defines it, term by term, and its derivative by the difference of two sums."""
+    table = random_table(5, seed)
+    mask = torch.rand(5, generator=torch.Generator().manual_seed(seed)).tolist()
+
+    def extension(mask):
+        sets = [frozenset(s) for size in range(6) for s in combinations(range(5), size)]
+        return sum(table(s) * prod(1 - m if i in s else m for i, m in enumerate(mask)) for s in sets)
+
+    totals, gradients = TableWhiteBoxScorer(5, table).relaxed_gradients(torch.tensor([[1.0] * 5, mask]))
+    assert totals.tolist() == pytest.approx([table(frozenset()), extension(mask)], abs=1e-5)
+    for unit in range(5):  # the extension is linear in each unit's share
+        ends = [extension(mask[:unit] + [end] + mask[unit + 1 :]) for end in (1.0, 0.0)]
+        assert gradients[1, unit].item() == pytest.approx(ends[0] - ends[1], abs=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import combinations
+from itertools import product
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -60,14 +60,14 @@ class TableWhiteBoxScorer(TableScorer):
         import torch
 
         m = factors.double().clone().requires_grad_()
-        totals = torch.zeros(len(m), dtype=torch.double)
-        for size in range(self.n_units + 1):
-            for removed in combinations(range(self.n_units), size):
-                kept = [i for i in range(self.n_units) if i not in removed]
-                weight = (1 - m[:, list(removed)]).prod(dim=1) * m[:, kept].prod(dim=1)
-                totals = totals + self.log_prob(frozenset(removed)) * weight
+        masks = product((False, True), repeat=self.n_units)
+        table = [self.log_prob(frozenset(i for i, kept in enumerate(mask) if not kept)) for mask in masks]
+        totals = torch.tensor(table, dtype=torch.double).expand(len(m), -1)
+        for share in m.T[..., None]:  # a unit at a time: its half of the table without it, and the half with it
+            without, with_it = totals.chunk(2, dim=1)
+            totals = (1 - share) * without + share * with_it
         (gradients,) = torch.autograd.grad(totals.sum(), m)
-        return totals.detach().float(), gradients.float()
+        return totals[:, 0].detach().float(), gradients.float()
 
     def relaxed_log_probs(self, factors: Float[Tensor, "rows units"]) -> Float[Tensor, "rows"]:
         """F(m) at fractional masks m, one a row (nats)."""
