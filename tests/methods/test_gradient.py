@@ -138,7 +138,7 @@ def test_a_table_between_its_corners_is_the_sum_over_its_sets(seed):
     totals, gradients = TableWhiteBoxScorer(5, table).relaxed_gradients(torch.tensor([[1.0] * 5, mask]))
     assert totals.tolist() == pytest.approx([table(frozenset()), extension(mask)], abs=1e-5)
     for unit in range(5):  # the extension is linear in each unit's share
-        ends = [extension(mask[:unit] + [end] + mask[unit + 1 :]) for end in (1.0, 0.0)]
+        ends = [extension([*mask[:unit], end, *mask[unit + 1 :]]) for end in (1.0, 0.0)]
         assert gradients[1, unit].item() == pytest.approx(ends[0] - ends[1], abs=1e-5)
 
 

@@ -19,7 +19,14 @@ class Stranger(Result):
 
 
 def test_every_result_is_one_of_those_that_reports_know():
-    kinds = {jopa.Attribution, jopa.TextAttribution, jopa.PromptComparison, jopa.Diagnosis, jopa.Citations, jopa.Verdict}
+    kinds = {
+        jopa.Attribution,
+        jopa.TextAttribution,
+        jopa.PromptComparison,
+        jopa.Diagnosis,
+        jopa.Citations,
+        jopa.Verdict,
+    }
     assert {kind for kind in Result.__subclasses__() if kind.__module__.startswith("jopa.")} == kinds
 
 
