@@ -1,12 +1,15 @@
 """Runs of searches on planted tables full of ties, and on a tiny random model.
 
-As a script it prints, as JSON, the set and the trace of each: what must be the same on every processor and with every
+As a script it writes, as JSON, the set and the trace of each: what must be the same on every processor and with every
 number of threads.
 
-    python planted_runs.py
+    python planted_runs.py default avx2 best
 """
 
 import json
+import os
+import sys
+import traceback
 
 import torch
 
@@ -81,7 +84,43 @@ def runs():
     return found
 
 
+def on_processor(capability):
+    """The capability that torch uses, and the runs with one thread and with two, in a process forked for them.
+
+    Torch reads ATEN_CPU_CAPABILITY when it first computes anything. So this process has imported all it needs, and
+    must not have computed before; "best" is what torch takes for this machine by itself.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.environ.pop("ATEN_CPU_CAPABILITY", None)
+            if capability != "best":
+                os.environ["ATEN_CPU_CAPABILITY"] = capability
+            found = []
+            for n_threads in (1, 2):
+                torch.set_num_threads(n_threads)
+                found.append(runs())
+            with os.fdopen(writing, "w") as pipe:
+                json.dump({"capability": torch.backends.cpu.get_cpu_capability(), "runs": found}, pipe)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        os._exit(1)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        said = pipe.read()
+    _, status = os.waitpid(child, 0)
+    if status:
+        sys.exit(f"the runs on {capability} failed")
+    return json.loads(said)
+
+
 if __name__ == "__main__":
-    for n_threads in (1, 2):
-        torch.set_num_threads(n_threads)
-        print(json.dumps(runs()))
+    # Once for all processes, where each would import them as it first needs them.
+    import scipy.optimize  # noqa: F401
+    import transformers.models.llama.modeling_llama  # noqa: F401
+
+    import tiny_models  # noqa: F401
+
+    print(json.dumps({capability: on_processor(capability) for capability in sys.argv[1:]}))
