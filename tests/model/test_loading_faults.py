@@ -4,8 +4,6 @@ import json
 import sys
 from pathlib import Path
 
-import gguf
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -26,6 +24,7 @@ from jopa import cli
 from jopa.model import loading
 from jopa.model.requirements import context_length
 from small_tokenizers import small_tokenizer
+from tiny_gguf import write_gguf
 
 
 @pytest.fixture
@@ -85,44 +84,6 @@ def test_configurations_that_no_model_can_have(saved, change):
     config = json.loads((saved / "config.json").read_text())
     (saved / "config.json").write_text(json.dumps(config | change))
     assert refusal(saved).startswith(f"cannot load the model '{saved}'")
-
-
-def write_gguf(path, leave_out=(), split=0, template=None):
-    """A tiny Llama as llama.cpp writes one."""
-    shape = tiny_models.SHAPE
-    random = np.random.default_rng(0)
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_context_length(128)
-    writer.add_embedding_length(32)
-    writer.add_block_count(1)
-    writer.add_feed_forward_length(48)
-    writer.add_head_count(4)
-    writer.add_head_count_kv(2)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_freq_base(10000.0)
-    writer.add_vocab_size(shape["vocab_size"])
-    if split:
-        writer.add_uint16("split.count", split)
-    tokens = list(tiny_models.VOCABULARY)
-    writer.add_tokenizer_model("llama")
-    writer.add_token_list(tokens)
-    writer.add_token_scores([0.0] * len(tokens))
-    writer.add_token_types([3 if token in tiny_models.SPECIAL else 1 for token in tokens])
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-    if template:
-        writer.add_chat_template(template)
-    size = {"token_embd": (39, 32), "output": (39, 32), "output_norm": (32,)}
-    size = {name: (len(tokens), 32) if dims[0] == 39 else dims for name, dims in size.items()}
-    block = {"attn_q": (32, 32), "attn_k": (16, 32), "attn_v": (16, 32), "attn_output": (32, 32)}
-    block |= {"ffn_gate": (48, 32), "ffn_up": (48, 32), "ffn_down": (32, 48), "attn_norm": (32,), "ffn_norm": (32,)}
-    for name, dims in {**size, **{f"blk.0.{part}": dims for part, dims in block.items()}}.items():
-        if name not in leave_out:
-            writer.add_tensor(f"{name}.weight", random.normal(0, 0.3, dims).astype(np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 @pytest.fixture

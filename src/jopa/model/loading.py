@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jopa.errors import JopaError, ModelError, SettingError, reason_of
+from jopa.model.gguf_files import complete_config, require_gguf
 from jopa.model.language_model import LanguageModel
 from jopa.model.products import product_wanted
-from jopa.model.reading import ADAPTER_CONFIG, read_model, require_all_weights, require_gguf
+from jopa.model.reading import ADAPTER_CONFIG, read_model, require_all_weights
 from jopa.model.state import quiet_transformers, without_garbage_collection
 
 if TYPE_CHECKING:
@@ -223,6 +224,7 @@ def _unpack(path: Path, folder: Path, checksum: str) -> None:
             )
             model, info = loaded
             require_all_weights(str(path), model, info)
+            complete_config(path, model)
             model.save_pretrained(partial)
             AutoTokenizer.from_pretrained(**source).save_pretrained(partial)
         files = {file.name: {"sha256": _sha256(file), **_stamp(file)} for file in sorted(partial.iterdir())}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jopa.errors import ModelError
+from jopa.model.gguf_files import LFS_POINTER, require_no_pointer
 
 if TYPE_CHECKING:
     import torch
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 
 ADAPTER_CONFIG = "adapter_config.json"
 """The file that says that a folder holds a PEFT adapter."""
-_GGUF_MAGIC = b"GGUF"
-_LFS_POINTER = b"version https://git-lfs"
-_PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf\Z")
-_SPLIT_COUNT = "split.count"
 _CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
 _LAYER = re.compile(r"(\D+)\d+(?=\.)")
 """The name of a layer in the name of a weight: all up to the first number."""
@@ -200,42 +197,7 @@ def _require_weight_files(name: str, folder: Path) -> None:
 
 def _require_downloaded(path: Path) -> None:
     with path.open("rb") as file:
-        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
-            raise ModelError(
-                f"'{path}' is a Git LFS pointer, not the file itself: run 'git lfs pull' in its repository"
-            )
-
-
-def require_gguf(path: Path) -> None:
-    """Refuse a file that is no GGUF file, or one part of a model that was split.
-
-    Raises:
-        ModelError: it is one of these, or cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            start = file.read(1 << 16)
-    except OSError as error:
-        raise ModelError(f"cannot read '{path}': {error.strerror}") from error
-    if start.startswith(_LFS_POINTER):
-        _require_downloaded(path)
-    if not start.startswith(_GGUF_MAGIC):
-        raise ModelError(f"'{path}' is a file but no GGUF file; give a GGUF file, a model's folder or a hub id")
-    part = _PART.search(path.name)
-    count = int(part[2]) if part else _split_count(start)
-    if count > 1:
-        first = path.name.replace(part[0], f"-00001-of-{part[2]}.gguf") if part else path.name
-        raise ModelError(
-            f"cannot load the model '{path}': it is one of {count} parts of a split GGUF file; merge them first: "
-            f"llama-gguf-split --merge {first} merged.gguf"
-        )
-
-
-def _split_count(start: bytes) -> int:
-    """The number of parts that the first bytes of a GGUF file name; 1 if they name none."""
-    key = len(_SPLIT_COUNT).to_bytes(8, "little") + _SPLIT_COUNT.encode() + (2).to_bytes(4, "little")  # 2: uint16
-    at = start.find(key)
-    return int.from_bytes(start[at + len(key) : at + len(key) + 2], "little") if at >= 0 else 1
+        require_no_pointer(path, file.read(len(LFS_POINTER)))
 
 
 def _adapter(folder: str, where: Mapping[str, Any]) -> Any:

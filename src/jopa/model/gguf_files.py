@@ -1,0 +1,204 @@
+"""What a GGUF file says and transformers does not read: it is put into the model's configuration, or refused.
+
+transformers leaves out, without a word, tensors that it has no name for and metadata that it does not know. Among them
+are the factors of the rotary frequencies of Llama 3.1 and later, rotary scaling, and biases: the model would load, and
+each of its log-probabilities would be wrong.
+
+Keys and tensors: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jopa.errors import ModelError
+
+if TYPE_CHECKING:
+    from gguf import GGUFReader
+
+LFS_POINTER = b"version https://git-lfs"
+_MAGIC = b"GGUF"
+_PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf\Z")
+_SPLIT_COUNT = "split.count"
+_EXPERTS = re.compile(r"blk\.\d+\.ffn_(gate|up|down|gate_up)_exps\.(weight|bias)")
+"""Stacked experts, which transformers takes apart; one that it could not place would be missing in the model."""
+_FACTORS = ("rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight")
+_SCALES = ("attention.clamp_kqv", "attention.scale", "embedding_scale", "logit_scale", "residual_scale")
+"""Numbers of a few architectures, none of which transformers reads from a GGUF file; 0 means that there is none."""
+_SAME = {
+    "attention.key_length": "head_dim",
+    "attention.sliding_window": "sliding_window",
+    "attn_logit_softcapping": "attn_logit_softcapping",
+    "final_logit_softcapping": "final_logit_softcapping",
+}
+"""Metadata, and the setting of a configuration that must have the same value where there is one."""
+_LARGEST_GEMMA = {"gemma2": 46, "gemma3_text": 62}
+"""Layers of the two models of 27 billion weights, whose attention is scaled by another width, which no key says."""
+
+
+def require_gguf(path: Path) -> None:
+    """Refuse a file that is no GGUF file, or one part of a model that was split.
+
+    Raises:
+        ModelError: it is one of these, or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(1 << 16)
+    except OSError as error:
+        raise ModelError(f"cannot read '{path}': {error.strerror}") from error
+    require_no_pointer(path, start)
+    if not start.startswith(_MAGIC):
+        raise ModelError(f"'{path}' is a file but no GGUF file; give a GGUF file, a model's folder or a hub id")
+    part = _PART.search(path.name)
+    count = int(part[2]) if part else _split_count(start)
+    if count > 1:
+        first = path.name.replace(part[0], f"-00001-of-{part[2]}.gguf") if part else path.name
+        raise ModelError(
+            f"cannot load the model '{path}': it is one of {count} parts of a split GGUF file; merge them first: "
+            f"llama-gguf-split --merge {first} merged.gguf"
+        )
+
+
+def require_no_pointer(path: Path, start: bytes) -> None:
+    """Refuse a file that was not downloaded.
+
+    Args:
+        path: the file.
+        start: its first bytes.
+
+    Raises:
+        ModelError: it is a Git LFS pointer.
+    """
+    if start.startswith(LFS_POINTER):
+        raise ModelError(f"'{path}' is a Git LFS pointer, not the file itself: run 'git lfs pull' in its repository")
+
+
+def _split_count(start: bytes) -> int:
+    """The number of parts that the first bytes of a GGUF file name; 1 if they name none."""
+    key = len(_SPLIT_COUNT).to_bytes(8, "little") + _SPLIT_COUNT.encode() + (2).to_bytes(4, "little")  # 2: uint16
+    at = start.find(key)
+    return int.from_bytes(start[at + len(key) : at + len(key) + 2], "little") if at >= 0 else 1
+
+
+def complete_config(path: Path, model: Any) -> None:
+    """Put into a model's configuration what its GGUF file says and transformers has not read.
+
+    The model itself is not changed: it is to be saved and loaded anew.
+
+    Args:
+        path: the file.
+        model: the model that transformers made of it.
+
+    Raises:
+        ModelError: the file has a tensor or a number that the model has no place for.
+    """
+    from gguf import GGUFReader
+
+    reader = GGUFReader(path)
+    architecture = str(reader.fields["general.architecture"].contents()) + "."
+    said = {
+        key.removeprefix(architecture): field.contents()
+        for key, field in reader.fields.items()
+        if key.startswith(architecture)
+    }
+    _require_places(path, model, reader)
+    if said.get("attention.causal") is False:
+        raise ModelError(f"'{path}' is a model whose tokens attend to later ones; jopa explains causal language models")
+    _scale_rotary(path, model.config, said, _factors(reader))
+    for key in _SCALES:
+        if said.get(key, 0) not in (0, 1):
+            raise _unread(path, key, said[key])
+    for key, setting in _SAME.items():
+        if key not in said or said[key] == getattr(model.config, f"global_{setting}", None):
+            continue
+        has = getattr(model.config, setting, said[key])
+        if has is None and not getattr(model.config, "layer_types", None):  # which say what each layer sees
+            setattr(model.config, setting, said[key])
+        elif has != said[key]:
+            raise _unread(path, f"{key} (not {has})", said[key])
+    if model.config.num_hidden_layers == _LARGEST_GEMMA.get(model.config.model_type):
+        model.config.query_pre_attn_scalar = model.config.hidden_size // model.config.num_attention_heads
+
+
+def _require_places(path: Path, model: Any, reader: GGUFReader) -> None:
+    """Refuse a file with tensors that transformers has left out.
+
+    Raises:
+        ModelError: there is one.
+    """
+    from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
+
+    architecture = reader.fields["general.architecture"].contents()
+    processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config=model.config.to_dict())
+    known = {*get_gguf_hf_weights_map(model, processor), *_FACTORS, "output.weight"}
+    left = [t.name for t in reader.tensors if t.name not in known and not _EXPERTS.fullmatch(t.name)]
+    if left:
+        more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+        raise ModelError(
+            f"cannot load the model '{path}': transformers has no place for {', '.join(left[:3])}{more}, and without "
+            "that it would be another model; give its folder of safetensors or its hub id instead"
+        )
+
+
+def _factors(reader: GGUFReader) -> dict[str, list[float]]:
+    """By what each rotary frequency is divided, by the name of the tensor; a tensor of ones is left out."""
+    found = {tensor.name: tensor.data.ravel().tolist() for tensor in reader.tensors if tensor.name in _FACTORS}
+    return {name: factors for name, factors in found.items() if set(factors) != {1.0}}
+
+
+def _scale_rotary(path: Path, config: Any, said: Mapping[str, Any], factors: Mapping[str, list[float]]) -> None:
+    """Scale rotary positions as a file says, if the configuration does not yet.
+
+    Raises:
+        ModelError: the kind of scaling is unknown here.
+    """
+    scaling = _scaling(path, config, said, factors)
+    if scaling is None:
+        return
+    rope = getattr(config, "rope_parameters", None)
+    if rope is None:
+        raise _unread(path, "rope.scaling", scaling["rope_type"])
+    own = rope.get("full_attention", rope)  # where layers differ, only those that see everything are scaled
+    if own.get("rope_type", "default") == "default":
+        own |= scaling
+
+
+def _scaling(
+    path: Path, config: Any, said: Mapping[str, Any], factors: Mapping[str, list[float]]
+) -> dict[str, Any] | None:
+    """How rotary positions are scaled, in transformers' words; None for not at all.
+
+    Raises:
+        ModelError: the kind of scaling is unknown here.
+    """
+    kind, factor = said.get("rope.scaling.type", "none"), said.get("rope.scaling.factor", 0)
+    length = said.get("rope.scaling.original_context_length", getattr(config, "max_position_embeddings", None))
+    if factors:
+        short = factors.get(_FACTORS[1]) or factors.get(_FACTORS[0]) or [1.0] * len(next(iter(factors.values())))
+        return {
+            "rope_type": "longrope",
+            "short_factor": short,
+            "long_factor": factors.get(_FACTORS[2], short),
+            "original_max_position_embeddings": length,
+            "attention_factor": said.get("rope.scaling.attn_factor", 1.0),
+        }
+    if "rope.scale_linear" in said:  # how older files say it
+        kind, factor = "linear", said["rope.scale_linear"]
+    if kind == "none" or factor in (0, 1):
+        return None
+    if kind == "linear":
+        return {"rope_type": "linear", "factor": factor}
+    if kind == "yarn" and "rope.scaling.yarn_log_multiplier" not in said:
+        return {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": length}
+    raise _unread(path, "rope.scaling.type", kind)
+
+
+def _unread(path: Path, key: str, value: object) -> ModelError:
+    return ModelError(
+        f"cannot load the model '{path}': transformers does not read what it says of {key}, {value}, and without that "
+        "it would be another model; give its folder of safetensors or its hub id instead"
+    )

@@ -1,0 +1,129 @@
+"""GGUF files that say more than transformers reads: the right number, or one line."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+import jopa
+from jopa.model.gguf_files import complete_config
+from tiny_gguf import write_gguf
+
+IDS = torch.tensor([[1, *range(5, 35)]])
+LLAMA3 = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+LLAMA3 |= {"original_max_position_embeddings": 16}
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("JOPA_CACHE", str(tmp_path / "cache"))
+
+
+def logits(model):
+    with torch.no_grad():
+        return model(IDS).logits
+
+
+def with_rotary(loaded, **rotary):
+    """The same weights in plain transformers, with other rotary positions."""
+    config = LlamaConfig.from_dict(loaded.config.to_dict() | {"rope_parameters": {"rope_theta": 10000.0} | rotary})
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    model.load_state_dict(loaded.state_dict())
+    return model
+
+
+def llama3_factors():
+    """By what the frequencies of Llama 3 are divided, as its GGUF files hold them."""
+    config = LlamaConfig(hidden_size=32, num_attention_heads=4, head_dim=8, max_position_embeddings=128)
+    config.rope_parameters = {"rope_theta": 10000.0} | LLAMA3
+    scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
+    return ((1 / 10000.0 ** (torch.arange(0, 8, 2) / 8)) / scaled).tolist()
+
+
+@pytest.mark.parametrize(
+    ("numbers", "tensors", "rotary"),
+    [
+        ({}, {"rope_freqs.weight": llama3_factors()}, LLAMA3),
+        ({"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}, {}, {"rope_type": "linear", "factor": 4.0}),
+        ({"rope.scale_linear": 2.0}, {}, {"rope_type": "linear", "factor": 2.0}),
+        (
+            {
+                "rope.scaling.type": "yarn",
+                "rope.scaling.factor": 4.0,
+                "rope.scaling.original_context_length": 32,
+            },
+            {},
+            {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
+        ),
+        (
+            {
+                "rope.scaling.type": "longrope",
+                "rope.scaling.original_context_length": 64,
+                "rope.scaling.attn_factor": 1.25,
+            },
+            {"rope_factors_short.weight": [1.0, 1.5, 2, 3], "rope_factors_long.weight": [2.0, 3, 4, 5]},
+            {
+                "rope_type": "longrope",
+                "short_factor": [1.0, 1.5, 2.0, 3.0],
+                "long_factor": [2.0, 3.0, 4.0, 5.0],
+                "original_max_position_embeddings": 64,
+                "attention_factor": 1.25,
+            },
+        ),
+    ],
+    ids=["llama3", "linear", "older linear", "yarn", "longrope"],
+)
+def test_rotary_positions_are_scaled_as_the_file_says(tmp_path, numbers, tensors, rotary):
+    write_gguf(tmp_path / "m.gguf", numbers=numbers, tensors=tensors)
+    loaded = jopa.load(tmp_path / "m.gguf", device="cpu").model
+    expected = logits(with_rotary(loaded, **rotary))
+    assert torch.allclose(logits(loaded), expected, atol=1e-4)
+    assert not torch.allclose(logits(with_rotary(loaded, rope_type="default")), expected, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "tensors"),
+    [
+        ({"rope.scaling.type": "none"}, {}),
+        ({"rope.scaling.type": "linear", "rope.scaling.factor": 1.0}, {}),
+        ({"attention.key_length": 8, "logit_scale": 1.0}, {"rope_freqs.weight": [1.0] * 4}),
+        ({"attention.causal": True}, {}),
+    ],
+)
+def test_what_changes_nothing_is_let_through(tmp_path, numbers, tensors):
+    write_gguf(tmp_path / "m.gguf", numbers=numbers, tensors=tensors)
+    loaded = jopa.load(tmp_path / "m.gguf", device="cpu").model
+    assert loaded.config.rope_parameters["rope_type"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "tensors", "words"),
+    [
+        ({}, {"blk.0.attn_q.bias": [0.5] * 32}, "has no place for blk.0.attn_q.bias, and"),
+        ({}, {"blk.1.attn_norm.weight": [1.0] * 32}, "has no place for blk.1.attn_norm.weight, and"),
+        ({}, {f"blk.{i}.new.weight": [1.0] for i in range(5)}, "blk.2.new.weight and 2 more, and"),
+        ({"rope.scaling.type": "other", "rope.scaling.factor": 2.0}, {}, "rope.scaling.type, other"),
+        ({"attention.key_length": 16}, {}, r"attention.key_length \(not 8\), 16"),
+        ({"residual_scale": 0.5}, {}, "residual_scale, 0.5"),
+        ({"attention.causal": False}, {}, "whose tokens attend to later ones"),
+    ],
+)
+def test_what_would_be_another_model_is_refused_in_one_line(tmp_path, numbers, tensors, words):
+    write_gguf(tmp_path / "m.gguf", numbers=numbers, tensors=tensors)
+    with pytest.raises(jopa.ModelError, match=words) as refused:
+        jopa.load(tmp_path / "m.gguf", device="cpu")
+    assert "\n" not in str(refused.value)
+    assert not list((tmp_path / "cache" / "models").iterdir())
+
+
+def test_a_window_of_attention_that_only_the_file_says(tmp_path):
+    """As in Phi-3, whose configuration has none where transformers makes it of a GGUF file."""
+    write_gguf(tmp_path / "m.gguf", numbers={"attention.sliding_window": 8})
+    loaded = jopa.load(tmp_path / "m.gguf", device="cpu").model
+    loaded.config.sliding_window = None
+    complete_config(tmp_path / "m.gguf", loaded)
+    assert loaded.config.sliding_window == 8
+    loaded.config.layer_types = ["full_attention"]
+    loaded.config.sliding_window = None
+    with pytest.raises(jopa.ModelError, match="sliding_window"):
+        complete_config(tmp_path / "m.gguf", loaded)
