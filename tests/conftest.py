@@ -1,8 +1,12 @@
 """Shapes in signatures are enforced while the tests run; tiny random models of every architecture."""
 
+import collections
 import gc
+import inspect
 import itertools
 import os
+import re
+import types
 import typing
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the hub
@@ -18,6 +22,30 @@ import pytest
 import sklearn.pipeline  # noqa: F401
 import torch
 from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase  # noqa: F401
+
+_jaxtyped = jaxtyping.jaxtyped
+_times_made: collections.Counter[types.CodeType] = collections.Counter()
+
+
+def _jaxtyped_if_new(*functions, **settings):
+    """jaxtyping's decorator, but for a function inside another that has been made often and names no shapes.
+
+    The checks of a function are compiled when it is made, which one inside another is at every call of that: this was
+    a seventh of the time of the tests of scoring. Functions that name shapes are checked always.
+    """
+
+    def decorated(function):
+        if inspect.isfunction(function) and "<locals>" in function.__qualname__:
+            _times_made[function.__code__] += 1
+            shapes = re.search(r"\[Tensor, [\"']", str(list(function.__annotations__.values())).replace("\\", ""))
+            if _times_made[function.__code__] > 3 and not shapes:
+                return function
+        return _jaxtyped(function, **settings)
+
+    return _jaxtyped(*functions, **settings) if functions else decorated
+
+
+jaxtyping.jaxtyped = _jaxtyped_if_new  # the import hook writes this name above every function
 
 # jopa names its shapes under TYPE_CHECKING to stay light; here those imports must really happen.
 typing.TYPE_CHECKING = True

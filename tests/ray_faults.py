@@ -38,5 +38,5 @@ class Slow(Method):
     cost: ClassVar[str] = "0"
 
     def run(self, problem, k, *, seed=0):
-        time.sleep(0.5)
+        time.sleep(0.3)
         return Selection(tuple(range(k)), "slept")

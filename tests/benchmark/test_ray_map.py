@@ -75,16 +75,23 @@ def close(mine, theirs) -> None:
         assert mine == theirs
 
 
+def same_as_serial(wanted, over_ray, folder, but=()) -> None:
+    """A run over Ray has every cell of an experiment that this process does in a folder, but for some examples."""
+    run_bench(wanted, folder)
+    found = by_key(cells(over_ray))
+    here = {key: record for key, record in by_key(cells(folder)).items() if record["key"]["example"] not in but}
+    assert here
+    for key, record in here.items():
+        close(found[key], record)
+
+
 def test_the_same_records_as_in_this_process(cluster, home, tmp_path):
+    """Two tasks at a time in each of two workers; one at a time, see the next tests."""
     wanted = tiny_bench.experiment(home)
-    outcome = run_bench(wanted, tmp_path / "ray", mapper=RayMap())
+    outcome = run_bench(wanted, tmp_path / "ray", mapper=RayMap(together=2))
     assert (outcome.done, outcome.failed) == (32, 0)
-    run_bench(wanted, tmp_path / "serial")
-    over_ray, serial = (by_key(cells(tmp_path / name)) for name in ("ray", "serial"))
-    assert over_ray.keys() == serial.keys()
-    assert len(cells(tmp_path / "ray")) == 32
-    for key, record in over_ray.items():
-        close(record, serial[key])
+    assert len(cells(tmp_path / "ray")) == len(by_key(cells(tmp_path / "ray"))) == 32
+    same_as_serial(wanted, tmp_path / "ray", tmp_path / "serial")
     examples = [
         sorted(timeless(read_lines(tmp_path / name / "examples.jsonl")), key=lambda it: it["example"])
         for name in ("ray", "serial")
@@ -94,22 +101,18 @@ def test_the_same_records_as_in_this_process(cluster, home, tmp_path):
     assert len(workers) == 2  # both had work, and neither was this process
     assert all(not worker.endswith(f":{os.getpid()}") for worker in workers)
     assert run_bench(wanted, tmp_path / "ray", mapper=RayMap()).before == 32
-    run_bench(wanted, tmp_path / "together", mapper=RayMap(together=2))
-    shared = by_key(cells(tmp_path / "together"))
-    assert shared.keys() == serial.keys()
-    for key, record in shared.items():
-        close(record, serial[key])
 
 
 def test_a_worker_that_is_killed_at_work_loses_no_cell(cluster, home, tmp_path):
-    wanted = tiny_bench.experiment(home, [make_method("random"), Slow(), make_method("ablation")])
+    random, ablation, folder = make_method("random"), make_method("ablation"), tmp_path / "ray"
+    wanted = tiny_bench.experiment(home, [random, Slow(), ablation])
     killed = []
     over = threading.Event()
 
     def kill():
         """SIGKILL for the first worker whose search is on record, while it is at its next."""
         while not killed and not over.is_set():
-            if len(read_lines(tmp_path / "selections.jsonl")) >= 2:
+            if len(read_lines(folder / "selections.jsonl")) >= 2:
                 for actor in _workers()[:1]:
                     os.kill(actor, signal.SIGKILL)
                     killed.append(actor)
@@ -118,18 +121,19 @@ def test_a_worker_that_is_killed_at_work_loses_no_cell(cluster, home, tmp_path):
     thread = threading.Thread(target=kill)
     thread.start()
     try:
-        outcome = run_bench(wanted, tmp_path, mapper=RayMap(workers=2))
+        outcome = run_bench(wanted, folder, mapper=RayMap(workers=2))
     finally:
         over.set()
         thread.join()
     assert len(killed) == 1
     assert (outcome.done, outcome.failed) == (24, 0)
-    assert set(Counter(keys(cells(tmp_path))).values()) == {1}
-    assert len(cells(tmp_path)) == 24
-    searches = [(it["example"], it["method"], *it["ks"]) for it in read_lines(tmp_path / "selections.jsonl")]
+    assert set(Counter(keys(cells(folder))).values()) == {1}
+    assert len(cells(folder)) == 24
+    searches = [(it["example"], it["method"], *it["ks"]) for it in read_lines(folder / "selections.jsonl")]
     assert len(searches) == len(set(searches)) == 4 * (2 + 2 + 1)  # what was on record was not searched again
-    assert len(read_lines(tmp_path / "examples.jsonl")) == 4
-    assert not any(cell["worker"].endswith(f":{killed[0]}") for cell in cells(tmp_path)[-6:])
+    assert len(read_lines(folder / "examples.jsonl")) == 4
+    assert not any(cell["worker"].endswith(f":{killed[0]}") for cell in cells(folder)[-6:])
+    same_as_serial(tiny_bench.experiment(home, [random, ablation]), folder, tmp_path / "serial")
 
 
 def _workers() -> list[int]:
@@ -163,15 +167,18 @@ def test_a_task_whose_workers_die_is_given_to_others_and_then_given_up(cluster, 
     )  # each life takes seconds to begin; that it is 3, see below
     (tmp_path / "marks").mkdir()
     deadly = Deadly(units=11, marks=str(tmp_path / "marks"))
-    wanted = tiny_bench.experiment(home, [make_method("random"), deadly], limit=3, ks=(1,))
+    others = [make_method("jopa", steps=6), make_method("greedy")]
+    wanted = tiny_bench.experiment(home, [*others, deadly], limit=3, ks=(1,))
     outcome = run_bench(wanted, tmp_path / "run", mapper=RayMap(workers=1))
     assert len(list((tmp_path / "marks").iterdir())) == 2
     failed = read_run(tmp_path / "run").failed
-    # Cells come after all searches, so the example's other cell goes with it.
+    # Cells come after all searches, so the example's other cells go with it.
     assert {cell.key.example for cell in failed} == {"p0"}
     assert all("2 workers died with this example" in cell.error for cell in failed)
-    assert (outcome.done, outcome.failed) == (4, 2)
-    assert len(cells(tmp_path / "run")) == 6
+    assert (outcome.done, outcome.failed) == (6, 3)
+    assert len(cells(tmp_path / "run")) == 9
+    alone = tiny_bench.experiment(home, others, limit=3, ks=(1,))
+    same_as_serial(alone, tmp_path / "run", tmp_path / "serial", but=["p0"])
 
 
 def test_a_model_that_cannot_be_loaded_is_one_error(cluster, home, tmp_path):
