@@ -19,6 +19,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN     = $(VENV)/bin
 PROMPT ?= Write a story about the doctor and his patient.
 
+# Processes that tests start take the compiled files of those before them.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install demo test test-fast coverage mutants workflows docs wheel audit test-lowest sweep test-newest test-servers lint format clean
 
 install: $(VENV)/.installed

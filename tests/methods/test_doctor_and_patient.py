@@ -23,7 +23,7 @@ def compared(model):
         PROMPT,
         ["ablation", "exhaustive"],
         model=model,
-        output=jopa.Generation(16),
+        output=jopa.Generation(10),
         search=jopa.SearchOptions(all_effects=True),
     )
 
