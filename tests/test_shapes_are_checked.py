@@ -1,5 +1,7 @@
 """The tests check the shapes that functions name, those of functions inside functions too; see conftest."""
 
+from typing import Any
+
 import jaxtyping
 import pytest
 import torch
@@ -10,14 +12,14 @@ from torch import Tensor
 import jopa
 
 
-def made_inside():
+def made_inside() -> Any:
     def with_shapes(values: Float[Tensor, "rows units"]) -> Float[Tensor, "rows 1"]:
         return values.sum(dim=1, keepdim=True)
 
     def without(name: str) -> str:
         return name
 
-    return with_shapes, without
+    return tuple(jaxtyping.jaxtyped(typechecker=beartype)(function) for function in (with_shapes, without))
 
 
 def test_a_wrong_shape_is_an_error(llama):
@@ -31,7 +33,7 @@ def test_a_wrong_shape_is_an_error(llama):
 
 def test_functions_inside_functions_are_checked_however_often_they_are_made():
     for number in range(9):
-        with_shapes, without = (jaxtyping.jaxtyped(typechecker=beartype)(function) for function in made_inside())
+        with_shapes, without = made_inside()
         assert with_shapes(torch.ones(2, 3)).shape == (2, 1)
         with pytest.raises(TypeCheckError):
             with_shapes(torch.ones(2))
