@@ -223,7 +223,14 @@ class DyingRay:
         raise self.error
 
 
-def tasks(home, number):
+def errors(lines):
+    """What the records of failed cells say, of lines that are nothing else."""
+    records = [line.record for line in lines]
+    assert all(isinstance(record, FailedCell) for record in records)
+    return [record.error for record in records]
+
+
+def tasks(home, number) -> list[Task]:
     experiment = tiny_bench.experiment(home)
     keys = [tuple(cells_of(experiment, "tiny", "mine", f"p{i}")) for i in range(number)]
     return [Task(experiment.models[0], "mine", Example(f"p{i}", "text"), pending) for i, pending in enumerate(keys)]
@@ -253,9 +260,8 @@ def test_a_few_examples_that_always_kill_are_failed_one_by_one(home):
     dying = DyingRay(init_failed=False)
     lines = list(_Pool(dying, RayMap(), tiny_bench.experiment(home), tasks(home, 3)).lines())
     assert dying.hired == 3 * 3  # three for each
-    assert all("3 workers died with this example" in line.record.error for line in lines)
+    assert all("3 workers died with this example" in error for error in errors(lines))
     assert len(lines) == 3 * 8
-    assert all(isinstance(line.record, FailedCell) for line in lines)
 
 
 def test_a_worker_larger_than_this_machine_is_refused_at_once(cluster, home, tmp_path):
@@ -268,7 +274,7 @@ def test_what_was_at_work_together_when_a_worker_died_goes_on_alone(home):
     lines = list(_Pool(dying, RayMap(together=3), tiny_bench.experiment(home), tasks(home, 3)).lines())
     assert dying.hired == 1 + 3 * 2  # one for all of them, then two for each
     assert len(lines) == 3 * 8
-    assert all("3 workers died with this example" in line.record.error for line in lines)
+    assert all("3 workers died with this example" in error for error in errors(lines))
 
 
 @pytest.mark.parametrize(
@@ -280,7 +286,7 @@ def test_settings_out_of_range(settings, message):
         RayMap(**settings)
 
 
-def test_a_missing_package_is_named(monkeypatch):
+def test_a_missing_package_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(SettingError, match=r'pip install "jopa\[bench\]"'):
-        list(RayMap()(None, [None]))
+        list(RayMap()(tiny_bench.experiment(tmp_path), []))
