@@ -2,13 +2,16 @@
 
 import gguf
 import numpy as np
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 import tiny_models
 
 
-def write_gguf(path, leave_out=(), split=0, template=None, numbers=None, tensors=None):
-    """A tiny Llama as llama.cpp writes one, with further metadata (under "llama.") and tensors."""
-    shape = tiny_models.SHAPE
+def write_gguf(path, leave_out=(), split=0, template=None, numbers=None, tensors=None, splits=None):
+    """A tiny Llama as llama.cpp writes one, with further metadata (under "llama.") and tensors.
+
+    With `splits` it has a byte-level vocabulary of bytes, "12" and two line ends, that splits text as that name says.
+    """
     random = np.random.default_rng(0)
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(128)
@@ -19,13 +22,19 @@ def write_gguf(path, leave_out=(), split=0, template=None, numbers=None, tensors
     writer.add_head_count_kv(2)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(10000.0)
-    writer.add_vocab_size(shape["vocab_size"])
     if split:
         writer.add_uint16("split.count", split)
     tokens = list(tiny_models.VOCABULARY)
-    writer.add_tokenizer_model("llama")
+    if splits:
+        tokens = [*tiny_models.SPECIAL, *bytes_to_unicode().values(), "12", "ĊĊ"]
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre(splits)
+        writer.add_token_merges(["1 2", "Ċ Ċ"])
+    else:
+        writer.add_tokenizer_model("llama")
+        writer.add_token_scores([0.0] * len(tokens))
+    writer.add_vocab_size(len(tokens))
     writer.add_token_list(tokens)
-    writer.add_token_scores([0.0] * len(tokens))
     writer.add_token_types([3 if token in tiny_models.SPECIAL else 1 for token in tokens])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)

