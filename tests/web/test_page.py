@@ -9,6 +9,7 @@ from page_client import serving
 
 import jopa
 from jopa.refinement import planning
+from jopa.web import endpoints
 
 pytestmark = NO_CHROMIUM
 playwright = pytest.importorskip("playwright.sync_api")
@@ -205,7 +206,7 @@ def test_ten_at_once_each_get_their_own(open_page):
     colours = "write story about doctor patient rain green birds time day".split()
     pages = [open_page() for _ in colours]
     for page, word in zip(pages, colours, strict=True):
-        ask(page, f"please tell me of {word} and {word} number <{word}>")
+        ask(page, f"please tell me of {word} and {word} number <{word}>", length=6, budget=5)
     for page, word in zip(pages, colours, strict=True):
         wait_for(page, "Done.")
         text = page.inner_text("#units")
@@ -227,7 +228,7 @@ def test_stop_really_stops_the_model(open_page, llama):
     hook = llama.model.register_forward_pre_hook(slow)
     try:
         page.select_option("#method", "shapley")
-        ask(page, length=60)
+        ask(page)
         wait_for(page, "Searching")
         page.click("#stop")
         wait_for(page, "Stopped.")
@@ -259,6 +260,7 @@ def test_who_leaves_the_queue_is_not_served(open_page, llama, monkeypatch):
         return planning.planned(model, prompt, *options, **settings)
 
     monkeypatch.setattr("jopa.web.work.planned", recorded)
+    monkeypatch.setattr(endpoints, "ALIVE_SECONDS", 0.1)
     may_go_on = threading.Event()
     may_go_on.set()
 
@@ -270,13 +272,13 @@ def test_who_leaves_the_queue_is_not_served(open_page, llama, monkeypatch):
     try:
         first, second = open_page(), open_page()
         first.select_option("#method", "shapley")
-        ask(first, length=60)
+        ask(first)
         wait_for(first, "Searching")
         may_go_on.clear()
         ask(second, "green birds upon time")
         wait_for(second, "Waiting")
         second.close()
-        time.sleep(2.5)  # the server hears of it when it tells the next position, every second
+        time.sleep(1.0)  # the server hears of it when it tells the next position
         first.click("#stop")
     finally:
         may_go_on.set()
@@ -298,7 +300,7 @@ def test_a_closed_tab_stops_the_model(open_page, llama):
     hook = llama.model.register_forward_pre_hook(slow)
     try:
         page.select_option("#method", "shapley")
-        ask(page, length=60)
+        ask(page)
         wait_for(page, "Searching")
         page.close()
         deadline = time.monotonic() + 10
