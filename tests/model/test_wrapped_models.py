@@ -131,6 +131,8 @@ def test_what_a_quantised_model_cannot_do_is_found_by_trying(llama, steps):
     assert len(found.removed) == 2
     alone = any("the length of a row" in line for line in found.details["slow_paths"])
     assert alone == (steps is not None)
+    diagnosed = jopa.diagnose(TEXT, model=model, unit="word", removal="delete", output="once upon time")
+    assert jopa.Diagnosis.from_json(diagnosed.to_json()).details["slow_paths"] == found.details["slow_paths"]
     with pytest.raises(jopa.SettingError, match=r"^method 'jopa' needs gradients, which this model"):
         jopa.explain(TEXT, model=model, k=2, method="jopa", output="once upon time", search=SHORT)
 

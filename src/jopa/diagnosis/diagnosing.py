@@ -36,7 +36,7 @@ from jopa.prompt.options import PromptOptions
 from jopa.prompt.output import Output
 from jopa.prompt.request_guess import marked_requests
 from jopa.prompt.segmentation import Span
-from jopa.scoring.protocols import Model
+from jopa.scoring.protocols import Model, slow_paths_of
 
 BAND = (0.95, 1.05)
 """The PR within which a removal counts as having changed nothing, unless told otherwise."""
@@ -142,6 +142,7 @@ def measured(
     log_prob = float(whole.sum())
     silent = units_without_influence(table, n_tokens, band)
     together = log_prob - problem.log_prob(silent) if len(silent) > 1 else None
+    slow = slow_paths_of(problem.scorer)
     return Diagnosis(
         parts=parts,
         target=target,
@@ -153,5 +154,6 @@ def measured(
         evaluations=problem.evaluations,
         ffe=problem.ffe,
         seconds=time.perf_counter() - started,
+        details={"slow_paths": list(slow)} if slow else {},
         **known,
     )

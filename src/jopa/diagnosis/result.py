@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -75,6 +75,7 @@ class Diagnosis(Result):
         versions: of jopa and its main dependencies.
         fixed: what stayed in place beside the prompt: system message, other turns, prefix, prefill, tools.
         rendered: the model's whole input as text; empty where it is not recorded.
+        details: further facts of the scorer; under "slow_paths" what made it slower than it could be.
     """
 
     _noun = "diagnosis"
@@ -103,6 +104,7 @@ class Diagnosis(Result):
     versions: dict[str, str]
     fixed: tuple[FixedPart, ...] = ()
     rendered: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
 
     @property
     def n_tokens(self) -> int:
@@ -234,6 +236,7 @@ class Diagnosis(Result):
             "ffe": self.ffe,
             "seconds": self.seconds,
             "versions": self.versions,
+            "details": self.details,
         }
 
     @classmethod
@@ -287,6 +290,7 @@ class _DiagnosisRecord(Struct, frozen=True, kw_only=True):
     ffe: Cost
     seconds: Cost
     versions: dict[str, str]
+    details: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
         n_units, n_parts = len(self.prompt.units), len(self.output.parts)
