@@ -1,4 +1,4 @@
-"""The tests check the shapes that functions name, those of functions inside functions too; see conftest."""
+"""The tests check the types and shapes of what functions get, those of functions inside functions too; see conftest."""
 
 from typing import Any
 
@@ -6,10 +6,12 @@ import jaxtyping
 import pytest
 import torch
 from beartype import beartype
+from beartype.roar import BeartypeCallHintParamViolation
 from jaxtyping import Float, TypeCheckError
 from torch import Tensor
 
 import jopa
+from jopa.ordering import first_lowest
 
 
 def made_inside() -> Any:
@@ -31,6 +33,14 @@ def test_a_wrong_shape_is_an_error(llama):
         scorer.log_probs(torch.ones(1, 3))
 
 
+def test_a_wrong_type_is_an_error_where_no_shape_is_named():
+    wrong: Any = 3
+    with pytest.raises(BeartypeCallHintParamViolation):
+        jopa.make_method(wrong)
+    with pytest.raises(BeartypeCallHintParamViolation):
+        first_lowest(wrong)
+
+
 def test_functions_inside_functions_are_checked_however_often_they_are_made():
     for number in range(9):
         with_shapes, without = made_inside()
@@ -38,5 +48,5 @@ def test_functions_inside_functions_are_checked_however_often_they_are_made():
         with pytest.raises(TypeCheckError):
             with_shapes(torch.ones(2))
         if number < 3:  # those without shapes: the first of them
-            with pytest.raises(TypeCheckError):
+            with pytest.raises(BeartypeCallHintParamViolation):
                 without(1)
