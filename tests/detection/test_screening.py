@@ -164,7 +164,7 @@ def test_a_folder_of_500_goes_on_after_a_kill(llama, tmp_path, counted):
     llama.tokenizer.save_pretrained(model)
     prompts.mkdir()
     for i in range(500):  # most of them are refused at once, which keeps this test short
-        text = " ".join(["rain", "birds", "doctor", "story"][: 1 + i % 4]) if i % 25 == 0 else "rain " * 300
+        text = " ".join(["rain", "birds", "doctor", "story"][: 1 + i % 4]) if i % 25 == 0 else "rain " * 110
         (prompts / f"{i:03d}.txt").write_text(text)
     command = [sys.executable, "-m", "jopa", "detect", "--file", str(prompts), "--model", str(model)]
     command += ["--out", str(out), "--budget", "4", "--max-new-tokens", "3", "--most-tokens", "100"]

@@ -12,7 +12,9 @@ from jopa.benchmark.run import run_bench, serially, together
 from jopa.choices import REMOVALS
 from jopa.errors import ScoringError, SettingError
 from jopa.methods import make_method
+from jopa.scoring import batch_input
 from jopa.scoring import batched_runner as runner_module
+from jopa.scoring import forward as forward_module
 from jopa.scoring.batched_runner import BatchedRunner
 from jopa.scoring.probe import probe_of
 from jopa.storage import read_lines
@@ -45,7 +47,7 @@ def parts(monkeypatch):
 
     def forward(model, parts):
         seen.append(parts)
-        return jopa.scoring.batch_input.forward(model, parts)
+        return batch_input.forward(model, parts)
 
     monkeypatch.setattr(runner_module, "forward", forward)
     return seen
@@ -109,7 +111,7 @@ def test_a_batch_size_holds_for_all_rows_of_a_forward(llama, parts):
 
 
 def test_forwards_that_would_be_mostly_padding_stay_apart(llama, parts, monkeypatch):
-    monkeypatch.setattr(jopa.scoring.forward, "LAUNCH_TOKENS", {"cpu": 0, "cuda": 0})
+    monkeypatch.setattr(forward_module, "LAUNCH_TOKENS", {"cpu": 0, "cuda": 0})
     runner = BatchedRunner(3)
     list(runner.work(asked(llama, case, "zero", runner) for case in CASES))
     assert all(len({rows.width for rows in group}) == 1 for group in parts)
@@ -123,7 +125,7 @@ def tight(monkeypatch, most):
         sizes.append(sum(len(rows.prefix_caches) for rows in parts))
         if sizes[-1] > most:
             raise torch.OutOfMemoryError("no room")
-        return jopa.scoring.batch_input.forward(model, parts)
+        return batch_input.forward(model, parts)
 
     monkeypatch.setattr(runner_module, "forward", forward)
     return sizes
@@ -167,7 +169,7 @@ def test_a_fault_of_sharing_itself_is_not_passed_over(llama, monkeypatch):
     def forward(model, parts):
         if len(parts) > 1:
             raise RuntimeError("shapes do not fit")
-        return jopa.scoring.batch_input.forward(model, parts)
+        return batch_input.forward(model, parts)
 
     monkeypatch.setattr(runner_module, "forward", forward)
     runner = BatchedRunner(3)
@@ -216,7 +218,7 @@ def test_an_error_ends_all_and_every_piece_of_work_cleans_up(llama):
 def test_a_clock_counts_what_a_piece_of_work_did_and_its_share_of_forwards(llama, monkeypatch):
     def slow(model, parts):
         time.sleep(0.05)
-        return jopa.scoring.batch_input.forward(model, parts)
+        return batch_input.forward(model, parts)
 
     monkeypatch.setattr(runner_module, "forward", slow)
 
@@ -237,7 +239,7 @@ def test_a_clock_counts_what_a_piece_of_work_did_and_its_share_of_forwards(llama
 @pytest.mark.parametrize("size", [2, 3])
 def test_a_benchmark_of_several_prompts_at_a_time_has_the_same_records(llama, tmp_path, size, parts):
     home = tiny_bench.save(tmp_path, llama)
-    methods = [make_method("joint"), make_method("jopa", steps=6), make_method("ablation")]
+    methods = [make_method("joint", budget=15), make_method("jopa", steps=6), make_method("ablation")]
     wanted = tiny_bench.experiment(home, methods)
     for name, mapper in (("alone", serially), ("shared", together(size))):
         outcome = run_bench(wanted, tmp_path / name, mapper=mapper)
