@@ -42,16 +42,19 @@ demo: install
 	$(BIN)/jopa explain "$(PROMPT)" --html out/demo.html
 	@echo "The same as a page: file://$(CURDIR)/out/demo.html"
 
+# Neighbours stay together, so most files start their server, browser or cluster once.
+PARALLEL = --numprocesses auto --maxprocesses 4 --dist worksteal
+
 test: install
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
+	$(BIN)/python -m pytest $(PARALLEL)
 
 FAST = tests/prompt tests/plugins tests/datasets tests/reports/test_tables.py tests/web/test_requests.py \
   tests/test_architecture.py tests/test_exports.py tests/test_storage.py
 test-fast: install
-	$(BIN)/python -m pytest $(FAST) --numprocesses auto --maxprocesses 4
+	$(BIN)/python -m pytest $(FAST) $(PARALLEL)
 
 coverage: install
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --cov --cov-report=term --cov-fail-under=95
+	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term --cov-fail-under=95
 
 mutants: install
 	$(BIN)/python benchmarks/mutation.py --sample 70 --seed 0 --out out/mutants.md

@@ -108,8 +108,9 @@ def test_only_whole_pairs_count(study, tables, tmp_path):
     assert table.hostile.tolist() == [True, False, False]
 
 
-def test_tables_are_made_of_any_records(study, tables, places, tmp_path):
+def test_tables_are_made_of_any_records(study, tables, places, tmp_path, monkeypatch):
     """Every table, from made-up evidence of both halves, with and without other defences' numbers."""
+    monkeypatch.setattr(tables, "DRAWS", 100)  # for each interval; see `test_area_counts_pairs`
     drawn = random.Random(0)
     with study.Journal(tmp_path / "evidence.jsonl") as journal, study.Journal(tmp_path / "rivals.jsonl") as rivals:
         for i in range(80):
