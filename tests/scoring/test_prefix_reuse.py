@@ -15,18 +15,21 @@ from jopa.scoring import prefix_cache as prefixes
 from jopa.scoring.probe import probe_of
 from slow_reference import keep_masks, reference
 
+FREE = {"cpu": 0, "cuda": 0}
+
 
 @pytest.fixture(params=["as priced", "free"])
 def launch(request, monkeypatch):
     """With free forwards every row that others begin like is computed first, however little that saves."""
     if request.param == "free":
-        monkeypatch.setattr(forward, "LAUNCH_TOKENS", {"cpu": 0, "cuda": 0})
+        monkeypatch.setattr(forward, "LAUNCH_TOKENS", FREE)
     return request.param
 
 
 @pytest.mark.parametrize("removal", REMOVALS)
 @pytest.mark.parametrize("chat", [True, False])
-def test_rows_that_begin_with_the_caches_of_other_rows_score_the_same(tiny, removal, chat, launch, monkeypatch):
+def test_rows_that_begin_with_the_caches_of_other_rows_score_the_same(tiny, removal, chat, monkeypatch):
+    """Forwards as they are priced, and free ones; both are compared with the same plain forwards."""
     different = []
 
     def cache_after(prefix_caches, keep):
@@ -48,13 +51,20 @@ def test_rows_that_begin_with_the_caches_of_other_rows_score_the_same(tiny, remo
         [(2, 5), (3, 7)],
         [(2, 5, 7)],
     ]
-    scorer = jopa.ModelScorer(model, prompt, output, removal)
-    for sets in calls:
-        scores = scorer.log_probs(keep_masks(9, sets))
-        for row, removed in zip(scores, sets, strict=True):
-            expected = reference(model, prompt, output, removal, removed)
-            assert torch.allclose(row.double(), expected, atol=1e-4, rtol=0), (sets, removed)
-    if launch == "free":
+    expected = {removed: reference(model, prompt, output, removal, removed) for sets in calls for removed in sets}
+    for launch in ("as priced", "free"):
+        different.clear()
+        if launch == "free":
+            monkeypatch.setattr(forward, "LAUNCH_TOKENS", FREE)
+        scorer = jopa.ModelScorer(model, prompt, output, removal)
+        for sets in calls:
+            scores = scorer.log_probs(keep_masks(9, sets))
+            for row, removed in zip(scores, sets, strict=True):
+                assert torch.allclose(row.double(), expected[removed], atol=1e-4, rtol=0), (launch, sets, removed)
+        if launch == "as priced":
+            if probe_of(model).crops_caches:
+                assert max(different) > 1, "no forward had rows with different beginnings"
+            continue
         plain = jopa.ModelScorer(model, prompt, output, removal, reuse_prefix=False)
         for sets in calls:
             plain.log_probs(keep_masks(9, sets))
@@ -62,8 +72,6 @@ def test_rows_that_begin_with_the_caches_of_other_rows_score_the_same(tiny, remo
         n_rows = sum(map(len, calls))
         assert scorer.work.tokens < plain.work.tokens - (n_rows - 1) * max(0, template - 1) - 30
         assert scorer.work.reused > n_rows * max(0, template - 1)
-    elif probe_of(model).crops_caches:
-        assert max(different) > 1, "no forward had rows with different beginnings"
 
 
 @pytest.mark.parametrize("removal", REMOVALS)
