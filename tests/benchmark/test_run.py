@@ -89,7 +89,10 @@ def test_progress_counts_every_cell(home, tmp_path):
     seen: list[RunProgress] = []
     outcome = run_bench(tiny_bench.experiment(home, limit=2), tmp_path / "run", on_progress=seen.append)
     assert seen[0] == RunProgress(0, 0, 16)
-    assert seen[-1] == RunProgress(16, 0, 16)
+    assert seen[-1] == RunProgress(
+        16, 0, 16, answers=2, searches=len(read_lines(tmp_path / "run" / "selections.jsonl"))
+    )
+    assert [progress.searches for progress in seen if progress.answers and not progress.done][:3] == [0, 1, 2]
     assert [progress.done for progress in seen] == sorted(progress.done for progress in seen)
     assert (outcome.done, outcome.failed, outcome.before, outcome.left) == (16, 0, 0, 0)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import shlex
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -42,11 +42,21 @@ Mapper = Callable[[Experiment, Sequence[Task]], Iterator[JournalEntry]]
 
 @dataclass(frozen=True)
 class RunProgress:
-    """How far a run is: cells done and failed, of all that this start of the command has to do."""
+    """How far a run is, of what this start of the command has to do.
+
+    Attributes:
+        done: cells that got a result.
+        failed: cells that ended in an error.
+        total: cells to do.
+        answers: prompts whose answer was generated.
+        searches: searches that ended; an example's cells follow once all its searches have.
+    """
 
     done: int
     failed: int
     total: int
+    answers: int = 0
+    searches: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,7 +116,7 @@ def run_bench(
         retry_failed: do cells again that failed at an earlier start.
         mapper: runs the tasks.
         on_data: called with each data set once it is read.
-        on_progress: called before the first cell and after each.
+        on_progress: called before the first answer, and after each answer, search and cell.
 
     Raises:
         InputFileError: the folder or a data set cannot be used, or another run uses the folder.
@@ -153,6 +163,7 @@ def run_bench(
         failed_before = {cell.key for cell in on_record.failed} & wanted
         done = failed = 0
         total = len(pending)
+        written = Counter[str]()
         on_progress(RunProgress(done, failed, total))
         for journal, record in mapper(experiment, tasks) if tasks else ():
             if isinstance(record, CellRecord):
@@ -162,7 +173,8 @@ def run_bench(
                 done += isinstance(record, FinishedCell)
                 failed += not isinstance(record, FinishedCell)
             journals[journal].append(record)
-            on_progress(RunProgress(done, failed, total))
+            written[journal] += 1
+            on_progress(RunProgress(done, failed, total, written["examples"], written["selections"]))
     assert not pending, f"{len(pending)} cells have no record"
     return Outcome(done, failed, len(wanted) - total, 0 if retry_failed else len(failed_before), tuple(datasets))
 

@@ -78,7 +78,7 @@ def progress_bar() -> Iterator[Any]:
 def cell_progress() -> Iterator[Any]:
     """A context whose value shows how far a benchmark is: a bar, or a line every `EVERY_SECONDS` where it changed.
 
-    Before the first cell (records are read, models and data loaded, answers generated) it says so.
+    Before the first cell (records are read, models and data loaded, answers generated, sets searched) it says so.
     """
     from rich.console import Console
     from rich.progress import (
@@ -104,7 +104,7 @@ def cell_progress() -> Iterator[Any]:
         if text == last_text and time.monotonic() - last_told < 6 * EVERY_SECONDS and last_text:
             return ""
         last_text, last_told = text, time.monotonic()
-        return text or f"reading records, loading the model and generating answers, {seconds:.0f} s"
+        return text or f"reading records, {seconds:.0f} s"
 
     with (
         Progress(*columns, console=console, speed_estimate_period=600, disable=not console.is_terminal) as bar,
@@ -119,5 +119,9 @@ def cell_progress() -> Iterator[Any]:
             bar.update(task, total=now.total, completed=finished, failed=now.failed, rate=rate, stage="cells")
             if finished:
                 text = f"{finished} of {now.total} cells, {now.failed} failed, {rate}"
+            elif now.answers or now.searches:
+                text = f"0 of {now.total} cells; answers generated: {now.answers}, searches ended: {now.searches}"
+            else:
+                text = f"0 of {now.total} cells; loading the model, generating an answer and searching"
 
         yield show
