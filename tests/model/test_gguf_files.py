@@ -105,6 +105,11 @@ def test_what_changes_nothing_is_let_through(tmp_path, numbers, tensors):
         ({}, {"blk.1.attn_norm.weight": [1.0] * 32}, "has no place for blk.1.attn_norm.weight, and"),
         ({}, {f"blk.{i}.new.weight": [1.0] for i in range(5)}, "blk.2.new.weight and 2 more, and"),
         ({"rope.scaling.type": "other", "rope.scaling.factor": 2.0}, {}, "rope.scaling.type, other"),
+        (
+            {"rope.scaling.type": "yarn", "rope.scaling.factor": 2.0, "rope.scaling.yarn_log_multiplier": 0.1},
+            {},
+            "rope.scaling.type, yarn",
+        ),
         ({"attention.key_length": 16}, {}, r"attention.key_length \(not 8\), 16"),
         ({"residual_scale": 0.5}, {}, "residual_scale, 0.5"),
         ({"attention.causal": False}, {}, "whose tokens attend to later ones"),

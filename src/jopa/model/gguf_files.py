@@ -230,7 +230,8 @@ def _scaling(
         return None
     if kind == "linear":
         return {"rope_type": "linear", "factor": factor}
-    if kind == "yarn" and "rope.scaling.yarn_log_multiplier" not in said:
+    own_settings = any(key.startswith("rope.scaling.yarn_") for key in said)
+    if kind == "yarn" and not own_settings and said.get("rope.scaling.attn_factor", 1) == 1:
         return {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": length}
     raise _unread(path, "rope.scaling.type", kind)
 
