@@ -14,7 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # processes that tests start roun
 os.environ.setdefault("JOPA_LINEAR", "plain")  # no test depends on which product this machine computes fastest
 
 # Imported before TYPE_CHECKING is set, which must reach nothing but jopa.
-import beartype  # noqa: F401
+import beartype
 import captum.attr  # noqa: F401
 import httpx  # noqa: F401
 import jaxtyping
@@ -24,6 +24,7 @@ import torch
 from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase  # noqa: F401
 
 _jaxtyped = jaxtyping.jaxtyped
+_beartype = beartype.beartype(conf=beartype.BeartypeConf(violation_type=jaxtyping.TypeCheckError))  # as jaxtyping's
 _SHAPES = re.compile(rf"\b({'|'.join(name for name in dir(jaxtyping) if name[0].isupper())})\d*\[")
 _times_made: collections.Counter[types.CodeType] = collections.Counter()
 
@@ -44,7 +45,7 @@ def _jaxtyped_where_shapes_are(*functions, **settings):
             _times_made[function.__code__] += 1
             if _times_made[function.__code__] > 3:
                 return function
-        return settings["typechecker"](function)
+        return _beartype(function)
 
     return _jaxtyped(*functions, **settings) if functions else decorated
 
