@@ -132,6 +132,7 @@ def test_who_watches_is_told_of_the_set_that_is_chosen():
     assert told[-1].units == selection.removed
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a process is forked for each kind of kernels")
 def test_every_processor_and_number_of_threads_gives_the_same():
     """Torch's own kernels for old processors, for AVX2, and for this machine; one thread and two."""
     script, source = Path(__file__).parent / "planted_runs.py", Path(jopa.__file__).parents[1]

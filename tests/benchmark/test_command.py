@@ -1,6 +1,5 @@
 """`jopa bench` on a tiny benchmark: what it says, what it refuses, and what a signal leaves."""
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -109,9 +108,11 @@ def test_the_command_refuses_in_a_line(command, toml, tmp_path, arguments, code,
 
 SLOWLY = """
 import signal
-import sys
 import time
-from jopa import cli, storage
+from jopa import cli
+from jopa import storage
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored
 
 append = storage.Journal.append
 
@@ -120,53 +121,28 @@ def wait_and_append(*arguments):
     append(*arguments)
 
 storage.Journal.append = wait_and_append
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored
 cli.main()
 """
 """`jopa`, so slow that a busy machine sees it at work."""
 
 
-def work_slowly(arguments, err: Path) -> None:
-    """The same in a process that is forked for it."""
-    sys.argv = ["jopa", *arguments]
-    with err.open("w") as sys.stderr:
-        exec(SLOWLY, {})
-
-
-@pytest.mark.parametrize(
-    ("together", "how", "is_forked"),
-    # One process that has nothing of this one, as a user starts it; the others are forked, and import nothing anew.
-    [(1, signal.SIGINT, False), (3, signal.SIGINT, True), (1, signal.SIGTERM, True)],
-)
-def test_a_signal_is_one_line_and_the_same_command_goes_on(
-    command, toml, tmp_path, reference, together, how, is_forked
-):
-    folder, err = tmp_path / "run", tmp_path / "err"
-    words = ["bench", str(toml), "--out", str(folder), "--together", str(together)]
-    if is_forked:
-        process = multiprocessing.get_context("fork").Process(target=work_slowly, args=(words, err))
-        process.start()
-        is_at_work, ended = process.is_alive, lambda: process.join(30) or process.exitcode
-    else:
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        with err.open("w") as file:
-            process = subprocess.Popen([sys.executable, "-c", SLOWLY, *words], stderr=file, env=environment)
-        is_at_work, ended = lambda: process.poll() is None, lambda: process.wait(30)
-    try:
+@pytest.mark.parametrize(("together", "how"), [(1, signal.SIGINT), (3, signal.SIGINT), (1, signal.SIGTERM)])
+def test_a_signal_is_one_line_and_the_same_command_goes_on(command, toml, tmp_path, reference, together, how):
+    folder = tmp_path / "run"
+    words = [sys.executable, "-c", SLOWLY, "bench", str(toml), "--out", str(folder), "--together", str(together)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment) as process:
         deadline = time.monotonic() + 60
-        while not cells(folder) and is_at_work() and time.monotonic() < deadline:
+        while not cells(folder) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
-        assert process.pid is not None
-        os.kill(process.pid, how)
-        assert ended() == 1, err.read_text()
-    finally:
-        process.kill()
-    said = err.read_text()
-    assert said.splitlines()[-1].startswith(f"jopa: stopped; what is done is in '{folder}'")
-    assert "Traceback" not in said
+        process.send_signal(how)
+        err = process.stderr.read()
+        assert process.wait(30) == 1, err
+    assert err.splitlines()[-1].startswith(f"jopa: stopped; what is done is in '{folder}'")
+    assert "Traceback" not in err
     assert 1 <= len(cells(folder)) < 32
-    code, _, said = command(toml, "--out", folder, "--together", together)
-    assert code == 0, said
+    code, _, err = command(toml, "--out", folder, "--together", together)
+    assert code == 0
     if together == 1:
         same_run(folder, reference)
     else:  # in another order, and to rounding

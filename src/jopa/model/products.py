@@ -354,11 +354,11 @@ def _read(path: Path, machine: Mapping[str, str | int]) -> dict[str, Seconds]:
         return {}
 
 
-def _checked(found: Mapping[str, list[float]]) -> Seconds:
-    """The seconds of one shape.
+def _checked(found: Any) -> Seconds:
+    """The seconds of one shape, as a file has them.
 
     Raises:
-        ValueError: they are not what `_write` writes.
+        ValueError, TypeError, AttributeError: they are not what `_write` writes.
     """
     seconds = {str(name): tuple(float(value) for value in values) for name, values in found.items()}
     if not all(len(values) == len(ROWS) and all(0 < v < math.inf for v in values) for values in seconds.values()):
