@@ -189,8 +189,7 @@ def unpack_gguf(path: Path) -> tuple[Path, str]:
                 "the model; make it yours alone (chmod go-w), or set JOPA_CACHE"
             )
     if not only_ours(folder, *folder.glob("*")) or not _intact(folder):
-        if folder.exists():
-            shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # another process may do the same at the same time
         _unpack(path, folder, checksum)
     return folder, checksum
 
