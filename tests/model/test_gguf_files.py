@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 import jopa
-from jopa.model.gguf_files import complete_config
+from jopa.model.gguf_files import complete, set_attention_scale
 from tiny_gguf import write_gguf
 
 IDS = torch.tensor([[1, *range(5, 35)]])
@@ -126,14 +126,15 @@ def test_what_would_be_another_model_is_refused_in_one_line(tmp_path, numbers, t
 def test_a_window_of_attention_that_only_the_file_says(tmp_path):
     """As in Phi-3, whose configuration has none where transformers makes it of a GGUF file."""
     write_gguf(tmp_path / "m.gguf", numbers={"attention.sliding_window": 8})
-    loaded = jopa.load(tmp_path / "m.gguf", device="cpu").model
+    model = jopa.load(tmp_path / "m.gguf", device="cpu")
+    loaded = model.model
     loaded.config.sliding_window = None
-    complete_config(tmp_path / "m.gguf", loaded)
+    complete(tmp_path / "m.gguf", loaded, model.tokenizer)
     assert loaded.config.sliding_window == 8
     loaded.config.layer_types = ["full_attention"]
     loaded.config.sliding_window = None
     with pytest.raises(jopa.ModelError, match="sliding_window"):
-        complete_config(tmp_path / "m.gguf", loaded)
+        complete(tmp_path / "m.gguf", loaded, model.tokenizer)
 
 
 @pytest.mark.parametrize(
@@ -166,3 +167,25 @@ def test_a_model_unpacked_in_an_older_way_is_unpacked_again(tmp_path):
     manifest.write_text(json.dumps({name: value for name, value in written.items() if name != "layout"}))
     jopa.load(tmp_path / "m.gguf", device="cpu")
     assert json.loads(manifest.read_text())["layout"] == written["layout"]
+
+
+@pytest.mark.parametrize(
+    ("config", "width"),
+    [  # as in the config.json of each
+        (Gemma2Config(num_hidden_layers=26, hidden_size=2304, num_attention_heads=8), 256),
+        (Gemma2Config(num_hidden_layers=46, hidden_size=4608, num_attention_heads=32), 144),
+        (Gemma3TextConfig(num_hidden_layers=48, hidden_size=3840, num_attention_heads=16), 256),
+        (Gemma3TextConfig(num_hidden_layers=62, hidden_size=5376, num_attention_heads=32), 168),
+    ],
+    ids=["gemma-2-2b", "gemma-2-27b", "gemma-3-12b", "gemma-3-27b"],
+)
+def test_the_largest_gemmas_scale_their_attention_by_another_width(config, width):
+    set_attention_scale(config)
+    assert config.query_pre_attn_scalar == width
+
+
+def test_the_factors_of_llama_3_slow_nothing_down(tmp_path):
+    write_gguf(tmp_path / "m.gguf", tensors={"rope_freqs.weight": llama3_factors()})
+    model = jopa.load(tmp_path / "m.gguf", device="cpu")
+    found = jopa.explain("write a story about the doctor", model=model, k=1, output=jopa.Generation(3))
+    assert "slow_paths" not in found.details

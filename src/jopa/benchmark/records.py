@@ -24,8 +24,7 @@ from msgspec import Meta, Struct, field
 
 from jopa.choices import Certificate, Removal
 from jopa.errors import InputFileError
-from jopa.prompt.records import Count, OutputRecord, Positive, PromptRecord
-from jopa.results.attribution import Cost
+from jopa.prompt.records import Cost, Count, OutputRecord, Positive, PromptRecord
 from jopa.storage import Record, converted, numbered_lines, read_json, require_schema
 
 SCHEMA = 1

@@ -89,61 +89,71 @@ def _split_count(start: bytes) -> int:
     return int.from_bytes(start[at + len(key) : at + len(key) + 2], "little") if at >= 0 else 1
 
 
-def complete_config(path: Path, model: Any) -> None:
-    """Put into a model's configuration what its GGUF file says and transformers has not read.
+def complete(path: Path, model: Any, tokenizer: Any) -> None:
+    """Put into a model's configuration and tokenizer what its GGUF file says and transformers has not read.
 
     The model itself is not changed: it is to be saved and loaded anew.
 
     Args:
         path: the file.
         model: the model that transformers made of it.
+        tokenizer: the fast tokenizer that transformers made of it.
 
     Raises:
-        ModelError: the file has a tensor or a number that the model has no place for.
+        ModelError: the file has a tensor or a number that the model has no place for, or splits text in a way that
+            neither transformers nor jopa knows.
     """
     from gguf import GGUFReader
 
     reader = GGUFReader(path)
+    _require_places(path, model, reader)
+    _complete_config(path, model.config, reader)
+    _split_as_said(path, tokenizer, reader)
+
+
+def set_attention_scale(config: Any) -> None:
+    """Set by what width the largest Gemma 2 and 3 scale their attention, which no key of a GGUF file says.
+
+    144 and 168, the width of a head by the layers' own width; all smaller ones keep 256 (their published config.json).
+    """
+    if config.num_hidden_layers == _LARGEST_GEMMA.get(config.model_type):
+        config.query_pre_attn_scalar = config.hidden_size // config.num_attention_heads
+
+
+def _complete_config(path: Path, config: Any, reader: GGUFReader) -> None:
     architecture = str(reader.fields["general.architecture"].contents()) + "."
     said = {
         key.removeprefix(architecture): field.contents()
         for key, field in reader.fields.items()
         if key.startswith(architecture)
     }
-    _require_places(path, model, reader)
     if said.get("attention.causal") is False:
         raise ModelError(f"'{path}' is a model whose tokens attend to later ones; jopa explains causal language models")
-    _scale_rotary(path, model.config, said, _factors(reader))
+    _scale_rotary(path, config, said, _factors(reader))
     for key in _SCALES:
         if said.get(key, 0) not in (0, 1):
             raise _unread(path, key, said[key])
     for key, setting in _SAME.items():
-        if key not in said or said[key] == getattr(model.config, f"global_{setting}", None):
+        if key not in said or said[key] == getattr(config, f"global_{setting}", None):
             continue
-        has = getattr(model.config, setting, said[key])
-        if has is None and not getattr(model.config, "layer_types", None):  # which say what each layer sees
-            setattr(model.config, setting, said[key])
+        has = getattr(config, setting, said[key])
+        if has is None and not getattr(config, "layer_types", None):  # which say what each layer sees
+            setattr(config, setting, said[key])
         elif has != said[key]:
             raise _unread(path, f"{key} (not {has})", said[key])
-    if model.config.num_hidden_layers == _LARGEST_GEMMA.get(model.config.model_type):
-        model.config.query_pre_attn_scalar = model.config.hidden_size // model.config.num_attention_heads
+    set_attention_scale(config)
 
 
-def split_as_said(path: Path, tokenizer: Any) -> None:
+def _split_as_said(path: Path, tokenizer: Any, reader: GGUFReader) -> None:
     """Let a byte-level tokenizer split text before its merges as its GGUF file says.
-
-    Args:
-        path: the file.
-        tokenizer: the fast tokenizer that transformers made of it.
 
     Raises:
         ModelError: neither transformers nor jopa knows that way.
     """
-    from gguf import GGUFReader
     from tokenizers import Regex, pre_tokenizers
     from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
-    fields = GGUFReader(path).fields
+    fields = reader.fields
     if "tokenizer.ggml.pre" not in fields or fields["tokenizer.ggml.model"].contents() != "gpt2":
         return
     way = str(fields["tokenizer.ggml.pre"].contents())

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jopa.errors import JopaError, ModelError, SettingError, reason_of
-from jopa.model.gguf_files import complete_config, require_gguf, split_as_said
+from jopa.model.gguf_files import complete, require_gguf
 from jopa.model.language_model import LanguageModel
 from jopa.model.products import product_wanted
 from jopa.model.reading import ADAPTER_CONFIG, read_model, require_all_weights
@@ -225,10 +225,9 @@ def _unpack(path: Path, folder: Path, checksum: str) -> None:
             )
             model, info = loaded
             require_all_weights(str(path), model, info)
-            complete_config(path, model)
-            model.save_pretrained(partial)
             tokenizer = AutoTokenizer.from_pretrained(**source)
-            split_as_said(path, tokenizer)
+            complete(path, model, tokenizer)
+            model.save_pretrained(partial)
             tokenizer.save_pretrained(partial)
         files = {file.name: {"sha256": _sha256(file), **_stamp(file)} for file in sorted(partial.iterdir())}
         manifest = {"layout": _LAYOUT, "source_sha256": checksum, "files": files}

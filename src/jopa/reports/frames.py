@@ -14,7 +14,7 @@ is missing (NaN; of `rank`, <NA>). Ranks count from 1, units, messages and sente
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jopa.errors import SettingError
@@ -53,12 +53,11 @@ def citations_frame(citations: Citations) -> Any:
 def prompts_frame(prompts: PromptComparison) -> Any:
     """One row a prompt ("first" or "second") and unit of a comparison of two prompts."""
     both = (prompts.first, prompts.second)
-    return joined((attribution_frame(each) for each in both), prompt=("first", "second"))
+    return joined([attribution_frame(each) for each in both], "prompt", ("first", "second"))
 
 
-def joined(frames: Iterable[Any], **column: Sequence[str]) -> Any:
+def joined(frames: Sequence[Any], heading: str, names: Sequence[str]) -> Any:
     """Data frames below one another, with a further column that tells them apart by a name each."""
-    ((heading, names),) = column.items()
     named = [frame.assign(**{heading: name}) for frame, name in zip(frames, names, strict=True)]
     return _pandas().concat(named, ignore_index=True)
 

@@ -87,4 +87,4 @@ def to_frame(value: Result | Attributions) -> Any:
     """
     if not isinstance(value, Sequence):
         return result_frame(value)
-    return frames.joined((each.to_frame() for each in value), method=[each.method["name"] for each in value])
+    return frames.joined([result_frame(each) for each in value], "method", [each.method["name"] for each in value])
