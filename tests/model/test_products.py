@@ -215,11 +215,13 @@ def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch, tmp_path, t
     assert set(measured([SHAPE], torch.float32)[SHAPE]) == {"plain", "onednn"}
 
 
-def test_one_row_by_the_transposed_product_is_contiguous_and_takes_the_bias_once():
-    transposed = products.products()["transposed"]
-    weight, bias = torch.randn(5, 3), torch.ones(5)
-    found = transposed.multiply(torch.zeros(1, 1, 3), None, weight, bias)
-    assert found.is_contiguous() and torch.equal(found, torch.ones(1, 1, 5))
+@pytest.mark.parametrize("name", ["transposed", "batched"])
+@pytest.mark.parametrize("n_out", [5, 6])
+def test_one_row_by_columns_is_contiguous_and_takes_the_bias_once(name, n_out):
+    weight, bias, row = torch.randn(n_out, 3), torch.randn(n_out), torch.randn(1, 1, 3)
+    found = products.products()[name].multiply(row, None, weight, bias)
+    assert found.is_contiguous() and found.shape == (1, 1, n_out)
+    torch.testing.assert_close(found[0, 0], weight @ row[0, 0] + bias)
 
 
 def test_what_was_timed_beside_other_work_is_not_trusted(monkeypatch):

@@ -9,6 +9,8 @@ weights that are packed once instead of in every call:
     onednn          oneDNN, the weight as it is: no further memory
     transposed      W xᵀ, the weight as it is; a single row is multiplied twice. For very few rows: there, reading the
                     weight is all the work, and some libraries read it much faster for two columns than for one row
+    batched         W xᵀ as a batched product, the weight as it is, in two halves for a single row. Where no library
+                    has a kernel for few rows, the batched one can read weights at twice the rate
 
 Which of them is the fastest depends on the processor, the shape and the number of rows, by a factor of up to three. So
 each is timed with the model's own shapes, in a fraction of a second; the seconds are remembered in the user's cache.
@@ -134,6 +136,16 @@ def products() -> dict[str, Product]:
         found = torch.mm(weight, other) if bias is None else torch.addmm(bias.unsqueeze(1), weight, other)
         return found[:, :n_rows].t().contiguous().view(*inputs.shape[:-1], weight.shape[0])
 
+    def batched(inputs: Tensor, _packed: None, weight: Tensor, bias: Tensor | None) -> Tensor:
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        n_rows, n_out = rows.shape[0], weight.shape[0]
+        n_parts = 2 if n_rows == 1 and n_out % 2 == 0 else 1
+        # One row of an odd weight is multiplied twice: one column in one batch would be an ordinary product again.
+        columns = torch.cat((rows, rows)) if n_rows == n_parts == 1 else rows
+        parts, other = weight.unflatten(0, (n_parts, -1)), columns.t().expand(n_parts, -1, -1)
+        found = torch.bmm(parts, other) if bias is None else torch.baddbmm(bias.view(n_parts, -1, 1), parts, other)
+        return found.view(n_out, -1)[:, :n_rows].t().contiguous().view(*inputs.shape[:-1], n_out)
+
     found = [
         Product(_PLAIN, lambda inputs, _packed, weight, bias: linear(inputs, weight, bias)),
         # Any number of rows may come, whatever MKL is told here to expect.
@@ -141,6 +153,7 @@ def products() -> dict[str, Product]:
         Product("onednn-packed", by_onednn, lambda weight: torch.ops.mkldnn._reorder_linear_weight(weight)),
         Product("onednn", by_onednn_unpacked),
         Product("transposed", transposed),
+        Product("batched", batched),
     ]
     return {product.name: product for product in found}
 
