@@ -2,9 +2,15 @@
 
 import gguf
 import numpy as np
+import torch
+from transformers import LlamaConfig
 from transformers.convert_slow_tokenizer import bytes_to_unicode
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 import tiny_models
+
+LLAMA3 = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+LLAMA3 |= {"original_max_position_embeddings": 16}
 
 
 def write_gguf(path, leave_out=(), split=0, template=None, numbers=None, tensors=None, splits=None):
@@ -56,3 +62,11 @@ def write_gguf(path, leave_out=(), split=0, template=None, numbers=None, tensors
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def llama3_factors():
+    """By what the frequencies of Llama 3 are divided, as its GGUF files hold them."""
+    config = LlamaConfig(hidden_size=32, num_attention_heads=4, head_dim=8, max_position_embeddings=128)
+    config.rope_parameters = {"rope_theta": 10000.0} | LLAMA3
+    scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
+    return ((1 / 10000.0 ** (torch.arange(0, 8, 2) / 8)) / scaled).tolist()

@@ -21,6 +21,8 @@ Objective = Literal["log-probability", "text-similarity"]
 Certificate = Literal["none", "one-swap-optimal", "optimal"]
 """What the evaluations prove about a set; see `Problem.certificate`."""
 
+BUNDLED = "bundled"
+"""Names the bundled model where the name of a model is asked for."""
 LOG_PROBABILITY: Objective = "log-probability"
 TEXT_SIMILARITY: Objective = "text-similarity"
 REMOVALS: tuple[Removal, ...] = get_args(Removal)

@@ -5,15 +5,12 @@ import json
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, LlamaConfig
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 import jopa
 from jopa.model.gguf_files import complete, set_attention_scale
-from tiny_gguf import write_gguf
+from tiny_gguf import LLAMA3, llama3_factors, write_gguf
 
 IDS = torch.tensor([[1, *range(5, 35)]])
-LLAMA3 = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-LLAMA3 |= {"original_max_position_embeddings": 16}
 
 
 @pytest.fixture(autouse=True)
@@ -32,14 +29,6 @@ def with_rotary(loaded, **rotary):
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     model.load_state_dict(loaded.state_dict())
     return model
-
-
-def llama3_factors():
-    """By what the frequencies of Llama 3 are divided, as its GGUF files hold them."""
-    config = LlamaConfig(hidden_size=32, num_attention_heads=4, head_dim=8, max_position_embeddings=128)
-    config.rope_parameters = {"rope_theta": 10000.0} | LLAMA3
-    scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
-    return ((1 / 10000.0 ** (torch.arange(0, 8, 2) / 8)) / scaled).tolist()
 
 
 @pytest.mark.parametrize(

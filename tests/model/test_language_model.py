@@ -85,6 +85,20 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
         jopa.load(tmp_path / "some.gguf")
 
 
+def test_the_bundled_model_can_be_named(monkeypatch):
+    located = []
+
+    def locate(source):
+        located.append(source)
+        raise jopa.ModelError("enough")
+
+    monkeypatch.setattr(loading, "_locate", locate)
+    for source in (None, "bundled", "some/model"):
+        with pytest.raises(jopa.ModelError, match="enough"):
+            jopa.load(source, device="cpu")
+    assert located == [None, None, "some/model"]
+
+
 @needs_bundle
 def test_the_bundled_model_is_unpacked_once_and_mended_when_damaged(tmp_path, monkeypatch):
     """The real file; every step but the unpacking itself, which takes half a minute and is done by others' tests."""

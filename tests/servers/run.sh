@@ -14,6 +14,7 @@ if [ ! -e "$environment-chat/.installed" ]; then
     touch "$environment-chat/.installed"
 fi
 "$python" "$here/compare_chat.py" "$environment-chat/bin/python"
+"$python" "$here/compare_gguf.py" "$environment-chat/bin/python"
 [ "${3:-}" = chat ] && exit 0
 if [ ! -e "$environment/.installed" ]; then
     "$python" -m venv "$environment"

