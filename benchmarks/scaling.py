@@ -7,8 +7,7 @@
 Prompts are random ids: time does not depend on what they say. Leave-one-out is what is timed against T, output length
 and batch size, and `joint` against k. Then the engine's floating-point operations a second (two a weight and token,
 attention itself left out) stand beside those of the fastest square matrix product on the same machine; on a CPU also
-what kinds of operation its time goes into, one forward by plain products beside one by those that were chosen, and the
-share of the memory's rate at which a forward of one token reads the weights.
+what kinds of operation its time goes into, and one forward by plain products beside one by those that were chosen.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from measuring import machine, matrix_rate, memory_rate, model_flops, random_llama, table, timed
+from measuring import machine, matrix_rate, model_flops, random_llama, table, timed
 
 import jopa
 
@@ -239,21 +238,6 @@ def packed_weights(model: jopa.LanguageModel, options: argparse.Namespace) -> No
         first, second = (1e3 * timing.median for timing in done.values())
         rows.append((f"{n_rows} × {n_tokens}", f"{first:.0f}", f"{second:.0f}", f"{first / second:.2f}×"))
     print(table(("rows × tokens", "plain products, ms a forward", "chosen", "gain"), rows) + "\n")
-
-    n_bytes = model_flops(model.model, 1, 1) / 2 * model.model.dtype.itemsize  # each weight is read once a token
-
-    def one_token() -> float:
-        with torch.inference_mode(), model.packed.active():
-            cache = model.model(input_ids=torch.randint(1000, (1, 50)), use_cache=True).past_key_values
-            start = time.perf_counter()
-            for _ in range(8):
-                model.model(input_ids=torch.zeros(1, 1, dtype=torch.long), past_key_values=cache, use_cache=True)
-            return (time.perf_counter() - start) / 8
-
-    pairs = [(memory_rate(), n_bytes / one_token()) for _ in range(options.repeats)]
-    memory, weights = (statistics.median(values) for values in zip(*pairs, strict=True))
-    share = statistics.median(reading / rate for rate, reading in pairs)
-    print(f"One token: weights are read at {weights / 1e9:.1f} GB/s: {100 * share:.0f} % of {memory / 1e9:.1f}.\n")
 
 
 def exponent(points: Sequence[tuple[float, float]]) -> float:
