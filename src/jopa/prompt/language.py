@@ -45,28 +45,50 @@ _LETTERS_OF = (  # the first script that matches a character is its script
     ("latin", "A-Za-z\u00c0-\u024f\u1e00-\u1eff"),
 )
 _SCRIPTS = re.compile("|".join(f"(?P<{name}>[{letters}])" for name, letters in _LETTERS_OF))
-_STOP_WORDS = {  # of two letters or more
+_STOP_WORDS = {  # of two letters or more, but for English
     "en": "the and of to in is that it for with you are this was what how my your please write have has not from on as "
-    "do be or he she we me they see can will would which when where who if but an at by no so am i'm its their there",
+    "a i do be or he she we me they see can will would which when where who if but an at by no so am i'm its their "
+    "there",
     "de": "der die das und ist nicht ein eine mit auf für von zu den dem es ich sie wir wurde am im er bitte siehe "
-    "danach",
-    "fr": "le la les et est des une un dans pour que qui pas vous je nous sur avec au aux ce cette du",
-    "es": "el la los las es de que una un por para con del se al como su está",
-    "it": "il lo gli che di una un per con del della non si nel sono questo",
-    "pt": "os as de que uma um por para com não do da em na você",
-    "nl": "de het een en is van niet dat voor met op te zijn ik je wij",
-    "pl": "na nie się jest że do to jak co po dla proszę",
-    "cs": "je se na že to jsem jak pro ale není",
-    "sv": "och är att det som en ett på för inte med jag av",
-    "da": "og er at det som en et på for ikke med jeg af",
-    "fi": "ja on ei että se kun oli mutta niin ovat",
-    "tr": "ve bir bu için ile çok ne da de değil",
-    "hu": "és az hogy nem egy van ez meg",
-    "ro": "și este nu că în pe cu un pentru din",
+    "danach du wie heißt geht guten einen mir über heiße schreibe",
+    "fr": "le la les et est des une un dans pour que qui pas vous je nous sur avec au aux ce cette du où ça va il elle "
+    "bonjour merci écris quoi",
+    "es": "el la los las es de que una un por para con del se al como su está en si mi tu qué cómo "
+    "hola gracias escribe",
+    "it": "il lo gli che di una un per con del della non si nel sono questo vedi ciao grazie come bene poi perché "
+    "scrivi",
+    "pt": "os as de que uma um por para com não do da em na você obrigado obrigada olá tudo bem seu sua escreva",
+    "nl": "de het een en is van niet dat voor met op te zijn ik je wij komt heer hij bedankt goed naar hoe gaat "
+    "schrijf",
+    "pl": "na nie się jest że do to jak co po dla proszę pan pani dobrze czy dziękuję napisz cześć",
+    "cs": "je se na že to jsem jak pro ale není pak dne děkuji prosím napiš byl",
+    "sv": "och är att det som en ett på för inte med jag av hej mår du tack hur skriv berättelse",
+    "da": "og er at det som en et på for ikke med jeg af han den så hun kom tak hvad skriv dansk",
+    "fi": "ja on ei että se kun oli mutta niin ovat hän mitä hei sitten tämä minä kiitos kirjoita",
+    "tr": "ve bir bu için ile çok ne da de değil merhaba nasılsın teşekkürler ben sen yaz",
+    "hu": "és az hogy nem egy van ez meg szia köszönöm aztán jól kérem vagy írj",
+    "ro": "și este nu că în pe cu un pentru din ce mai bună mulțumesc scrie",
 }
 _WORDS_OF = {language: frozenset(words.split()) for language, words in _STOP_WORDS.items()}
+_ALPHABETS = {  # letters beyond a to z, those of foreign words left out
+    "de": "äöüß",
+    "fr": "àâæçéèêëîïôœùûü",
+    "es": "áéíñóúü",
+    "it": "àèéìíîòóùú",
+    "pt": "áâãàçéêíóôõúü",
+    "nl": "áéëíïóöúü",
+    "pl": "ąćęłńóśźż",
+    "cs": "áčďéěíňóřšťúůýž",
+    "sv": "åäöé",
+    "da": "æøåé",
+    "fi": "äöå",
+    "tr": "çğıöşüâî\u0307",
+    "hu": "áéíóöőúüű",
+    "ro": "ăâîșțşţ",
+}
 _ENOUGH = 2
-"""Different stop words that another language than English needs; one of four letters or more is enough."""
+"""Different stop words that another language than English needs; one is enough if it has four letters or more, or if
+the language has all letters of the text that English has not."""
 
 
 def is_language_code(code: object) -> bool:
@@ -94,10 +116,15 @@ def guessed_language(text: str) -> str:
 
 def _latin_language(sample: str) -> str:
     words = Counter(re.findall(r"[^\W\d_]+", sample.lower()))
+    letters = {letter for word in words for letter in word if not letter.isascii()}
+    writing = {language for language, own in _ALPHABETS.items() if letters and letters <= set(own)}
     found = {language: [word for word in stops if word in words] for language, stops in _WORDS_OF.items()}
     hits = {
-        language: sum(words[word] for word in said)
+        language: sum(words[word] for word in said) + (language in writing)
         for language, said in found.items()
-        if language == DEFAULT or len(said) >= _ENOUGH or any(len(word) > 3 for word in said)
+        if language == DEFAULT
+        or len(said) >= _ENOUGH
+        or any(len(word) > 3 for word in said)
+        or (language in writing and said)
     }
     return max(hits, key=lambda language: hits[language])  # English comes first, so it wins where none has more

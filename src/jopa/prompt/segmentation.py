@@ -15,6 +15,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate, pairwise
 
+from jopa.prompt.abbreviations import MOST, ends_nothing
 from jopa.prompt.language import guessed_language
 
 Span = tuple[int, int]
@@ -32,7 +33,8 @@ _UNSPACED = (
     "\U00020000-\U0003ffff"
 )
 _IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
-_WORD = re.compile(r"\S+")
+_WORD = re.compile(r"[^\s\u0f0b\u1361]*[\u0f0b\u1361]+|[^\s\u0f0b\u1361]+")
+"""What stands between blanks, or between the marks that part words in Tibetan (there, syllables) and Ethiopic."""
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _FENCE = re.compile(r"[ \t>]*(`{3,}|~{3,})")
 _TABLE_ROW = re.compile(r"\s*\|.*\|\s*|[^|]*\s\|\s[^|]*\s\|\s.*", re.DOTALL)
@@ -49,18 +51,25 @@ _WHOLE = re.compile(
     r"|(?:(?<![a-z0-9+.-])[a-z][a-z0-9+.-]*+://|(?<![a-z0-9])(?:www\.|mailto:))"
     rf"[^\s<>\"\u3000-\u303f\uff00-\uffef{_UNSPACED}]*[^\s<>\".,;:!?)\]}}'\u3000-\u303f\uff00-\uffef{_UNSPACED}]"
     r"|(?<![\w.+-])[\w.+-]++@[\w-]++(?:\.[\w-]++)+"
-    r"|(?<!\d)\d++(?:[.,:]\d++)+",
+    r"|(?<!\d)\d++(?:[.,:]\d++)+"
+    r"|!\[[^\]\n]*+\]\([^)\s]*+\)",
     re.IGNORECASE,
 )
+_QUOTED = (re.compile(r"[。．！？!?…][」』]\s*\Z"), re.compile(r"と|って"))
+"""The end of a Japanese quotation, and what goes on with its sentence."""
 _TITLE = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof)\.\s*\Z")
 """`sentencex` ends a sentence after one where the name is a common word, too ("Dr. Who")."""
 _ORDINAL = re.compile(r"\b(?:[ai]m|zu[mr]|vom|beim|de[rmns]|die|das|ein(?:e[rmns]?)?)\s+\d{1,3}\.\s*\Z", re.IGNORECASE)
 """A German ordinal number; `sentencex` knows them before months only ("im 19. Jahrhundert")."""
 _STOPS_OF_SCRIPTS = re.compile("(?:[\u17d4\u17d5]|[\u0f0d\u0f0e](?:\\s*[\u0f0d\u0f0e])*)\\s*")
 """Full stops of Khmer and Tibetan, which `sentencex` leaves out."""
-_CLOSING = re.compile(r"[*_~\"'”’»)\]]+(?:\s+|\Z)")
-_TAIL = 16
-"""Characters at a sentence's end that may be a title or an ordinal number."""
+_CLOSING = re.compile(r"(?:[*_~\"'”’»)\]]|</\w+>)+(?:\s+|\Z)")
+_IN_BRACKETS = re.compile(r"[.!?\u2026][\"'”’»]?[)\]]\s+(?=[^\W\d_a-z]|[(\[])|[.!?]\s+(?=\((?:\d{1,3}|[A-Za-z])\)\s)")
+"""The end of a sentence that stands in brackets, which `sentencex` leaves out, and what stands before "(b) …"."""
+_NO_ABBREVIATION = re.compile(r"(?<![\w.])(?:[Nn]o|т\. ?[дп])\.\s+(?=[^\W\d_a-zа-я])")
+"""What `sentencex` takes for an abbreviation everywhere: an answer "no.", and "and so on" in Russian at the end."""
+_NO_MARKS = re.compile(r"(?<!\w)[:;=8][-'’]?[()\[\]](?![\w])|(?<=\d)[\"'′″](?=[\s.,;!?]|\Z)")
+"""Brackets of faces and signs for feet and inches, in which `sentencex` sees the beginning of a quotation."""
 _WINDOW = 4000
 """Characters of a line that `sentencex` sees at once: its time grows faster than their number."""
 _NUMBER_OF_ITEM = re.compile(r"\s*(?:[-*+•]\s+)?\(?(?:\d{1,3}|[A-Za-z])[.)]\s*")
@@ -166,22 +175,33 @@ def _cuts_of_line(line: str, language: str) -> Iterator[int]:
     begun = start = 0  # of the sentence, of the window
     while start < len(line):
         window = line[start : start + _WINDOW]
-        parts = segment(language, window)
-        if "".join(parts) != window:
+        read = _NO_MARKS.sub(lambda match: "x" * len(match[0]), window)
+        parts = segment(language, read)
+        if "".join(parts) != read:
             return  # it left out characters, so its places mean nothing: the rest of the line stays whole
-        ends = {*accumulate(map(len, parts)), *(match.end() for match in _STOPS_OF_SCRIPTS.finditer(window))}
+        ends = {*accumulate(map(len, parts)), *_ends_left_out(window)}
         cuts = [start + end for end in sorted(ends)]
         start = cuts[-2] if len(cuts) > 1 and cuts[-1] < len(line) else cuts[-1]  # the last may be longer
         for cut in cuts[:-1]:
             if not line[cut - 1].isspace() and (closing := _CLOSING.match(line, cut)):
                 cut = closing.end()
             said = line[begun:cut]
-            tail = max(0, len(said) - _TAIL)
-            unfinished = _NUMBER_OF_ITEM.fullmatch(said) or _TITLE.search(said, tail)
-            unfinished = unfinished or (language.startswith("de") and _ORDINAL.search(said, tail))
+            tail = said[-MOST:]
+            unfinished = _NUMBER_OF_ITEM.fullmatch(said) or _TITLE.search(tail)
+            unfinished = unfinished or (language.startswith("de") and _ORDINAL.search(tail))
+            following = line[cut : cut + MOST].lstrip()
+            unfinished = unfinished or (_QUOTED[0].search(tail) and _QUOTED[1].match(following))
+            unfinished = unfinished or ends_nothing(tail, following, language)
             if said.strip() and line[cut:].strip() and not unfinished and not _inside(cut, whole):
                 yield cut
                 begun = cut
+
+
+def _ends_left_out(window: str) -> Iterator[int]:
+    """Where sentences end that `sentencex` does not see."""
+    for pattern in (_STOPS_OF_SCRIPTS, _IN_BRACKETS, _NO_ABBREVIATION):
+        for match in pattern.finditer(window):
+            yield match.end()
 
 
 def _marked_lines(text: str) -> Iterator[tuple[Span, bool]]:
