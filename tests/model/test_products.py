@@ -2,19 +2,14 @@
 
 import json
 import math
-import os
-import time
-from types import SimpleNamespace
 from typing import NamedTuple
 
-import psutil
 import pytest
 import torch
 from torch.nn.functional import linear
 
 from jopa.errors import SettingError
 from jopa.model import products
-from jopa.model.machine import OtherWork
 from jopa.model.products import ROWS, available, choose, measured, time_products
 
 DTYPES = [torch.float32, torch.bfloat16]
@@ -229,16 +224,6 @@ def test_what_was_timed_beside_other_work_is_not_trusted(monkeypatch):
     for share, trusted in ((0.0, True), (0.9, False)):
         monkeypatch.setattr(products.OtherWork, "share", lambda _self, share=share: share)
         assert time_products([(4, 4)], torch.float32)[1] is trusted
-
-
-def test_the_work_of_other_processes_is_the_machines_less_ones_own(monkeypatch):
-    machine = iter([CpuTimes(10, 2, 50), CpuTimes(17, 3, 52)])  # 8 busy seconds
-    own = iter([CpuTimes(1, 1, 0), CpuTimes(4, 2, 0)])  # 4 of them
-    monkeypatch.setattr(psutil, "cpu_times", lambda: next(machine))
-    monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(cpu_times=lambda: next(own)))
-    monkeypatch.setattr(time, "perf_counter", iter([100.0, 105.0]).__next__)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    assert OtherWork().share() == pytest.approx(0.4)
 
 
 def test_a_product_can_be_named_so_that_every_run_rounds_alike(monkeypatch):

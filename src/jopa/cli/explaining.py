@@ -359,7 +359,7 @@ def explain(
         print_line("The answer was kept from an earlier run; --no-answer-cache generates it again")
     if profile:
         names = [each.method["name"] for each in found]
-        print_cost(names, profiles, loading, f"{used.n}; {used.reason}")
+        print_cost(names, profiles, loading, str(used))
     if refusals:
         fail("; ".join(refusals))
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jopa.model.generation import TokenListener
+from jopa.model.threads import follow_other_work
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +35,7 @@ def continue_with_cache(
         on_new: called with the new ids of a single row so far.
     """
     import torch
-    from transformers import GenerationConfig
+    from transformers import GenerationConfig, StoppingCriteriaList
 
     settings: dict[str, Any] = {"do_sample": False}
     if temperature > 0:
@@ -48,8 +49,21 @@ def continue_with_cache(
         model.generation_config = plain
         with torch.no_grad():
             # PreTrainedModel is not typed as the GenerationMixin that causal models are.
-            generated = model.generate(**inputs, generation_config=plain, streamer=listener)  # type: ignore[operator]
+            generated = model.generate(  # type: ignore[operator]
+                **inputs,
+                generation_config=plain,
+                streamer=listener,
+                stopping_criteria=StoppingCriteriaList([_between_tokens]),
+            )
     finally:
         model.generation_config = declared
     n_given = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
     return [row[n_given:] for row in generated.tolist()]
+
+
+def _between_tokens(ids: Tensor, _scores: object, **_others: object) -> Tensor:
+    """Asked after each token whether rows end; none does, but the threads follow the machine."""
+    import torch
+
+    follow_other_work()
+    return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)

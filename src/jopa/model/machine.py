@@ -9,23 +9,37 @@ from pathlib import Path
 
 
 class OtherWork:
-    """What other processes do on this machine's processors from now on."""
+    """What other processes do, from now on, on the cores that this process may use."""
 
     def __init__(self) -> None:
         self._started, self._busy = time.perf_counter(), self._busy_seconds()
 
+    def cores(self) -> float:
+        """How many cores other processes have kept busy since then, on average; 0 where the system does not say."""
+        return max(0.0, self._busy_seconds() - self._busy) / (time.perf_counter() - self._started)
+
     def share(self) -> float:
-        """The share of all processors' time since then that other processes took; 0 where the system does not say."""
-        wall = time.perf_counter() - self._started
-        return max(0.0, self._busy_seconds() - self._busy) / (wall * (os.cpu_count() or 1))
+        """The share of those cores' time that other processes took."""
+        return self.cores() / len(usable_cores())
 
     @staticmethod
     def _busy_seconds() -> float:
         import psutil
 
-        machine, own = psutil.cpu_times(), psutil.Process().cpu_times()
-        idle = machine.idle + getattr(machine, "iowait", 0.0)
-        return sum(machine[:8]) - idle - own.user - own.system
+        own, of_cores = psutil.Process().cpu_times(), psutil.cpu_times(percpu=True)
+        busy = 0.0
+        for core in usable_cores():
+            if core < len(of_cores):
+                idle = of_cores[core].idle + getattr(of_cores[core], "iowait", 0.0)
+                busy += sum(of_cores[core][:8]) - idle
+        return busy - own.user - own.system
+
+
+def usable_cores() -> list[int]:
+    """The numbers of the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def processor_name() -> str:

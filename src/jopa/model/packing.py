@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jopa.model.products import ROWS, Choice, Seconds, Shape, available, choose, measured
+from jopa.model.threads import follow_other_work
 
 if TYPE_CHECKING:
     import torch
@@ -122,6 +123,7 @@ class _LayerProduct:
         self._limits = [(most, product.multiply, packed if product.pack else None) for most, product in choice.limits()]
 
     def __call__(self, inputs: Float[Tensor, "*rows in"]) -> Float[Tensor, "*rows out"]:
+        follow_other_work()  # a forward of seconds must not wait for its end
         n_rows = inputs.numel() // inputs.shape[-1]
         multiply, packed = next((multiply, packed) for most, multiply, packed in self._limits if n_rows <= most)
         return multiply(inputs, packed, self._layer.weight, self._layer.bias)

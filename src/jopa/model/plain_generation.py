@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
+from jopa.model.threads import follow_other_work
+
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
@@ -45,6 +47,7 @@ def continue_by_plain_forwards(
     with torch.no_grad():
         while len(ids) < max_new_tokens:
             restore()
+            follow_other_work()
             own = {name: value.clone() for name, value in inputs.items()}  # CTRL scales embeddings in place
             logits = model(**own, use_cache=False).logits[0, -1].float()
             token = logits.argmax() if temperature == 0 else _sampled(logits, temperature)

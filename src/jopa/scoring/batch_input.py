@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from jopa.errors import ModelError
 from jopa.model.language_model import LanguageModel
 from jopa.model.state import evaluating, model_lock
+from jopa.model.threads import follow_other_work
 from jopa.scoring.attention_scaling import scaled_attention_masks
 from jopa.scoring.batch_planning import BatchLimits
 from jopa.scoring.prefix_cache import PrefixCache, cache_after, extract_prefix_caches, new_cache
@@ -186,6 +187,7 @@ def forward(model: LanguageModel, parts: Sequence[BatchInput]) -> list[BatchOutp
     with model.lock, evaluating(model.model), packed, selected:
         if options.restore is not None:
             options.restore()
+        follow_other_work()
         start = time.perf_counter()
         logits = model.model(**arguments, use_cache=cache is not None).logits
         if options.target_logits:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from jopa.model.agreement import agree, probe_ids
 from jopa.model.language_model import LanguageModel, quiet_transformers
 from jopa.model.state import evaluating
+from jopa.model.threads import follow_other_work
 from jopa.scoring.batch_input import BatchInput, CallOptions, forward, logits_only_at, without_gradients
 from jopa.scoring.prefix_cache import PrefixCache, cache_after
 from jopa.scoring.probe import probe_of
@@ -73,6 +74,7 @@ def packed_logits(
             arguments["position_ids"] = positions.repeat(n_rows)[None].to(device)
         if options.restore is not None:
             options.restore()
+        follow_other_work()
         began = time.perf_counter()
         logits = model.model(
             input_ids=ids.repeat(n_rows)[None].to(device),
