@@ -37,7 +37,12 @@ SCORING_TESTS = (
 )
 # What is changed, and which tests are to notice it: the quick ones first, as the first failure ends a run.
 TESTS = {
-    "src/jopa/problem.py": (*SEARCH_TESTS, "tests/test_ordering.py", "tests/methods/test_contract.py"),
+    "src/jopa/problem.py": (
+        "tests/test_problem.py",
+        *SEARCH_TESTS,
+        "tests/test_ordering.py",
+        "tests/methods/test_contract.py",
+    ),
     "src/jopa/methods/joint": (*SEARCH_TESTS, "tests/methods/test_termination.py"),
     "src/jopa/scoring": SCORING_TESTS,
 }

@@ -41,7 +41,7 @@ class TableScorer:
 
         removed = [frozenset((~mask).nonzero()[:, 0].tolist()) for mask in keep]
         self.asked += removed
-        return torch.tensor([[self.log_prob(units)] for units in removed])
+        return torch.tensor([[self.log_prob(units)] for units in removed], dtype=torch.float32)
 
 
 class TableWhiteBoxScorer(TableScorer):
