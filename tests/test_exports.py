@@ -118,6 +118,7 @@ def test_public_names():
         "make_method",
         "to_frame",
         "to_html",
+        "use_threads",
     ]
     assert all(hasattr(jopa, name) for name in jopa.__all__)
 

@@ -26,6 +26,7 @@ from jopa.methods.paper_search import PaperSearch
 from jopa.model.generation import Generation
 from jopa.model.language_model import LanguageModel
 from jopa.model.loading import load
+from jopa.model.threads import use_threads
 from jopa.preparation import Callbacks
 from jopa.problem import Best, Problem
 from jopa.prompt.building import Prompt, Unit, build_prompt
@@ -107,6 +108,7 @@ __all__ = [
     "make_method",
     "to_frame",
     "to_html",
+    "use_threads",
 ]
 
 __version__ = _version("jopa")
