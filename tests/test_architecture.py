@@ -14,7 +14,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "jopa"
 
 LAYERS = [
-    {"errors", "storage", "ordering", "choices"},
+    {"errors", "storage", "json_lines", "ordering", "choices"},
     {"plugins"},
     {"prompt", "evaluation.metric", "evaluation.metrics"},
     {"model"},

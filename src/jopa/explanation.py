@@ -44,7 +44,7 @@ def explain(  # pyright: ignore[reportOverlappingOverload]  # a chat model is a 
 def explain(
     prompt: str | Sequence[Message],
     *,
-    documents: Sequence[Any] | None = None,
+    documents: Sequence[Any] | Path | None = None,
     k: int | None = None,
     model: Model | str | Path | None = None,
     method: Method | str | None = None,
@@ -59,7 +59,7 @@ def explain(
 def explain(  # pyright: ignore[reportInconsistentOverload]  # the first stands for all settings
     prompt: str | Sequence[Message],
     *,
-    documents: Sequence[Any] | None = None,
+    documents: Sequence[Any] | Path | None = None,
     k: int | None = None,
     model: Model | str | Path | None = None,
     method: Method | str | None = None,
@@ -345,7 +345,7 @@ def _plan(
     return plan, {method: checked_removal(removal or method.preset_removal) for method in plan.methods}
 
 
-def with_documents(options: PromptOptions | None, documents: Sequence[Any] | None) -> PromptOptions:
+def with_documents(options: PromptOptions | None, documents: Sequence[Any] | Path | None) -> PromptOptions:
     """Options with documents; the options' own where none are given beside them.
 
     Raises:

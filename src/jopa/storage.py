@@ -5,7 +5,6 @@
     locked           one process at a time in a folder
     Journal          a JSONL file that only grows; each line is on the disk before the work continues
     read_lines       the lines of a journal, a torn last line left out
-    json_lines       the lines of a JSONL file that somebody else wrote
     parse_json       JSON text → values: finite numbers, limited depth
     converted        values → a typed structure: types and ranges checked
 
@@ -266,25 +265,6 @@ def _scan(path: Path) -> tuple[list[NumberedRecord], int]:
 
 class NotFiniteError(ValueError):
     """JSON text that holds NaN, infinity, or a number too large for a float."""
-
-
-def json_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The number and the bytes of every line of a JSONL file that is not blank; the first has number 1.
-
-    Lines end at a line feed and nowhere else: other separators, such as U+2028, may stand inside a JSON text.
-
-    Raises:
-        InputFileError: the file cannot be read.
-    """
-    if path.is_dir():
-        raise InputFileError(f"cannot read '{path}': it is a folder; give a JSONL file")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputFileError(f"cannot read '{path}': {error.strerror}") from error
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if line.strip():
-            yield number, line
 
 
 def parse_json(text: str | bytes) -> Any:

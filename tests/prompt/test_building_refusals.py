@@ -34,7 +34,7 @@ class TestRefusals:
             ([{"role": 3, "content": "hi"}], "message 1 is not of the form"),
             ([{"role": "user", "content": [{"type": "text", "text": 5}]}], "part of message 1 is not of the form"),
             ([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}], "a part of type 'image_url'"),
-            ([user("hi"), {"role": "assistant", "content": None}], "message 2 is not of the form"),
+            ([user("hi"), {"role": "system", "content": None}], "message 2 is not of the form"),
             ([{"content": "line\nbreak" * 50}], "message 1 is not of the form"),
             ("half \ud83d emoji", "half a surrogate pair"),
         ],

@@ -69,7 +69,7 @@ SEGMENTS = [
     (
         "sentence",
         'He said "Stop!" and left. "Why?" (I asked.) So.',
-        ['He said "Stop!" and left. ', '"Why?" ', "(I asked.) So."],
+        ['He said "Stop!" and left. ', '"Why?" ', "(I asked.) ", "So."],
     ),
     ("sentence", "**Bold.** Plain.", ["**Bold.** ", "Plain."]),
     ("sentence", "你好。“走吧!”他说。再见", ["你好。", "“走吧!”", "他说。", "再见"]),

@@ -174,3 +174,21 @@ def test_an_old_trace_is_dropped_by_the_template_and_said_to_be_left_out():
     assert prompt.left_out == (1,) and [source.message for source in prompt.sources] == [0, 2]
     with pytest.raises(PromptError, match=r"leaves the message at place 1 .*out or rewrites it"):
         build_prompt(tokenizer, messages, attribute=1)
+
+
+def test_a_frame_at_the_end_is_proved_together_with_those_before_it():
+    """A SentencePiece tokenizer writes a blank before the mark behind a text, but for one that ends with a mark."""
+    tokenizer = small_tokenizer("sentencepiece-legacy", FAMILIES["harmony"])
+    texts = ["Yes", "</s>", "Hi", "user"]
+    documents = [{"id": str(i), "text": text} for i, text in enumerate(texts)]
+    prompt = build_prompt(
+        tokenizer, [{"role": "user", "content": "x y"}], documents=documents, attribute="all", unit="document"
+    )
+    gone = [i for i, source in enumerate(prompt.sources) if i > 1 and source.removed_with == "frame"]
+    assert gone
+    cut = {position for i in gone for position in prompt.units[i].positions}
+    left = [token for position, token in enumerate(prompt.ids) if position not in cut]
+    kept = [i for i in range(len(texts) + 1) if i not in gone]
+    content = "".join(f"Document {i}\n{texts[i]}\n\n" if i < len(texts) else "x y" for i in kept)
+    expected = rendered("harmony", [{"role": "user", "content": content}])
+    assert left == tokenizer(expected, add_special_tokens=False)["input_ids"]

@@ -63,6 +63,30 @@ def test_parts_of_text_are_one_text(template):
     assert prompt.text == "hello world"
 
 
+@pytest.mark.parametrize(
+    ("written", "between"),
+    [
+        ("{% for p in m['content'] %}{{ ' ' + p['text'] }}{% endfor %}", " "),
+        (
+            "{% if m['content'] is string %}{{ m['content'] }}{% else %}"
+            "{{ m['content'] | join('\\n', 'text') }}{% endif %}",
+            "\n",
+        ),
+        ("{{ m['content'] }}", ""),  # would print the list
+        ("{{ m['content'] + '' }}", ""),
+    ],
+)
+def test_several_parts_of_text_read_as_the_template_shows_them(written, between):
+    source = "{% for m in messages %}[{{ m['role'] }}]" + written + "{% endfor %}"
+    tokenizer = small_tokenizer("byte-level", source)
+    parts = [{"type": "text", "text": text} for text in ("hello", "world")]
+    chat = [{"role": "system", "content": parts}, {"role": "user", "content": parts}]
+    prompt = build_prompt(tokenizer, chat, attribute="all", unit="message")
+    assert [unit.text for unit in prompt.units] == [f"hello{between}world"] * 2
+    shown = tokenizer.apply_chat_template(chat, tokenize=False) if between else "[system]helloworld[user]helloworld"
+    assert prompt.rendered == shown
+
+
 def test_a_part_that_is_no_text_is_refused_by_name():
     with pytest.raises(PromptError, match="message 1 has a part of type 'image_url'; jopa explains text only"):
         build_prompt(

@@ -35,7 +35,7 @@ MAX_SOURCES = 5
 
 def cite(
     question: str | Sequence[Message],
-    documents: Sequence[Any] | None = None,
+    documents: Sequence[Any] | Path | None = None,
     *,
     model: Model | str | Path | None = None,
     unit: str | Sequence[Span] = "sentence",

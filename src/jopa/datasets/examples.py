@@ -24,7 +24,8 @@ from typing import Any
 from jopa.datasets.fields import MalformedError, SourceRow, identity, optional_text, text_field
 from jopa.datasets.sources import DATASETS, Source, load_from_hub
 from jopa.errors import InputFileError, SettingError
-from jopa.storage import json_lines, parse_json
+from jopa.json_lines import json_lines
+from jopa.storage import parse_json
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from typing import Literal
 from jopa.datasets.fields import MalformedError, optional_text, text_field
 from jopa.datasets.planted_facts import Fact, draw_facts
 from jopa.errors import InputFileError, SettingError
+from jopa.json_lines import json_lines
 from jopa.prompt.segmentation import Span, sentences
-from jopa.storage import json_lines, parse_json
+from jopa.storage import parse_json
 
 Kind = Literal["planted", "natural"]
 

@@ -29,13 +29,13 @@ from jopa.detection.scoring import order
 from jopa.detection.settings import DetectionConfig
 from jopa.detection.verdict import SCHEMA, Verdict
 from jopa.errors import InputFileError, JopaError
+from jopa.json_lines import json_lines
 from jopa.preparation import loaded
 from jopa.scoring.protocols import Model
 from jopa.storage import (
     Journal,
     Record,
     converted,
-    json_lines,
     locked,
     numbered_lines,
     parse_json,
@@ -293,7 +293,7 @@ def _require_same_settings(folder: Path, settings: Record) -> None:
 
 def _of_file(path: Path, name: str) -> Iterator[ScreeningPrompt]:
     try:
-        if path.suffix == ".jsonl":
+        if path.name.endswith((".jsonl", ".jsonl.gz")):
             yield from (_of_line(f"{name}:{number}", line) for number, line in json_lines(path))
         else:
             yield _decoded(name, path.read_bytes().removeprefix(b"\xef\xbb\xbf"))

@@ -22,9 +22,9 @@ from jopa.prompt.language import is_language_code
 from jopa.prompt.messages import Message, conversation, question_of
 from jopa.prompt.options import PromptOptions, PromptSettings
 from jopa.prompt.passages import Layout, RenderedPrompt, layout_of
-from jopa.prompt.rendering import Renderer, render, render_first, takes_documents
+from jopa.prompt.rendering import Renderer, joined_as_shown, render, render_first, takes_documents
 from jopa.prompt.segmentation import SEGMENTERS, Span, fitting_unit
-from jopa.prompt.units import Unit, atoms_of, checked_spans, grouped, joined, pieces_of
+from jopa.prompt.units import Unit, atoms_of, checked_spans, grouped, joined, no_unit, pieces_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -130,7 +130,7 @@ def build_prompt(
         SettingError: the unit is unknown, or a setting needs a chat model.
     """
     options = replace(options or PromptOptions(), **settings)
-    documents, messages, prefill, parts = _checked(prompt, options, unit)
+    documents, messages, prefill, parts, parted = _checked(prompt, options, unit)
     if not getattr(tokenizer, "is_fast", False):
         raise PromptError(
             f"the tokenizer {type(tokenizer).__name__} reports no character offsets; jopa needs a fast tokenizer "
@@ -140,6 +140,7 @@ def build_prompt(
     if unit == "token" and unit != smallest:
         raise SettingError(f"this model's tokens are not known; choose unit '{smallest}' or a larger one")
     lead = "" if not options.prefix else options.prefix if options.prefix[-1].isspace() else options.prefix + "\n"
+    messages = joined_as_shown(tokenizer, options, messages, parted)
     renderer, layout, tokens = _rendered(tokenizer, messages, documents, parts, options, lead=lead, prefill=prefill)
     through = None if not documents else "template" if layout.documents else "frame"
     if not tokens.passages:  # the trace alone, which is not written yet
@@ -196,21 +197,23 @@ def require_prompt(
 
 def _checked(
     prompt: str | Sequence[Message], options: PromptOptions, unit: str | Sequence[Span]
-) -> tuple[tuple[Document, ...], list[dict[str, Any]], str, Attributable]:
-    """The documents, the messages, the prefilled answer, and what of them is attributable."""
+) -> tuple[tuple[Document, ...], list[dict[str, Any]], str, Attributable, dict[int, list[str]]]:
+    """The documents, the messages, the prefilled answer, what is attributable, and the parts of parted messages."""
     if isinstance(unit, str) and unit not in (*UNIT_KINDS, AUTO, *WHOLE_KINDS):
         kinds = ", ".join((*UNIT_KINDS, AUTO, *WHOLE_KINDS))
         raise SettingError(f"unknown unit '{unit}': choose one of {kinds}, or give character spans")
+    if not isinstance(unit, str | Sequence):
+        raise no_unit(unit)
     if options.language is not None and not is_language_code(options.language):
         raise SettingError(f"the language must be a code such as 'de' or 'pt-BR', got {options.language!r:.40}")
     documents = () if options.documents is None else checked_documents(options.documents)
     if unit == "document" and not documents:
         raise SettingError("unit 'document' needs documents; give some, or choose another unit")
-    messages, prefill = conversation(prompt, options)
+    messages, prefill, parted = conversation(prompt, options)
     parts = attributable(messages, options.attribute, bool(documents))
     if parts.trace and not isinstance(unit, str):
         raise SettingError("character spans are of the prompt, not of a reasoning trace; choose a kind of unit")
-    return documents, messages, prefill, parts
+    return documents, messages, prefill, parts, parted
 
 
 def _rendered(

@@ -12,17 +12,26 @@ The first line is "Document ID" where there is no title. Knows texts and files, 
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import index as whole_number
 from pathlib import Path
 from typing import Any
 
 from jopa.errors import InputFileError, PromptError
+from jopa.json_lines import json_lines
+from jopa.prompt.chat_formats import listed, mapped
 from jopa.prompt.messages import require_text
-from jopa.storage import json_lines, parse_json
+from jopa.storage import parse_json
 
 PLAIN_FRAME = "Document ID: TITLE\nTEXT\n\n"
 """The frame of a document where the chat template has none; without a title its first line is "Document ID"."""
+
+_TEXTS = ("text", "content", "contents", "page_content", "body", "passage", "snippet")
+_IDS = ("id", "doc_id", "_id", "document_id", "docid")
+"""What people call the fields of a document; the first that is there counts."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +55,18 @@ class Document:
 
 
 def checked_documents(values: object) -> tuple[Document, ...]:
-    """Documents as people give them: texts, or objects with a text and perhaps an id and a title.
+    """Documents as people give them: texts, files, or objects with a text and perhaps an id and a title.
 
-    A document without an id is called by its number, counted from 1.
+    Objects are mappings, rows of a table, or have `page_content` and `metadata`, as those of LangChain. Their text may
+    be called "text", "content", "page_content" and the like. A path stands for what `read_documents` finds there. A
+    document without an id is called by its number, counted from 1.
 
     Raises:
         PromptError: one is no text or empty, two have the same id, or there is none.
     """
+    if isinstance(values, os.PathLike):
+        return read_documents(Path(values))
+    values = listed(values)
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Sequence):
         raise PromptError(
             f'documents are a list of texts, or of {{"id": …, "title": …, "text": …}}, got {type(values).__name__}'
@@ -84,29 +98,54 @@ def _fields(value: object, number: int) -> tuple[str, str | None, str | None]:
     Raises:
         PromptError: it has another shape.
     """
-    if isinstance(value, Document):
-        value = {"text": value.text, "id": value.id, "title": value.title}
+    if isinstance(value, os.PathLike):
+        value = {"text": _text_of(Path(value)), "id": Path(value).name}
+    if not isinstance(value, Mapping) and isinstance(getattr(value, "page_content", None), str):
+        value = {name: getattr(value, name, None) for name in ("page_content", "id", "metadata")}
+    value = vars(value) if isinstance(value, Document) else mapped(value)
     record: Mapping[str, Any] = {"text": value} if isinstance(value, str) else {}
     if isinstance(value, Mapping):
         record = value
-    text: Any = record.get("text")
+    text: Any = _first_of(record, _TEXTS)
     if not isinstance(text, str):
         raise PromptError(
             f'document {number} is no text: {value!r:.60}; give a text, or {{"id": …, "title": …, "text": …}}'
         )
-    name, title = record.get("id"), record.get("title")
-    if isinstance(name, int) and not isinstance(name, bool):
-        name = str(name)
-    for field, given in (("id", name), ("title", title)):
-        if given is not None and not isinstance(given, str):
-            raise PromptError(f"the {field} of document {number} must be a text, got {given!r:.60}")
+    beside = record.get("metadata")
+    title = record.get("title", beside.get("title") if isinstance(beside, Mapping) else None)
+    name, title = (_name(field, given, number) for field, given in (("id", _first_of(record, _IDS)), ("title", title)))
     if not text.strip():
         named = f" (id {name!r:.60})" if name else ""
         raise PromptError(f"document {number}{named} is empty; leave it out, or give its text")
     for what, said in (("text", text), ("id", name), ("title", title)):
         if said is not None:
             require_text(f"{what} of document {number}", said)
-    return text, (str(name) if name else None), (" ".join(str(title).split()) or None) if title else None
+    return text, name or None, (" ".join(title.split()) or None) if title else None
+
+
+def _first_of(record: Mapping[str, Any], fields: Sequence[str]) -> Any:
+    """The value of the first of some fields that has one."""
+    return next((record[field] for field in fields if record.get(field) is not None), None)
+
+
+def _name(field: str, given: Any, number: int) -> str | None:
+    """An id or a title as a text; numbers are written out, and what a table shows for nothing is nothing.
+
+    Raises:
+        PromptError: it is something else.
+    """
+    if given is None or isinstance(given, str):
+        return given
+    if isinstance(given, float):
+        if math.isnan(given):  # in a table's empty cell
+            return None
+        return str(int(given)) if given.is_integer() else str(given)
+    try:
+        if not isinstance(given, bool):
+            return str(whole_number(given))
+    except TypeError:
+        pass
+    raise PromptError(f"the {field} of document {number} must be a text, got {given!r:.60}")
 
 
 def read_documents(path: Path) -> tuple[Document, ...]:

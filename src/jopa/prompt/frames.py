@@ -3,8 +3,8 @@
 A message's frame is what the chat template writes around it, a document's its heading and the empty line after it.
 A frame goes with its text only where that is proved: the input is rendered and tokenised anew without the message, and
 the ids must be those of the whole input with one run of tokens cut out; without two neighbours, too, and without the
-first two, three, … of them, because a template may look at what a conversation begins with. Where the template refuses,
-numbers what comes later, or the tokenizer joins tokens across the gap, the text alone goes.
+first and the last two, three, … of them, because a template may look at what a conversation begins or ends with. Where
+the template refuses, numbers what comes later, or the tokenizer joins tokens across the gap, the text alone goes.
 
 Knows tokenizers, no model.
 """
@@ -58,12 +58,13 @@ def framed_positions(
     for pair in pairwise(list(framed)):
         if all(number in framed for number in pair) and not proved(list(pair)):
             framed = {number: block for number, block in framed.items() if number not in pair}
-    first: list[int] = []
-    for number in list(framed):
-        if first and not proved([*first, number]):
-            del framed[number]
-        else:
-            first.append(number)
+    for backwards in (False, True):
+        together: list[int] = []
+        for number in sorted(framed, key=tokens.numbers.index, reverse=backwards):
+            if together and not proved([*together, number]):
+                del framed[number]
+            else:
+                together.append(number)
     return [tuple(range(*framed[number])) if number in framed else None for number in tokens.numbers]
 
 

@@ -1,7 +1,8 @@
 """Chat messages as their writer gave them, checked and brought to one form.
 
-A message's content is a text, parts of text (`[{"type": "text", "text": ...}, ...]`, joined), or, where the assistant
-calls tools, nothing. Every other field is handed to the chat template as it is. Knows no tokenizer.
+A message's content is a text, parts of text (`[{"type": "text", "text": ...}, ...]`, joined), or, of the assistant,
+nothing. Messages of other chat APIs are brought into this form by `jopa.prompt.chat_formats`. Every other field is
+handed to the chat template as it is. Knows no tokenizer.
 """
 
 from __future__ import annotations
@@ -11,25 +12,27 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jopa.errors import PromptError, SettingError
+from jopa.prompt.chat_formats import TEXT_PARTS, joined_calls, listed, messages_of, system_of
 from jopa.prompt.options import PromptOptions
 from jopa.storage import parse_json
 
 Message = Mapping[str, Any]
-_TEXT_PARTS = ("text", "input_text", "output_text")
-"""What chat APIs call a part that is text; the last two are those of https://platform.openai.com/docs/api-reference."""
 
 
-def conversation(prompt: str | Sequence[Message], options: PromptOptions) -> tuple[list[dict[str, Any]], str]:
+def conversation(
+    prompt: str | Sequence[Message], options: PromptOptions
+) -> tuple[list[dict[str, Any]], str, dict[int, list[str]]]:
     """The chat messages in full, checked.
 
     Returns:
-        The messages, a system message first where one is asked for, without a prefilled answer at the end; and the
-        prefilled answer, empty for none.
+        The messages, a system message first where one is asked for, without a prefilled answer at the end; the
+        prefilled answer, empty for none; and by their places the parts of those messages that have several.
 
     Raises:
         PromptError: the prompt is empty or has the wrong shape.
         SettingError: two settings do not fit.
     """
+    parted: dict[int, list[str]] = {}
     if isinstance(prompt, str):
         messages: list[dict[str, Any]] = [{"role": "user", "content": prompt}]
         if options.system is not None:
@@ -37,7 +40,7 @@ def conversation(prompt: str | Sequence[Message], options: PromptOptions) -> tup
     elif options.system is not None:
         raise SettingError("give the system text as a message of role 'system', not as a setting beside messages")
     else:
-        messages = _checked(prompt)
+        messages, parted = _checked(prompt)
     for name, text in (("prefix", options.prefix), ("prefill", options.prefill)):
         require_text(name, text or "")
     for message in messages:
@@ -59,15 +62,15 @@ def conversation(prompt: str | Sequence[Message], options: PromptOptions) -> tup
             raise PromptError("documents stand beside a question, and no message is of role 'user'; add one")
         if not (messages[question]["content"] or "").strip():
             raise PromptError("the prompt is empty; give a text with something in it besides blanks")
-    return messages, prefill
+    return messages, prefill, {place: parts for place, parts in parted.items() if place < len(messages)}
 
 
 def chat_of(value: object) -> tuple[list[Message], list[Mapping[str, Any]] | None]:
     """The messages and tools of a chat that was written as JSON.
 
     Args:
-        value: a list of messages, or a whole request to a chat API: an object with "messages" and perhaps "tools",
-            whose other fields are left alone.
+        value: a list of messages, or a whole request to a chat API: an object with "messages" (or "input" or
+            "conversations"), and perhaps "tools" and "system" (or "instructions"); other fields are left alone.
 
     Returns:
         The messages, whose contents are not checked here, and the tools; None where there are none.
@@ -76,14 +79,18 @@ def chat_of(value: object) -> tuple[list[Message], list[Mapping[str, Any]] | Non
         PromptError: it is neither.
     """
     request = value if isinstance(value, Mapping) else {"messages": value}
-    messages, tools = request.get("messages"), request.get("tools")
+    tools = request.get("tools")
+    messages = next((request[name] for name in ("messages", "input", "conversations") if name in request), None)
+    if isinstance(messages, str) and "input" in request:
+        messages = [{"role": "user", "content": messages}]
     if not isinstance(messages, list) or not all(isinstance(message, Mapping) for message in messages):
         raise PromptError(
             'chat messages are a JSON list, as [{"role": "user", "content": "…"}], or an object with it as "messages"'
         )
     if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, Mapping) for tool in tools)):
         raise PromptError('"tools" must be a list of JSON schemas, as a chat template takes it; or leave it out')
-    return messages, tools or None
+    system = system_of(request)
+    return [*([{"role": "system", "content": system}] if system else []), *messages], tools or None
 
 
 def with_parsed_arguments(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -146,25 +153,31 @@ def require_text(name: str, value: object) -> None:
         ) from error
 
 
-def _checked(prompt: object) -> list[dict[str, Any]]:
-    """Copies of chat messages whose shape is right; parts of text joined."""
+def _checked(prompt: object) -> tuple[list[dict[str, Any]], dict[int, list[str]]]:
+    """Copies of chat messages whose shape is right, parts of text joined; and the parts where there are several."""
+    prompt = listed(prompt)
     if not isinstance(prompt, Sequence) or isinstance(prompt, bytes):
         raise PromptError(f"a prompt is a text or a list of chat messages, got {type(prompt).__name__}")
-    messages = []
-    for number, message in enumerate(prompt, start=1):
-        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-            raise _misshapen(number, message)
-        content = message.get("content")
-        if isinstance(content, Sequence) and not isinstance(content, str | bytes):
-            content = "".join(_text_of(part, number) for part in content)
-        require_text(f"message at place {number - 1}", json.dumps(message, ensure_ascii=False, default=str))
-        calls = message["role"] == "assistant" and (message.get("tool_calls") or message.get("function_call"))
-        if not isinstance(content, str) and not (content is None and calls):
-            raise _misshapen(number, message)
-        messages.append({**message, "content": content})
+    messages: list[dict[str, Any]] = []
+    for number, given in enumerate(prompt, start=1):
+        for message in messages_of(given):
+            if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+                raise _misshapen(number, given)
+            content = message.get("content")
+            if isinstance(content, Sequence) and not isinstance(content, str | bytes):
+                texts = [_text_of(part, number) for part in content]
+                content = texts[0] if len(texts) == 1 else texts
+            require_text(f"message at place {len(messages)}", json.dumps(message, ensure_ascii=False, default=str))
+            if not isinstance(content, str | list) and not (content is None and message["role"] == "assistant"):
+                raise _misshapen(number, given)
+            messages.append({**message, "content": content})
     if not messages:
         raise PromptError("nothing attributable: there are no messages; give at least one of role 'user'")
-    return messages
+    messages = joined_calls(messages)
+    parted = {place: each["content"] for place, each in enumerate(messages) if isinstance(each["content"], list)}
+    for place, parts in parted.items():
+        messages[place]["content"] = "".join(parts)
+    return messages, parted
 
 
 def _text_of(part: object, number: int) -> str:
@@ -176,9 +189,12 @@ def _text_of(part: object, number: int) -> str:
     if isinstance(part, str):
         return part
     kind = part.get("type") if isinstance(part, Mapping) else None
-    if isinstance(part, Mapping) and kind in _TEXT_PARTS and isinstance(part.get("text"), str):
-        return part["text"]
-    if isinstance(kind, str) and kind not in _TEXT_PARTS:
+    if isinstance(part, Mapping) and (kind in TEXT_PARTS or (kind is None and "text" in part)):
+        text = part.get("text")
+        text = text.get("value") if isinstance(text, Mapping) else text
+        if isinstance(text, str | None):
+            return text or ""
+    if isinstance(kind, str) and kind not in TEXT_PARTS:
         raise PromptError(f"message {number} has a part of type '{kind}'; jopa explains text only, so leave it out")
     raise PromptError(
         f'part of message {number} is not of the form {{"type": "text", "text": "text"}}: {part!r:.80}; write it so'

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypedDict
 
 from jopa.errors import SettingError
 from jopa.prompt.attributable import Attribute
+from jopa.prompt.chat_formats import tools_of
 from jopa.storage import require_plain
 
 _RESERVED = frozenset(
@@ -29,10 +31,10 @@ class PromptSettings(TypedDict, total=False):
     prefill: str | None
     plain: bool
     template_args: Mapping[str, Any]
-    tools: Sequence[Mapping[str, Any]] | None
+    tools: Sequence[Any] | None
     language: str | None
     attribute: Attribute | None
-    documents: Sequence[Any] | None
+    documents: Sequence[Any] | Path | None
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,14 @@ class PromptOptions:
             the text directly. Blanks alone are no prefill.
         plain: take the prompt as plain text, also where the tokenizer has a chat template.
         template_args: further arguments of the chat template, as `{"enable_thinking": False}`.
-        tools: what the model may call, as the chat template takes it (JSON schemas); None for none.
+        tools: what the model may call, as the chat template takes it (JSON schemas), or functions with types and a
+            docstring; None for none.
         language: the prompt's, such as "de", for words and sentences; guessed by default.
         attribute: what can be removed: "user" (its last message), "users", "system", "tools", "documents", "trace",
             "all", a message's place or role, or several of these; by default the documents, or where there are none
             the user's last message. See `jopa.prompt.attributable`.
-        documents: texts that stand beside the question, or objects with "text" and perhaps "id" and "title".
+        documents: texts that stand beside the question, or objects with "text" and perhaps "id" and "title"; or the
+            path of a JSONL file or a folder. See `jopa.prompt.documents.checked_documents`.
 
     Raises:
         SettingError: plain text is to take arguments of the chat template, or what the template takes is no JSON or
@@ -63,10 +67,10 @@ class PromptOptions:
     prefill: str | None = None
     plain: bool = False
     template_args: Mapping[str, Any] = field(default_factory=dict)
-    tools: Sequence[Mapping[str, Any]] | None = None
+    tools: Sequence[Any] | None = None
     language: str | None = None
     attribute: Attribute | None = None
-    documents: Sequence[Any] | None = None
+    documents: Sequence[Any] | Path | None = None
 
     def __post_init__(self) -> None:
         if self.plain and self.template_args:
@@ -74,6 +78,7 @@ class PromptOptions:
                 "plain text cannot take template_args, which a chat template reads; leave them out, or plain"
             )
 
+        object.__setattr__(self, "tools", tools_of(self.tools))
         for name in self.template_args:
             if not isinstance(name, str) or not name.isidentifier() or name in _RESERVED:
                 raise SettingError(f"{name!r} is no argument of a chat template that can be set; leave it out")

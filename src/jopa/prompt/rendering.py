@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -192,6 +192,43 @@ def render_first(
     refusal = not_shown or refused
     assert refusal is not None
     raise refusal
+
+
+def joined_as_shown(
+    tokenizer: PreTrainedTokenizerBase,
+    options: PromptOptions,
+    messages: Sequence[dict[str, Any]],
+    parted: Mapping[int, Sequence[str]],
+) -> list[dict[str, Any]]:
+    """Messages whose parts of text are joined by what the chat template writes between parts; nothing if it takes none.
+
+    Args:
+        tokenizer: the tokenizer.
+        options: how the prompt is put before the model.
+        messages: with texts or None as contents.
+        parted: the parts of some of them, by their places.
+    """
+    renderer = Renderer(tokenizer, options)
+    found = list(messages)
+    if not renderer.by_template:
+        return found
+    for place, parts in parted.items():
+        marker = marker_for("".join(message["content"] or "" for message in messages))
+        between = ""
+        for as_text in _forms(messages):
+            probe = [{**message, "content": as_text(message["content"])} for message in messages]
+            probe[place]["content"] = [{"type": "text", "text": marker + number} for number in "12"]
+            try:
+                shown = renderer._shown(probe, ())
+            except PromptError:
+                continue
+            around = shown.split(marker)
+            # Contents that a template prints as they are would show the parts' own marks.
+            if len(around) == 3 and around[1].startswith("1") and "type" not in around[1]:
+                between = around[1][1:]
+            break
+        found[place] = {**found[place], "content": between.join(parts)}
+    return found
 
 
 def takes_documents(renderer: Renderer, layout: Layout) -> Renderer | None:

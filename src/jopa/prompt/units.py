@@ -112,10 +112,7 @@ def checked_spans(text: str, spans: Any) -> list[Span]:
     try:
         ordered = sorted((whole_number(start), whole_number(end)) for start, end in spans)
     except (TypeError, ValueError) as error:
-        raise SettingError(
-            f"a unit is one of {', '.join((*UNIT_KINDS, *WHOLE_KINDS))}, or character spans [(start, end), ...], got "
-            f"{spans!r:.80}"
-        ) from error
+        raise no_unit(spans) from error
     if not ordered:
         raise SettingError("nothing attributable: the list of character spans is empty; give at least one")
     for start, end in ordered:
@@ -128,6 +125,14 @@ def checked_spans(text: str, spans: Any) -> list[Span]:
         if after[0] < before[1]:
             raise SettingError(f"spans {before} and {after} overlap; units must be disjoint, so part or join them")
     return ordered
+
+
+def no_unit(value: object) -> SettingError:
+    """The refusal of what is neither the name of a unit nor a list of character spans."""
+    return SettingError(
+        f"a unit is one of {', '.join((*UNIT_KINDS, *WHOLE_KINDS))}, or character spans [(start, end), ...], got "
+        f"{value!r:.80}"
+    )
 
 
 def grouped(atoms: list[Unit], segments: list[Span]) -> dict[int, Unit]:
