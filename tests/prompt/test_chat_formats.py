@@ -136,7 +136,8 @@ def test_tools_of_other_apis_and_functions():
         {"type": "function", "name": "find", **{"parameters": schema}},
     ):
         assert PromptOptions(tools=[tool]).tools == [FIND]
-    assert PromptOptions(tools=[find]).tools[0]["function"]["name"] == "find"
+    found = PromptOptions(tools=[find]).tools
+    assert found and found[0]["function"]["name"] == "find"
     with pytest.raises(jopa.SettingError, match="tools must be values of JSON"):
         PromptOptions(tools=[len])
 
