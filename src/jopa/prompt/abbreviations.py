@@ -16,7 +16,7 @@ _NEVER = {
     _ANY: r"Messrs|Hon|Ste|incl|resp|viz|cf|i\.e|e\.g|w\.r\.t|a\.k\.a|"
     r"bzw|ggf|ggfs|evtl|inkl|exkl|zzgl|sog|vgl|z\. ?b|d\. ?h|u\. ?a|o\. ?g|"
     r"Mme|Mlle|p\. ?ex|c\.-à-d|Dott|Avv|Sra|Srta|Dra|Uds|p\. ?ej|EE\. ?UU|Exmo|Exma|Dhr|Mevr|Mej|bijv|d\.w\.z|m\.b\.t|"
-    r"tzw|tzv|např|napr|npr|ún|Sn|örn|esim|t\. ?ex|bl\.a|s\.k|d\.v\.s|f\. ?eks|dna|d-na|pvz|т\. ?е|напр|нпр|ул|просп|"
+    r"tzw|tzv|např|napr|npr|ún|Sn|örn|esim|t\. ?ex|bl\.a|s\.k|d\.v\.s|f\. ?eks|d-na|pvz|т\. ?е|напр|нпр|ул|просп|"
     r"δηλ|π\. ?χ|डॉ|प्रो|श्री|श्रीमती|रु|د",
     "en": "Br",
     "de": "geb|Hr|Frl|i\\. ?d\\. ?r|St",
