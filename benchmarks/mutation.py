@@ -138,6 +138,8 @@ def run_tests(source: Path, tests: tuple[str, ...], seconds: float) -> int | Non
             os.dup2(null, stream)
         os.environ["PYTHONPATH"] = str(source)
         sys.path.insert(0, str(source))
+        for name in [name for name in sys.modules if name.partition(".")[0] == "jopa"]:
+            del sys.modules[name]  # what this script imported is not the changed package
         status = 70
         try:
             import pytest
@@ -196,6 +198,12 @@ def main() -> int:
         for place in dict.fromkeys(item[0] for item in chosen):
             if run_tests(source, TESTS[place], given.seconds) != PASSED:
                 sys.exit(f"the tests of {place} fail, or take longer than {given.seconds:g} seconds, without a change")
+            errors = source / "jopa" / "errors.py"
+            text = errors.read_text()
+            errors.write_text("raise ImportError")
+            if run_tests(source, TESTS[place], given.seconds) == PASSED:
+                sys.exit("the tests do not import the changed package, so no change can be noticed")
+            errors.write_text(text)
         for done, (place, path, number) in enumerate(chosen, 1):
             text = path.read_text()
             changed, words = mutant(text, number)
