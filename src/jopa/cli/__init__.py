@@ -6,6 +6,7 @@ with a traceback.
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 from typing import Annotated, Any, NoReturn
@@ -17,7 +18,7 @@ from jopa.cli.detecting import detect
 from jopa.cli.explaining import explain
 from jopa.cli.options import with_debug
 from jopa.cli.serving import methods, models, serve
-from jopa.cli.showing import fail, print_line
+from jopa.cli.showing import fail, print_line, show_what_can_be
 from jopa.errors import JopaError
 
 app = typer.Typer(
@@ -59,6 +60,7 @@ def _refuse_usage(error: Any) -> NoReturn:
 def main() -> None:
     """Run the command line; see the module's exit codes."""
     debug = "--debug" in sys.argv
+    show_what_can_be()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns at every product
     try:
         sys.exit(app(standalone_mode=False, prog_name="jopa"))
@@ -73,5 +75,9 @@ def main() -> None:
             _refuse_usage(error)
         if debug:
             raise
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            fail("cannot write: no space is left on the device; make room, or write somewhere else")
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            fail(f"cannot use '{error.filename}': {error.strerror}; give a shorter name")
         reason = " ".join(str(error).split())
         fail(f"unexpected {type(error).__name__}: {reason:.300}; run again with --debug for the traceback")

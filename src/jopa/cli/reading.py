@@ -44,6 +44,8 @@ def prompt_from(
 
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file, line ends untouched; '-' is stdin."""
+    if str(path) == "-" and sys.stdin is None:
+        raise InputFileError("cannot read '-': there is no standard input")
     try:
         data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
         return data.decode("utf-8-sig")

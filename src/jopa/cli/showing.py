@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import re
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,15 +56,31 @@ def require_writable(path: Path | None) -> None:
 
     if path is None or str(path) == "-":
         return
-    if path.is_dir():
-        raise InputFileError(f"cannot write '{path}': it is a folder")
-    if path.exists() and not path.is_file():
-        return  # a device or pipe: written to, never replaced
     try:
+        if path.is_dir():
+            raise InputFileError(f"cannot write '{path}': it is a folder")
+        if path.exists() and not path.is_file():
+            return  # a device or pipe: written to, never replaced
+        path.with_name(f".{path.name}.12345678.partial").exists()  # the longest name that is needed, as in write_text
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
         raise InputFileError(f"cannot write '{path}': {error.strerror} ('{path.parent}')") from error
+
+
+def show_what_can_be() -> None:
+    """Let stdout replace the characters that its encoding has not; on many terminals that is not UTF-8."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")
+
+
+def _encodable(json_text: str, encoding: str | None) -> str:
+    """A text of JSON with escapes for characters that an encoding has not; such stand inside its texts only."""
+    try:
+        json_text.encode(encoding or "utf-8")
+    except UnicodeEncodeError:
+        return re.sub(r"[^\x00-\x7f]", lambda char: json.dumps(char[0])[1:-1], json_text)
+    return json_text
 
 
 def write_results(
@@ -71,7 +90,7 @@ def write_results(
     from rich.console import Console
 
     if str(json_path) == "-":
-        sys.stdout.write(record + "\n")
+        sys.stdout.write(_encodable(record, sys.stdout.encoding) + "\n")
     else:
         Console().print(view)
     written = []

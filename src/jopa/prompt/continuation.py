@@ -11,6 +11,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from jopa.errors import PromptError
+from jopa.prompt.messages import require_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -55,6 +56,7 @@ def encode_continuation(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[
     Raises:
         PromptError: the text is empty or the tokenizer cannot represent it.
     """
+    require_text("output to explain", text)
     ids = continuation_ids(tokenizer, text)
     if not ids:
         raise PromptError("the output to explain is empty; give a text of at least one token")

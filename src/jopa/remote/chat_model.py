@@ -120,6 +120,7 @@ class ChatModel(ServedModel):
         Raises:
             PromptError: it is empty.
         """
+        require_text("output to explain", text)
         if not text:
             raise PromptError("the output to explain is empty; give a text of at least one character")
         return tuple(map(ord, text))
