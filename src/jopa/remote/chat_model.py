@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from jopa.errors import ModelError, PromptError, ScoringError
 from jopa.model.generation import GREEDY, Generation
+from jopa.prompt.messages import require_text
 from jopa.prompt.output import Output
 from jopa.remote.allowance import CostAtMost
 from jopa.remote.client import Client
