@@ -173,3 +173,10 @@ def test_an_array_of_spans_is_refused_with_what_to_give():
     np = pytest.importorskip("numpy")
     with pytest.raises(jopa.SettingError, match="a unit is one of"):
         build_prompt(small_tokenizer("byte-level"), "What is it?", unit=np.array([[0, 4], [5, 7]]))
+
+
+def test_half_a_character_as_an_output_is_refused():
+    from jopa.prompt.continuation import encode_continuation
+
+    with pytest.raises(jopa.PromptError, match="half a surrogate pair"):
+        encode_continuation(small_tokenizer("byte-level"), "once \ud83d")

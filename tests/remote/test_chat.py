@@ -219,9 +219,3 @@ def test_scores_do_not_hang_on_the_order_of_arrival():
     expected = [2 * min(n, 3) / (n + 3) for n in range(2, 7)]
     assert values == pytest.approx(expected)
     assert json.dumps(scorer.details)
-
-
-def test_half_a_character_as_an_answer_is_refused():
-    model = connect_chat(FakeChat(story))
-    with pytest.raises(jopa.PromptError, match="half a surrogate pair"):
-        model.encode_continuation("once \ud83d")
