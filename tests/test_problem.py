@@ -148,6 +148,17 @@ def test_a_score_that_is_no_number_names_its_set(strange):
     assert found.evaluations == 0
 
 
+@pytest.mark.parametrize("change", [-1, 1])
+def test_a_scorer_must_give_a_row_a_mask(change):
+    class Scorer(TableScorer):
+        def log_probs(self, keep):
+            rows = super().log_probs(keep)
+            return rows[:change] if change < 0 else torch.cat([rows, rows[:change]])
+
+    with pytest.raises(jopa.ScoringError, match=f"gives {2 + change} rows of log-probabilities for 2 masks"):
+        jopa.Problem(Scorer(4, without)).log_probs([(0,), (1,)])
+
+
 def test_what_stands_beside_scores_must_be_finite():
     class Scorer(TableScorer):
         capabilities = frozenset({"scores", "distribution"})

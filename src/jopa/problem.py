@@ -202,7 +202,7 @@ class Problem:
             rows = min(len(new), max(1.0, self.ffe_left))
             part, new = new[: math.floor(rows)], new[math.floor(rows) :]
             scores = self.scorer.log_probs(torch.stack([self.keep_mask(removed) for removed in part]))
-            _require_finite(scores, part)
+            _require_scores(scores, part)
             self._memo.update(zip(part, scores, strict=True))
             if self._shared is not None:
                 for removed, row in zip(part, scores, strict=True):
@@ -320,8 +320,10 @@ class Problem:
         return "none"
 
 
-def _require_finite(scores: Float[Tensor, "masks out"], sets: Sequence[frozenset[int]]) -> None:
-    """Refuse scores that are no log-probabilities, naming the first set that has one."""
+def _require_scores(scores: Float[Tensor, "masks out"], sets: Sequence[frozenset[int]]) -> None:
+    """Refuse scores that are no log-probabilities, naming the first set that has one, and too few or too many."""
+    if len(scores) != len(sets):
+        raise ScoringError(f"the scorer gives {len(scores)} rows of log-probabilities for {len(sets)} masks")
     finite = scores.isfinite()
     if not finite.all():
         row = int((~finite.all(dim=1)).nonzero()[0])
