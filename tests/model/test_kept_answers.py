@@ -59,6 +59,30 @@ def test_weights_that_lie_in_buffers_count_too(llama):
         del llama.model.lm_head.qweight
 
 
+@pytest.mark.parametrize("change", ["configuration", "module"])
+def test_other_settings_of_the_same_weights_have_other_answers(cache, llama, change):
+    """As a factor of an adapter, which adapter is active, or an edited config.json."""
+    cache.put(llama, IDS, GREEDY, (9, 10))
+    changed, name = (llama.model.config, "rms_norm_eps") if change == "configuration" else (llama.model, "scaling")
+    before = getattr(changed, name, None)
+    try:
+        setattr(changed, name, 0.25 if change == "configuration" else {"default": 0.25})
+        assert cache.get(llama, IDS, GREEDY) is None
+    finally:
+        if before is None:
+            delattr(changed, name)
+        else:
+            setattr(changed, name, before)
+    assert cache.get(llama, IDS, GREEDY) == (9, 10)
+
+
+def test_the_key_is_the_same_after_work(cache, llama):
+    cache.put(llama, IDS, GREEDY, (9, 10))
+    jopa.explain("write a story", model=llama, k=1, removal="delete", output="once upon")
+    llama.generate_ids(IDS, GREEDY)
+    assert cache.get(llama, IDS, GREEDY) == (9, 10)
+
+
 class NoValues(torch.Tensor):
     """Weights of a format whose tensors cannot be flattened."""
 

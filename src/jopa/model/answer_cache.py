@@ -1,10 +1,12 @@
 """Answers that were generated before, kept on disk: another method or unit does not generate the same answer again.
 
-    key     SHA-256 of the model's identity and weights, the input's token ids, how the answer was generated, versions
+    key     SHA-256 of the model's identity, weights and settings, the input's token ids, how the answer was generated,
+            versions
     file    CACHE/answers/KEY.json: the answer's token ids
 
 The weights enter as a sample of each parameter, so that a model that was trained further has other answers, whatever
-it is called. A file is whole or absent. The cache holds at most `MOST` answers; those used longest ago are removed
+it is called; its configuration and the plain values that its modules hold enter, too, such as which adapter is active.
+A file is whole or absent. The cache holds at most `MOST` answers; those used longest ago are removed
 first. It is used only where no other user can write to it.
 """
 
@@ -17,6 +19,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from jopa.errors import InputFileError, ModelError
 from jopa.model.generation import Generation
@@ -84,7 +87,7 @@ class AnswerCache:
         if (weights := weights_sample(model)) is None:
             return None
         how = [asdict(generation), sorted(model.stop_ids), versions()]
-        key = [model.identity, weights, list(ids), how]
+        key = [model.identity, weights, _settings(model), list(ids), how]
         return self.folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json"
 
     def _forget_the_oldest(self) -> None:
@@ -111,3 +114,21 @@ def weights_sample(model: LanguageModel) -> str | None:
             except (NotImplementedError, RuntimeError, TypeError):  # a format whose tensors take no such operation
                 return None
     return checksum.hexdigest()
+
+
+def _settings(model: LanguageModel) -> list[Any]:
+    """What decides a model's answer beside its weights: its configuration, and the plain values of its modules."""
+    own = [
+        [name, {key: value for key, value in vars(module).items() if key != "training" and _is_plain(value)}]
+        for name, module in model.model.named_modules()
+    ]
+    return [json.dumps(model.model.config.to_dict(), sort_keys=True, default=str), own]
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value is one that JSON has, or a list or a dictionary of such."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(each) for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, bool | int | float | str | None)
