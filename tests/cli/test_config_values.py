@@ -1,5 +1,7 @@
 """Values and files that TOML and editors have, and command lines have not."""
 
+import pytest
+
 import jopa
 
 PROMPT = "write a story about the doctor and his patient"
@@ -29,3 +31,13 @@ def test_dates_and_times_become_texts(run, tmp_path):
         "n": 3,
         "days": ["2024-01-02"],
     }
+
+
+@pytest.mark.parametrize("command", [("explain", "a story", "--config"), ("bench",)])
+def test_nesting_without_end_is_one_line(run, tmp_path, command):
+    (tmp_path / "deep.toml").write_text("k = " + "[" * 3000)
+    code, _, err = run(
+        *command, tmp_path / "deep.toml", *(["--out", tmp_path / "out"] if command == ("bench",) else [])
+    )
+    assert code == 1
+    assert "deep.toml' is no TOML" in err

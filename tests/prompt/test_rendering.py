@@ -87,6 +87,15 @@ def test_several_parts_of_text_read_as_the_template_shows_them(written, between)
     assert prompt.rendered == shown
 
 
+@pytest.mark.parametrize("written", ["{{ m['content'][:5] }}", "{{ m['content'][:5] | tojson }}"])
+def test_parts_that_a_template_prints_as_a_list_are_no_way_to_show_a_text(written):
+    tokenizer = small_tokenizer("byte-level", "{% for m in messages %}" + written + "{% endfor %}")
+    with pytest.raises(PromptError, match="leaves the prompt out or rewrites it"):
+        build_prompt(tokenizer, "hello there")
+    with pytest.raises(PromptError, match="leaves the prompt out or rewrites it"):
+        build_prompt(tokenizer, [{"role": "user", "content": "hello there"}])
+
+
 def test_a_part_that_is_no_text_is_refused_by_name():
     with pytest.raises(PromptError, match="message 1 has a part of type 'image_url'; jopa explains text only"):
         build_prompt(

@@ -198,7 +198,7 @@ def read_experiment(
         table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputFileError(f"cannot read '{path}': {error.strerror}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputFileError(f"'{path}' is no TOML: {error}") from error
     try:
         experiment = _experiment(table, path.parent)

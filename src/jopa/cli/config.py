@@ -44,7 +44,7 @@ def read_config(path: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
         record = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a byte order mark
     except OSError as error:
         raise InputFileError(f"cannot read '{path}': {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputFileError(f"'{path}' is no TOML: {error}") from error
     found = {}
     for name, value in record.items():

@@ -22,7 +22,7 @@ from jopa.model.generation_probe import GenerationProbe, InputKind
 from jopa.model.length_dependence import LengthDependence
 from jopa.model.packing import PackedWeights
 from jopa.model.plain_generation import continue_by_plain_forwards
-from jopa.model.requirements import context_length, input_device, require_causal, without_peft
+from jopa.model.requirements import context_length, input_device, require_causal, without_peft, without_replicas
 from jopa.model.sparse_index import SparseIndex
 from jopa.model.state import evaluating, model_lock, quiet_transformers
 from jopa.prompt.continuation import decoded, encode_continuation, end_of_turn_id
@@ -49,7 +49,7 @@ class LanguageModel:
 
     Attributes:
         model: a transformers model whose every token depends only on those before it. Of a PEFT model, the model that
-            its adapters were put into.
+            its adapters were put into; of one that was wrapped for several devices, the one inside.
         tokenizer: its tokenizer, a fast one.
         id: the name under which results are recorded.
         revision: the hub commit, or the checksum of the GGUF file, if known.
@@ -70,7 +70,7 @@ class LanguageModel:
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:
             raise SettingError(f"batch_size must be at least 1, got {self.batch_size}")
-        object.__setattr__(self, "model", without_peft(self.model, self.id))
+        object.__setattr__(self, "model", without_peft(without_replicas(self.model), self.id))
         with self.lock:
             object.__setattr__(self, "_steady", require_causal(self.model, self.id))
 

@@ -93,6 +93,15 @@ def _is_steady_in_long_rows(model: Any, device: torch.device, size: int) -> bool
     return all(agree(part, whole[: len(part)]) for part in parts)
 
 
+def without_replicas(model: Any) -> Any:
+    """The model inside torch's wrappers that run copies of it on several devices; any other model as it is."""
+    import torch
+
+    while isinstance(model, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel):
+        model = model.module
+    return model
+
+
 def without_peft(model: Any, name: str) -> Any:
     """The model that adapters of a PEFT model were put into; any other model as it is.
 

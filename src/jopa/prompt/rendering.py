@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _EMPTY_BLOCK = re.compile(r"<(\w+)>\s*</\1>\s*\Z")
 """A block such as `<think></think>`, with nothing in it, at the end of a text."""
 _OPEN_TAG = re.compile(r"<(\w+)>\s*\Z")
+_PRINTED_PARTS = ("{'type': 'text'", '{"type": "text"')
+"""How parts of a content look where a template prints the list, which it takes for a text."""
 _Form = Callable[[str | None], Any]
 _Calls = Callable[[Sequence[dict[str, Any]]], list[dict[str, Any]]]
 _TEXT_KEYS = ("text", "content", "contents", "page_content")
@@ -183,6 +185,8 @@ def render_first(
             except PromptError as error:
                 not_shown = not_shown or error
                 continue
+            if _prints_parts(rendered.rendered, layout, options):
+                continue
             twice = (json.dumps(text, ensure_ascii=False) in rendered.rendered for text in as_text)
             if arguments is with_parsed_arguments or not any(twice):
                 return candidate, rendered
@@ -279,6 +283,14 @@ def _forms(messages: Sequence[dict[str, Any]]) -> list[_Form]:
     if any(message["content"] is None for message in messages):
         forms.append(lambda content: content or "")
     return [*forms, as_parts]
+
+
+def _prints_parts(rendered: str, layout: Layout, options: PromptOptions) -> bool:
+    """Whether a template printed a list of parts, which it takes for a text."""
+    given = repr(layout.messages) + repr(options.tools)
+    return any(mark in rendered for mark in _PRINTED_PARTS) and not any(
+        mark in given for mark in (*_PRINTED_PARTS, "'type': 'text'")
+    )
 
 
 def _arguments_as_text(messages: Sequence[dict[str, Any]]) -> list[str]:
