@@ -123,11 +123,6 @@ def test_nothing_fast_is_used_where_the_number_of_rows_changes_a_product(llama, 
         require_plain_scores(model, model, removal, atol=1e-5)
 
 
-def test_of_a_model_in_parallel_copies_the_one_inside_is_explained(llama):
-    model = jopa.LanguageModel(torch.nn.DataParallel(llama.model), llama.tokenizer, "parallel")
-    assert model.model is llama.model
-
-
 @pytest.mark.parametrize("steps", [None, 4000])
 def test_what_a_quantised_model_cannot_do_is_found_by_trying(llama, steps):
     model = quantised(llama, steps)
