@@ -7,6 +7,7 @@ from fake_server import FakeChat, FakeServer, connect, connect_chat
 
 import jopa
 from jopa import cli
+from jopa.remote.client import checked_url
 
 PROMPT = "the doctor and his patient"
 
@@ -32,3 +33,17 @@ def test_two_prompts_over_a_chat_api(monkeypatch, capsys):
     assert stopped.value.code == 1
     assert "--against needs log-probabilities" in capsys.readouterr().err
     assert not server.asked
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://[::1", "http://127.0.0.1:abc", "http://a:99999", "http://:8000", "http://a b", "ftp://a", "http://\n"],
+)
+def test_what_is_no_address(url):
+    with pytest.raises(jopa.SettingError, match="is no server's address"):
+        checked_url(url)
+
+
+@pytest.mark.parametrize("end", ["", "/", "/v1", "/v1/", "/v1/chat/completions", "/v1/completions/", "/v1/models"])
+def test_the_paths_of_the_api_are_no_part_of_the_address(end):
+    assert checked_url("http://localhost:8000/proxy" + end) == "http://localhost:8000/proxy"

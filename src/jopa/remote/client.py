@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import os
+import re
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
@@ -232,20 +233,35 @@ class Client:
         return " ".join((text.replace(self._key, "***") if self._key else text).split())[:300]
 
 
+_API_PATHS = re.compile(r"/v1(?:/(?:chat/completions|completions|models))?\Z")
+"""What people copy along with a server's address."""
+
+
 def checked_url(url: str) -> str:
-    """The server's address without `/v1` and slashes at its end.
+    """The server's address without slashes, `/v1` and the paths of its API at its end.
 
     Raises:
         SettingError: it is no http address, or holds a password.
     """
-    parts = urlsplit(url)
+    no_address = SettingError(f"'{url}' is no server's address: write it as http://localhost:8000")
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  # raises if it is no port
+    except ValueError as error:
+        raise no_address from error
     if parts.username or parts.password:
         raise SettingError(
             "the server's url holds a name or password; put the key into an environment variable instead"
         )
-    if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
-        raise SettingError(f"'{url}' is no server's address: write it as http://localhost:8000")
-    return url.rstrip("/").removesuffix("/v1").rstrip("/")
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or parts.query
+        or parts.fragment
+        or " " in url.strip()
+    ):
+        raise no_address
+    return _API_PATHS.sub("", url.strip().rstrip("/")).rstrip("/")
 
 
 async def pause(seconds: float) -> None:
