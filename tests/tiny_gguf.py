@@ -11,12 +11,13 @@ import tiny_models
 
 LLAMA3 = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 LLAMA3 |= {"original_max_position_embeddings": 16}
+MERGES = ("1 2", "Ċ Ċ")
 
 
-def write_gguf(path, leave_out=(), split=0, template=None, numbers=None, tensors=None, splits=None):
+def write_gguf(path, leave_out=(), split=0, template=None, numbers=None, tensors=None, splits=None, merges=MERGES):
     """A tiny Llama as llama.cpp writes one, with further metadata (under "llama.") and tensors.
 
-    With `splits` it has a byte-level vocabulary of bytes, "12" and two line ends, that splits text as that name says.
+    With `splits` it has a byte-level vocabulary of bytes and pairs of symbols, that splits text as that name says.
     """
     random = np.random.default_rng(0)
     writer = gguf.GGUFWriter(path, "llama")
@@ -32,10 +33,10 @@ def write_gguf(path, leave_out=(), split=0, template=None, numbers=None, tensors
         writer.add_uint16("split.count", split)
     tokens = list(tiny_models.VOCABULARY)
     if splits:
-        tokens = [*tiny_models.SPECIAL, *bytes_to_unicode().values(), "12", "ĊĊ"]
+        tokens = [*tiny_models.SPECIAL, *bytes_to_unicode().values(), *(pair.replace(" ", "") for pair in merges)]
         writer.add_tokenizer_model("gpt2")
         writer.add_tokenizer_pre(splits)
-        writer.add_token_merges(["1 2", "Ċ Ċ"])
+        writer.add_token_merges(list(merges))
     else:
         writer.add_tokenizer_model("llama")
         writer.add_token_scores([0.0] * len(tokens))

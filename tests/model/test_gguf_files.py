@@ -134,6 +134,11 @@ def test_a_window_of_attention_that_only_the_file_says(tmp_path):
         ("gpt-2", ["a", "Ċ", "Ċ", "12"]),
         ("llama-bpe", ["a", "ĊĊ", "12"]),  # known to transformers
         ("stablelm2", ["a", "ĊĊ", "1", "2"]),
+        ("glm4", ["a", "ĊĊ", "12"]),
+        ("deepseek-llm", ["a", "Ċ", "Ċ", "12"]),
+        ("deepseek-coder", ["a", "Ċ", "Ċ", "1", "2"]),
+        ("falcon", ["a", "Ċ", "Ċ", "12"]),
+        ("bloom", ["a", "ĊĊ", "12"]),
     ],
 )
 def test_text_is_split_as_the_file_says(tmp_path, splits, tokens):

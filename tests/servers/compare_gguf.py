@@ -10,6 +10,7 @@ bundled model agree roughly. Ends with status 1 at the first difference.
 from __future__ import annotations
 
 import os
+import random
 import sys
 import tempfile
 from pathlib import Path
@@ -17,10 +18,12 @@ from typing import Any
 
 import httpx
 import torch
+from tokenizers.pre_tokenizers import ByteLevel
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jopa
+from jopa.model.gguf_files import WAYS_TO_SPLIT
 from servers import bundled_file, llama_cpp, note
 from tiny_gguf import llama3_factors, write_gguf
 
@@ -34,6 +37,7 @@ TINY: dict[str, dict[str, Any]] = {
     "linear scaling": {"numbers": {"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}},
     "YaRN": {"numbers": YARN},
 }
+ALPHABET = "abSt  \n\r\t12.,'$+(-éÄǅ中文ع।가_"
 TEXTS = [
     "12345 apples cost $67.89 in 2024.",
     "Hello   world\n\n\n  tabs\t\tand   spaces",
@@ -69,14 +73,31 @@ def compare_scores(
     assert max(there, key=there.__getitem__) == int(here.argmax())
 
 
-def compare_tokens(model: jopa.LanguageModel, url: str) -> None:
+def compare_tokens(model: jopa.LanguageModel, url: str, texts: list[str], name: str) -> None:
     """The ids of texts; marks of the chat template in a text are text."""
-    for text in TEXTS:
+    for text in texts:
         body = {"content": text, "add_special": False, "parse_special": False}
         there = httpx.post(f"{url}/tokenize", json=body).raise_for_status().json()["tokens"]
         here = model.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        assert here == there, (text, here, there)
-    note(f"{len(TEXTS)} texts: the same tokens")
+        assert here == there, (name, text, here, there)
+    note(f"{name}: {len(texts)} texts, the same tokens")
+
+
+def compare_splits(python: str, folder: Path) -> None:
+    """Random texts, with a vocabulary in which every pair of their symbols is a token: so each split shows."""
+    symbols = ByteLevel(add_prefix_space=False).pre_tokenize_str(ALPHABET)
+    letters = sorted({letter for piece, _ in symbols for letter in piece})
+    random_ = random.Random(0)
+    texts = ["".join(random_.choices(ALPHABET, k=random_.randint(1, 12))) for _ in range(300)]
+    for way in sorted(WAYS_TO_SPLIT):
+        file = folder / f"{way}.gguf"
+        write_gguf(file, splits=way, merges=[f"{a} {b}" for a in letters for b in letters])
+        server = llama_cpp(python, file)
+        try:
+            server.start()
+            compare_tokens(jopa.load(file, device="cpu"), server.url, texts, way)
+        finally:
+            server.stop()
 
 
 def main() -> None:
@@ -97,9 +118,10 @@ def main() -> None:
         model = jopa.load(bundled_file(), device="cpu")
         ids = list(jopa.build_prompt(model.tokenizer, TEXTS[0]).ids)
         compare_scores(model, server.url, ids, "the bundled model", MAX_DIFFERENCE_ROUNDED)
-        compare_tokens(model, server.url)
+        compare_tokens(model, server.url, TEXTS, "the bundled model")
     finally:
         server.stop()
+    compare_splits(python, Path(folder))
     note("redone")
 
 

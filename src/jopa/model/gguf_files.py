@@ -37,9 +37,38 @@ _SAME = {
 """Metadata, and the setting of a configuration that must have the same value where there is one."""
 _DIGIT_BY_DIGIT = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva"}
 """Vocabularies that split text as that of GPT-2 does, once each digit stands alone (llama.cpp, `llama-vocab.cpp`)."""
-_AS_GPT2 = {"default", "gpt-2", "phi-2", "olmo", "mpt", "jais", "trillion", "granite-docling", "roberta-bpe", "mellum"}
+_AS_GPT2 = {"gpt-2", "phi-2", "olmo", "mpt", "jais", "trillion", "granite-docling", "roberta-bpe", "mellum"}
 _AS_GPT2 |= {"gigachat", "jina-es", "jina-de", "jina-v2-es", "jina-v2-de", "a.x-4.0", "modern-bert"}
-_AS_QWEN2 = {"stablelm2", "hunyuan", "solar-open"}
+_AS_OTHERS = {
+    "stablelm2": "qwen2",
+    "hunyuan": "qwen2",
+    "solar-open": "qwen2",
+    "glm4": "llama-bpe",
+    "chatglm-bpe": "llama-bpe",
+}
+"""Vocabularies that split text as one does that transformers knows, under whose name it has none of them."""
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
+_BLOOM = r" ?[^(\s|.,!?…。，、।۔،)]+"
+_IN_TURN = {
+    "deepseek-llm": (
+        r"[\r\n]",
+        r"\s?[\p{Lu}\p{Ll}\p{Lt}]+",
+        r"\s?[!-/:-~！-／：-～‘-‟\u3000-。]+",
+        r"\s+\z",
+        r"[\u0800-\u9fa5\uac00-\ud7ff]+",
+        r"\p{N}+",
+    ),
+    "deepseek-coder": (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[\u0800-\u9fa5\uac00-\ud7ff]+", r"\p{N}"),
+    "falcon": (r"[\p{P}$+<=>^~|`]+", _GPT2, r"[0-9][0-9][0-9]"),
+    "default": (r"[\p{P}$+<=>^~|]+", _GPT2, r"\p{N}+", r"[0-9][0-9][0-9]"),
+    "bloom": (_BLOOM,),
+    "poro-chat": (_BLOOM,),
+    "gpt3-finnish": (_BLOOM,),
+    "viking": (_BLOOM, r"\p{N}"),
+}
+"""Expressions that split text one after another, each the pieces that those before it have left."""
+WAYS_TO_SPLIT = _DIGIT_BY_DIGIT | _AS_GPT2 | set(_AS_OTHERS) | set(_IN_TURN)
+"""The names of ways to split text that are put into a tokenizer here; transformers knows others."""
 _LARGEST_GEMMA = {"gemma2": 46, "gemma3_text": 62}
 """Layers of the two models of 27 billion weights, whose attention is scaled by another width, which no key says."""
 
@@ -159,9 +188,10 @@ def _split_as_said(path: Path, tokenizer: Any, reader: GGUFReader) -> None:
     way = str(fields["tokenizer.ggml.pre"].contents())
     if way in _DIGIT_BY_DIGIT:
         splits = [pre_tokenizers.Split(Regex(r"\p{N}"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    elif way in _AS_QWEN2:
-        split = pre_tokenizers.Split(Regex(GGUF_PRE_TOKENIZER_SPLITS["qwen2"]), "isolated")
-        splits = [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    elif way in _AS_OTHERS or way in _IN_TURN:
+        expressions = _IN_TURN.get(way) or (GGUF_PRE_TOKENIZER_SPLITS[_AS_OTHERS[way]],)
+        splits = [pre_tokenizers.Split(Regex(expression), "isolated") for expression in expressions]
+        splits.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
     elif way in _AS_GPT2 or way in GGUF_PRE_TOKENIZER_SPLITS:
         return
     else:
