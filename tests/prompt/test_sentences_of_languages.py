@@ -41,6 +41,14 @@ def cut(segmenter, text, language=None):
         "<p>One.</p> <p>Two.</p>",
         "![Fig. A](b.png). Next.",
         "「こんにちは。」と言った。元気です。",
+        '그는 "안녕."이라고 말했다. 그리고 갔다.',
+        "Wir treffen uns am Mo., 5. Mai, um 10.30 Uhr. Passt das?",
+        "Vivo en c/ Mayor n.º 5, 3.º B. ¿Dónde vives tú?",
+        "В городе живут 5 млн. человек. Это много.",
+        "Η τιμή είναι 3,50 €. Τι λες;",
+        "Tôi sống ở TP. Hồ Chí Minh. Giúp tôi với!",
+        "See Refs. 4 and 5. They show it.",
+        "Go there! Now. 🎉",
     ],
 )
 def test_two_sentences_whatever_the_language(text):
@@ -82,6 +90,7 @@ def test_words_that_are_abbreviations_elsewhere_end_a_sentence(text, expected):
         ("What is a naïve café?", "en"),
         ("List Gödel theorems", "en"),
         ("I love São Paulo", "en"),
+        ("Abito in via Roma n. 5. Il prof. Rossi è qui.", "it"),
         ("translate to German: Guten Tag", "en"),
     ],
 )

@@ -16,13 +16,13 @@ _NEVER = {
     _ANY: r"Messrs|Hon|Ste|incl|resp|viz|cf|i\.e|e\.g|w\.r\.t|a\.k\.a|"
     r"bzw|ggf|ggfs|evtl|inkl|exkl|zzgl|sog|vgl|z\. ?b|d\. ?h|u\. ?a|o\. ?g|"
     r"Mme|Mlle|p\. ?ex|c\.-à-d|Dott|Avv|Sra|Srta|Dra|Uds|p\. ?ej|EE\. ?UU|Exmo|Exma|Dhr|Mevr|Mej|bijv|d\.w\.z|m\.b\.t|"
-    r"tzw|tzv|např|napr|npr|ún|Sn|örn|esim|t\. ?ex|bl\.a|s\.k|d\.v\.s|f\. ?eks|d-na|pvz|т\. ?е|напр|нпр|ул|просп|"
+    r"tzw|tzv|např|napr|npr|ún|Sn|örn|esim|t\. ?ex|bl\.a|Jl|TP|s\.k|d\.v\.s|f\. ?eks|d-na|pvz|т\. ?е|напр|нпр|ул|просп|"
     r"δηλ|π\. ?χ|डॉ|प्रो|श्री|श्रीमती|रु|د",
     "en": "Br",
     "de": "geb|Hr|Frl|i\\. ?d\\. ?r|St",
     "fr": "MM|Mgr|Av|St",
     "it": "Sig|Sigg|Ing|Geom|Av|Prof|Dr|ad es|es|p\\. es",
-    "es": "Ud|Av",
+    "es": "Ud|Av|Ma",
     "pt": "Av|Sr|Dr",
     "nl": "o\\.a",
     "pl": "ul|np|m\\. ?in|im|dr|prof|al|os",
@@ -31,20 +31,19 @@ _NEVER = {
     "hu": "kb|dr|pl",
     "tr": "Prof",
     "ro": "Dl|Str",
-    "id": "Jl",
-    "vi": "TP|ThS",
+    "vi": "ThS",
 }
 # They may end a sentence, which the next letter tells.
 _BEFORE_SMALL = {
-    _ANY: r"etc|usw|usf|uvm|osv|enz|ecc|itd|itp|atd|atp|apod|stb|dll|jne|др|т\. ?д|т\. ?п|"
+    _ANY: r"etc|usw|usf|uvm|osv|enz|ecc|itd|itp|atd|atp|apod|stb|dll|jne|др|млн|млрд|тыс|руб|чел|т\. ?д|т\. ?п|"
     r"Mon|Tue|Tues|Wed|Thu|Thurs|Fri",
     "fi": "ym",
     "tr": "vb|yy",
 }
 _BEFORE_NUMBER = {
-    _ANY: r"vol|vols|ch|chap|chaps|sec|secs|sect|tab|tabs|eq|eqs|fig|figs|eds|pt|pts|par|para|ver|approx|est|max|min|"
-    r"avg|temp|qty|tel|ext|apt|rm|nos|pag|págs?|núms?|n\.? ?[ºo°]|blz|hfst|godz|str|rozdz|obr|hlm|рис|стр|табл|гл|σελ|"
-    r"αρ|ca|env|cca",
+    _ANY: r"vol|vols|ch|chap|chaps|sec|secs|sect|tab|tabs|eq|eqs|fig|figs|eds|ref|refs|pt|pts|par|para|ver|approx|est|"
+    r"max|min|avg|temp|qty|tel|ext|apt|rm|nos|pag|págs?|núms?|n\.? ?[ºo°]|blz|hfst|godz|str|rozdz|obr|hlm|рис|стр|табл|"
+    r"гл|σελ|αρ|ca|env|cca",
     "de": "kap|bd|abb|abs|ziff|aufl|art|s|mwst",
     "fr": "art|éd",
     "es": "art|cap",
@@ -60,6 +59,7 @@ _FIRST_OF_SEVERAL = re.compile(r"(?<![\w.-])[^\W\d_]\.\s*\Z")
 """One letter, as the first half of "т. е." and "p. ex.": unfinished if a few letters with a full stop follow."""
 _SHORT = re.compile(r"[^\W\d_]{1,3}\.")
 _NUMBER = re.compile(r"(?<![\w.,])(?:\d{1,4}|[IVXLC]+)\.\s*\Z")
+_MONTH = re.compile("Januar|Jänner|Februar|März|April|Mai|Juni|Juli|August|September|Oktober|November|Dezember")
 _ORDINALS = re.compile("bs|cs|da|de|et|fi|hr|hu|is|lt|lv|nb|nn|no|pl|sk|sl|sr|tr")
 """Languages that write an ordinal number with a full stop."""
 MOST = 24
@@ -92,5 +92,6 @@ def ends_nothing(said: str, following: str, language: str) -> bool:
         or (small and _after("small", language).search(said))
         or (number and _after("number", language).search(said))
         or (small and _ORDINALS.fullmatch(language) and _NUMBER.search(said))
+        or (language == "de" and _MONTH.match(following) and _NUMBER.search(said))
         or (small and _SHORT.match(following) and _FIRST_OF_SEVERAL.search(said))
     )

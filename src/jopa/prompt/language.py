@@ -45,7 +45,7 @@ _LETTERS_OF = (  # the first script that matches a character is its script
     ("latin", "A-Za-z\u00c0-\u024f\u1e00-\u1eff"),
 )
 _SCRIPTS = re.compile("|".join(f"(?P<{name}>[{letters}])" for name, letters in _LETTERS_OF))
-_STOP_WORDS = {  # of two letters or more, but for English
+_STOP_WORDS = {  # of two letters or more, but for a few that mean nothing in other languages
     "en": "the and of to in is that it for with you are this was what how my your please write have has not from on as "
     "a i do be or he she we me they see can will would which when where who if but an at by no so am i'm its their "
     "there",
@@ -56,7 +56,7 @@ _STOP_WORDS = {  # of two letters or more, but for English
     "es": "el la los las es de que una un por para con del se al como su está en si mi tu qué cómo "
     "hola gracias escribe",
     "it": "il lo gli che di una un per con del della non si nel sono questo vedi ciao grazie come bene poi perché "
-    "scrivi",
+    "scrivi è via dove chiamo anche",
     "pt": "os as de que uma um por para com não do da em na você obrigado obrigada olá tudo bem seu sua escreva",
     "nl": "de het een en is van niet dat voor met op te zijn ik je wij komt heer hij bedankt goed naar hoe gaat "
     "schrijf",
@@ -116,7 +116,7 @@ def guessed_language(text: str) -> str:
 
 def _latin_language(sample: str) -> str:
     words = Counter(re.findall(r"[^\W\d_]+", sample.lower()))
-    letters = {letter for word in words for letter in word if not letter.isascii()}
+    letters = {letter for word in words for letter in word if not letter.isascii() and letter not in "ºª"}
     writing = {language for language, own in _ALPHABETS.items() if letters and letters <= set(own)}
     found = {language: [word for word in stops if word in words] for language, stops in _WORDS_OF.items()}
     hits = {

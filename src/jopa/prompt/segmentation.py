@@ -52,11 +52,13 @@ _WHOLE = re.compile(
     rf"[^\s<>\"\u3000-\u303f\uff00-\uffef{_UNSPACED}]*[^\s<>\".,;:!?)\]}}'\u3000-\u303f\uff00-\uffef{_UNSPACED}]"
     r"|(?<![\w.+-])[\w.+-]++@[\w-]++(?:\.[\w-]++)+"
     r"|(?<!\d)\d++(?:[.,:]\d++)+"
+    r"|(?<!\w)\w{1,3}\.[ºª]"
     r"|!\[[^\]\n]*+\]\([^)\s]*+\)",
     re.IGNORECASE,
 )
-_QUOTED = (re.compile(r"[。．！？!?…][」』]\s*\Z"), re.compile(r"と|って"))
-"""The end of a Japanese quotation, and what goes on with its sentence."""
+_QUOTED = (re.compile(r"[。．！？!?.…][」』\"”]\s*\Z"), re.compile(r"と|って|이?라고|라며|하고"))
+"""The end of a Japanese or Korean quotation, and what goes on with its sentence."""
+_SAID = re.compile(r"\w")
 _TITLE = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof)\.\s*\Z")
 """`sentencex` ends a sentence after one where the name is a common word, too ("Dr. Who")."""
 _ORDINAL = re.compile(r"\b(?:[ai]m|zu[mr]|vom|beim|de[rmns]|die|das|ein(?:e[rmns]?)?)\s+\d{1,3}\.\s*\Z", re.IGNORECASE)
@@ -66,8 +68,9 @@ _STOPS_OF_SCRIPTS = re.compile("(?:[\u17d4\u17d5]|[\u0f0d\u0f0e](?:\\s*[\u0f0d\u
 _CLOSING = re.compile(r"(?:[*_~\"'”’»)\]]|</\w+>)+(?:\s+|\Z)")
 _IN_BRACKETS = re.compile(r"[.!?\u2026][\"'”’»]?[)\]]\s+(?=[^\W\d_a-z]|[(\[])|[.!?]\s+(?=\((?:\d{1,3}|[A-Za-z])\)\s)")
 """The end of a sentence that stands in brackets, which `sentencex` leaves out, and what stands before "(b) …"."""
-_NO_ABBREVIATION = re.compile(r"(?<![\w.])(?:[Nn]o|т\. ?[дп])\.\s+(?=[^\W\d_a-zа-я])")
-"""What `sentencex` takes for an abbreviation everywhere: an answer "no.", and "and so on" in Russian at the end."""
+_NO_ABBREVIATION = re.compile(r"(?<![\w.])(?:[Nn]o|т\. ?[дп])\.\s+(?=[^\W\d_a-zа-я])|\.\s+(?=[¿¡])")
+"""What `sentencex` takes for an abbreviation everywhere: an answer "no.", "and so on" in Russian at the end, and a
+letter before a Spanish question."""
 _NO_MARKS = re.compile(r"(?<!\w)[:;=8][-'’]?[()\[\]](?![\w])|(?<=\d)[\"'′″](?=[\s.,;!?]|\Z)")
 """Brackets of faces and signs for feet and inches, in which `sentencex` sees the beginning of a quotation."""
 _WINDOW = 4000
@@ -161,7 +164,8 @@ def sentences(text: str, language: str | None = None) -> list[Span]:
             if ends:  # an empty line goes with what stands before it, at the beginning with what comes
                 ends[-1] = end
         else:
-            if not in_code and not _TABLE_ROW.fullmatch(line) and not _CODE.match(line):
+            asks = language == "el" and line.rstrip().endswith(";")  # the Greek question mark
+            if not in_code and not _TABLE_ROW.fullmatch(line) and (asks or not _CODE.match(line)):
                 ends += [start + cut for cut in _cuts_of_line(line, language)]
             ends.append(end)
     return _tiling(text, ends)
@@ -192,7 +196,7 @@ def _cuts_of_line(line: str, language: str) -> Iterator[int]:
             following = line[cut : cut + MOST].lstrip()
             unfinished = unfinished or (_QUOTED[0].search(tail) and _QUOTED[1].match(following))
             unfinished = unfinished or ends_nothing(tail, following, language)
-            if said.strip() and line[cut:].strip() and not unfinished and not _inside(cut, whole):
+            if said.strip() and _SAID.search(line, cut) and not unfinished and not _inside(cut, whole):
                 yield cut
                 begun = cut
 
