@@ -114,18 +114,22 @@ def test_work_is_the_tokens_that_enter_the_model(llama):
         hook.remove()
 
 
-def test_forwards_stay_small(llama, monkeypatch):
+@pytest.mark.parametrize(("limit", "value"), [("_PACKED_TOKENS", 40), ("_MASK_NUMBERS", 2500)])
+def test_forwards_stay_small(llama, monkeypatch, limit, value):
     prompt, _, scorer = case(llama)
     keep = keep_masks(len(prompt.units), SETS)
     together = offered(scorer).log_probs(keep)
-    monkeypatch.setitem(context_forward._PACKED_TOKENS, "cpu", 40)
+    monkeypatch.setitem(getattr(context_forward, limit), "cpu", value)
     sizes = []
     hook = llama.model.get_input_embeddings().register_forward_hook(lambda _m, _a, out: sizes.append(out.shape[:2]))
     try:
         assert torch.allclose(offered(case(llama)[2]).log_probs(keep), together, atol=1e-4)
     finally:
         hook.remove()
-    assert all(rows == 1 for rows, _ in sizes) and max(n for _, n in sizes[1:]) <= 40
+    (_, context), *rest = sizes
+    assert all(rows == 1 for rows, _ in sizes)
+    for _, n in rest:
+        assert (n if limit == "_PACKED_TOKENS" else n * (context + n)) <= value
 
 
 def test_the_gradient_is_that_of_differences(llama):
