@@ -128,7 +128,9 @@ def test_segments_rebuild_the_text(kind, text):
     assert all(start < end for start, end in spans)
 
 
-@pytest.mark.parametrize("text", ["你好。" * 30_000, "x" * 100_000, "1.2" * 30_000, "a@" * 40_000, "http://." * 10_000])
+@pytest.mark.parametrize(
+    "text", ["你好。" * 30_000, "x" * 100_000, "1.2" * 30_000, "a@" * 40_000, "http://." * 10_000, ".) " * 20_000]
+)
 def test_long_lines_take_no_quadratic_time(text):
     began = time.perf_counter()
     for segment in SEGMENTERS.values():

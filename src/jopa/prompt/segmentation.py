@@ -53,12 +53,11 @@ _WHOLE = re.compile(
     r"|(?<![\w.+-])[\w.+-]++@[\w-]++(?:\.[\w-]++)+"
     r"|(?<!\d)\d++(?:[.,:]\d++)+"
     r"|(?<!\w)\w{1,3}\.[ºª]"
-    r"|!\[[^\]\n]*+\]\([^)\s]*+\)",
+    r"|!\[[^\]\n]{0,300}+\]\([^)\s]{0,300}+\)",
     re.IGNORECASE,
 )
 _QUOTED = (re.compile(r"[。．！？!?.…][」』\"”]\s*\Z"), re.compile(r"と|って|이?라고|라며|하고"))
 """The end of a Japanese or Korean quotation, and what goes on with its sentence."""
-_SAID = re.compile(r"\w")
 _TITLE = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof)\.\s*\Z")
 """`sentencex` ends a sentence after one where the name is a common word, too ("Dr. Who")."""
 _ORDINAL = re.compile(r"\b(?:[ai]m|zu[mr]|vom|beim|de[rmns]|die|das|ein(?:e[rmns]?)?)\s+\d{1,3}\.\s*\Z", re.IGNORECASE)
@@ -176,6 +175,7 @@ def _cuts_of_line(line: str, language: str) -> Iterator[int]:
     from sentencex import segment  # type: ignore[attr-defined]  # a compiled module without type stubs
 
     whole = [match.span() for match in _WHOLE.finditer(line)]
+    last = next((i for i in range(len(line) - 1, -1, -1) if line[i].isalnum()), -1)  # signs alone are no sentence
     begun = start = 0  # of the sentence, of the window
     while start < len(line):
         window = line[start : start + _WINDOW]
@@ -196,7 +196,7 @@ def _cuts_of_line(line: str, language: str) -> Iterator[int]:
             following = line[cut : cut + MOST].lstrip()
             unfinished = unfinished or (_QUOTED[0].search(tail) and _QUOTED[1].match(following))
             unfinished = unfinished or ends_nothing(tail, following, language)
-            if said.strip() and _SAID.search(line, cut) and not unfinished and not _inside(cut, whole):
+            if said.strip() and cut <= last and not unfinished and not _inside(cut, whole):
                 yield cut
                 begun = cut
 
