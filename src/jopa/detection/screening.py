@@ -95,8 +95,8 @@ def read_prompts(path: Path) -> list[ScreeningPrompt]:
     """The prompts of a file or a folder.
 
     A `.jsonl` or `.jsonl.gz` file has one JSON object a line, or one list of them, with a text `prompt` and perhaps an
-    `id` (else NAME:LINE). Of a folder every file is read, whatever its name, hidden ones left out; these as such. Any other file is one prompt,
-    without its last line break, its name the id.
+    `id` (else NAME:LINE). Of a folder every file is read, whatever its name, hidden ones left out; these as such. Any
+    other file is one prompt, without its last line break, its name the id.
 
     Raises:
         InputFileError: the path cannot be read at all, or there is no prompt in it.
