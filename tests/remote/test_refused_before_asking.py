@@ -47,3 +47,9 @@ def test_what_is_no_address(url):
 @pytest.mark.parametrize("end", ["", "/", "/v1", "/v1/", "/v1/chat/completions", "/v1/completions/", "/v1/models"])
 def test_the_paths_of_the_api_are_no_part_of_the_address(end):
     assert checked_url("http://localhost:8000/proxy" + end) == "http://localhost:8000/proxy"
+
+
+def test_half_a_character_as_an_answer():
+    chat = connect_chat(FakeChat(lambda _: "yes"))
+    with pytest.raises(jopa.PromptError, match="half a surrogate pair"):
+        chat.encode_continuation("once \ud83d")
