@@ -98,7 +98,7 @@ def rows(lines: list[dict[str, Any]]) -> Iterator[list[str]]:
         for way in WAYS:
             own = [line for line in of_size if line["way"] == way and line["id"] in both]
             shares = [line["effect"] / best[line["id"]] for line in own]
-            planted = [line for line in own if line["sources"]]
+            planted = [line for line in own if line["kind"] == "planted"]
             yield [
                 str(tokens),
                 way,
