@@ -31,7 +31,7 @@ TRIED = settings(
     deadline=None,
     derandomize=True,
     database=None,
-    suppress_health_check=list(HealthCheck.__members__.values()),
+    suppress_health_check=list(HealthCheck),
 )
 TEXTS = st.text(max_size=12) | st.sampled_from(
     ["", " ", "\x00", "\x1b[31m", "\u202e", "\ud83d", "😀", "9" * 400, "</script>"]
