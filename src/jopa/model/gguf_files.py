@@ -190,8 +190,8 @@ def _split_as_said(path: Path, tokenizer: Any, reader: GGUFReader) -> None:
         splits = [pre_tokenizers.Split(Regex(r"\p{N}"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     elif way in _AS_OTHERS or way in _IN_TURN:
         expressions = _IN_TURN.get(way) or (GGUF_PRE_TOKENIZER_SPLITS[_AS_OTHERS[way]],)
-        splits = [pre_tokenizers.Split(Regex(expression), "isolated") for expression in expressions]
-        splits.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
+        one_by_one = (pre_tokenizers.Split(Regex(expression), "isolated") for expression in expressions)
+        splits = [*one_by_one, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     elif way in _AS_GPT2 or way in GGUF_PRE_TOKENIZER_SPLITS:
         return
     else:
