@@ -35,7 +35,7 @@ _SAME = {
     "final_logit_softcapping": "final_logit_softcapping",
 }
 """Metadata, and the setting of a configuration that must have the same value where there is one."""
-_DIGIT_BY_DIGIT = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva"}
+_DIGIT_BY_DIGIT = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
 """Vocabularies that split text as that of GPT-2 does, once each digit stands alone (llama.cpp, `llama-vocab.cpp`)."""
 _AS_GPT2 = {"gpt-2", "phi-2", "olmo", "mpt", "jais", "trillion", "granite-docling", "roberta-bpe", "mellum"}
 _AS_GPT2 |= {"gigachat", "jina-es", "jina-de", "jina-v2-es", "jina-v2-de", "a.x-4.0", "modern-bert"}
