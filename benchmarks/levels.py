@@ -15,11 +15,10 @@ import json
 import statistics
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
-from long_contexts import MIX, contexts, read, read_texts
+from long_contexts import add_options, contexts, read, read_texts
 from measuring import machine, table
 
 import jopa
@@ -114,31 +113,13 @@ def rows(lines: list[dict[str, Any]]) -> Iterator[list[str]]:
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--model", help="hub id, folder or .gguf; by default the bundled model")
-    parser.add_argument("--tokens", type=int, default=1000)
-    parser.add_argument("--contexts", type=int, default=len(MIX))
-    parser.add_argument("--budget", type=int, default=8, help="full-forward equivalents")
-    parser.add_argument("--max-new-tokens", type=int, default=40)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--commit", help="written into every line")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--table-only", action="store_true")
+    add_options(parser)
     options = parser.parse_args()
     if not options.table_only:
         run(options)
     print(machine() + "\n")
-    header = [
-        "tokens",
-        "search",
-        "contexts",
-        "joint effect / best",
-        "≥ 95 % of best",
-        "all sources found",
-        "FFE",
-        "seconds",
-    ]
-    print(table(header, list(rows(read(options.out)))))
+    measures = ["joint effect / best", "≥ 95 % of best", "all sources found", "FFE", "seconds"]
+    print(table(["tokens", "search", "contexts", *measures], list(rows(read(options.out)))))
 
 
 if __name__ == "__main__":

@@ -241,22 +241,27 @@ def _row(
     return "| " + " | ".join(cells) + " |"
 
 
-def main() -> None:
-    """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of a benchmark over these contexts: which they are, the budget, and the file of its lines."""
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--model", help="hub id or folder; by default the bundled model")
+    parser.add_argument("--model", help="hub id, folder or .gguf; by default the bundled model")
     parser.add_argument("--tokens", type=int, default=1000)
-    parser.add_argument("--contexts", type=int, default=8)
-    parser.add_argument("--methods", nargs="+", default=["proxy-search", "joint", "greedy"])
+    parser.add_argument("--contexts", type=int, default=len(MIX))
     parser.add_argument("--budget", type=int, default=8, help="full-forward equivalents")
     parser.add_argument("--max-new-tokens", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--first", type=int, default=0, help="leave out this many contexts at the beginning")
-    parser.add_argument("--plain", action="store_true", help="no chat template, as base models want it")
     parser.add_argument("--commit", help="written into every line")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--table-only", action="store_true")
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser)
+    parser.add_argument("--methods", nargs="+", default=["proxy-search", "joint", "greedy"])
+    parser.add_argument("--first", type=int, default=0, help="leave out this many contexts at the beginning")
+    parser.add_argument("--plain", action="store_true", help="no chat template, as base models want it")
     options = parser.parse_args()
     if not options.table_only:
         run(options)

@@ -1,7 +1,7 @@
 """How many threads torch works with: as many as there are idle cores, looked at again while a model runs.
 
 Each of a forward's many products waits for its slowest thread. So two threads beside a process that takes one of two
-cores are slower than one alone, sometimes many times, and cores that other work uses are left to it.
+cores are slower than one alone, and cores that other work uses are left to it.
 """
 
 from __future__ import annotations
