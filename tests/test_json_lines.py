@@ -27,7 +27,11 @@ def test_every_way_gives_the_same_records(tmp_path, content, compressed):
     assert [prompt.text for prompt in read_prompts(path)] == ["One.", "Two.\u2028"]
 
 
-@pytest.mark.parametrize("content", [gzip.compress(LINES)[:-12], b"\x1f\x8b", b"\x1f\x8b" + b"x" * 30])
+@pytest.mark.parametrize(
+    "content",
+    [gzip.compress(LINES, mtime=0)[:-12], b"\x1f\x8b", b"\x1f\x8b" + b"x" * 30],
+    ids=["cut off", "two bytes", "not gzip"],
+)
 def test_a_damaged_compressed_file_is_refused(tmp_path, content):
     (tmp_path / "r.jsonl.gz").write_bytes(content)
     with pytest.raises(InputFileError, match="cannot read"):
