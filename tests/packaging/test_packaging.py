@@ -61,6 +61,9 @@ def test_the_version_is_told_in_one_way():
     assert jopa.__version__
     cited = (ROOT / "CITATION.cff").read_text()
     assert f"\nversion: {version}\n" in cited
+    released = re.search(r"^date-released: *(\S+)", cited, re.MULTILINE)
+    assert released
+    assert f"\n## {version} ({released[1]})\n" in (ROOT / "CHANGELOG.md").read_text()
     sources = [path for path in (ROOT / "src").rglob("*.py") if f'"{version}"' in path.read_text()]
     assert not sources, "the version stands in pyproject.toml alone"
 
