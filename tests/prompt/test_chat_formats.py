@@ -80,6 +80,13 @@ def test_a_message_in_another_form_reads_as_the_plain_one(given, plain):
     [
         [{"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "find", "input": {"q": "x"}}]}],
         items(),
+        [{"role": "assistant", "content": None, "function_call": {"name": "find", "arguments": '{"q": "x"}'}}],
+        [{"role": "model", "parts": [{"functionCall": {"id": "1", "name": "find", "args": {"q": "x"}}}]}],
+        [{"role": "model", "parts": [{"function_call": {"name": "find", "args": {"q": "x"}}}]}],
+        [{"role": "assistant", "content": [{"toolUse": {"toolUseId": "1", "name": "find", "input": {"q": "x"}}}]}],
+        [{"type": "ai", "content": "", "tool_calls": [{"name": "find", "args": {"q": "x"}, "id": "1"}]}],
+        [{"type": "ai", "data": {"content": "", "tool_calls": [{"name": "find", "args": {"q": "x"}, "id": "1"}]}}],
+        [{"from": "function_call", "value": '{"name": "find", "arguments": {"q": "x"}}'}],
     ],
 )
 @pytest.mark.parametrize(
@@ -88,6 +95,11 @@ def test_a_message_in_another_form_reads_as_the_plain_one(given, plain):
         result("4 degrees"),
         result([{"type": "text", "text": "4 degrees"}]),
         {"type": "function_call_output", "call_id": "1", "output": "4 degrees"},
+        {"role": "function", "name": "find", "content": "4 degrees"},
+        {"role": "user", "parts": [{"functionResponse": {"name": "find", "response": "4 degrees"}}]},
+        {"role": "user", "content": [{"toolResult": {"toolUseId": "1", "content": [{"text": "4 degrees"}]}}]},
+        {"type": "tool", "content": "4 degrees", "tool_call_id": "1"},
+        {"from": "observation", "value": "4 degrees"},
     ],
 )
 def test_calls_and_results_of_other_apis(given, answer):
@@ -96,6 +108,38 @@ def test_calls_and_results_of_other_apis(given, answer):
     found = build_prompt(tokenizer, [user("a"), *given, answer, user("b c")], attribute="all", unit="message")
     assert found.ids == expected.ids
     assert [source.role for source in found.sources] == ["user", "tool", "user"]
+
+
+def test_results_in_json_are_its_text():
+    tokenizer = small_tokenizer("byte-level", FAMILIES["hermes"])
+    expected = build_prompt(tokenizer, [user("a"), CALLED, {**RESULT, "content": '{"t": 4}'}, user("b c")])
+    for block in (
+        {"toolResult": {"toolUseId": "1", "content": [{"json": {"t": 4}}]}},
+        {"functionResponse": {"name": "find", "response": {"t": 4}}},
+    ):
+        answered = {"role": "user", "content": [block]}
+        assert build_prompt(tokenizer, [user("a"), CALLED, answered, user("b c")]).ids == expected.ids
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [{"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}, assistant("said")],
+        [{"role": "model", "parts": [{"text": "hm", "thought": True}, {"text": "said"}]}],
+        [{"role": "assistant", "content": [{"reasoningContent": {"reasoningText": {"text": "hm"}}}, {"text": "said"}]}],
+    ],
+)
+def test_thoughts_are_no_part_of_what_is_said(said):
+    tokenizer = small_tokenizer("byte-level", FAMILIES["hermes"])
+    expected = build_prompt(tokenizer, [user("a"), {**assistant("said"), "reasoning_content": "hm"}, user("b c")])
+    assert build_prompt(tokenizer, [user("a"), *said, user("b c")]).ids == expected.ids
+
+
+def test_a_call_that_is_no_json_is_what_was_said():
+    tokenizer = small_tokenizer("byte-level", FAMILIES["hermes"])
+    expected = build_prompt(tokenizer, [user("a"), assistant("find x"), user("b c")])
+    given = {"from": "function_call", "value": "find x"}
+    assert build_prompt(tokenizer, [user("a"), given, user("b c")]) == expected
 
 
 def test_results_stand_before_what_the_user_says_and_calls_in_one_message():
@@ -116,6 +160,11 @@ def test_results_stand_before_what_the_user_says_and_calls_in_one_message():
         ({"input": "a", "instructions": "Be kind."}, [system("Be kind."), user("a")]),
         ({"input": [user("a")]}, [user("a")]),
         ({"conversations": [user("a")]}, [user("a")]),
+        (
+            {"contents": [user("a")], "systemInstruction": {"parts": [{"text": "Be kind."}]}},
+            [system([{"text": "Be kind."}]), user("a")],
+        ),
+        ({"messages": [user("a")], "system": [{"text": "Be kind."}]}, [system([{"text": "Be kind."}]), user("a")]),
     ],
 )
 def test_whole_requests(request_of_api, messages):
@@ -133,6 +182,8 @@ def test_tools_of_other_apis_and_functions():
     for tool in (
         FIND,
         {"name": "find", "input_schema": schema},
+        {"functionDeclarations": [{"name": "find", "parameters": schema}]},
+        {"toolSpec": {"name": "find", "inputSchema": {"json": schema}}},
         {"type": "function", "name": "find", **{"parameters": schema}},
     ):
         assert PromptOptions(tools=[tool]).tools == [FIND]

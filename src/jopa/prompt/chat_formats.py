@@ -1,9 +1,13 @@
 """Messages and tools as other chat APIs and data sets write them, in the form that chat templates take.
 
-    OpenAI      what its client returns; items `function_call` and `function_call_output` of the Responses API
+    OpenAI      what its client returns; `function_call` and role "function", as they were before tools; items
+                `reasoning`, `function_call` and `function_call_output` of the Responses API
     Anthropic   blocks of a content: `thinking`, `tool_use`, and `tool_result`, which becomes a message of role "tool"
-    Google      `parts` in place of a content, and role "model"
-    ShareGPT    `from` and `value`
+    Amazon      the same of Bedrock's Converse API: `reasoningContent`, `toolUse`, `toolResult`; `toolConfig`
+    Google      `parts` in place of a content, with `functionCall` and `functionResponse`, and role "model"; `contents`,
+                `systemInstruction`, `functionDeclarations`
+    LangChain   messages of type "human" and "ai", with calls as `name` and `args`
+    ShareGPT    `from` and `value`, also with "function_call" and "observation"
 
 What is none of these stays as it is. Knows no tokenizer.
 """
@@ -16,7 +20,11 @@ from typing import Any
 
 TEXT_PARTS = ("text", "input_text", "output_text")
 """What chat APIs call a part that is text; the last two are those of https://platform.openai.com/docs/api-reference."""
-_ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant", "function_response": "tool"}
+_ROLES = {
+    **{"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"},
+    **{"function_response": "tool", "observation": "tool", "function": "tool"},
+}
+_TYPES = {"human": "user", "ai": "assistant", "AIMessageChunk": "assistant", "system": "system", "tool": "tool"}
 _THINKING = ("thinking", "redacted_thinking")
 
 
@@ -50,27 +58,35 @@ def messages_of(value: object) -> Iterator[object]:
     if "content" not in message and isinstance(message.get("parts"), list | str):
         message["content"] = message.pop("parts")
         message["role"] = _ROLES.get(str(message.get("role")), message.get("role"))
+    if message.get("role") == "function":
+        message["role"] = "tool"
+    message = _with_calls(message)
     content = listed(message.get("content"))
     if isinstance(content, Mapping) and content.get("type") in TEXT_PARTS:
         content = [content]
-    if message.get("role") == "tool" and not _is_text(content):
+    if isinstance(content, list):
+        content = [_block(part) for part in content]
+    if message.get("role") == "tool" and not _is_text(content) and not any(map(_type_of, _parts(content))):
         content = "" if content is None else json.dumps(content, ensure_ascii=False, default=str)
     if message.get("role") == "assistant" and content is None and isinstance(message.get("refusal"), str):
         content = message["refusal"]
     message |= {"content": content} if content is not None else {}
-    if not isinstance(content, list) or not any(_type_of(part) for part in content):
+    if not any(map(_type_of, _parts(content))):
         yield message
         return
-    yield from _without_blocks(message, content)
+    yield from _without_blocks(message, _parts(content))
 
 
 def joined_calls(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Messages in which calls that follow one another as items of their own are those of one message."""
+    """Messages in which items that an API lists one by one are those of one message: thoughts, calls, what is said."""
     found: list[dict[str, Any]] = []
     for message in messages:
         is_item = message.pop(_ITEM, False)
-        if is_item and found and found[-1]["role"] == "assistant" and found[-1].get("tool_calls"):
-            found[-1] = {**found[-1], "tool_calls": [*found[-1]["tool_calls"], *message["tool_calls"]]}
+        last = found[-1] if found and found[-1]["role"] == message["role"] == "assistant" else {}
+        if is_item and last.get("tool_calls") and "tool_calls" in message:
+            found[-1] = {**last, "tool_calls": [*last["tool_calls"], *message["tool_calls"]]}
+        elif last.keys() == {"role", "content", "reasoning_content"} and last["content"] is None:
+            found[-1] = {**last, **message}
         else:
             found.append(message)
     return found
@@ -85,14 +101,98 @@ def _of_no_role(item: dict[str, Any]) -> dict[str, Any]:
     kind, speaker = item.get("type"), item.get("from")
     if isinstance(speaker, str) and "value" in item:
         rest = {name: each for name, each in item.items() if name not in ("from", "value")}
-        return {"role": _ROLES.get(speaker, speaker), "content": item["value"], **rest}
+        if speaker == "function_call" and (calls := _written_calls(item["value"])):
+            return {"role": "assistant", "content": None, "tool_calls": calls, **rest}
+        role = "assistant" if speaker == "function_call" else _ROLES.get(speaker, speaker)
+        return {"role": role, "content": item["value"], **rest}
+    if kind in _TYPES:
+        fields = item["data"] if isinstance(item.get("data"), Mapping) else item
+        if "content" in fields:
+            return {"role": _TYPES[kind], **{name: each for name, each in fields.items() if name != "type"}}
     if kind == "function_call" and isinstance(item.get("name"), str):
         function = {"name": item["name"], "arguments": item.get("arguments", "{}")}
         call = {"id": item.get("call_id"), "type": "function", "function": function}
         return {"role": "assistant", "content": None, "tool_calls": [call], _ITEM: True}
     if kind == "function_call_output":
         return {"role": "tool", "tool_call_id": item.get("call_id"), "content": item.get("output")}
+    if kind == "reasoning":
+        texts = [*_parts(item.get("summary")), *_parts(item.get("content"))]
+        thought = "\n".join(str(part.get("text", "")) for part in texts if isinstance(part, Mapping))
+        return {"role": "assistant", "content": None, "reasoning_content": thought}
     return item
+
+
+def _written_calls(text: object) -> list[dict[str, Any]]:
+    """The calls that a text of JSON holds, one or a list of them; none if it holds anything else."""
+    try:
+        found = json.loads(text) if isinstance(text, str) else text
+    except ValueError:
+        return []
+    calls = found if isinstance(found, list) else [found]
+    if not all(isinstance(call, Mapping) and isinstance(call.get("name"), str) for call in calls):
+        return []
+    return [_call(call) for call in calls]
+
+
+def _with_calls(message: dict[str, Any]) -> dict[str, Any]:
+    """A message whose calls of tools have the form of `tool_calls`."""
+    called, calls = message.get("function_call"), listed(message.get("tool_calls"))
+    if isinstance(called, Mapping) and isinstance(called.get("name"), str) and not calls:
+        rest = {name: each for name, each in message.items() if name != "function_call"}
+        return {**rest, "content": message.get("content"), "tool_calls": [_call(called)]}
+    if not isinstance(calls, list):
+        return message
+    return {**message, "tool_calls": [_call(mapped(call)) for call in calls]}
+
+
+def _call(call: object) -> Any:
+    """A call that names its tool itself, as a call of `tool_calls`; others as they are."""
+    if not isinstance(call, Mapping) or "function" in call or not isinstance(call.get("name"), str):
+        return call
+    arguments = next((call[name] for name in ("arguments", "args", "input") if call.get(name) is not None), {})
+    known = {"id": call["id"]} if call.get("id") is not None else {}
+    return {**known, "type": "function", "function": {"name": call["name"], "arguments": arguments}}
+
+
+def _block(part: object) -> object:
+    """A block of Google's or Amazon's as the one of Anthropic's that says the same; other parts as they are."""
+    if not isinstance(part, Mapping):
+        return part
+    for name in ("functionCall", "function_call", "toolUse"):
+        if isinstance(call := part.get(name), Mapping):
+            arguments = call.get("args", call.get("input"))
+            return {"type": "tool_use", "id": _id(call), "name": call.get("name"), "input": arguments}
+    for name in ("functionResponse", "function_response", "toolResult"):
+        if isinstance(result := part.get(name), Mapping):
+            content = result.get("response", result.get("content"))
+            if name == "toolResult":
+                content = [_text_part(each) for each in _parts(content)]
+            return {"type": "tool_result", "tool_use_id": _id(result), "name": result.get("name"), "content": content}
+    thought = part.get("reasoningContent")
+    if isinstance(thought, Mapping):
+        text = thought.get("reasoningText")
+        return {"type": "thinking", "thinking": text.get("text", "") if isinstance(text, Mapping) else ""}
+    if part.get("thought") is True and isinstance(part.get("text"), str):
+        return {"type": "thinking", "thinking": part["text"]}
+    return part
+
+
+def _text_part(part: object) -> object:
+    """A part of a tool's result, which may be JSON, as a part of text."""
+    if not isinstance(part, Mapping) or "type" in part or not {"text", "json"} & part.keys():
+        return part
+    text = part["text"] if "text" in part else json.dumps(part["json"], ensure_ascii=False, default=str)
+    return {"type": "text", "text": text}
+
+
+def _id(block: Mapping[str, Any]) -> object:
+    """What a call or its result is known by."""
+    return block.get("toolUseId", block.get("id"))
+
+
+def _parts(content: object) -> Sequence[Any]:
+    """The parts of a content; none where it is a text or there is none."""
+    return content if isinstance(content, list) else ()
 
 
 def _is_text(content: object) -> bool:
@@ -114,6 +214,7 @@ def _without_blocks(message: dict[str, Any], content: Sequence[Any]) -> Iterator
     for kind, block in blocks:
         if kind == "tool_result":
             result = {"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": block.get("content")}
+            result |= {"name": block["name"]} if block.get("name") else {}
             yield from (each for each in messages_of(result) if isinstance(each, dict))
     said = [block if kind is None else block.get("refusal", "") for kind, block in blocks if kind in (None, "refusal")]
     calls = [
@@ -127,6 +228,7 @@ def _without_blocks(message: dict[str, Any], content: Sequence[Any]) -> Iterator
     ]
     thoughts = [str(block.get("thinking", "")) for kind, block in blocks if kind == "thinking"]
     if said or calls or thoughts or not any(kind == "tool_result" for kind, _ in blocks):
+        calls = [*_parts(message.get("tool_calls")), *calls]
         extra: dict[str, Any] = {"tool_calls": calls} if calls else {}
         if thoughts:
             extra["reasoning_content"] = "".join(thoughts)
@@ -135,7 +237,15 @@ def _without_blocks(message: dict[str, Any], content: Sequence[Any]) -> Iterator
 
 def system_of(request: Mapping[str, Any]) -> object:
     """What a request says to the system beside its messages: a content, or None."""
-    return request.get("system", request.get("instructions"))
+    names = ("system", "instructions", "systemInstruction", "system_instruction")
+    content = next((request[name] for name in names if name in request), None)
+    return content["parts"] if isinstance(content, Mapping) and "parts" in content else content
+
+
+def request_tools(request: Mapping[str, Any]) -> object:
+    """The tools of a request; None if it has none."""
+    config = request.get("toolConfig")
+    return request.get("tools", config.get("tools") if isinstance(config, Mapping) else None)
 
 
 def tools_of(tools: object) -> object:
@@ -143,7 +253,19 @@ def tools_of(tools: object) -> object:
     tools = listed(tools)
     if not isinstance(tools, Sequence) or isinstance(tools, str | bytes):
         return tools
-    return [_tool(tool) for tool in tools]
+    declared = [tool for group in tools for tool in _declared(group)]
+    return [_tool(tool) for tool in declared]
+
+
+def _declared(group: object) -> Sequence[Any]:
+    """The tools that one entry declares: Google's are groups of them."""
+    if isinstance(group, Mapping):
+        for name in ("functionDeclarations", "function_declarations"):
+            if isinstance(group.get(name), list):
+                return [{"type": "function", **tool} if isinstance(tool, Mapping) else tool for tool in group[name]]
+        if isinstance(spec := group.get("toolSpec"), Mapping) and isinstance(spec.get("inputSchema"), Mapping):
+            return [{**spec, "input_schema": spec["inputSchema"].get("json")}]
+    return [group]
 
 
 def _tool(tool: object) -> object:

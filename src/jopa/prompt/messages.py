@@ -12,11 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jopa.errors import PromptError, SettingError
-from jopa.prompt.chat_formats import TEXT_PARTS, joined_calls, listed, messages_of, system_of
+from jopa.prompt.chat_formats import TEXT_PARTS, joined_calls, listed, messages_of, request_tools, system_of
 from jopa.prompt.options import PromptOptions
 from jopa.storage import parse_json
 
 Message = Mapping[str, Any]
+_CONVERSATIONS = ("messages", "input", "conversations", "contents")
+"""What APIs and data sets call the messages of a request."""
 
 
 def conversation(
@@ -69,8 +71,9 @@ def chat_of(value: object) -> tuple[list[Message], list[Mapping[str, Any]] | Non
     """The messages and tools of a chat that was written as JSON.
 
     Args:
-        value: a list of messages, or a whole request to a chat API: an object with "messages" (or "input" or
-            "conversations"), and perhaps "tools" and "system" (or "instructions"); other fields are left alone.
+        value: a list of messages, or a whole request to a chat API: an object with "messages" (or "input",
+            "conversations" or "contents"), and perhaps "tools" and "system" (or "instructions"); other fields are left
+            alone.
 
     Returns:
         The messages, whose contents are not checked here, and the tools; None where there are none.
@@ -79,8 +82,8 @@ def chat_of(value: object) -> tuple[list[Message], list[Mapping[str, Any]] | Non
         PromptError: it is neither.
     """
     request = value if isinstance(value, Mapping) else {"messages": value}
-    tools = request.get("tools")
-    messages = next((request[name] for name in ("messages", "input", "conversations") if name in request), None)
+    tools = request_tools(request)
+    messages = next((request[name] for name in _CONVERSATIONS if name in request), None)
     if isinstance(messages, str) and "input" in request:
         messages = [{"role": "user", "content": messages}]
     if not isinstance(messages, list) or not all(isinstance(message, Mapping) for message in messages):
