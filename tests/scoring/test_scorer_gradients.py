@@ -160,6 +160,7 @@ def test_attention_to_a_long_prompt_is_read_without_keeping_all_of_it(llama):
 @pytest.mark.parametrize("removal", REMOVALS)
 def test_scores_are_made_in_inference_mode_and_gradients_are_not(llama, removal):
     prompt, output = case(llama)
+    jopa.ModelScorer(llama, prompt, output, removal).gradient_norms()  # what is tried out once a model is tried here
     scorer = jopa.ModelScorer(llama, prompt, output, removal)
     modes = []
     hook = llama.model.register_forward_pre_hook(lambda *_: modes.append(torch.is_inference_mode_enabled()))
