@@ -53,7 +53,7 @@ class SearchOptions:
         seed: of the search's random choices, from 0.
         refine: finer kinds of units, such as `("sentence",)`: what is asked for as `unit` is searched first, then the
             finer units inside the chosen ones and a few runners-up; see `jopa.refinement.refining`. By default so for
-            inputs of more than 6,000 tokens whose unit is not named (`jopa.refinement.planning`); `()` never.
+            inputs of more than 5,000 tokens whose unit is not named (`jopa.refinement.planning`); `()` never.
         budget: how much the search may spend, in the method's own unit; by default as the method says.
     """
 

@@ -79,7 +79,7 @@ def test_python_and_page_choose_alike_and_say_so(model, short_limits):
 def test_the_limits_are_those_of_the_help_and_the_docs(model):
     from jopa.refinement import planning
 
-    assert (planning.LONG_METHOD_TOKENS, planning.REFINED_TOKENS) == (1500, 6000)
+    assert (planning.LONG_METHOD_TOKENS, planning.REFINED_TOKENS) == (1500, 5000)
 
 
 def test_what_is_asked_for_is_never_refined_by_default(model, short_limits):

@@ -127,7 +127,7 @@ def explain(
         list[str] | None,
         typer.Option(
             help="A finer unit: what the search chose is searched again in it; repeatable, 'none' for never.",
-            show_default="sentence for inputs above 6,000 tokens without --unit",
+            show_default="sentence for inputs above 5,000 tokens without --unit",
         ),
     ] = None,
     language: Annotated[

@@ -3,7 +3,7 @@
     k        3, or as many units as a shorter prompt allows
     method   joint; proxy-search for inputs of 1,500 tokens or more, because the 50 forwards of joint's budget can take
              an hour there
-    levels   one; above 6,000 tokens documents, messages or paragraphs first, then sentences inside the chosen ones, if
+    levels   one; above 5,000 tokens documents, messages or paragraphs first, then sentences inside the chosen ones, if
              the units are not named either
 
 The last two hold for models in this process: one behind a server has no cheap proxy, and a budget of tokens of its own.
@@ -36,7 +36,7 @@ DEFAULT_K = 3
 LONG_METHOD = "proxy-search"
 LONG_METHOD_TOKENS = 1500
 """Inputs of this many tokens or more get `LONG_METHOD` unless the caller names a method."""
-REFINED_TOKENS = 6000
+REFINED_TOKENS = 5000
 """Inputs of more tokens are searched from coarse to fine unless the caller says what the units are."""
 _FEWEST_COARSE = 4
 """Coarse units that a long input must have for that."""
