@@ -7,7 +7,7 @@ import pytest
 
 import jopa
 from chat_families import FAMILIES
-from jopa.prompt.messages import chat_of
+from jopa.prompt.messages import chat_of, conversation
 from jopa.prompt.options import PromptOptions
 from prompt_cases import assistant, build_prompt, system, user
 from small_tokenizers import small_tokenizer
@@ -133,12 +133,22 @@ def test_thoughts_are_no_part_of_what_is_said(said):
     tokenizer = small_tokenizer("byte-level", FAMILIES["hermes"])
     expected = build_prompt(tokenizer, [user("a"), {**assistant("said"), "reasoning_content": "hm"}, user("b c")])
     assert build_prompt(tokenizer, [user("a"), *said, user("b c")]).ids == expected.ids
+    messages, _, _ = conversation([user("a"), *said, user("b c")], PromptOptions())
+    assert [each.get("reasoning_content") for each in messages] == [None, "hm", None]
 
 
-def test_a_call_that_is_no_json_is_what_was_said():
+def test_calls_that_a_client_lists_twice_are_made_once():
+    block = {"type": "tool_use", "id": "1", "name": "find", "input": {"q": "x"}}
+    listed = {"type": "ai", "content": [block], "tool_calls": [{"name": "find", "args": {"q": "x"}, "id": "1"}]}
+    messages, _, _ = conversation([user("a"), listed, RESULT, user("b c")], PromptOptions())
+    assert messages[1]["tool_calls"] == [CALL]
+
+
+@pytest.mark.parametrize("text", ["find x", '{"name": 4}', "[" * 3000], ids=["no JSON", "no call", "deep"])
+def test_a_call_that_is_no_json_is_what_was_said(text):
     tokenizer = small_tokenizer("byte-level", FAMILIES["hermes"])
-    expected = build_prompt(tokenizer, [user("a"), assistant("find x"), user("b c")])
-    given = {"from": "function_call", "value": "find x"}
+    expected = build_prompt(tokenizer, [user("a"), assistant(text), user("b c")])
+    given = {"from": "function_call", "value": text}
     assert build_prompt(tokenizer, [user("a"), given, user("b c")]) == expected
 
 

@@ -18,13 +18,18 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from jopa.storage import parse_json
+
 TEXT_PARTS = ("text", "input_text", "output_text")
 """What chat APIs call a part that is text; the last two are those of https://platform.openai.com/docs/api-reference."""
 _ROLES = {
     **{"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"},
     **{"function_response": "tool", "observation": "tool", "function": "tool"},
 }
-_TYPES = {"human": "user", "ai": "assistant", "AIMessageChunk": "assistant", "system": "system", "tool": "tool"}
+_TYPES = {
+    **{"human": "user", "ai": "assistant", "AIMessageChunk": "assistant"},
+    **{"system": "system", "tool": "tool", "function": "tool"},
+}
 _THINKING = ("thinking", "redacted_thinking")
 
 
@@ -97,7 +102,7 @@ _ITEM = "\0item"
 
 
 def _of_no_role(item: dict[str, Any]) -> dict[str, Any]:
-    """A message of ShareGPT, or an item of the Responses API, with its role."""
+    """A message of ShareGPT or LangChain, or an item of the Responses API, with its role."""
     kind, speaker = item.get("type"), item.get("from")
     if isinstance(speaker, str) and "value" in item:
         rest = {name: each for name, each in item.items() if name not in ("from", "value")}
@@ -110,8 +115,7 @@ def _of_no_role(item: dict[str, Any]) -> dict[str, Any]:
         if "content" in fields:
             return {"role": _TYPES[kind], **{name: each for name, each in fields.items() if name != "type"}}
     if kind == "function_call" and isinstance(item.get("name"), str):
-        function = {"name": item["name"], "arguments": item.get("arguments", "{}")}
-        call = {"id": item.get("call_id"), "type": "function", "function": function}
+        call = _call({"id": item.get("call_id"), "name": item["name"], "arguments": item.get("arguments")})
         return {"role": "assistant", "content": None, "tool_calls": [call], _ITEM: True}
     if kind == "function_call_output":
         return {"role": "tool", "tool_call_id": item.get("call_id"), "content": item.get("output")}
@@ -125,7 +129,7 @@ def _of_no_role(item: dict[str, Any]) -> dict[str, Any]:
 def _written_calls(text: object) -> list[dict[str, Any]]:
     """The calls that a text of JSON holds, one or a list of them; none if it holds anything else."""
     try:
-        found = json.loads(text) if isinstance(text, str) else text
+        found = parse_json(text) if isinstance(text, str) else text
     except ValueError:
         return []
     calls = found if isinstance(found, list) else [found]
@@ -217,18 +221,10 @@ def _without_blocks(message: dict[str, Any], content: Sequence[Any]) -> Iterator
             result |= {"name": block["name"]} if block.get("name") else {}
             yield from (each for each in messages_of(result) if isinstance(each, dict))
     said = [block if kind is None else block.get("refusal", "") for kind, block in blocks if kind in (None, "refusal")]
-    calls = [
-        {
-            "id": block.get("id"),
-            "type": "function",
-            "function": {"name": block.get("name"), "arguments": block.get("input") or {}},
-        }
-        for kind, block in blocks
-        if kind == "tool_use"
-    ]
+    # Some clients list the calls of the blocks a second time.
+    calls = _parts(message.get("tool_calls")) or [_call(block) for kind, block in blocks if kind == "tool_use"]
     thoughts = [str(block.get("thinking", "")) for kind, block in blocks if kind == "thinking"]
     if said or calls or thoughts or not any(kind == "tool_result" for kind, _ in blocks):
-        calls = [*_parts(message.get("tool_calls")), *calls]
         extra: dict[str, Any] = {"tool_calls": calls} if calls else {}
         if thoughts:
             extra["reasoning_content"] = "".join(thoughts)
