@@ -92,7 +92,8 @@ class Prompt:
     def recorded(self) -> dict[str, Any]:
         """What a result records of the sources; nothing for a prompt that is one message."""
         record: dict[str, Any] = {}
-        if len(self.sources) > 1 or self.documents_through or any(source.removed_with for source in self.sources):
+        telling = any(source.removed_with or source.role == "trace" for source in self.sources)
+        if len(self.sources) > 1 or self.documents_through or telling:
             record["sources"] = [
                 {name: value for name, value in asdict(source).items() if value is not None} for source in self.sources
             ]

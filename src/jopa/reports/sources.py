@@ -85,7 +85,7 @@ def cut_by_headings(text: str, done: int, place: int, heads: list[tuple[int, str
 
 def headings(sources: Sequence[Source | RecordedSource]) -> list[tuple[int, str]]:
     """Where each message or document begins in the prompt, and its heading; none where there is one message."""
-    headed = len(sources) > 1 or any(source.document is not None for source in sources)
+    headed = len(sources) > 1 or any(source.document is not None or source.role == "trace" for source in sources)
     return [(source.start, heading(source)) for source in sources] if headed else []
 
 

@@ -23,7 +23,7 @@ from jopa.storage import parse_json
 from jopa.web.limits import RequestLimits
 
 ROLES = ("user", "assistant", "tool")
-ATTRIBUTES = ("user", "users", "system", "tools", "documents", "all")
+ATTRIBUTES = ("user", "users", "system", "tools", "documents", "trace", "all")
 """What can be explained; without a choice it is the documents, or else the last message of the user."""
 
 

@@ -137,6 +137,8 @@ def read_request(
     task = _one_of(record, "task", TASKS, TASKS[0])
     unit = _unit(record)
     refine = _refine(record.get("refine"), unit)
+    if refine and options.attribute == "trace":
+        raise SettingError("the reasoning trace is explained in one kind of unit: leave out refine")
     if refine and (len(methods) > 1 or chosen is not None or task != "explain"):
         raise SettingError("refine searches from coarse to fine with one method: leave out the second, or refine")
     until_pr = _ratio(record.get("until_pr"))

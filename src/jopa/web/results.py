@@ -122,15 +122,22 @@ def shown_again(text: str, model: Model, limits: RequestLimits) -> list[JobEvent
 def _answer_shown_again(value: Attribution | Diagnosis | Citations, model: Model, limits: RequestLimits) -> JobEvent:
     """The answer of a kept result; without tokens, it can be read and not built on."""
     same = value.model.get("id") == model.identity.get("id") and max(value.output_ids) < vocabulary_size(model)
-    if not same or len(value.output_ids) > limits.max_new_tokens:
-        return {"kind": "answer", "ids": [], "tokens": [visible(value.output)], "target": value.target}
+    if not same or len(value.output_ids) > limits.max_new_tokens or _explains_trace(value):
+        return {"kind": "answer", "ids": [], "tokens": [visible(value.output)], "target": value.target, "before": 0}
     return answer_event(model, Output(value.output_ids, value.output, value.target))
 
 
-def answer_event(model: Model, output: Output) -> JobEvent:
-    """An answer and its tokens."""
+def _explains_trace(value: Attribution | Diagnosis | Citations) -> bool:
+    """Whether the reasoning trace is a part of the prompt, so that the output lacks the tokens before the answer."""
+    details = value.details if isinstance(value, Attribution) else None
+    return any(source.role == "trace" for source in recorded_sources(details))
+
+
+def answer_event(model: Model, output: Output, trace: Sequence[int] = ()) -> JobEvent:
+    """An answer and its tokens; `trace` are the ids of the reasoning before it, where that is explained."""
     tokens = [visible(text) for text in token_texts(model, output)]
-    return {"kind": "answer", "ids": output.ids, "tokens": tokens, "target": output.target}
+    ids = [*trace, *output.ids]
+    return {"kind": "answer", "ids": ids, "tokens": tokens, "target": output.target, "before": len(trace)}
 
 
 def prompt_event(prompt: Prompt, methods: Sequence[str]) -> JobEvent:
@@ -138,10 +145,10 @@ def prompt_event(prompt: Prompt, methods: Sequence[str]) -> JobEvent:
     return {"kind": "prompt", "pieces": pieces_of(prompt.text, prompt.units, prompt.sources), "methods": methods}
 
 
-def level_event(prompt: Prompt) -> JobEvent:
-    """A prompt in pieces, as a further level of a search from coarse to fine has it."""
+def level_event(prompt: Prompt, *, with_spans: bool = True) -> JobEvent:
+    """A prompt in pieces, as a further level of a search from coarse to fine has it, or with the reasoning trace."""
     pieces = pieces_of(prompt.text, prompt.units, prompt.sources)
-    return {"kind": "level", "pieces": pieces, "spans": spans_of(prompt.units)}
+    return {"kind": "level", "pieces": pieces, "spans": spans_of(prompt.units) if with_spans else None}
 
 
 def spans_of(units: Sequence[Unit]) -> list[Span]:

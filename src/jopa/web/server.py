@@ -51,7 +51,7 @@ UNIT_WORDS = {
 ATTRIBUTE_WORDS = {
     **{"user": "the prompt (last message of the user)", "users": "all messages of the user"},
     **{"system": "the system message", "tools": "what tools returned", "documents": "the documents"},
-    "all": "everything",
+    **{"trace": "the reasoning before the answer", "all": "all messages and documents"},
 }
 SCRIPTS = ("page.js", "form.js", "chat.js", "stage.js", "history.js", "view.js", "curve.js", "queue.js")
 STATIC = {"page.css": "text/css", **dict.fromkeys(SCRIPTS, "text/javascript")}

@@ -5,8 +5,10 @@ Events are JSON objects with a `kind`:
     prompt      pieces of the prompt, each with its text and, if it is a unit, its number and name, or with a heading;
                 methods: the names of those that explain it
     text        stage ("answering", "answering without them") and the text so far
-    level       pieces of the prompt as the next level of a search from coarse to fine has it; spans: of its units
-    answer      ids and texts of the answer's tokens, and the target [start, end)
+    level       pieces of the prompt as another level of one search has it, or with the reasoning trace;
+                spans: of its units, null for all of their kind
+    answer      ids of all that the model wrote; before: how many of them are the reasoning trace, if that is explained;
+                texts of the others, and the target [start, end) among those
     progress    stage, done, total (null if unknown), method (number of the method at work)
     best        units, log_prob, evaluations, ffe, method; without units it is the score of the whole prompt
     result      results (one a method: method, removed, removal, probability_ratio, evaluations, parts), table (of a
@@ -133,8 +135,10 @@ def _explain(model: Model, plan: Plan, request: ExplainRequest, emit: Emit) -> N
     callbacks = replace(_callbacks(emit, lambda: method_number), on_best=on_best, on_level=on_level)
     output = generation if request.output_ids is None else _given_output(model, request.output_ids)
     preparation = prepare_output(model, plan.prompt, output=output, target=request.target, callbacks=callbacks)
-    emit(answer_event(model, preparation.output))
-    if plan.prompt.trace:  # only now it is known how many units there are
+    trace = preparation.prompt.ids[len(plan.prompt.ids) :] if plan.prompt.trace else ()
+    emit(answer_event(model, preparation.output, trace))
+    if plan.prompt.trace:  # only now it is known what its units are
+        emit(level_event(preparation.prompt, with_spans=False))
         able = run_each(able, partial(validated, answered=preparation.prompt), refuse)
 
     def explain_one(method: Method) -> Attribution:

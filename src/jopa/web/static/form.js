@@ -116,8 +116,9 @@ export function describe(conversation, kept) {
     const grain = GRAIN.indexOf(option.value.split(",")[0]);
     option.disabled = grain >= 0 && grain <= Math.max(0, GRAIN.indexOf($("unit").value));
   }
-  if ($("refine").selectedOptions[0]?.disabled || compared) $("refine").value = "auto";
-  $("refine").disabled = !searches || compared;
+  const oneLevel = compared || $("attribute").value === "trace";
+  if ($("refine").selectedOptions[0]?.disabled || oneLevel) $("refine").value = "auto";
+  $("refine").disabled = !searches || oneLevel;
   $("until").disabled = $("task").value === "diagnose";
   $("method").disabled = !searches;
   $("other").disabled = !searches || kept;

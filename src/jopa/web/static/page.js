@@ -122,10 +122,10 @@ const reactions = {
     stage.texts[name === "answering" ? "said" : "without"] = text;
     stage.write();
   },
-  answer({ ids, tokens, target }, { request, follows }) {
+  answer({ ids, tokens, target, before }, { request, follows }) {
     if (request.task === "explain") say(follows ? "Asking without them …" : "Searching for what made it say this …");
     $("bar").removeAttribute("value");
-    stage.hear({ ids, tokens, target });
+    stage.hear({ ids, tokens, target, before });
   },
   progress({ stage: name, done, total, method }, { began }) {
     const key = `${name} ${method}`;
@@ -174,7 +174,7 @@ function askAgain() {
     const { first, k, until_pr, budget, methods, refine, ...request } = stage.request;
     if (stage.spans) request.unit = stage.spans;
     const what = stage.isDiagnosis ? { requests: units } : { units, removal: stage.found.results[stage.shown].removal };
-    start({ ...request, ...what, output_ids: stage.answer.ids, target: stage.answer.target }, true);
+    start({ ...request, ...what, output_ids: stage.answer.ids, target: stage.targetInOutput(stage.answer.target) }, true);
     stage.board.enable(true);
   }, DELAY);
 }
@@ -193,7 +193,8 @@ function offerPart() {
 }
 
 function explainPart(span) {
-  [$("from").value, $("to").value] = span ? [span[0] + 1, span[1]] : ["", ""];
+  const [from, to] = span ? stage.targetInOutput(span) : [];
+  [$("from").value, $("to").value] = span ? [from + 1, to] : ["", ""];
   explain();
 }
 

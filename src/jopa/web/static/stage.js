@@ -17,7 +17,7 @@ export class Stage {
     this.onToggle = onToggle;
     this.request = null; // whose answer is shown
     this.spans = null; // of the units that are shown, where they are not all of their kind
-    this.answer = null; // { ids, tokens, target }
+    this.answer = null; // { ids, tokens, target, before }
     this.found = null; // the result event of the search
     this.shown = 0; // which of its results, if two methods were compared
     this.pressed = new Set(); // units taken out, or marked as requests
@@ -55,7 +55,7 @@ export class Stage {
     this.write();
   }
 
-  /** The next level of a search from coarse to fine: other units, a curve of their own. */
+  /** Other units, a curve of their own: the next level of a search from coarse to fine, or the reasoning trace. */
   level(pieces, spans) {
     this.spans = spans;
     this.board.show(pieces, "remove");
@@ -65,6 +65,11 @@ export class Stage {
 
   write() {
     showAnswers($("outputs"), this.texts.said, this.request.task === "explain" ? this.texts.without : null);
+  }
+
+  /** Where tokens of the answer lie in the model's whole output, which may begin with the reasoning that is explained. */
+  targetInOutput([start, end]) {
+    return [start + this.answer.before, end + this.answer.before];
   }
 
   hear(answer) {
