@@ -5,7 +5,7 @@ Events are JSON objects with a `kind`:
     prompt      pieces of the prompt, each with its text and, if it is a unit, its number and name, or with a heading;
                 methods: the names of those that explain it
     text        stage ("answering", "answering without them") and the text so far
-    level       pieces of the prompt as another level of one search has it, or with the reasoning trace;
+    level       pieces of the prompt as the next level of the search has it, or with the reasoning trace;
                 spans: of its units, null for all of their kind
     answer      ids of all that the model wrote; before: how many of them are the reasoning trace, if that is explained;
                 texts of the others, and the target [start, end) among those
