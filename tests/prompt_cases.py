@@ -53,7 +53,19 @@ def unchecked_modules() -> types.ModuleType:
     The imported ones check the types of every call while the tests run; that takes five times as long, and it refuses
     a wrong type before jopa can say what to do.
     """
-    names = ("options", "messages", "passages", "documents", "units", "rendering", "frames", "building")
+    names = (
+        "options",
+        "messages",
+        "passages",
+        "documents",
+        "units",
+        "rendering",
+        "content_parts",
+        "frames",
+        "unshown",
+        "fixed_parts",
+        "building",
+    )
     modules = {}
     for name in names:
         spec = importlib.util.spec_from_file_location(

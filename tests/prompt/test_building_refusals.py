@@ -120,7 +120,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize(
         "content",
-        ["'gone'", "upper", "lower", "replace('l', 'L')", "truncate(12)", "[:10]", "e", "tojson", "reverse", "length"],
+        ["'gone'", "upper", "lower", "replace('l', 'L')", "truncate(12)", "[:10]", "e", "reverse", "length"],
     )
     def test_templates_that_drop_or_rewrite_the_prompt(self, content: str) -> None:
         shown = (
@@ -131,6 +131,10 @@ class TestRefusals:
         tokenizer = small_tokenizer("byte-level", f"{{{{ 'User: ' ~ {shown} }}}}")
         with pytest.raises(PromptError, match=r"nothing attributable: .*leaves the prompt out or rewrites it"):
             build_prompt(tokenizer, "<Hello> & 'Hello' all the \"world\", é.")
+
+    def test_a_whole_request_is_no_list_of_messages(self) -> None:
+        with pytest.raises(PromptError, match=r"this is a whole request; give its 'messages' alone, and its tools"):
+            build_prompt(small_tokenizer("byte-level", "chatml"), {"messages": [user("a")]})
 
     def test_templates_that_repeat_the_prompt(self) -> None:
         tokenizer = small_tokenizer("byte-level", "{{ messages[0]['content'] + ' ' + messages[0]['content'] }}")

@@ -60,6 +60,14 @@ def items(*extra):
         ([user("a"), {"role": "tool", "content": 4}], {"role": "tool", "content": "4"}),
         ([user("a"), {"role": "tool", "content": None}], {"role": "tool", "content": ""}),
         ([user("a"), {"from": "gpt", "value": "said"}], assistant("said")),
+        ([{"from": "prompter", "value": "a"}, {"from": "chatgpt", "value": "said"}], assistant("said")),
+        ([{"parts": [{"text": "a"}]}, {"role": "model", "parts": {"text": "said"}}], assistant("said")),
+        ([user("a"), {**assistant("said"), "tool_calls": []}], assistant("said")),
+        ([user("a"), {"type": "ai", "content": "said", "tool_calls": [], "invalid_tool_calls": []}], assistant("said")),
+        (
+            [user("a"), {"role": "assistant", "content": [{"text": "said"}, {"cachePoint": {"type": "default"}}]}],
+            assistant("said"),
+        ),
         ([user("a"), {"role": "model", "parts": [{"text": "sa"}, {"text": "id"}]}], assistant("said")),
         ([user("a"), Row(role="assistant", content="said", refusal=None)], assistant("said")),
         ([user("a"), {"role": "assistant", "content": {"type": "text", "text": "said"}}], assistant("said")),
@@ -133,14 +141,14 @@ def test_thoughts_are_no_part_of_what_is_said(said):
     tokenizer = small_tokenizer("byte-level", FAMILIES["hermes"])
     expected = build_prompt(tokenizer, [user("a"), {**assistant("said"), "reasoning_content": "hm"}, user("b c")])
     assert build_prompt(tokenizer, [user("a"), *said, user("b c")]).ids == expected.ids
-    messages, _, _ = conversation([user("a"), *said, user("b c")], PromptOptions())
+    messages = conversation([user("a"), *said, user("b c")], PromptOptions()).messages
     assert [each.get("reasoning_content") for each in messages] == [None, "hm", None]
 
 
 def test_calls_that_a_client_lists_twice_are_made_once():
     block = {"type": "tool_use", "id": "1", "name": "find", "input": {"q": "x"}}
     listed = {"type": "ai", "content": [block], "tool_calls": [{"name": "find", "args": {"q": "x"}, "id": "1"}]}
-    messages, _, _ = conversation([user("a"), listed, RESULT, user("b c")], PromptOptions())
+    messages = conversation([user("a"), listed, RESULT, user("b c")], PromptOptions()).messages
     assert messages[1]["tool_calls"] == [CALL]
 
 
@@ -172,9 +180,12 @@ def test_results_stand_before_what_the_user_says_and_calls_in_one_message():
         ({"conversations": [user("a")]}, [user("a")]),
         (
             {"contents": [user("a")], "systemInstruction": {"parts": [{"text": "Be kind."}]}},
-            [system([{"text": "Be kind."}]), user("a")],
+            [{"role": "system", "content": [{"text": "Be kind."}]}, user("a")],
         ),
-        ({"messages": [user("a")], "system": [{"text": "Be kind."}]}, [system([{"text": "Be kind."}]), user("a")]),
+        (
+            {"messages": [user("a")], "system": [{"text": "Be kind."}]},
+            [{"role": "system", "content": [{"text": "Be kind."}]}, user("a")],
+        ),
     ],
 )
 def test_whole_requests(request_of_api, messages):
@@ -241,3 +252,42 @@ def test_half_a_character_as_an_output_is_refused():
 
     with pytest.raises(jopa.PromptError, match="half a surrogate pair"):
         encode_continuation(small_tokenizer("byte-level"), "once \ud83d")
+
+
+def test_items_of_one_turn_are_one_message():
+    said = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Let me look."}]}
+    thoughts = [{"type": "reasoning", "summary": [{"type": "summary_text", "text": text}]} for text in ("hm", "aha")]
+    given = [user("a"), *thoughts, said, *items(), RESULT, user("b c")]
+    messages = conversation(given, PromptOptions()).messages
+    assert [message["role"] for message in messages] == ["user", "assistant", "tool", "user"]
+    turn = messages[1]
+    assert (turn["content"], turn["reasoning_content"]) == ("Let me look.", "hm\naha")
+    assert [call["function"]["name"] for call in turn["tool_calls"]] == ["find"]
+
+
+def test_two_texts_of_the_assistant_stay_two_messages():
+    given = [user("a"), assistant("one"), assistant("two"), *items(), RESULT, user("b c")]
+    messages = conversation(given, PromptOptions()).messages
+    assert [message["content"] for message in messages] == ["a", "one", "two", "4 degrees", "b c"]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"contents": [{"parts": [{"text": "a"}]}], "system_instruction": {"parts": {"text": "s"}}},
+        {"contents": {"parts": {"text": "a"}}, "systemInstruction": {"parts": [{"text": "s"}]}},
+    ],
+)
+def test_google_s_requests_as_its_examples_write_them(request_):
+    messages, tools = chat_of(request_)
+    found = conversation(messages, PromptOptions()).messages
+    assert [(each["role"], each["content"]) for each in found] == [("system", "s"), ("user", "a")]
+    assert tools is None
+
+
+def test_tools_written_as_a_text_of_json():
+    chat = {"conversations": [{"from": "human", "value": "a"}], "tools": '[{"name": "find"}]'}
+    assert chat_of(chat)[1] == [{"name": "find"}]
+    assert chat_of({**chat, "tools": ""})[1] is None
+    with pytest.raises(jopa.PromptError, match='"tools" must be a list'):
+        chat_of({**chat, "tools": "find"})

@@ -1,11 +1,13 @@
 """Messages, prefills and template arguments as people bring them."""
 
+import json
+
 import pytest
 
 from jopa.errors import PromptError, SettingError
 from jopa.prompt.building import build_prompt
 from jopa.prompt.options import PromptOptions
-from small_tokenizers import small_tokenizer
+from small_tokenizers import KINDS, small_tokenizer
 
 THINKING = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
@@ -163,3 +165,48 @@ def test_the_refusal_names_the_message_that_a_template_does_not_show():
     ]
     with pytest.raises(PromptError, match=r"leaves the message at place 2 \(of role 'tool'\) out .*attribute another"):
         build_prompt(tokenizer, messages, attribute="tools")
+
+
+GEMMA_PARTS = (
+    "{% for m in messages %}{{ m['role'] + ': ' }}{% if m['content'] is string %}{{ m['content'] | trim }}{% else %}"
+    "{% for part in m['content'] %}{{ part['text'] | trim }}{% endfor %}{% endif %}{{ '\n' }}{% endfor %}"
+)
+LLAMA_4_PARTS = GEMMA_PARTS.replace("m['content'] | trim", "m['content']")
+FIRST_PART = (
+    "{% for m in messages %}{% if m['content'] is string %}{{ m['content'] }}{% else %}{{ m['content'][0]['text'] }}"
+    "{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("template", [GEMMA_PARTS, LLAMA_4_PARTS, FIRST_PART], ids=["gemma", "llama-4", "first"])
+@pytest.mark.parametrize("texts", [("Hello doctor.\n", "  What is it? ", "Tell me."), ("  Hello doctor.\n",)])
+def test_parts_are_shown_as_the_template_shows_a_list_of_them(template, texts):
+    tokenizer = small_tokenizer("byte-level", template)
+    given = [{"role": "user", "content": [{"type": "text", "text": text} for text in texts]}]
+    prompt = build_prompt(tokenizer, given, unit="word")
+    rendered = str(tokenizer.apply_chat_template(given, tokenize=False, add_generation_prompt=True))
+    assert prompt.rendered == rendered
+    assert list(prompt.ids) == tokenizer(rendered, add_special_tokens=False)["input_ids"]
+    assert "".join(unit.text for unit in prompt.units) == prompt.text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("unit", ["token", "word", "line"])
+@pytest.mark.parametrize("text", ['{"t": 4, "of": "Oslo"}', "line one\nline two", '\n "é" \\ 😀\t', "\u2028 a"])
+def test_a_result_that_the_template_writes_as_json_is_attributable(kind, unit, text):
+    template = "{% for m in messages %}{{ m['role'] + ': ' }}{{ m['content'] | tojson }}{{ '\n' }}{% endfor %}"
+    tokenizer = small_tokenizer(kind, template)
+    chat = [{"role": "user", "content": "is it cold"}, {"role": "tool", "content": text}]
+    prompt = build_prompt(tokenizer, chat, attribute="tools", unit=unit)
+    assert prompt.text == text
+    assert "".join(each.text for each in prompt.units) == text
+    # A unit's tokens, and no others, show its characters: each is shown by its escape.
+    offsets = tokenizer(prompt.rendered, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    begin = prompt.rendered.index("tool: ") + len('tool: "')
+    for each in prompt.units:
+        first, last = (begin + len(json.dumps(text[:end], ensure_ascii=False)) - 2 for end in (each.start, each.end))
+        for position in each.positions:
+            start, end = offsets[position]
+            assert max(first, start) < min(last, end) or not prompt.rendered[start:end].strip()
+    covered = [position for each in prompt.units for position in each.positions]
+    assert len(covered) == len(set(covered))

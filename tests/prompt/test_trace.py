@@ -138,3 +138,12 @@ def test_the_answer_alone_is_explained_with_the_trace_fixed_or_attributable(fami
     alone = replace(build_prompt(model.tokenizer, "What now? Say it.", unit="sentence"), ids=ids)
     redone = jopa.Problem(jopa.ModelScorer(model, alone, output, removal="delete")).log_prob()
     assert moved.log_prob_removed == pytest.approx(redone, abs=1e-3)
+
+
+def test_a_trace_is_parted_by_the_rules_of_the_language_that_is_given():
+    trace = "Kap. 3 hilft. Bd. 2 auch."
+    tokenizer, prompt, text = asked("qwen", trace=trace, attribute="trace", language="de")
+    ids = tuple(continuation_ids(tokenizer, text))
+    output = Output(ids, text, (0, len(ids)))
+    whole, _ = with_trace(tokenizer, lambda some: decoded(tokenizer, some), prompt, output)
+    assert [unit.text.strip() for unit in whole.units] == ["Kap. 3 hilft.", "Bd. 2 auch."]

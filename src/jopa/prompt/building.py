@@ -15,16 +15,18 @@ from typing import TYPE_CHECKING, Any, Unpack
 from jopa.choices import UNIT_KINDS, WHOLE_KINDS
 from jopa.errors import PromptError, SettingError
 from jopa.prompt.attributable import Attributable, attributable
+from jopa.prompt.content_parts import joined_as_shown
 from jopa.prompt.documents import PLAIN_FRAME, Document, checked_documents
 from jopa.prompt.fixed_parts import FixedPart, fixed_parts
 from jopa.prompt.frames import framed_positions
 from jopa.prompt.language import is_language_code
-from jopa.prompt.messages import Message, conversation, question_of
+from jopa.prompt.messages import Conversation, Message, conversation, question_of
 from jopa.prompt.options import PromptOptions, PromptSettings
 from jopa.prompt.passages import Layout, RenderedPrompt, layout_of
-from jopa.prompt.rendering import Renderer, joined_as_shown, render, render_first, takes_documents
+from jopa.prompt.rendering import Renderer, render, render_first, takes_documents
 from jopa.prompt.segmentation import SEGMENTERS, Span, fitting_unit
 from jopa.prompt.units import Unit, atoms_of, checked_spans, grouped, joined, no_unit, pieces_of
+from jopa.prompt.unshown import unshown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -75,6 +77,7 @@ class Prompt:
         documents_through: "template" or "frame" where there are documents: what shows them to the model.
         left_out: places of messages that were asked for and that the chat template does not show as they are.
         trace: whether the reasoning before the answer is attributable; its units follow once there is an output.
+        language: of the text, as `PromptOptions.language` has it; None to guess.
     """
 
     text: str
@@ -87,6 +90,7 @@ class Prompt:
     documents_through: str | None = None
     left_out: tuple[int, ...] = ()
     trace: bool = False
+    language: str | None = None
 
     @property
     def recorded(self) -> dict[str, Any]:
@@ -131,7 +135,7 @@ def build_prompt(
         SettingError: the unit is unknown, or a setting needs a chat model.
     """
     options = replace(options or PromptOptions(), **settings)
-    documents, messages, prefill, parts, parted = _checked(prompt, options, unit)
+    documents, said, parts = _checked(prompt, options, unit)
     if not getattr(tokenizer, "is_fast", False):
         raise PromptError(
             f"the tokenizer {type(tokenizer).__name__} reports no character offsets; jopa needs a fast tokenizer "
@@ -141,14 +145,32 @@ def build_prompt(
     if unit == "token" and unit != smallest:
         raise SettingError(f"this model's tokens are not known; choose unit '{smallest}' or a larger one")
     lead = "" if not options.prefix else options.prefix if options.prefix[-1].isspace() else options.prefix + "\n"
-    messages = joined_as_shown(tokenizer, options, messages, parted)
-    renderer, layout, tokens = _rendered(tokenizer, messages, documents, parts, options, lead=lead, prefill=prefill)
+    said = replace(said, messages=joined_as_shown(tokenizer, options, said.messages, said.parts))
+    renderer, layout, tokens = _rendered(tokenizer, said, documents, parts, options, lead)
     through = None if not documents else "template" if layout.documents else "frame"
+    fixed = fixed_parts(
+        said.messages,
+        parts.messages,
+        prefix=lead,
+        prefill=said.prefill,
+        tools=options.tools,
+        documents=() if parts.documents else documents,
+        left_out=unshown(renderer, layout, tokens.rendered, {*parts.messages} - {*tokens.left_out}),
+    )
     if not tokens.passages:  # the trace alone, which is not written yet
-        kind = unit if isinstance(unit, str) else "spans"
-        fixed = fixed_parts(messages, [], prefix=lead, prefill=prefill, tools=options.tools, documents=documents)
-        return Prompt("", tuple(tokens.ids), (), kind, fixed, tokens.rendered, (), through, tokens.left_out, True)
-    sources, atoms = _sources(tokens, messages)
+        return Prompt(
+            text="",
+            ids=tuple(tokens.ids),
+            units=(),
+            unit_kind=unit if isinstance(unit, str) else "spans",
+            fixed=fixed,
+            rendered=tokens.rendered,
+            documents_through=through,
+            left_out=tokens.left_out,
+            trace=True,
+            language=options.language,
+        )
+    sources, atoms = _sources(tokens, said.messages)
     text = GAP.join(passage.text for passage in tokens.passages)
     if unit == AUTO:
         unit = fitting_unit(text, options.language)
@@ -157,25 +179,18 @@ def build_prompt(
         sources, units = _whole_units(renderer, layout, tokens, sources, atoms)
     else:
         units = units_of(text, sources, atoms, unit, options.language)
-    kind = unit if isinstance(unit, str) else "spans"
     return Prompt(
-        text,
-        tuple(tokens.ids),
-        tuple(units),
-        kind,
-        fixed_parts(
-            messages,
-            parts.messages,
-            prefix=lead,
-            prefill=prefill,
-            tools=options.tools,
-            documents=() if parts.documents else documents,
-        ),
-        tokens.rendered,
-        tuple(sources),
-        through,
-        tokens.left_out,
-        parts.trace,
+        text=text,
+        ids=tuple(tokens.ids),
+        units=tuple(units),
+        unit_kind=unit if isinstance(unit, str) else "spans",
+        fixed=fixed,
+        rendered=tokens.rendered,
+        sources=tuple(sources),
+        documents_through=through,
+        left_out=tokens.left_out,
+        trace=parts.trace,
+        language=options.language,
     )
 
 
@@ -198,8 +213,8 @@ def require_prompt(
 
 def _checked(
     prompt: str | Sequence[Message], options: PromptOptions, unit: str | Sequence[Span]
-) -> tuple[tuple[Document, ...], list[dict[str, Any]], str, Attributable, dict[int, list[str]]]:
-    """The documents, the messages, the prefilled answer, what is attributable, and the parts of parted messages."""
+) -> tuple[tuple[Document, ...], Conversation, Attributable]:
+    """The documents, what was said, and what of all this is attributable."""
     if isinstance(unit, str) and unit not in (*UNIT_KINDS, AUTO, *WHOLE_KINDS):
         kinds = ", ".join((*UNIT_KINDS, AUTO, *WHOLE_KINDS))
         raise SettingError(f"unknown unit '{unit}': choose one of {kinds}, or give character spans")
@@ -210,33 +225,32 @@ def _checked(
     documents = () if options.documents is None else checked_documents(options.documents)
     if unit == "document" and not documents:
         raise SettingError("unit 'document' needs documents; give some, or choose another unit")
-    messages, prefill, parted = conversation(prompt, options)
-    parts = attributable(messages, options.attribute, bool(documents))
+    said = conversation(prompt, options)
+    parts = attributable(said.messages, options.attribute, bool(documents))
     if parts.trace and not isinstance(unit, str):
         raise SettingError("character spans are of the prompt, not of a reasoning trace; choose a kind of unit")
-    return documents, messages, prefill, parts, parted
+    return documents, said, parts
 
 
 def _rendered(
     tokenizer: PreTrainedTokenizerBase,
-    messages: list[dict[str, Any]],
+    said: Conversation,
     documents: tuple[Document, ...],
     parts: Attributable,
     options: PromptOptions,
-    *,
     lead: str,
-    prefill: str,
 ) -> tuple[Renderer, Layout, RenderedPrompt]:
     """The input with its documents where the chat template puts them, or else in the plain frame."""
 
     def laid_out(in_template: bool) -> Layout:
         return layout_of(
-            messages,
+            said.messages,
             parts.messages,
             documents,
-            question=question_of(messages),
+            question=question_of(said.messages),
             lead=lead,
-            prefill=prefill,
+            prefill=said.prefill,
+            prefill_fields=said.prefill_fields,
             documents_attributed=parts.documents,
             in_template=in_template,
         )

@@ -23,7 +23,8 @@ from jopa.storage import parse_json
 TEXT_PARTS = ("text", "input_text", "output_text")
 """What chat APIs call a part that is text; the last two are those of https://platform.openai.com/docs/api-reference."""
 _ROLES = {
-    **{"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"},
+    **{"human": "user", "prompter": "user"},
+    **dict.fromkeys(("gpt", "chatgpt", "model", "bot", "ai", "bard", "bing", "claude"), "assistant"),
     **{"function_response": "tool", "observation": "tool", "function": "tool"},
 }
 _TYPES = {
@@ -60,9 +61,11 @@ def messages_of(value: object) -> Iterator[object]:
     message = dict(value)
     if "role" not in message:
         message = _of_no_role(message)
-    if "content" not in message and isinstance(message.get("parts"), list | str):
-        message["content"] = message.pop("parts")
-        message["role"] = _ROLES.get(str(message.get("role")), message.get("role"))
+    if "content" not in message and isinstance(message.get("parts"), list | str | Mapping):
+        parts = message.pop("parts")
+        message["content"] = [parts] if isinstance(parts, Mapping) else parts
+        role = message.get("role", "user")  # Google's requests may leave it out
+        message["role"] = _ROLES.get(str(role), role)
     if message.get("role") == "function":
         message["role"] = "tool"
     message = _with_calls(message)
@@ -70,7 +73,7 @@ def messages_of(value: object) -> Iterator[object]:
     if isinstance(content, Mapping) and content.get("type") in TEXT_PARTS:
         content = [content]
     if isinstance(content, list):
-        content = [_block(part) for part in content]
+        content = [_block(part) for part in content if not _is_cache_point(part)]
     if message.get("role") == "tool" and not _is_text(content) and not any(map(_type_of, _parts(content))):
         content = "" if content is None else json.dumps(content, ensure_ascii=False, default=str)
     if message.get("role") == "assistant" and content is None and isinstance(message.get("refusal"), str):
@@ -85,16 +88,31 @@ def messages_of(value: object) -> Iterator[object]:
 def joined_calls(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Messages in which items that an API lists one by one are those of one message: thoughts, calls, what is said."""
     found: list[dict[str, Any]] = []
+    after_item = False
     for message in messages:
-        is_item = message.pop(_ITEM, False)
-        last = found[-1] if found and found[-1]["role"] == message["role"] == "assistant" else {}
-        if is_item and last.get("tool_calls") and "tool_calls" in message:
-            found[-1] = {**last, "tool_calls": [*last["tool_calls"], *message["tool_calls"]]}
-        elif last.keys() == {"role", "content", "reasoning_content"} and last["content"] is None:
-            found[-1] = {**last, **message}
+        is_item = message.pop(_ITEM, False) or _is_thought(message)
+        last = found[-1] if found and found[-1]["role"] == message["role"] == "assistant" else None
+        if last is not None and (is_item or after_item) and not (last["content"] and message["content"]):
+            found[-1] = _as_one(last, message)
         else:
             found.append(message)
+        after_item = is_item
     return found
+
+
+def _is_thought(message: Mapping[str, Any]) -> bool:
+    """Whether a message holds reasoning alone, as that of a client that sends each block by itself."""
+    return message.keys() == {"role", "content", "reasoning_content"} and message["content"] is None
+
+
+def _as_one(last: Mapping[str, Any], message: Mapping[str, Any]) -> dict[str, Any]:
+    """Two messages of the assistant, of which one says nothing, as one."""
+    both = {**last, **message, "content": last["content"] or message["content"]}
+    if thoughts := [each["reasoning_content"] for each in (last, message) if each.get("reasoning_content")]:
+        both["reasoning_content"] = "\n".join(thoughts)
+    if calls := [call for each in (last, message) for call in each.get("tool_calls", ())]:
+        both["tool_calls"] = calls
+    return both
 
 
 _ITEM = "\0item"
@@ -122,7 +140,7 @@ def _of_no_role(item: dict[str, Any]) -> dict[str, Any]:
     if kind == "reasoning":
         texts = [*_parts(item.get("summary")), *_parts(item.get("content"))]
         thought = "\n".join(str(part.get("text", "")) for part in texts if isinstance(part, Mapping))
-        return {"role": "assistant", "content": None, "reasoning_content": thought}
+        return {"role": "assistant", "content": None, "reasoning_content": thought, _ITEM: True}
     return item
 
 
@@ -139,11 +157,13 @@ def _written_calls(text: object) -> list[dict[str, Any]]:
 
 
 def _with_calls(message: dict[str, Any]) -> dict[str, Any]:
-    """A message whose calls of tools have the form of `tool_calls`."""
+    """A message whose calls of tools have the form of `tool_calls`; without any, the field goes."""
     called, calls = message.get("function_call"), listed(message.get("tool_calls"))
     if isinstance(called, Mapping) and isinstance(called.get("name"), str) and not calls:
         rest = {name: each for name, each in message.items() if name != "function_call"}
         return {**rest, "content": message.get("content"), "tool_calls": [_call(called)]}
+    if calls == []:
+        return {name: each for name, each in message.items() if name != "tool_calls"}
     if not isinstance(calls, list):
         return message
     return {**message, "tool_calls": [_call(mapped(call)) for call in calls]}
@@ -179,6 +199,11 @@ def _block(part: object) -> object:
     if part.get("thought") is True and isinstance(part.get("text"), str):
         return {"type": "thinking", "thinking": part["text"]}
     return part
+
+
+def _is_cache_point(part: object) -> bool:
+    """Whether a part says to Amazon's service only what to keep."""
+    return isinstance(part, Mapping) and part.keys() == {"cachePoint"}
 
 
 def _text_part(part: object) -> object:
@@ -235,13 +260,20 @@ def system_of(request: Mapping[str, Any]) -> object:
     """What a request says to the system beside its messages: a content, or None."""
     names = ("system", "instructions", "systemInstruction", "system_instruction")
     content = next((request[name] for name in names if name in request), None)
-    return content["parts"] if isinstance(content, Mapping) and "parts" in content else content
+    content = content["parts"] if isinstance(content, Mapping) and "parts" in content else content
+    return [content] if isinstance(content, Mapping) else content
 
 
 def request_tools(request: Mapping[str, Any]) -> object:
-    """The tools of a request; None if it has none."""
+    """The tools of a request, also where they are written as a text of JSON; None if it has none."""
     config = request.get("toolConfig")
-    return request.get("tools", config.get("tools") if isinstance(config, Mapping) else None)
+    tools = request.get("tools", config.get("tools") if isinstance(config, Mapping) else None)
+    if not isinstance(tools, str):
+        return tools
+    try:
+        return parse_json(tools) if tools.strip() else None
+    except ValueError:
+        return tools
 
 
 def tools_of(tools: object) -> object:

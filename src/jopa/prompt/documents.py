@@ -112,7 +112,8 @@ def _fields(value: object, number: int) -> tuple[str, str | None, str | None]:
             f'document {number} is no text: {value!r:.60}; give a text, or {{"id": …, "title": …, "text": …}}'
         )
     beside = record.get("metadata")
-    title = record.get("title", beside.get("title") if isinstance(beside, Mapping) else None)
+    guess = beside.get("title") if isinstance(beside, Mapping) else None
+    title = record.get("title", guess if isinstance(guess, str) else None)
     name, title = (_name(field, given, number) for field, given in (("id", _first_of(record, _IDS)), ("title", title)))
     if not text.strip():
         named = f" (id {name!r:.60})" if name else ""

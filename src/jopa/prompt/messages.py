@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from jopa.errors import PromptError, SettingError
@@ -21,14 +22,25 @@ _CONVERSATIONS = ("messages", "input", "conversations", "contents")
 """What APIs and data sets call the messages of a request."""
 
 
-def conversation(
-    prompt: str | Sequence[Message], options: PromptOptions
-) -> tuple[list[dict[str, Any]], str, dict[int, list[str]]]:
-    """The chat messages in full, checked.
+@dataclass(frozen=True)
+class Conversation:
+    """What was said before the answer, and how the answer begins.
 
-    Returns:
-        The messages, a system message first where one is asked for, without a prefilled answer at the end; the
-        prefilled answer, empty for none; and by their places the parts of those messages that have several.
+    Attributes:
+        messages: a system message first where one is asked for, without a prefilled answer at the end.
+        prefill: the beginning of the answer; empty for none.
+        prefill_fields: what else the message has whose text is the beginning of the answer, as its reasoning.
+        parts: by their places, the parts of those messages that were given as parts.
+    """
+
+    messages: list[dict[str, Any]]
+    prefill: str = ""
+    prefill_fields: Mapping[str, Any] = field(default_factory=dict)
+    parts: Mapping[int, Sequence[str]] = field(default_factory=dict)
+
+
+def conversation(prompt: str | Sequence[Message], options: PromptOptions) -> Conversation:
+    """The chat messages in full, checked.
 
     Raises:
         PromptError: the prompt is empty or has the wrong shape.
@@ -50,21 +62,35 @@ def conversation(
             require_text(f"{message['role']} message", message["content"])
     prefill = options.prefill or ""
     prefill = prefill if prefill.strip() else ""
-    last = messages[-1]
-    if last["role"] == "assistant":
-        if last.get("content") is None:
-            raise PromptError("the last message is the assistant's and has no text; end with a message of another role")
+    prefill_fields: dict[str, Any] = {}
+    if messages[-1]["role"] == "assistant":
         if prefill:
             raise SettingError("the last message is the assistant's and a prefill is given too: give one of them")
-        prefill = messages.pop()["content"]
-        prefill = prefill if prefill.strip() else ""
+        prefill_fields = messages.pop()
+        prefill = _beginning(prefill_fields)
     if options.documents is not None or isinstance(prompt, str):
         question = question_of(messages)
         if question is None:
             raise PromptError("documents stand beside a question, and no message is of role 'user'; add one")
         if not (messages[question]["content"] or "").strip():
             raise PromptError("the prompt is empty; give a text with something in it besides blanks")
-    return messages, prefill, {place: parts for place, parts in parted.items() if place < len(messages)}
+    parts = {place: texts for place, texts in parted.items() if place < len(messages)}
+    return Conversation(messages, prefill, prefill_fields if prefill else {}, parts)
+
+
+def _beginning(message: Mapping[str, Any]) -> str:
+    """The beginning of the answer in a last message of the assistant; empty where it says nothing at all.
+
+    Raises:
+        PromptError: it holds what an answer cannot follow.
+    """
+    said = message["content"]
+    if message.get("tool_calls") or said is None:
+        what = "calls tools" if message.get("tool_calls") else "has no text"
+        raise PromptError(f"the last message is the assistant's and {what}; end with a message of another role")
+    if not said.strip() and message.get("reasoning_content"):
+        raise PromptError("the last message is the assistant's and has reasoning alone; give its text, too")
+    return said if said.strip() else ""
 
 
 def chat_of(value: object) -> tuple[list[Message], list[Mapping[str, Any]] | None]:
@@ -86,6 +112,8 @@ def chat_of(value: object) -> tuple[list[Message], list[Mapping[str, Any]] | Non
     messages = next((request[name] for name in _CONVERSATIONS if name in request), None)
     if isinstance(messages, str) and "input" in request:
         messages = [{"role": "user", "content": messages}]
+    if isinstance(messages, Mapping) and "contents" in request:
+        messages = [messages]
     if not isinstance(messages, list) or not all(isinstance(message, Mapping) for message in messages):
         raise PromptError(
             'chat messages are a JSON list, as [{"role": "user", "content": "…"}], or an object with it as "messages"'
@@ -157,8 +185,13 @@ def require_text(name: str, value: object) -> None:
 
 
 def _checked(prompt: object) -> tuple[list[dict[str, Any]], dict[int, list[str]]]:
-    """Copies of chat messages whose shape is right, parts of text joined; and the parts where there are several."""
+    """Copies of chat messages whose shape is right, parts of text joined; and the parts that they were joined from."""
     prompt = listed(prompt)
+    if isinstance(prompt, Mapping) and (named := next((name for name in _CONVERSATIONS if name in prompt), None)):
+        raise PromptError(
+            f"a prompt is a text or a list of chat messages, and this is a whole request; give its {named!r} alone, and "
+            "its tools and system text as PromptOptions(tools=…) and a message of role 'system'"
+        )
     if not isinstance(prompt, Sequence) or isinstance(prompt, bytes):
         raise PromptError(f"a prompt is a text or a list of chat messages, got {type(prompt).__name__}")
     messages: list[dict[str, Any]] = []
@@ -169,7 +202,7 @@ def _checked(prompt: object) -> tuple[list[dict[str, Any]], dict[int, list[str]]
             content = message.get("content")
             if isinstance(content, Sequence) and not isinstance(content, str | bytes):
                 texts = [_text_of(part, number) for part in content]
-                content = texts[0] if len(texts) == 1 else texts
+                content = texts[0] if len(texts) == 1 and texts[0] == texts[0].strip() else texts
             require_text(f"message at place {len(messages)}", json.dumps(message, ensure_ascii=False, default=str))
             if not isinstance(content, str | list) and not (content is None and message["role"] == "assistant"):
                 raise _misshapen(number, given)

@@ -9,8 +9,9 @@ Knows texts, no tokenizer.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jopa.prompt.documents import Document
@@ -59,12 +60,14 @@ class Layout:
         documents: those handed to the chat template; none if they stand in a message.
         passages: the attributable texts.
         prefill: the beginning of the answer.
+        prefill_fields: what else the message of the answer has, as its reasoning.
     """
 
     messages: tuple[dict[str, Any], ...]
     documents: tuple[Document, ...]
     passages: tuple[Passage, ...]
     prefill: str = ""
+    prefill_fields: Mapping[str, Any] = field(default_factory=dict)
 
     def content(self, slot: Slot) -> str:
         """What a slot holds."""
@@ -80,7 +83,7 @@ class Layout:
         else:
             old = documents[slot.index]
             documents[slot.index] = Document(content, old.id, old.title)
-        return Layout(tuple(messages), tuple(documents), self.passages, self.prefill)
+        return replace(self, messages=tuple(messages), documents=tuple(documents))
 
     def without(self, passages: Collection[int]) -> Layout:
         """The same without some passages and their frames: what a person would have given instead."""
@@ -94,11 +97,11 @@ class Layout:
         layout = self
         for slot, content in contents.items():
             layout = layout.with_content(slot, content)
-        return Layout(
-            tuple(m for i, m in enumerate(layout.messages) if Slot("message", i) not in whole),
-            tuple(d for i, d in enumerate(layout.documents) if Slot("document", i) not in whole),
-            (),
-            self.prefill,
+        return replace(
+            self,
+            messages=tuple(m for i, m in enumerate(layout.messages) if Slot("message", i) not in whole),
+            documents=tuple(d for i, d in enumerate(layout.documents) if Slot("document", i) not in whole),
+            passages=(),
         )
 
     def said(self) -> str:
@@ -113,11 +116,36 @@ class Place:
 
     Attributes:
         visible: the part of its text that survived rendering; templates often strip blanks at the ends.
-        shift: `text[i]` is `rendered[i + shift]`.
+        start: where that part begins in `rendered`, one character there for one of the text.
+        starts: where each character of that part begins in `rendered`, and where the last one ends, if the template
+            writes some characters as several, as in JSON; empty if not.
     """
 
     visible: Span
-    shift: int
+    start: int
+    starts: tuple[int, ...] = ()
+
+    @property
+    def span(self) -> Span:
+        """The characters of `rendered` that show the text."""
+        if self.starts:
+            return self.starts[0], self.starts[-1]
+        return self.start, self.start + self.visible[1] - self.visible[0]
+
+    def shown(self, begin: int, end: int) -> Span:
+        """The characters of the text that a part of `rendered` within `span` shows."""
+        if self.starts:
+            first, last = bisect_right(self.starts, begin) - 1, bisect_left(self.starts, end)
+        else:
+            first, last = begin - self.start, end - self.start
+        return first + self.visible[0], last + self.visible[0]
+
+    def within(self, first: int, last: int, origin: int) -> Place:
+        """Where the part `[first, last)` of a content lies, as characters of a text that begins at `origin`."""
+        begin, end = max(self.visible[0], first), min(self.visible[1], last)
+        skipped = begin - self.visible[0]
+        starts = self.starts[skipped : end - self.visible[0] + 1]
+        return Place((begin - origin, end - origin), self.start + skipped, starts)
 
 
 @dataclass(frozen=True)
@@ -151,6 +179,7 @@ def layout_of(
     question: int | None,
     lead: str = "",
     prefill: str = "",
+    prefill_fields: Mapping[str, Any] | None = None,
     documents_attributed: bool = False,
     in_template: bool = False,
 ) -> Layout:
@@ -163,6 +192,7 @@ def layout_of(
         question: the place of the message that documents and prefix stand in.
         lead: the prefix, with the blank that parts it from what follows.
         prefill: the beginning of the answer.
+        prefill_fields: what else the message of the answer has.
         documents_attributed: whether documents are passages.
         in_template: hand the documents to the chat template.
     """
@@ -191,4 +221,5 @@ def layout_of(
         block = None if alone else (start, len(content))
         passages.append(Passage(Slot("message", place), (start, len(content)), content[start:], block))
     passages.sort(key=lambda passage: (passage.slot.kind, passage.slot.index, passage.span))
-    return Layout(tuple(full), tuple(documents) if in_template else (), tuple(passages), prefill)
+    beside = tuple(documents) if in_template else ()
+    return Layout(tuple(full), beside, tuple(passages), prefill, prefill_fields or {})

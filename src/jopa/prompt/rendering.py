@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from jopa.errors import PromptError, SettingError
@@ -23,6 +24,7 @@ from jopa.prompt.messages import with_parsed_arguments, with_written_arguments
 from jopa.prompt.options import PromptOptions
 from jopa.prompt.passages import Layout, Place, RenderedPrompt, Slot
 from jopa.prompt.segmentation import Span
+from jopa.prompt.trace_marks import opened_trace
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,7 +34,7 @@ _EMPTY_BLOCK = re.compile(r"<(\w+)>\s*</\1>\s*\Z")
 _OPEN_TAG = re.compile(r"<(\w+)>\s*\Z")
 _PRINTED_PARTS = ("{'type': 'text'", '{"type": "text"')
 """How parts of a content look where a template prints the list, which it takes for a text."""
-_Form = Callable[[str | None], Any]
+ContentForm = Callable[[str | None], Any]
 _Calls = Callable[[Sequence[dict[str, Any]]], list[dict[str, Any]]]
 _TEXT_KEYS = ("text", "content", "contents", "page_content")
 """What templates call the text of a document; the first is that of transformers' documentation."""
@@ -53,7 +55,7 @@ class Renderer:
 
     tokenizer: PreTrainedTokenizerBase
     options: PromptOptions
-    form: _Form = lambda content: content
+    form: ContentForm = lambda content: content
     text_key: str = "text"
     template: str | None = None
     arguments: _Calls = list
@@ -72,9 +74,14 @@ class Renderer:
         if not self.by_template:
             return "".join(message["content"] for message in layout.messages) + layout.prefill
         if not layout.prefill:
-            return self._shown(layout.messages, layout.documents, add_generation_prompt=True)
+            return self.shown(layout.messages, layout.documents, add_generation_prompt=True)
         marker = marker_for(layout.said())
-        answered = self._shown([*layout.messages, {"role": "assistant", "content": marker}], layout.documents)
+        if opening := opened_trace(self.tokenizer, layout.prefill):  # it stands before the mark of an answer
+            shown = self.shown(layout.messages, layout.documents, add_generation_prompt=True)
+            opened = shown.rstrip().endswith(opening)
+            return (shown.rstrip().removesuffix(opening) if opened else shown) + layout.prefill
+        answer = {**layout.prefill_fields, "role": "assistant", "content": marker}
+        answered = self.shown([*layout.messages, answer], layout.documents)
         if marker not in answered:
             raise PromptError("the model's chat template leaves the beginning of the answer out; give no prefill")
         return _joined(answered[: answered.rindex(marker)], layout.prefill)
@@ -94,7 +101,12 @@ class Renderer:
         ]
         return list(encoding["input_ids"][:length]), offsets
 
-    def _shown(self, messages: Sequence[dict[str, Any]], documents: Sequence[Document], **goal: bool) -> str:
+    def shown(self, messages: Sequence[dict[str, Any]], documents: Sequence[Document], **goal: bool) -> str:
+        """Messages as the chat template shows them.
+
+        Raises:
+            PromptError: the chat template refuses them.
+        """
         extra = _template_arguments(self.options)
         if documents:
             extra["documents"] = [
@@ -126,7 +138,7 @@ def render(renderer: Renderer, layout: Layout, *, lenient: bool = False) -> Rend
     """
     rendered = renderer.text(layout)
     slots = {passage.slot: None for passage in layout.passages}
-    found: dict[Slot, tuple[Span, int]] = {}
+    found: dict[Slot, Place] = {}
     refusal: PromptError | None = None
     for slot in slots:
         try:
@@ -140,11 +152,8 @@ def render(renderer: Renderer, layout: Layout, *, lenient: bool = False) -> Rend
     placed: list[tuple[int, Place]] = []
     for number, passage in enumerate(layout.passages):
         if passage.slot in found:
-            (first, last), shift = found[passage.slot]
-            start, end = passage.span
-            visible = (max(first, start) - start, min(last, end) - start)
-            placed.append((number, Place(visible, shift + start)))
-    placed.sort(key=lambda each: each[1].shift)
+            placed.append((number, found[passage.slot].within(*passage.span, passage.span[0])))
+    placed.sort(key=lambda each: each[1].span)
     ids, offsets = renderer.encoded(rendered)
     passages = [layout.passages[number] for number, _ in placed]
     left_out = tuple(slot.index for slot in slots if slot not in found)
@@ -173,7 +182,7 @@ def render_first(
     for arguments in (list, with_parsed_arguments, with_written_arguments):
         if arguments is not list and arguments(layout.messages) == list(layout.messages):
             continue
-        for form in _forms(layout.messages):
+        for form in content_forms(layout.messages):
             candidate = Renderer(tokenizer, options, form, arguments=arguments)
             try:
                 candidate.text(layout)
@@ -198,43 +207,6 @@ def render_first(
     raise refusal
 
 
-def joined_as_shown(
-    tokenizer: PreTrainedTokenizerBase,
-    options: PromptOptions,
-    messages: Sequence[dict[str, Any]],
-    parted: Mapping[int, Sequence[str]],
-) -> list[dict[str, Any]]:
-    """Messages whose parts of text are joined by what the chat template writes between parts; nothing if it takes none.
-
-    Args:
-        tokenizer: the tokenizer.
-        options: how the prompt is put before the model.
-        messages: with texts or None as contents.
-        parted: the parts of some of them, by their places.
-    """
-    renderer = Renderer(tokenizer, options)
-    found = list(messages)
-    if not renderer.by_template:
-        return found
-    for place, parts in parted.items():
-        marker = marker_for("".join(message["content"] or "" for message in messages))
-        between = ""
-        for as_text in _forms(messages):
-            probe = [{**message, "content": as_text(message["content"])} for message in messages]
-            probe[place]["content"] = [{"type": "text", "text": marker + number} for number in "12"]
-            try:
-                shown = renderer._shown(probe, ())
-            except PromptError:
-                continue
-            around = shown.split(marker)
-            # Contents that a template prints as they are would show the parts' own marks.
-            if len(around) == 3 and around[1].startswith("1") and "type" not in around[1]:
-                between = around[1][1:]
-            break
-        found[place] = {**found[place], "content": between.join(parts)}
-    return found
-
-
 def takes_documents(renderer: Renderer, layout: Layout) -> Renderer | None:
     """A way of rendering in which the chat template itself shows documents; None if it has no place for them.
 
@@ -246,7 +218,7 @@ def takes_documents(renderer: Renderer, layout: Layout) -> Renderer | None:
     names = [None, *(name for name in ("rag",) if isinstance(templates, dict) and name in templates)]
     first = marker_for(layout.said())
     probes = (Document(first + "1", "1", "a"), Document(first + "2", "2"))
-    probe = Layout(layout.messages, probes, (), layout.prefill)
+    probe = replace(layout, documents=probes, passages=())
     for name in names:
         for key in _TEXT_KEYS:
             candidate = Renderer(renderer.tokenizer, renderer.options, renderer.form, key, name, renderer.arguments)
@@ -273,13 +245,13 @@ def _require_plain(layout: Layout, options: PromptOptions) -> None:
         raise SettingError(f"{why} cannot take {name}, which a chat template reads; leave them out")
 
 
-def _forms(messages: Sequence[dict[str, Any]]) -> list[_Form]:
+def content_forms(messages: Sequence[dict[str, Any]]) -> list[ContentForm]:
     """The forms in which a template may want a content: as it is, nothing as an empty text, or as parts."""
 
     def as_parts(content: str | None) -> list[dict[str, str]]:
         return [{"type": "text", "text": content}] if content else []
 
-    forms: list[_Form] = [lambda content: content]
+    forms: list[ContentForm] = [lambda content: content]
     if any(message["content"] is None for message in messages):
         forms.append(lambda content: content or "")
     return [*forms, as_parts]
@@ -329,18 +301,15 @@ def marker_for(said: str) -> str:
     return marker
 
 
-def _locate(renderer: Renderer, layout: Layout, slot: Slot, rendered: str) -> tuple[Span, int]:
-    """Find a content in what was rendered.
+def _locate(renderer: Renderer, layout: Layout, slot: Slot, rendered: str) -> Place:
+    """Find a content in what was rendered, as it is or written as JSON.
 
     The marker goes into the middle of the content without the blanks around it, so that a template that looks at how a
     message begins or ends does what it did, and one that strips shows where its own blanks are.
-
-    Returns:
-        The span of the content that is shown, and how far to the right it is in `rendered`.
     """
     content = layout.content(slot)
     if not renderer.by_template:
-        return (0, len(content)), 0  # the only message, at the very beginning
+        return Place((0, len(content)), 0)  # the only message, at the very beginning
     core = content.strip()
     marker = marker_for(layout.said())
     before, after = core[: len(core) // 2], core[len(core) // 2 :]
@@ -351,16 +320,37 @@ def _locate(renderer: Renderer, layout: Layout, slot: Slot, rendered: str) -> tu
             f"the model's chat template shows {which} {len(around) - 1} times, and jopa needs it once; "
             "set the tokenizer's chat_template to one that does"
         )
-    head, tail = around[0].removesuffix(before), around[-1].removeprefix(after)
-    shown = rendered[len(head) : len(rendered) - len(tail)]
-    if len(around) < 2 or shown.strip() != core or shown not in content:
-        otherwise = "" if which == "the prompt" else "attribute another text, or "
-        raise PromptError(
-            f"nothing attributable: the model's chat template leaves {which} out or rewrites it; {otherwise}"
-            "set the tokenizer's chat_template to one that shows it as it is"
-        )
-    start = content.index(shown)
-    return (start, start + len(shown)), len(head) - start
+    for written in (str, _in_json) if len(around) == 2 else ():
+        head, tail = around[0].removesuffix(written(before)), around[1].removeprefix(written(after))
+        shown = rendered[len(head) : len(rendered) - len(tail)]
+        kept = _kept(content, shown, written)
+        if kept is not None:
+            widths = (len(written(character)) for character in content[slice(*kept)])
+            starts = tuple(accumulate(widths, initial=len(head))) if written is _in_json else ()
+            return Place(kept, len(head), starts)
+    otherwise = "" if which == "the prompt" else "attribute another text, or "
+    raise PromptError(
+        f"nothing attributable: the model's chat template leaves {which} out or rewrites it; {otherwise}"
+        "set the tokenizer's chat_template to one that shows it as it is"
+    )
+
+
+def _kept(content: str, shown: str, written: Callable[[str], str]) -> Span | None:
+    """The span of a content that was shown, when it was written in some way; a template may strip blanks around it."""
+    core = written(content.strip())
+    if core not in shown:
+        return None
+    before, after = shown[: shown.index(core)], shown[shown.index(core) + len(core) :]
+    first = len(content) - len(content.lstrip())
+    last = first + len(content.strip())
+    starts = [start for start in range(first + 1) if written(content[start:first]) == before]
+    ends = [end for end in range(last, len(content) + 1) if written(content[last:end]) == after]
+    return (starts[0], ends[0]) if starts and ends else None
+
+
+def _in_json(text: str) -> str:
+    """A text as a template writes it that puts it into JSON, as Llama 3.1's and gpt-oss's do with tools' results."""
+    return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 def _name_of(layout: Layout, slot: Slot) -> str:

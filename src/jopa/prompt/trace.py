@@ -1,8 +1,7 @@
 """A reasoning trace before an answer: where it ends, and its parts as removable units.
 
 Models that reason write a trace first, `<think>…</think>` or within the marks of their own chat template, then the
-answer. The template shows its marks when it is handed a message with a trace; where it shows none, the usual ones are
-looked for. To explain the answer alone, its tokens are the target and the trace stays; to ask which parts of the trace
+answer. To explain the answer alone, its tokens are the target and the trace stays; to ask which parts of the trace
 the answer needs, the trace becomes the end of the prompt, with units of its own.
 
 Knows tokenizers, no model.
@@ -13,15 +12,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jopa.choices import WHOLE_KINDS
 from jopa.errors import PromptError, SettingError
 from jopa.prompt.building import AUTO, GAP, Prompt, Source, units_of
-from jopa.prompt.continuation import n_common, shown_by_tokens
+from jopa.prompt.continuation import shown_by_tokens
 from jopa.prompt.output import Output
 from jopa.prompt.passages import Place
 from jopa.prompt.segmentation import fitting_unit
+from jopa.prompt.trace_marks import trace_marks
 from jopa.prompt.units import atoms_of, joined, pieces_of
 
 if TYPE_CHECKING:
@@ -29,43 +29,6 @@ if TYPE_CHECKING:
 
 ANSWER = "answer"
 """As a target: what follows the trace."""
-_USUAL = (
-    ("<think>", "</think>"),
-    ("[THINK]", "[/THINK]"),
-    ("<thinking>", "</thinking>"),
-    ("<reasoning>", "</reasoning>"),
-    ("<thought>", "</thought>"),
-    ("<seed:think>", "</seed:think>"),
-    ("<|begin_of_thought|>", "<|end_of_thought|>"),
-    ("<|START_THINKING|>", "<|END_THINKING|>"),
-    ("◁think▷", "◁/think▷"),
-    ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
-)
-"""Marks before and after a trace."""
-_FIELDS = ("reasoning_content", "thinking", "reasoning")
-"""What templates call the trace of a message."""
-_TRACE, _SAID = "jopatrace", "jopaanswer"
-
-
-def trace_marks(tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, str]]:
-    """What stands before and after a trace, (opening, closing): the chat template's own marks, then the usual ones."""
-    marks: list[tuple[str, str]] = []
-    for name in _FIELDS if tokenizer.chat_template else ():
-        message: dict[str, Any] = {"role": "assistant", "content": _SAID, name: _TRACE}
-        try:
-            question = [{"role": "user", "content": "a"}]
-            shown = str(tokenizer.apply_chat_template([*question, message], tokenize=False))
-            bare = str(tokenizer.apply_chat_template(question, tokenize=False))
-            asked = str(tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True))
-        except Exception:  # a template may raise anything
-            continue
-        before, found, after = shown.partition(_TRACE)
-        closing, said, _ = after.partition(_SAID)
-        if found and said and closing.strip():
-            # What the model writes itself; all of the mark where the template writes it before an answer.
-            own = before[n_common(before, asked) :].strip() or before[n_common(before, bare) :].strip()
-            marks.append((own.splitlines()[-1].strip() if own else "", closing.strip()))
-    return [*marks, *(pair for pair in _USUAL if pair not in marks)]
 
 
 def trace_span(
@@ -161,13 +124,13 @@ def with_trace(
     if not atoms:
         raise PromptError("nothing attributable: the output's reasoning trace is empty")
     whole = prompt.text + GAP + trace if prompt.text else trace
-    kind = fitting_unit(whole, None) if kind == AUTO else kind
+    kind = fitting_unit(whole, prompt.language) if kind == AUTO else kind
     source = Source(lead, len(whole), None, "trace", None, None, sum(len(atom.positions) for atom in atoms))
     if kind in WHOLE_KINDS:
         source = replace(source, removed_with="text")
         units = [joined(atoms)]
     else:
-        units = units_of(whole, [source], [atoms], kind, None)
+        units = units_of(whole, [source], [atoms], kind, prompt.language)
     return (
         replace(
             prompt,

@@ -68,8 +68,22 @@ def _n_marks(text: str) -> int:
 
 
 def _own_pieces(rendered: str, place: Place, pieces: Sequence[Piece]) -> Iterator[Piece]:
-    """The pieces that are one text's, with the characters of the text that each shows."""
-    first, last = (character + place.shift for character in place.visible)
+    """The pieces that are one text's, with the characters that each shows; those that share a character are joined."""
+    shown: Piece | None = None
+    for span, positions in _shown_pieces(rendered, place, pieces):
+        if shown is not None and span[0] < shown[0][1]:
+            shown = (shown[0][0], max(span[1], shown[0][1])), [*shown[1], *positions]
+            continue
+        if shown is not None:
+            yield shown
+        shown = span, positions
+    if shown is not None:
+        yield shown
+
+
+def _shown_pieces(rendered: str, place: Place, pieces: Sequence[Piece]) -> Iterator[Piece]:
+    """The pieces that show some of one text and none of the template, with the characters of the text."""
+    first, last = place.span
     for (begin, end), positions in pieces[bisect_right(pieces, first, key=_end_of) :]:
         if begin >= last:
             break
@@ -80,7 +94,7 @@ def _own_pieces(rendered: str, place: Place, pieces: Sequence[Piece]) -> Iterato
             template = rendered[begin:start] + rendered[stop:end]
             if template.strip() or not rendered[start:stop].strip():
                 continue
-        yield (start - place.shift, stop - place.shift), positions
+        yield place.shown(start, stop), positions
 
 
 def _end_of(piece: Piece) -> int:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jopa.citation.result import Citations
     from jopa.diagnosis.result import Diagnosis
     from jopa.prompt.building import Unit
+    from jopa.prompt.fixed_parts import FixedPart
     from jopa.results.attribution import Attribution
 
 _NAMES = {
@@ -57,7 +58,7 @@ def in_place(value: Attribution | Diagnosis | Citations) -> InPlace:
 def in_place_of(prompt: Prompt) -> InPlace:
     """What stays in place while the units of a prompt are removed."""
     rest = _between(prompt.text, prompt.units)
-    parts = [(_NAMES.get(part.kind, one_line(part.kind)), part.text) for part in prompt.fixed]
+    parts = [(_title(part), part.text) for part in prompt.fixed]
     if rest:
         parts.append(("Text of the prompt that belongs to no unit", rest))
     n_fixed = len(prompt.ids) - len({position for unit in prompt.units for position in unit.positions})
@@ -71,6 +72,12 @@ def in_place_of(prompt: Prompt) -> InPlace:
     else:
         note = f"{tokens}; this older record does not hold their text"
     return InPlace(tuple(parts), prompt.rendered, note)
+
+
+def _title(part: FixedPart) -> str:
+    """What a fixed part is called, and whether the model read it."""
+    name = _NAMES.get(part.kind, one_line(part.kind))
+    return name if part.shown else f"{name}: given, but the chat template leaves it out"
 
 
 def in_place_lines(value: Attribution | Diagnosis | Citations) -> list[tuple[str, str]]:
