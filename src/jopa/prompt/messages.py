@@ -189,8 +189,8 @@ def _checked(prompt: object) -> tuple[list[dict[str, Any]], dict[int, list[str]]
     prompt = listed(prompt)
     if isinstance(prompt, Mapping) and (named := next((name for name in _CONVERSATIONS if name in prompt), None)):
         raise PromptError(
-            f"a prompt is a text or a list of chat messages, and this is a whole request; give its {named!r} alone, and "
-            "its tools and system text as PromptOptions(tools=…) and a message of role 'system'"
+            f"a prompt is a text or a list of chat messages, and this is a whole request; give its {named!r} alone, "
+            "and its tools and system text as PromptOptions(tools=…) and a message of role 'system'"
         )
     if not isinstance(prompt, Sequence) or isinstance(prompt, bytes):
         raise PromptError(f"a prompt is a text or a list of chat messages, got {type(prompt).__name__}")
