@@ -5,8 +5,11 @@ import json
 
 import pytest
 
+import jopa
 import tiny_models
 from jopa import cli
+from jopa.detection.calibration import RATE, Calibration, set_threshold
+from jopa.detection.settings import DetectionConfig
 from jopa.model import loading
 
 PROMPT = "write a story about the doctor and his patient"
@@ -18,8 +21,8 @@ def run(monkeypatch, capsys):
     monkeypatch.setattr("jopa.cli.progress.EVERY_SECONDS", 600)  # however busy the machine is, no line of progress
     monkeypatch.setattr(loading, "load", lambda *_, **__: tiny_models.language_model("llama"))
 
-    def call(*arguments):
-        words = ["jopa", "detect", *map(str, arguments), "--budget", "4", "--max-new-tokens", "3"]
+    def call(*arguments, quick=("--budget", "4", "--max-new-tokens", "3")):
+        words = ["jopa", "detect", *map(str, arguments), *quick]
         monkeypatch.setattr("sys.argv", words)
         with pytest.raises(SystemExit) as exit_:
             cli.main()
@@ -143,8 +146,10 @@ def test_a_threshold_is_set_saved_and_used(run, tmp_path):
     saved = tmp_path / "threshold.json"
     code, out, err = run("--calibrate", harmless(tmp_path, 20), "--calibration", saved)
     assert (code, out) == (0, "")
-    assert "set from 20 harmless prompts of yours for at most 0.05 false alarms a prompt" in err
-    assert "95 % interval 0.000 to 0.168" in err
+    assert (
+        "set from 20 harmless prompts of yours: at most 5 % of harmless prompts are flagged; 0 of these 20 are" in err
+    )
+    assert "95 % interval 0.0 % to 16.8 %" in err
     assert json.loads(saved.read_text())["prompts"] == 20
     code, out, _ = run(PROMPT, "--calibration", saved, "--json", "-")
     record = json.loads(out)
@@ -158,6 +163,41 @@ def test_a_threshold_is_set_saved_and_used(run, tmp_path):
     code, _, err = run(PROMPT, "--calibration", saved, "--k", "2")
     assert code == 1
     assert "made with other settings (k 3, now 2); make it again with --calibrate" in " ".join(err.split())
+
+
+def test_a_calibration_brings_its_settings_as_in_python(run, tmp_path):
+    model = tiny_models.language_model("llama")
+    config = DetectionConfig(2, 4, 3, 200, True)
+    saved = set_threshold([float(i) for i in range(25)], model=model.identity, config=config).save(tmp_path / "c.json")
+    code, out, err = run(PROMPT, "--calibration", saved, "--json", "-", quick=())
+    assert (code, err) == (0, "")
+    record = json.loads(out)
+    verdict = jopa.detect(PROMPT, model=model, calibration=Calibration.read(saved))
+    assert record["looking"] == config.to_dict() == verdict.config.to_dict()
+    assert (record["order"], record["flagged"]) == (verdict.order, verdict.flagged)
+    for more, difference in (
+        (("--k", "3"), "k 2, now 3"),
+        (("--most-tokens", "1024"), "most_tokens 200, now 1024"),
+        (("--template-arg", "mood=3"), "template_args"),
+    ):
+        code, _, err = run(PROMPT, "--calibration", saved, *more, quick=())
+        assert code == 1
+        assert difference in " ".join(err.split())
+
+
+def test_the_help_says_the_settings_that_are_used(run):
+    help_ = " ".join(run("--help", quick=())[1].replace("│", " ").split())
+    for name in ("k", "budget", "max_new_tokens", "most_tokens"):
+        default = getattr(DetectionConfig(), name)
+        assert f"[default: ({default}; with --calibration, as its prompts were judged)]" in help_
+    assert f"[default: ({RATE})]" in help_
+
+
+def test_a_rate_without_prompts_to_set_it_from_is_refused(run, tmp_path):
+    for words in ((PROMPT,), (PROMPT, "--calibration", tmp_path / "c.json")):
+        code, _, err = run(*words, "--false-alarm-rate", "0.05")
+        assert code == 2
+        assert "--false-alarm-rate needs --calibrate" in " ".join(err.replace("│", " ").split())
 
 
 def test_a_threshold_goes_beside_the_prompts_and_judges_at_once(run, tmp_path):

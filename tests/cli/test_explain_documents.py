@@ -101,10 +101,15 @@ def test_citations_are_written_as_text_json_and_a_page(run, documents, tmp_path)
         (["--cite", "--documents", "D", "-k", "2"], "leave out --k"),
         (["--cite", "--documents", "D", "--diagnose"], "leave out one of them"),
         (["--below", "0.5"], "--below needs --cite"),
+        (["--band", "0.9:1.1"], "--band needs --diagnose"),
+        (["--requests", "1"], "--requests needs --diagnose"),
+        (["--title", "A"], "--title heads the page: it needs --html"),
+        (["--compare", "joint", "--method", "jopa"], "--compare names the methods itself: leave out --method"),
+        (["--compare", "joint", "--against", "b"], "--against compares two prompts and --compare methods"),
         (["--max-sources", "2"], "--max-sources needs --cite"),
     ],
 )
-def test_options_that_do_not_fit_citations_are_one_line(run, documents, words, said):
+def test_options_that_do_not_go_together_are_one_line(run, documents, words, said):
     code, _, err = run("explain", "where is the doctor", *(documents if word == "D" else word for word in words))
     assert code == 2 and err.startswith("jopa: ") and said in err and err.count("\n") == 1
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jopa.cli.config import Config, first_given, given
+from jopa.cli.config import Config, first_given
+from jopa.cli.conflicts import require_consistent
 from jopa.cli.delivering import Delivery, print_cost
 from jopa.cli.endpoints import Connection, print_most_sent, print_sent
 from jopa.cli.options import (
@@ -43,14 +44,6 @@ if TYPE_CHECKING:
     from jopa.results.attribution import Attribution
     from jopa.results.text_attribution import TextAttribution
     from jopa.scoring.profile import Profile
-
-
-_OF_A_SEARCH = {
-    **{"k": "--k", "until_pr": "--until-pr", "max_k": "--max-k", "method": "--method", "compare": "--compare"},
-    **{"settings": "--set", "budget": "--budget", "all_effects": "--all-effects"},
-    **{"profile": "--profile", "against": "--against", "refine": "--refine"},
-}
-"""Options of `explain` that mean nothing to a diagnosis or to citations."""
 
 
 def explain(
@@ -188,8 +181,7 @@ def explain(
     """Find the k units of a prompt that together made the model answer as it did."""
     connection = Connection(endpoint, endpoint_model, api, tokenizer, key_variable, max_tokens_sent, score_cache)
     connection.check(model=model, device=device, dtype=dtype, batch_size=batch_size)
-    if dry_run and endpoint is None:
-        raise typer.BadParameter("--dry-run counts what a server would be sent: it needs --endpoint")
+    require_consistent(context)
     source = first_given(context, {"prompt": prompt, "file": file, "messages": messages})
     text, tools = prompt_from(**source)
     other, other_tools = (None, None) if against is None else _second_prompt(source, against)
@@ -197,32 +189,6 @@ def explain(
         raise typer.BadParameter("--against explains both prompts with the same tools: give both files the same")
     for path in (json_path, html_path):
         require_writable(path)
-    if json_path is not None and json_path == html_path:
-        raise typer.BadParameter("--json and --html name the same file")
-    if title is not None and html_path is None:
-        raise typer.BadParameter("--title heads the page: it needs --html")
-    if diagnose and cite:
-        raise typer.BadParameter("--diagnose and --cite ask different things: leave out one of them")
-    if diagnose or cite:
-        does = "--cite finds the sources of each sentence" if cite else "--diagnose removes every unit"
-        for name, option in _OF_A_SEARCH.items():
-            if given(context, name):
-                raise typer.BadParameter(f"{does} and searches nothing else: leave out {option}")
-    if cite and dry_run:
-        raise typer.BadParameter("--cite does not know before how many masks it scores: leave out --dry-run")
-    if cite and documents is None:
-        raise typer.BadParameter("--cite cites documents: give some with --documents FILE.jsonl or a folder")
-    for name, number in (("--below", below), ("--max-sources", max_sources)):
-        if number is not None and not cite:
-            raise typer.BadParameter(f"{name} needs --cite")
-    if until_pr is not None and given(context, "k"):
-        raise typer.BadParameter("--until-pr finds k: leave out --k, or limit it with --max-k")
-    if band is not None and not diagnose:
-        raise typer.BadParameter("--band needs --diagnose")
-    if requests is not None and not diagnose:
-        raise typer.BadParameter("--requests needs --diagnose")
-    if against is not None and compare is not None:
-        raise typer.BadParameter("--against compares two prompts and --compare methods: leave out one of them")
     spans = unit_from(unit or ("sentence" if diagnose or cite else "auto"))
     if against is not None and not isinstance(spans, str):
         raise typer.BadParameter("--against needs units that fit both prompts: give --unit a name, not spans")
@@ -302,56 +268,32 @@ def explain(
         if answers is not None and isinstance(language_model, LanguageModel):
             language_model = replace(language_model, answers=answers)
         callbacks = Callbacks(progress, on_profile=profiles.append, on_refusal=refuse if compare else None)
+        asked: dict[str, Any] = {
+            "model": language_model,
+            "unit": spans,
+            "output": output if output is not None else generation,
+            "target": part,
+            "options": options,
+            "callbacks": callbacks,
+        }
+        found: list[Attribution | TextAttribution] = []
         if diagnose:
-            found: list[Attribution | TextAttribution] = []
             diagnosed = diagnosing.diagnose(
-                text,
-                model=language_model,
-                unit=spans,
-                requests=requested,
-                removal=removal or "delete",
-                band=unchanged,
-                output=output if output is not None else generation,
-                target=part,
-                options=options,
-                callbacks=callbacks,
+                text, removal=removal or "delete", requests=requested, band=unchanged, **asked
             )
             deliver = partial(delivery.diagnosis, diagnosed)
         elif cite:
-            found = []
-            cited = citing.cite(
-                text,
-                model=language_model,
-                unit=spans,
-                removal=removal or "delete",
-                output=output if output is not None else generation,
-                target=part,
-                options=options,
-                callbacks=callbacks,
-                **given_limits,
+            deliver = partial(
+                delivery.citations, citing.cite(text, removal=removal or "delete", **given_limits, **asked)
             )
-            deliver = partial(delivery.citations, cited)
         else:
-            explain_or_compare = (
-                partial(explanation.explain, method=chosen[0] if chosen else None, removal=removal)
-                if compare is None
-                else partial(explanation.compare, methods=chosen, removal=removal or "delete")
-            )
-            explained = partial(
-                explain_or_compare,
-                k=k,
-                model=language_model,
-                unit=spans,
-                output=output if output is not None else generation,
-                target=part,
-                options=options,
-                search=search,
-                callbacks=callbacks,
-            )
-            found = _listed(explained(text))
+            searched = partial(explanation.explain, method=chosen[0] if chosen else None, removal=removal)
+            if compare is not None:
+                searched = partial(explanation.compare, methods=chosen, removal=removal or "delete")
+            found = _listed(searched(text, k=k, search=search, **asked))
             deliver = partial(delivery.attributions, found, compared=compare is not None)
             if other is not None:
-                found += _listed(explained(other))
+                found += _listed(searched(other, k=k, search=search, **asked))
                 deliver = partial(delivery.prompts, *found)
     deliver()
     print_sent(language_model)

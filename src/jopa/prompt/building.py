@@ -229,6 +229,8 @@ def _checked(
     parts = attributable(said.messages, options.attribute, bool(documents))
     if parts.trace and not isinstance(unit, str):
         raise SettingError("character spans are of the prompt, not of a reasoning trace; choose a kind of unit")
+    if isinstance(prompt, str) and not parts.documents and not isinstance(unit, str):
+        checked_spans(prompt, unit)
     return documents, said, parts
 
 

@@ -120,15 +120,17 @@ def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
         except Exception:
             continue
         _, found, tail = rendered.rpartition(_PROBE)
-        if found and tail.strip():
+        if found:  # a template of texts would show parts as Python writes a list, with its closing brackets behind
             return _first_special(tokenizer, tail.lstrip())
     return None
 
 
 def _first_special(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
     """The id of the special token that a text begins with, if it begins with one."""
-    first = tokenizer.encode(text, add_special_tokens=False)[0]
-    if first in tokenizer.added_tokens_decoder or first in tokenizer.all_special_ids:
+    unknown = tokenizer.unk_token_id
+    first = next(iter(tokenizer.encode(text, add_special_tokens=False)), unknown)
+    if first != unknown and (first in tokenizer.added_tokens_decoder or first in tokenizer.all_special_ids):
         return first
     mark = _MARK.match(text)
-    return tokenizer.get_vocab().get(mark[0]) if mark else None
+    known = tokenizer.get_vocab().get(mark[0]) if mark else None
+    return known if known != unknown else None

@@ -41,10 +41,13 @@ def marked_requests(units: Sequence[str], requests: Sequence[int] | None) -> tup
     if requests is None:
         return guessed_requests(units)
     requests = [whole_number("a request", i) for i in requests]
-    if not requests or not set(requests) <= set(range(len(units))):
-        raise SettingError(
-            f"requests must name some of the prompt's {len(units)} units, counted from 0, got {list(requests)}"
-        )
-    if (blank := next((i for i in requests if not units[i].strip()), None)) is not None:
-        raise SettingError(f"unit {blank} (counted from 0) is blank, so it is no request; leave it out")
+    if not requests:
+        raise SettingError(f"requests must name some of the prompt's {len(units)} units, got none")
+    for i in requests:
+        if not 0 <= i < len(units):
+            raise SettingError(
+                f"requests must name some of the prompt's {len(units)} units, got {i} (counted from 0; {i + 1} from 1)"
+            )
+        if not units[i].strip():
+            raise SettingError(f"unit {i} (counted from 0; {i + 1} from 1) is blank, so it is no request; leave it out")
     return tuple(sorted(set(requests)))
