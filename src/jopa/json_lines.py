@@ -13,7 +13,7 @@ from jopa.errors import InputFileError
 from jopa.storage import parse_json
 
 _GZIP = b"\x1f\x8b"
-"""How a file begins that is compressed with gzip."""
+"""The first bytes of a gzip file."""
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -71,7 +71,7 @@ def _value(value: Any, parameter: Any, what: str) -> Any:
 
 
 def _text(value: Any) -> str:
-    """A value as `NAME=VALUE` has it: JSON, or a text; dates and times, which JSON has not, are texts."""
+    """A value as `NAME=VALUE` has it: JSON, or a text; dates and times, which JSON does not allow, are texts."""
     if isinstance(value, str | date | time):
         return str(value)
     return json.dumps(value, default=str)

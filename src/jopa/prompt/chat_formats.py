@@ -23,13 +23,20 @@ from jopa.storage import parse_json
 TEXT_PARTS = ("text", "input_text", "output_text")
 """What chat APIs call a part that is text; the last two are those of https://platform.openai.com/docs/api-reference."""
 _ROLES = {
-    **{"human": "user", "prompter": "user"},
+    "human": "user",
+    "prompter": "user",
     **dict.fromkeys(("gpt", "chatgpt", "model", "bot", "ai", "bard", "bing", "claude"), "assistant"),
-    **{"function_response": "tool", "observation": "tool", "function": "tool"},
+    "function_response": "tool",
+    "observation": "tool",
+    "function": "tool",
 }
 _TYPES = {
-    **{"human": "user", "ai": "assistant", "AIMessageChunk": "assistant"},
-    **{"system": "system", "tool": "tool", "function": "tool"},
+    "human": "user",
+    "ai": "assistant",
+    "AIMessageChunk": "assistant",
+    "system": "system",
+    "tool": "tool",
+    "function": "tool",
 }
 _THINKING = ("thinking", "redacted_thinking")
 

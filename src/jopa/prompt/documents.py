@@ -16,7 +16,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import index as whole_number
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +143,7 @@ def _name(field: str, given: Any, number: int) -> str | None:
         return str(int(given)) if given.is_integer() else str(given)
     try:
         if not isinstance(given, bool):
-            return str(whole_number(given))
+            return str(index(given))
     except TypeError:
         pass
     raise PromptError(f"the {field} of document {number} must be a text, got {given!r:.60}")

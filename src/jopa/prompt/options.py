@@ -14,11 +14,25 @@ from jopa.prompt.chat_formats import tools_of
 from jopa.storage import require_plain
 
 _RESERVED = frozenset(
-    {
-        *("conversation", "chat_template", "messages", "tools", "documents", "tokenize", "return_dict"),
-        *("return_tensors", "padding", "add_generation_prompt", "continue_final_message", "tokenizer_kwargs"),
-        *("truncation", "max_length", "return_assistant_tokens_mask", "sanitize_control_tokens", "processor_kwargs"),
-    }
+    [
+        "conversation",
+        "chat_template",
+        "messages",
+        "tools",
+        "documents",
+        "tokenize",
+        "return_dict",
+        "return_tensors",
+        "padding",
+        "add_generation_prompt",
+        "continue_final_message",
+        "tokenizer_kwargs",
+        "truncation",
+        "max_length",
+        "return_assistant_tokens_mask",
+        "sanitize_control_tokens",
+        "processor_kwargs",
+    ]
 )
 """Arguments of `apply_chat_template` that are not the template's own."""
 

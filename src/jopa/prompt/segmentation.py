@@ -236,7 +236,10 @@ def _tiling(text: str, ends: list[int]) -> list[Span]:
 
 
 SEGMENTERS: dict[str, Callable[[str, str | None], list[Span]]] = {
-    **{"word": words, "sentence": sentences, "line": lines, "paragraph": paragraphs}
+    "word": words,
+    "sentence": sentences,
+    "line": lines,
+    "paragraph": paragraphs,
 }
 """What cuts a text (of a language) into units larger than tokens, by the kind of unit."""
 

@@ -16,7 +16,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from operator import index as whole_number
+from operator import index
 from typing import Any
 
 from jopa.choices import UNIT_KINDS, WHOLE_KINDS
@@ -124,7 +124,7 @@ def pieces_of(offsets: Sequence[Span | None]) -> list[Piece]:
 def checked_spans(text: str, spans: Any) -> list[Span]:
     """The caller's own spans, in reading order."""
     try:
-        ordered = sorted((whole_number(start), whole_number(end)) for start, end in spans)
+        ordered = sorted((index(start), index(end)) for start, end in spans)
     except (TypeError, ValueError) as error:
         raise no_unit(spans) from error
     if not ordered:
