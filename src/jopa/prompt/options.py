@@ -14,7 +14,7 @@ from jopa.prompt.chat_formats import tools_of
 from jopa.storage import require_plain
 
 _RESERVED = frozenset(
-    [
+    {
         "conversation",
         "chat_template",
         "messages",
@@ -32,7 +32,7 @@ _RESERVED = frozenset(
         "return_assistant_tokens_mask",
         "sanitize_control_tokens",
         "processor_kwargs",
-    ]
+    }
 )
 """Arguments of `apply_chat_template` that are not the template's own."""
 
