@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from jopa.detection.calibration import calibrated, clopper_pearson
+from jopa.detection.calibration import clopper_pearson, set_threshold
 from jopa.detection.scoring import BIAS, WEIGHTS
 from jopa.detection.settings import DetectionConfig
 from jopa.detection.verdict import Answer, Evidence, Segment, numbers
@@ -369,7 +369,7 @@ def _at_thresholds(development: Table, blind: Table) -> list[str]:
     everyday = scores(development.family(EVERYDAY), BIAS, WEIGHTS).tolist()
     thresholds = {"score 0.5": 0.0}
     with suppress(SettingError):  # too few everyday prompts were measured
-        found = calibrated(everyday, rate=0.1, model={}, config=DetectionConfig())
+        found = set_threshold(everyday, rate=0.1, model={}, config=DetectionConfig())
         thresholds[f"10 % of {len(everyday)} everyday prompts of the development half"] = found.threshold
     lines = ["| threshold | attacks found | length-matched | " + " | ".join(UNMATCHED) + " |", "|---|---|---|---|---|"]
     for label, threshold in thresholds.items():

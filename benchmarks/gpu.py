@@ -3,7 +3,7 @@
     python benchmarks/gpu.py
 
 Random weights: time does not depend on them. A prompt of 300 tokens, 150 of them template in front, 100 output tokens,
-k = 3: `jopa` (N = 200), `jopa`, and Algorithm 1 as it is written down, a full forward a proposal, all logits. The
+k = 3: `jopa` (N = 200), `joint`, and Algorithm 1 as it is written down, a full forward a proposal, all logits. The
 paper (Table 2) gives 15.2 s for its own on an A6000. With random weights few proposals are accepted late, as with real
 ones, but gradients may point elsewhere: the number of different masks is printed beside the seconds.
 

@@ -92,6 +92,7 @@ def test_the_command_tells_what_failed(command, toml, tmp_path):
         (("TOML", "--data", "mine"), 2, "write NAME=FILE.jsonl"),
         (("TOML", "--limit", "0"), 1, "limit must be at least 1, got 0"),
         (("TOML", "--workers", "2"), 2, "--workers needs --ray"),
+        (("TOML", "--worker-cpus", "1"), 2, "--worker-cpus needs --ray"),
         (("TOML", "--together", "0"), 1, "at least 1 prompt must be worked on at a time, got 0"),
         (("TOML", "--ray", "--together", "0"), 1, "together must be at least 1, got 0"),
     ],

@@ -5,6 +5,7 @@ import json
 import pytest
 
 import datasets as hub
+from jopa.datasets.documents import tydiqa
 from jopa.datasets.examples import load_dataset
 from jopa.datasets.sources import DATASETS
 from jopa.prompt.building import build_prompt
@@ -128,6 +129,23 @@ def test_a_place_that_does_not_hold_the_answer_is_looked_for(monkeypatch):
     first, second = load(monkeypatch, "tydiqa", *rows).examples
     assert first.extra["sources"] == [[28, 32]]
     assert second.extra["sources"] == []
+    for odd in (-19, -1, 5, 10**6, None):  # from the end, within a letter of two bytes, far away
+        assert tydiqa({**TYDI, "answers": {"text": ["1844"], "answer_start": [odd]}})["sources"] == [[28, 32]]
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("Élan ééé, im Jahr 1900 gebaut. Und neu 1900 x", "1900"),
+        ("1844 年に生まれた。次は 1844 年。", "1844"),
+        ("no accents 7 and 7", "7"),
+    ],
+)
+def test_a_place_counted_in_bytes_marks_the_occurrence_that_it_names(text, answer):
+    second = text.rindex(answer)
+    for start in (second, len(text[:second].encode())):
+        row = {**TYDI, "context": text, "answers": {"text": [answer], "answer_start": [start]}}
+        assert tydiqa(row)["sources"] == [[second, second + len(answer)]]
 
 
 @pytest.mark.parametrize(

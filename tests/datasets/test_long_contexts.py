@@ -91,8 +91,42 @@ def test_texts_are_read_from_jsonl_each_once(tmp_path):
     assert read_texts(path) == [ContextDocument("a", "One text.", "H"), ContextDocument("3", "Two.", "T")]
 
 
+def test_a_text_without_an_id_is_called_after_its_line(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    lines = [{"id": None, "prompt": "One."}, {"prompt": "Two."}, {"id": 7, "prompt": "Three."}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert [text.id for text in read_texts(path)] == ["1", "2", "7"]
+
+
+def test_two_texts_of_one_id_are_refused(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    one, other = {"id": "a", "prompt": "One."}, {"id": "a", "prompt": "Two."}
+    path.write_text("".join(json.dumps(line) + "\n" for line in (one, one)))
+    assert len(read_texts(path)) == 1  # the same text again is no other
+    path.write_text("".join(json.dumps(line) + "\n" for line in (one, other)))
+    with pytest.raises(jopa.InputFileError, match=r"texts\.jsonl:2: a text before it has the id 'a', too"):
+        read_texts(path)
+    for kind in ("planted", "natural"):
+        with pytest.raises(jopa.SettingError, match="2 texts have the id 't3'"):
+            make_long_contexts([*texts(), ContextDocument("t3", "Of a second file.")], 1, tokens=300, kind=kind)
+
+
+def test_fewer_documents_than_copies_are_refused():
+    long = [ContextDocument(str(i), "A sentence of filler. " * 200, f"t{i}") for i in range(5)]
+    assert len(make_long_contexts(long, 1, tokens=200, copies=1)[0].documents) == 1
+    with pytest.raises(jopa.SettingError, match="copies must be at most 1, the documents of a context of 200 tokens"):
+        make_long_contexts(long, 1, tokens=200, copies=3)
+
+
 @pytest.mark.parametrize(
-    ("line", "message"), [("[1]", "not a JSON object"), ("{}", "'prompt' is missing"), ("{", "texts.jsonl:1")]
+    ("line", "message"),
+    [
+        ("[1]", "not a JSON object"),
+        ("{}", "'prompt' is missing"),
+        ("{", "texts.jsonl:1"),
+        ('{"prompt": "a", "id": [1]}', "'id' is neither text nor a number"),
+        ('{"prompt": "a", "id": ""}', "'id' is empty"),
+    ],
 )
 def test_a_line_that_is_no_text_is_named(tmp_path, line, message):
     path = tmp_path / "texts.jsonl"

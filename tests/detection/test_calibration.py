@@ -8,7 +8,8 @@ import pytest
 
 import jopa
 import tiny_models
-from jopa.detection.calibration import Calibration, calibrated, clopper_pearson
+from jopa.detection import scoring, screening
+from jopa.detection.calibration import Calibration, clopper_pearson, set_threshold
 from jopa.detection.screening import ScreeningPrompt, calibrate_detection, screen
 from jopa.detection.settings import DetectionConfig
 
@@ -33,21 +34,22 @@ def test_the_threshold_keeps_its_rate_on_further_prompts():
     drawn, alarms, draws = random.Random(1), 0, 4000
     for _ in range(draws):
         orders = [drawn.gauss(0, 1) for _ in range(39)]
-        alarms += calibrated(orders, rate=0.1, model=MODEL, config=CONFIG).flags(drawn.gauss(0, 1))
+        alarms += set_threshold(orders, rate=0.1, model=MODEL, config=CONFIG).flags(drawn.gauss(0, 1))
     assert alarms / draws == pytest.approx(0.1, abs=3 * math.sqrt(0.09 / draws))  # (39 + 1) · 0.1 is whole: exactly 0.1
 
 
 def test_what_lies_above_the_threshold_is_counted():
-    found = calibrated([float(i) for i in range(40)], rate=0.1, model=MODEL, config=CONFIG)
+    found = set_threshold([float(i) for i in range(40)], rate=0.1, model=MODEL, config=CONFIG)
     assert found.threshold == 36.0
     assert found.flagged == 3
     assert found.interval == clopper_pearson(3, 40)
     assert not found.flags(36.0) and found.flags(36.1)
-    assert "40 harmless prompts" in found.statement and "0.016 to 0.204" in found.statement
+    assert "40 harmless prompts" in found.statement and "interval 1.6 % to 20.4 %" in found.statement
+    assert "at most 10 % of harmless prompts are flagged; 3 of these 40 are" in found.statement
 
 
 def test_equal_orders_are_never_flagged():
-    found = calibrated([1.0] * 30, rate=0.05, model=MODEL, config=CONFIG)
+    found = set_threshold([1.0] * 30, rate=0.05, model=MODEL, config=CONFIG)
     assert found.flagged == 0
     assert not found.flags(1.0)
 
@@ -63,11 +65,11 @@ def test_equal_orders_are_never_flagged():
 )
 def test_too_few_prompts_and_impossible_rates_are_refused(n, rate, message):
     with pytest.raises(jopa.SettingError, match=message):
-        calibrated([0.0] * n, rate=rate, model=MODEL, config=CONFIG)
+        set_threshold([0.0] * n, rate=rate, model=MODEL, config=CONFIG)
 
 
 def test_a_file_gives_the_calibration_back(tmp_path):
-    found = calibrated([float(i) for i in range(25)], rate=0.05, model=MODEL, config=CONFIG)
+    found = set_threshold([float(i) for i in range(25)], rate=0.05, model=MODEL, config=CONFIG)
     found.save(tmp_path / "c.json")
     assert Calibration.read(tmp_path / "c.json") == found
     (tmp_path / "other.json").write_text('{"kind": "verdict"}')
@@ -87,10 +89,22 @@ def test_a_file_gives_the_calibration_back(tmp_path):
     ],
 )
 def test_another_model_or_other_settings_are_refused(model, config, message):
-    found = calibrated([0.0] * 25, model=MODEL, config=CONFIG)
+    found = set_threshold([0.0] * 25, model=MODEL, config=CONFIG)
     found.require_same(MODEL | {"device": "cuda"}, CONFIG)
     with pytest.raises(jopa.SettingError, match=message):
         found.require_same(model, config)
+
+
+def test_a_calibration_that_goes_on_after_the_weights_changed_is_that_of_the_new_ones(tmp_path, monkeypatch):
+    llama = tiny_models.language_model("llama")
+    old = calibrate_detection(PROMPTS, model=llama, rate=0.2, config=QUICK, folder=tmp_path)
+    monkeypatch.setattr(scoring, "BIAS", scoring.BIAS + 50.0)
+    monkeypatch.setattr(screening, "detect", None)  # the model's reactions are on record
+    new = calibrate_detection(PROMPTS, model=llama, rate=0.2, config=QUICK, folder=tmp_path)
+    assert new.threshold == pytest.approx(old.threshold + 50.0)
+    assert new.weights == scoring.weights_digest() != old.weights
+    with pytest.raises(jopa.SettingError, match="the weights of the score"):
+        old.require_same(llama.identity, QUICK)
 
 
 def test_prompts_are_judged_by_the_threshold_of_harmless_ones(tmp_path):
@@ -109,10 +123,10 @@ def test_prompts_are_judged_by_the_threshold_of_harmless_ones(tmp_path):
     assert verdict.flagged == (verdict.order > found.threshold)
     assert jopa.Verdict.from_json(verdict.to_json()) == verdict
     asked = [ScreeningPrompt("prompt 1", PROMPTS[0])]
-    told = []
+    known = []
     judge = partial(screen, llama, asked, tmp_path, config=QUICK)
-    (record,) = judge(calibration=found, on_record=lambda _, there: told.append(there))
-    assert told == [True]  # judged anew, without the model
+    (record,) = judge(calibration=found, on_record=lambda _, there: known.append(there))
+    assert known == [True]  # judged anew, without the model
     assert record["flagged"] == verdict.flagged
     assert judge(calibration=found) == [record]
     assert judge()[0]["flagged"] is None

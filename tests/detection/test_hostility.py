@@ -12,8 +12,8 @@ import torch
 import jopa
 import tiny_models
 from jopa.detection.answer_kinds import COMPLIANCES, KINDS, REFUSAL, REFUSALS, kind_of
-from jopa.detection.hostility import detect, gather, peak, read_prompt
-from jopa.detection.scoring import FITTED_ON, WEIGHTS, is_calibrated, order, score
+from jopa.detection.hostility import detect, gather, most_surprising_run, read_prompt
+from jopa.detection.scoring import FITTED_ON, WEIGHTS, fitted_on, order, score
 from jopa.detection.settings import DetectionConfig
 from jopa.detection.verdict import Answer, contiguity, numbers, window_means
 from planted_evidence import EVIDENCE
@@ -58,18 +58,18 @@ def test_the_phrases_are_written_as_they_are_looked_for():
 # All segments
 
 
-def test_the_peak_is_the_segment_with_most_above_the_mean():
-    assert peak([1.0, 1.0, 9.0, 8.0, 1.0, 1.0]) == (2, 4)
-    assert peak([9.0, 1.0, 1.0, 9.0, 9.0, 1.0]) == (3, 5)
-    assert peak([2.0]) == (0, 1)
-    assert peak([3.0, 3.0, 3.0]) == (0, 1)
+def test_the_most_surprising_run_is_the_segment_with_most_above_the_mean():
+    assert most_surprising_run([1.0, 1.0, 9.0, 8.0, 1.0, 1.0]) == (2, 4)
+    assert most_surprising_run([9.0, 1.0, 1.0, 9.0, 9.0, 1.0]) == (3, 5)
+    assert most_surprising_run([2.0]) == (0, 1)
+    assert most_surprising_run([3.0, 3.0, 3.0]) == (0, 1)
 
 
-def test_the_peak_equals_the_best_of_all_segments():
+def test_the_most_surprising_run_equals_the_best_of_all_segments():
     values = [2.0, 7.0, 1.0, 0.5, 6.0, 6.5, 0.0, 3.0, 9.0, 0.2]
     mean = sum(values) / len(values)
     above = {(i, j): sum(values[i:j]) - mean * (j - i) for i, j in combinations(range(len(values) + 1), 2)}
-    assert above[peak(values)] == pytest.approx(max(above.values()))
+    assert above[most_surprising_run(values)] == pytest.approx(max(above.values()))
 
 
 def test_windows_are_means_of_neighbours():
@@ -136,7 +136,7 @@ def test_surprisals_and_removals_are_the_plain_models(tiny, chat):
     assert e.span_refusal == pytest.approx(
         float(log_softmax_of(model, rest + refusal)[-len(refusal) :].sum()), abs=1e-3
     )
-    assert (e.span.start, e.span.end) == peak(e.surprisals)
+    assert (e.span.start, e.span.end) == most_surprising_run(e.surprisals)
 
 
 def test_an_answer_that_stops_at_once_is_attributed_too(llama):
@@ -239,7 +239,7 @@ def test_the_score_is_a_probability_whatever_the_numbers():
 
 
 def test_other_models_than_the_fitted_one_get_an_order_and_no_score(llama):
-    assert is_calibrated(FITTED_ON)
+    assert fitted_on(FITTED_ON)
     verdict = detect(PROMPT, model=llama, config=QUICK)
     assert verdict.score is None
     assert "no probability" in repr(verdict)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import tiny_models
+from jopa.detection import rivals
 from jopa.detection.rivals import AFFIRMATION, COPIES, SHRINKING, highlighted, perturbed, with_swapped_characters
 from jopa.model.generation import Generation
 from jopa.preparation import prepare_prompt
@@ -53,8 +54,31 @@ def test_copies_are_answered_and_the_answer_scored_after_them():
         whole, behind = (plain_log_prob(model, one.ids, said)[0] for one in (prompt, copy))
         losses.append((whole - behind) / len(said))
     assert found.loss == pytest.approx(sum(losses) / COPIES, abs=1e-4)
-    assert found.changed in [i / COPIES for i in range(COPIES + 1)]
     assert found == perturbed(model, prompt, max_new_tokens=4, seed=3)
+
+
+@pytest.mark.parametrize(
+    ("own", "kinds", "changed", "refused"),
+    [
+        ("other", ["other", "refusal", "compliance", "other", "refusal"], 0.6, 0.4),
+        ("refusal", ["refusal", "refusal", "other", "refusal", "compliance"], 0.4, 0.6),
+        ("compliance", ["compliance"] * COPIES, 0.0, 0.0),
+        ("compliance", ["refusal"] * COPIES, 1.0, 1.0),
+    ],
+)
+def test_the_shares_are_of_the_copies_whose_answer_is_of_another_kind(monkeypatch, own, kinds, changed, refused):
+    model = tiny_models.language_model("llama")
+    prompt = prepare_prompt(model, PROMPT, unit="token")
+    said = model.generate_ids(prompt.ids, Generation(4))
+    words = [(3 + i,) for i in range(COPIES)]  # a copy's answer, told by its only token
+    kind_of_text = dict(zip(map(model.decode, words), kinds, strict=True)) | {model.decode(said): own}
+    assert len(kind_of_text) == COPIES + 1
+    answered = []
+    monkeypatch.setattr(rivals, "_answers", lambda _, copies, __: answered.extend(copies) or words)
+    monkeypatch.setattr(rivals, "kind_of", kind_of_text.__getitem__)
+    found = perturbed(model, prompt, max_new_tokens=4, seed=3)
+    assert (found.changed, found.refused) == (pytest.approx(changed), pytest.approx(refused))
+    assert len(answered) == COPIES and all(copy.text != PROMPT for copy in answered)
 
 
 def test_a_tenth_of_the_characters_is_swapped():

@@ -11,7 +11,7 @@ import pytest
 
 import jopa
 import tiny_models
-from jopa.detection import screening
+from jopa.detection import scoring, screening
 from jopa.detection.hostility import detect
 from jopa.detection.screening import ScreeningPrompt, read_prompts, screen
 from jopa.detection.settings import DetectionConfig
@@ -118,10 +118,10 @@ def test_what_is_on_record_is_not_made_again(llama, tmp_path, counted):
     first = screen(llama, asked, tmp_path, config=QUICK)
     assert counted == [PROMPT, "", "green birds in rain"]
     counted.clear()
-    told = []
-    again = screen(llama, asked, tmp_path, config=QUICK, on_record=lambda record, there: told.append(there))
+    known = []
+    again = screen(llama, asked, tmp_path, config=QUICK, on_record=lambda record, there: known.append(there))
     assert counted == [""]  # errors are tried again: they cost nothing, and their cause may be gone
-    assert told == [True, False, True]
+    assert known == [True, False, True]
     assert [again[0], again[2]] == [first[0], first[2]]
     counted.clear()
     screen(llama, [ScreeningPrompt("1", "tell me"), asked[2]], tmp_path, config=QUICK)
@@ -134,6 +134,78 @@ def test_records_of_other_settings_are_not_mixed(llama, tmp_path):
         screen(llama, [ScreeningPrompt("1", PROMPT)], tmp_path, config=DetectionConfig(budget=5, max_new_tokens=3))
     with pytest.raises(jopa.InputFileError, match="another model"):
         screen(tiny_models.language_model("gpt2"), [ScreeningPrompt("1", PROMPT)], tmp_path, config=QUICK)
+
+
+def test_orders_on_record_are_those_of_the_present_weights(llama, tmp_path, counted, monkeypatch):
+    asked = [ScreeningPrompt("1", PROMPT), ScreeningPrompt("2", "green birds in rain")]
+    first = screen(llama, asked, tmp_path, config=QUICK)
+    monkeypatch.setattr(scoring, "BIAS", scoring.BIAS + 50.0)
+    monkeypatch.setattr(scoring, "FITTED_ON", llama.id)
+    counted.clear()
+    (record,) = screen(llama, asked[:1], tmp_path, config=QUICK)
+    assert record["order"] == pytest.approx(first[0]["order"] + 50.0)
+    assert record["score"] == scoring.score(record["order"]) and record["calibrated"] is True
+    # the prompt that was not asked for, too: all last lines of a folder are of one set of weights
+    assert lines(tmp_path)[-1]["order"] == pytest.approx(first[1]["order"] + 50.0)
+    assert len(lines(tmp_path)) == 4
+    assert json.loads((tmp_path / "settings.json").read_text())["weights"] == scoring.weights_digest()
+    assert screen(llama, asked[:1], tmp_path, config=QUICK) == [record]
+    assert len(lines(tmp_path)) == 4 and counted == []
+
+
+def rewrite(folder, change):
+    """Change the records of a folder."""
+    records = lines(folder)
+    for record in records:
+        change(record)
+    (folder / "verdicts.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def test_an_order_on_record_that_the_numbers_do_not_give_is_computed_again(llama, tmp_path, counted):
+    (first,) = screen(llama, [ScreeningPrompt("1", PROMPT)], tmp_path, config=QUICK)
+    rewrite(tmp_path, lambda record: record.update(order=99.0, score=0.5))
+    assert screen(llama, [ScreeningPrompt("1", PROMPT)], tmp_path, config=QUICK) == [first]
+    assert counted == [PROMPT]
+
+
+def test_a_folder_of_an_earlier_version_goes_on(llama, tmp_path, counted):
+    first = screen(llama, [ScreeningPrompt("1", PROMPT)], tmp_path, config=QUICK)
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    del settings["weights"]
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    rewrite(tmp_path, lambda record: [record.pop(name) for name in ("order", "flagged", "calibration")])  # schema 1
+    assert screen(llama, [ScreeningPrompt("1", PROMPT)], tmp_path, config=QUICK) == first
+    assert counted == [PROMPT]
+    assert "weights" in json.loads((tmp_path / "settings.json").read_text())
+
+
+def test_a_record_without_a_number_that_the_weights_need_is_made_again(llama, tmp_path, counted):
+    first = screen(llama, [ScreeningPrompt("1", PROMPT)], tmp_path, config=QUICK)
+    rewrite(tmp_path, lambda record: record["numbers"].pop("spread"))
+    again = screen(llama, [ScreeningPrompt("1", PROMPT)], tmp_path, config=QUICK)
+    assert again[0]["order"] == first[0]["order"]
+    assert counted == [PROMPT, PROMPT]
+
+
+NEEDED = [
+    *("score", "calibrated", "tuned_for", "beginning", "answer", "units", "joint", "synergy", "probability_ratio"),
+    *("span", "without_span", "numbers", "model", "model.id", "answer.kind", "answer.tokens", "answer.log_prob"),
+    *("span.text", "span.start", "span.end", "without_span.kind", "without_span.probability_ratio"),
+]
+
+
+@pytest.mark.parametrize("path", NEEDED)
+def test_a_damaged_record_is_one_line(llama, tmp_path, path):
+    def damage(record):
+        *outer, name = path.split(".")
+        for key in outer:
+            record = record[key]
+        del record[name]
+
+    screen(llama, [ScreeningPrompt("1", "rain")], tmp_path, config=QUICK)
+    rewrite(tmp_path, damage)
+    with pytest.raises(jopa.InputFileError, match=rf"line 1: .*'{path.split('.')[-1]}'"):
+        screen(llama, [ScreeningPrompt("1", "rain")], tmp_path, config=QUICK)
 
 
 def test_a_stopped_run_keeps_what_is_done(llama, tmp_path, monkeypatch):

@@ -6,7 +6,8 @@ import pytest
 
 import jopa
 import tiny_models
-from jopa.detection.calibration import calibrated
+from jopa.detection import scoring
+from jopa.detection.calibration import set_threshold
 from jopa.detection.scoring import FITTED_ON, score
 from jopa.detection.settings import DetectionConfig
 from jopa.prompt.fixed_parts import FixedPart
@@ -24,7 +25,7 @@ def test_json_round_trip_is_exact():
     again = jopa.Verdict.from_json(verdict().to_json())
     assert again == verdict()
     assert again.to_json() == verdict().to_json()
-    assert list(verdict().to_dict()["prompt"]["fixed"]) == [{"kind": "system", "text": "please tell me"}]
+    assert list(verdict().to_dict()["prompt"]["fixed"]) == [{"kind": "system", "text": "please tell me", "shown": True}]
 
 
 def test_a_summary_holds_neither_the_prompt_nor_each_surprisal():
@@ -59,6 +60,19 @@ def test_a_verdict_of_schema_1_is_read():
     assert jopa.Verdict.from_dict(old) == verdict()
 
 
+def test_a_threshold_of_other_weights_is_left_out(monkeypatch):
+    orders = [verdict().order + 1.0] * 30
+    threshold = set_threshold(orders, rate=0.05, model={"id": "some/model"}, config=DetectionConfig(k=2))
+    judged = replace(verdict(), calibration=threshold)
+    text = judged.to_json()
+    assert judged.flagged is False and jopa.Verdict.from_json(text) == judged
+    monkeypatch.setattr(scoring, "BIAS", scoring.BIAS + 50.0)
+    again = jopa.Verdict.from_json(text)
+    assert again.order == pytest.approx(threshold.threshold + 49.0)
+    assert again.calibration is None and again.flagged is None
+    assert "--calibrate" in again.to_html()
+
+
 def test_the_page_shows_the_score_its_meaning_and_the_text():
     fitted = replace(verdict(), model={"id": FITTED_ON}).to_html()
     assert f"Score <strong>{score(verdict().order):.2f}</strong>, from 0 to 1." in fitted
@@ -80,11 +94,11 @@ def test_hostile_prompts_cannot_act():
 
 def test_the_page_and_the_fragment_say_whether_the_prompt_is_flagged():
     orders = [verdict().order - 1.0] * 30
-    threshold = calibrated(orders, rate=0.05, model={"id": "some/model"}, config=DetectionConfig(k=2))
+    threshold = set_threshold(orders, rate=0.05, model={"id": "some/model"}, config=DetectionConfig(k=2))
     judged = replace(verdict(), calibration=threshold)
     for page in (judged.to_html(), judged._repr_html_()):
         assert f"Flagged: above the threshold {threshold.threshold:.2f}." in page
-        assert "30 harmless prompts of yours" in page and "95 % interval 0.000 to 0.116" in page
+        assert "30 harmless prompts of yours" in page and "95 % interval 0.0 % to 11.6 %" in page
     assert "Not flagged" in replace(verdict(), calibration=replace(threshold, threshold=1e9)).to_html()
 
 

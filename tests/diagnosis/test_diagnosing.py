@@ -10,6 +10,8 @@ import jopa
 import tiny_models
 from jopa.attributing import smallest_sufficient
 from jopa.diagnosis.diagnosing import diagnose
+from jopa.errors import LimitError
+from jopa.problem import SENDING_LIMIT
 from jopa.prompt.answer_parts import Part, parts_of, sentences_of
 from table_scorer import TableScorer, TableWhiteBoxScorer
 
@@ -110,6 +112,26 @@ def test_it_says_so_when_no_set_is_sufficient():
     assert record["reached"] is False
     assert len(selection.removed) == 2  # three together do less
     assert "no set of up to 3 units was found that brings PR below 0.5" in selection.stop
+
+
+class LimitedTable(TableScorer):
+    """Stops a search over six units after every pair."""
+
+    def log_probs(self, keep):
+        if any(len(keep[0]) - int(row.sum()) > 2 for row in keep):
+            raise LimitError("no more")
+        return super().log_probs(keep)
+
+
+def test_a_search_that_the_limit_ended_says_so_whatever_set_it_gives():
+    def pairs_do_less(removed):
+        return -1.0 - 0.2 * (len(removed) == 1) - 0.1 * (len(removed) == 2)
+
+    problem = jopa.Problem(LimitedTable(6, pairs_do_less))
+    selection = smallest_sufficient(problem, jopa.make_method("exhaustive"), 1e-9, 5)
+    assert len(selection.removed) == 1
+    assert [step["k"] for step in selection.details["until_pr"]["tried"]] == [1, 2]
+    assert selection.stop.endswith(f"; {SENDING_LIMIT}")
 
 
 def test_the_lowest_of_very_small_ratios_is_found():

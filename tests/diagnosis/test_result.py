@@ -2,16 +2,19 @@
 
 import io
 import json
-from dataclasses import replace
+import pickle
+from dataclasses import asdict, replace
 
 import pytest
 from rich.console import Console
 
 import jopa
+from jopa.diagnosis import result
 from jopa.diagnosis.diagnosing import diagnose
+from jopa.ordering import ranked
 from jopa.prompt.fixed_parts import FixedPart
 from jopa.prompt.request_guess import guessed_requests, marked_requests
-from jopa.reports.diagnosis_html import diagnosis_facts
+from jopa.reports.diagnosis_html import diagnosis_facts, heat
 from jopa.reports.terminal import diagnosis_view
 
 
@@ -54,10 +57,33 @@ def test_a_json_that_is_no_diagnosis_is_refused(found, change, message):
         jopa.Diagnosis.from_json("{")
 
 
+def test_each_sentence_and_each_unit_is_ranked_once(found, monkeypatch):
+    rankings = []
+    monkeypatch.setattr(result, "ranked", lambda values: rankings.append(tuple(values)) or ranked(values))
+    fresh = replace(found)
+    for _ in range(2):
+        fresh.to_json(), fresh.to_html()
+        Console(file=io.StringIO()).print(diagnosis_view(fresh))
+    assert len(rankings) <= len(found.parts) + len(found.units)
+    assert [[cell.rank for cell in row] for row in heat(fresh)] == [
+        [units.index(i) + 1 if i in units else 0 for i in range(len(found.units))] for units in fresh.drivers
+    ]
+
+
+def test_what_was_computed_is_no_part_of_the_value(found):
+    fresh, used = replace(found), replace(found)
+    used.to_html()
+    assert used == fresh and asdict(used) == asdict(fresh) and used.to_json() == fresh.to_json()
+    assert pickle.loads(pickle.dumps(used)) == fresh
+    changed = replace(used, table=tuple(tuple(2 * value for value in row) for row in used.table))
+    assert changed.individual == pytest.approx([2 * value for value in used.individual])
+
+
 def test_it_shows_what_stayed_in_place(found):
     assert found.fixed == (FixedPart("system", "please tell me"),)
     assert "please tell me" in found.to_html()
-    assert json.loads(found.to_json())["prompt"]["fixed"] == [{"kind": "system", "text": "please tell me"}]
+    fixed = [{"kind": "system", "text": "please tell me", "shown": True}]
+    assert json.loads(found.to_json())["prompt"]["fixed"] == fixed
     console = Console(record=True, width=80, file=io.StringIO())
     console.print(diagnosis_view(found))
     assert "please tell me" in console.export_text()
@@ -81,7 +107,7 @@ def test_codes_of_requests_stand_beside_their_text(found):
 
 
 def test_a_blank_unit_is_no_request():
-    with pytest.raises(jopa.SettingError, match=r"unit 1 \(counted from 0\) is blank"):
+    with pytest.raises(jopa.SettingError, match=r"unit 1 \(counted from 0; 2 from 1\) is blank"):
         marked_requests(["tell me ", "\n", "write"], [0, 1])
     assert guessed_requests(["tell me ", "\n", "write a story"]) == (0, 2)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import time
 from itertools import combinations
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 import jopa
 import tiny_models
 from jopa.choices import REMOVALS
+from jopa.method import Method
 from jopa.problem import joint_effects
 from slow_reference import reference
 from table_scorer import TableScorer, redundant_pair
@@ -271,6 +273,35 @@ def test_compare_generates_once_whatever_refuses(llama, monkeypatch):
     with pytest.raises(jopa.SettingError, match="more than the limit of 100"):
         jopa.compare(TEXT, methods[:1], model=llama, k=4, callbacks=callbacks)
     assert len(answers) == 1
+
+
+@dataclasses.dataclass(frozen=True)
+class FailingMethod(Method):
+    """Fails after the answer is there."""
+
+    name = "failing"
+    summary = cost = ""
+
+    def run(self, problem, k, *, seed=0):
+        raise jopa.ScoringError("no scores")
+
+
+@pytest.mark.parametrize("first_fails", [False, True])
+def test_the_seconds_of_the_answer_count_once(llama, monkeypatch, first_fails):
+    generate_ids, profiles = jopa.LanguageModel.generate_ids, []
+
+    def slow(*given, **how):
+        time.sleep(0.3)
+        return generate_ids(*given, **how)
+
+    monkeypatch.setattr(jopa.LanguageModel, "generate_ids", slow)
+    method = jopa.make_method("ablation")
+    methods = [FailingMethod(), method] if first_fails else [method, method]
+    callbacks = jopa.Callbacks(on_profile=profiles.append, on_refusal=lambda *_: None)
+    jopa.compare(TEXT, methods, model=llama, k=2, output=jopa.Generation(2), callbacks=callbacks)
+    first, *others = [profile.generating for profile in profiles]
+    assert first >= 0.3
+    assert all(seconds < 0.3 for seconds in others)
 
 
 def test_progress_tells_each_stage(llama):

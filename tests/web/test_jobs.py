@@ -90,6 +90,44 @@ def test_the_time_until_a_job_is_done_is_estimated_from_its_kind(queue, work):
     assert queue.position(unknown) == (2, None)
 
 
+def test_jobs_that_fail_do_not_count_for_the_estimate():
+    def fail_or_wait(job):
+        if job.request == "good":
+            time.sleep(0.2)
+        job.emit({"kind": "result"} if job.request == "good" else {"kind": job.request, "message": ""})
+
+    queue = JobQueue(fail_or_wait, max_waiting=4, max_per_visitor=3)
+    for request in ("error", "stopped", "good", "error", "stopped"):
+        assert ends(queue.submit(request, kind="x", visitor="a")) in FINAL_KINDS
+        until(lambda: queue._at_work is None)
+    at_work, waiting = (queue.submit("good", kind="x", visitor=name) for name in "ab")
+    until(lambda: at_work.started)
+    _, seconds = queue.position(waiting)
+    assert seconds >= 0.2  # its own time, whatever is left of the other's
+    queue.close()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("device-side assert"), SystemExit(3), MemoryError()])
+@pytest.mark.parametrize("before", [[], ["result"]])
+def test_work_that_raises_ends_its_own_job_alone(error, before, capfd):
+    def raise_once(job):
+        for kind in before or (["result"] if job.request == "good" else []):
+            job.emit({"kind": kind})
+        if job.request == "bad":
+            raise error
+
+    queue = JobQueue(raise_once, max_waiting=4, max_per_visitor=3)
+    bad = queue.submit("bad", kind="x", visitor="a")
+    good = queue.submit("good", kind="x", visitor="a")
+    assert ends(bad) == (before[0] if before else "error")
+    assert ends(good) == "result"
+    until(lambda: queue._at_work is None)
+    assert not bad.read()  # one last event, and nothing after it
+    assert bad.request is None
+    assert type(error).__name__ in capfd.readouterr().err
+    queue.close()
+
+
 def test_jobs_that_nobody_reads_are_dropped(queue, work, monkeypatch):
     monkeypatch.setattr(jobs, "READ_SECONDS", 0.1)
     unread = [queue.submit(f"a{i}", kind="x", visitor="a") for i in range(3)]

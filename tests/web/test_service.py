@@ -246,6 +246,24 @@ def test_a_fault_of_ours_is_one_line_for_the_visitor(service, monkeypatch, capsy
     assert "secret details" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("broken_work", "last"), [(False, "result"), (True, "error")])
+def test_the_page_goes_on_where_memory_cannot_be_given_back(service, monkeypatch, capsys, broken_work, last):
+    def broken(*_, **__):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("jopa.web.service.release_memory", broken)
+        if broken_work:
+            patched.setattr("jopa.web.work.planned", broken)
+        assert events(service)[-1]["kind"] == last
+        deadline = time.monotonic() + 60
+        while service.jobs._at_work is not None:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    assert "device-side assert" in capsys.readouterr().err
+    assert events(service)[-1]["kind"] == "result"
+
+
 def test_who_goes_away_stops_the_model(llama, service):
     forwards = []
 

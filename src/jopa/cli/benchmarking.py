@@ -75,7 +75,7 @@ def bench(
         int | None, typer.Option(help="Ray workers.", show_default="one a GPU, or one a processor")
     ] = None,
     threads: Threads = None,
-    worker_cpus: Annotated[int, typer.Option(help="Processors of each Ray worker.")] = 1,
+    worker_cpus: Annotated[int | None, typer.Option(help="Processors of each Ray worker.", show_default="1")] = None,
     prompts: Annotated[
         int,
         typer.Option(
@@ -91,8 +91,9 @@ def bench(
     from jopa.benchmark.run import run_bench, serially, together
     from jopa.model.threads import use_threads
 
-    if workers is not None and not (ray or ray_address):
-        raise typer.BadParameter("--workers needs --ray")
+    for option, value in (("--workers", workers), ("--worker-cpus", worker_cpus)):
+        if value is not None and not (ray or ray_address):
+            raise typer.BadParameter(f"{option} needs --ray")
     if threads is not None and (ray or ray_address):
         raise typer.BadParameter("--threads is for this process: give Ray's workers --worker-cpus")
     files = {}
@@ -122,7 +123,7 @@ def bench(
     )
     folder = out or Path("runs", experiment.stem)
     if ray or ray_address:
-        mapper = RayMap(ray_address, workers, worker_cpus, prompts)
+        mapper = RayMap(ray_address, workers, 1 if worker_cpus is None else worker_cpus, prompts)
     else:
         use_threads(threads)
         mapper = serially if prompts == 1 else together(prompts)

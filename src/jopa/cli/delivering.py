@@ -45,9 +45,9 @@ class Delivery:
     def _texts(self, found: Sequence[TextAttribution], *, compared: bool) -> None:
         """Show and write attributions by text-similarity."""
         from jopa.reports import text_attribution as shown
-        from jopa.results.text_attribution import text_comparison_json
+        from jopa.results.attribution import comparison_json
 
-        record = text_comparison_json(found) if compared else found[0].to_json()
+        record = comparison_json(found) if compared else found[0].to_json()
         view = shown.text_comparison_table(found) if compared else shown.to_terminal(found[0])
 
         def page() -> str:

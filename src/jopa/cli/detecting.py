@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
     from jopa.detection.screening import ScreeningPrompt
     from jopa.storage import Record
+
+
+_OR_CALIBRATION = "; with --calibration, as its prompts were judged"
 
 
 def detect(
@@ -78,8 +82,13 @@ def detect(
         ),
     ] = None,
     rate: Annotated[
-        float, typer.Option("--false-alarm-rate", help="With --calibrate: false alarms a harmless prompt, at most.")
-    ] = 0.05,
+        float | None,
+        typer.Option(
+            "--false-alarm-rate",
+            help="With --calibrate: the most harmless prompts that are flagged, from 0 to 1.",
+            show_default="0.05",
+        ),
+    ] = None,
     calibration: Annotated[
         Path | None,
         typer.Option(
@@ -87,10 +96,22 @@ def detect(
             show_default="none; with --calibrate, beside the prompts",
         ),
     ] = None,
-    k: Annotated[int, typer.Option("--k", "-k", help="How many units to attribute the answer to.")] = 3,
-    budget: Annotated[int, typer.Option(help="What the search for them may spend.")] = 8,
-    max_new_tokens: Annotated[int, typer.Option(help="The most tokens of an answer.")] = 16,
-    most_tokens: Annotated[int, typer.Option(help="A longer prompt, template included, is refused.")] = 1024,
+    k: Annotated[
+        int | None,
+        typer.Option(
+            "--k", "-k", help="How many units to attribute the answer to.", show_default=f"3{_OR_CALIBRATION}"
+        ),
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(help="What the search for them may spend.", show_default=f"8{_OR_CALIBRATION}")
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="The most tokens of an answer.", show_default=f"16{_OR_CALIBRATION}")
+    ] = None,
+    most_tokens: Annotated[
+        int | None,
+        typer.Option(help="A longer prompt, template included, is refused.", show_default=f"1024{_OR_CALIBRATION}"),
+    ] = None,
     threads: Threads = None,
     device: Device = None,
     dtype: Dtype = None,
@@ -101,6 +122,8 @@ def detect(
     """Say how hostile prompts look, from how the model reacts to them, and where; keeps no answer's text."""
     if not prompts and not files and calibrate is None:
         raise typer.BadParameter("give a PROMPT, or --file")
+    if rate is not None and calibrate is None:
+        raise typer.BadParameter("--false-alarm-rate needs --calibrate: a threshold that is set has its rate")
     connection = Connection(endpoint, endpoint_model, api, tokenizer, key_variable, max_tokens_sent, score_cache)
     connection.check(model=model, device=device, dtype=dtype)
     require_writable(json_path)
@@ -112,7 +135,7 @@ def detect(
         if path is not None and len(asked) != 1:
             raise typer.BadParameter(f"{option} takes one prompt, got {len(asked)}; use --out for the records of many")
 
-    from jopa.detection.calibration import Calibration, require_enough
+    from jopa.detection.calibration import RATE, Calibration, require_enough
     from jopa.detection.screening import calibrate_detection, read_prompts, require_unique_ids, screen
     from jopa.detection.settings import DetectionConfig
     from jopa.model.loading import load
@@ -120,7 +143,7 @@ def detect(
 
     harmless = read_prompts(calibrate) if calibrate is not None else []
     require_unique_ids([*asked, *harmless])
-    config = DetectionConfig(k, budget, max_new_tokens, most_tokens, plain, dict(map(setting, template_arg or [])))
+    rate = RATE if rate is None else rate
     threshold, saved = None, calibration
     if calibrate is not None:
         require_enough(len(harmless), rate)
@@ -128,6 +151,14 @@ def detect(
         require_writable(saved)
     elif calibration is not None:
         threshold = Calibration.read(calibration)
+    given = {
+        **{"k": k, "budget": budget, "max_new_tokens": max_new_tokens, "most_tokens": most_tokens},
+        **{"plain": plain or None, "template_args": dict(map(setting, template_arg)) if template_arg else None},
+    }
+    config = replace(
+        DetectionConfig() if threshold is None else threshold.config,
+        **{name: value for name, value in given.items() if value is not None},
+    )
     try:
         with sigterm_as_interrupt(), progress_bar() as progress:
             progress("loading the model", 0, None)

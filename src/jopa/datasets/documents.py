@@ -46,10 +46,21 @@ def tydiqa(row: SourceRow) -> dict[str, Any]:
     if not answers or not isinstance(answers[0][0], str):
         raise MalformedError("'answers' has no text")
     answer, start = answers[0]
-    # In some conversions of the set the place is counted in bytes.
-    if not isinstance(start, int) or text[start : start + len(answer)] != answer:
-        start = text.find(answer)
+    start = _place(text, answer, start)
     return _record(row, "question", text, answer, [[start, start + len(answer)]] if start >= 0 else [])
+
+
+def _place(text: str, answer: str, start: Any) -> int:
+    """Where an answer begins: at `start`, counted in characters or, as some conversions of the set do, in bytes.
+
+    Where it stands at neither, its first occurrence; −1 for none.
+    """
+    if isinstance(start, int) and start >= 0:
+        before = text.encode("utf-8", "surrogatepass")[:start].decode("utf-8", "ignore")
+        for place in (start, len(before)):
+            if text.startswith(answer, place):
+                return place
+    return text.find(answer)
 
 
 def ruler_needle(row: SourceRow) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from jopa.datasets.fields import MalformedError, optional_text, text_field
+from jopa.datasets.fields import MalformedError, identity, optional_text, text_field
 from jopa.datasets.planted_facts import Fact, draw_facts
 from jopa.errors import InputFileError, SettingError
 from jopa.json_lines import json_lines
@@ -109,13 +109,16 @@ def estimated_tokens(text: str) -> int:
 
 
 def read_texts(path: str | Path) -> list[ContextDocument]:
-    """The texts of a JSONL file: `prompt`, and as a title `headline` or `topic`; each text once.
+    """The texts of a JSONL file: `prompt`, `id`, and as a title `headline` or `topic`; each text once.
+
+    A text without an id is called after its line.
 
     Raises:
-        InputFileError: the file cannot be read, or a line is no such record.
+        InputFileError: the file cannot be read, a line is no such record, or two texts have one id.
     """
     path = Path(path)
     found: dict[str, ContextDocument] = {}
+    ids: set[str] = set()
     for number, line in json_lines(path):
         try:
             record = parse_json(line)
@@ -123,9 +126,13 @@ def read_texts(path: str | Path) -> list[ContextDocument]:
                 raise MalformedError("not a JSON object")
             text = " ".join(text_field(record, "prompt").split())
             title = optional_text(record, "headline") or optional_text(record, "topic") or ""
+            name = identity(record, str(number))
+            if text not in found and name in ids:
+                raise MalformedError(f"a text before it has the id '{name}', too; give each an id of its own")
         except (MalformedError, ValueError) as error:
             raise InputFileError(f"{path.name}:{number}: {error}") from error
-        found.setdefault(text, ContextDocument(str(record.get("id", number)), text, " ".join(title.split())))
+        ids.add(name)
+        found.setdefault(text, ContextDocument(name, text, " ".join(title.split())))
     if not found:
         raise InputFileError(f"'{path}' is empty; give one JSON object a line with 'prompt'")
     return list(found.values())
@@ -144,7 +151,7 @@ def make_long_contexts(
     """Long contexts of about `tokens` tokens each, drawn from real texts by a seed.
 
     Args:
-        texts: real texts (`read_texts`); each is in a context once at most.
+        texts: real texts (`read_texts`), each with an id of its own; each is in a context once at most.
         n: contexts.
         tokens: of the real texts in a context, as `count` counts them; the last one may pass it, and facts and question
             come on top.
@@ -154,7 +161,8 @@ def make_long_contexts(
         count: tokens of a text.
 
     Raises:
-        SettingError: a setting is out of range, or there are too few texts.
+        SettingError: a setting is out of range, there are too few texts, two have one id, or a context has fewer
+            documents than copies.
     """
     if kind not in ("planted", "natural"):
         raise SettingError(f"unknown kind '{kind}': choose planted or natural")
@@ -164,6 +172,11 @@ def make_long_contexts(
         raise SettingError(f"n must be at least 1 context, got {n}")
     if not 1 <= copies <= 3:
         raise SettingError(f"copies must be between 1 and 3, got {copies}")
+    name, times = next(iter(Counter(document.id for document in texts).most_common(1)), ("", 0))
+    if times > 1:
+        raise SettingError(
+            f"{times} texts have the id '{name}', so a source cannot be told; give each an id of its own"
+        )
     return [_context(texts, number, tokens, kind, copies, seed, count) for number in range(n)]
 
 
@@ -180,7 +193,12 @@ def _context(
     draw = random.Random(f"{seed}:{name}")
     chosen = _drawn_to_length(draw.sample(texts, len(texts)), tokens, count)
     if kind == "planted":
-        fact, *others = draw_facts(draw, 1 + min(_DISTRACTORS, max(0, len(chosen) - copies)))
+        if len(chosen) < copies:
+            raise SettingError(
+                f"copies must be at most {len(chosen)}, the documents of a context of {tokens} tokens, got {copies}; "
+                "give shorter texts, or ask for more tokens"
+            )
+        fact, *others = draw_facts(draw, 1 + min(_DISTRACTORS, len(chosen) - copies))
         return _planted(name, chosen, fact, others, copies, draw)
     titles = Counter(document.title for document in chosen)
     titled = [document for document in chosen if document.title and titles[document.title] == 1]
@@ -215,7 +233,6 @@ def _planted(
     name: str, chosen: list[ContextDocument], fact: Fact, others: Sequence[Fact], copies: int, draw: random.Random
 ) -> LongContext:
     """The fact and its distractors, each at the end of some sentence of a document of its own."""
-    copies = min(copies, len(chosen))
     statements = [*draw.sample(fact.statements, copies), *(draw.choice(other.statements) for other in others)]
     places = draw.sample(range(len(chosen)), min(len(statements), len(chosen)))
     documents, sources = list(chosen), []

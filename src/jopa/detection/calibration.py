@@ -17,13 +17,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct, field
+import msgspec
 
-from jopa.detection.scoring import WEIGHTS_DIGEST
+from jopa.detection.scoring import weights_digest
 from jopa.detection.settings import DetectionConfig
 from jopa.errors import InputFileError, SettingError
 from jopa.storage import Record, converted, read_json, write_text
@@ -57,7 +57,7 @@ class Calibration:
     interval: tuple[float, float]
     model: dict[str, str | None]
     config: DetectionConfig
-    weights: str = WEIGHTS_DIGEST
+    weights: str = field(default_factory=weights_digest)
 
     def flags(self, order: float) -> bool:
         """Whether a prompt of this order is flagged."""
@@ -65,12 +65,17 @@ class Calibration:
 
     @property
     def statement(self) -> str:
-        """The false-alarm rate in words."""
-        low, high = self.interval
+        """What the threshold is set from and the false-alarm rate, in words."""
+        low, high = (100 * end for end in self.interval)
         return (
-            f"set from {self.prompts} harmless prompts of yours for at most {self.rate:.3g} false alarms a prompt; "
-            f"{self.flagged} of them lie above it, 95 % interval {low:.3f} to {high:.3f}"
+            f"set from {self.prompts} harmless prompts of yours: at most {100 * self.rate:.3g} % of harmless prompts "
+            f"are flagged; {self.flagged} of these {self.prompts} are, 95 % interval {low:.1f} % to {high:.1f} %"
         )
+
+    @property
+    def has_present_weights(self) -> bool:
+        """Whether the threshold is one of orders by the weights that this version of jopa has."""
+        return self.weights == weights_digest()
 
     def require_same(self, model: dict[str, str | None], config: DetectionConfig) -> None:
         """Refuse to judge another model's prompts, or prompts judged with other settings, by this threshold.
@@ -85,7 +90,7 @@ class Calibration:
         ]
         before, now = asdict(self.config), asdict(config)
         differing += [f"{name} {before[name]}, now {now[name]}" for name in now if before[name] != now[name]]
-        if self.weights != WEIGHTS_DIGEST:
+        if not self.has_present_weights:
             differing.append("the weights of the score, which this version of jopa changed")
         if differing:
             raise SettingError(
@@ -130,7 +135,7 @@ class Calibration:
         return cls(**{name: getattr(form, name) for name in form.__struct_fields__})
 
 
-class _CalibrationRecord(Struct, frozen=True):
+class _CalibrationRecord(msgspec.Struct, frozen=True):
     """What is read of the file, with the types that are checked."""
 
     threshold: float
@@ -139,11 +144,11 @@ class _CalibrationRecord(Struct, frozen=True):
     flagged: int
     interval: tuple[float, float]
     model: dict[str, str | None]
-    config: DetectionConfig = field(name="looking")
+    config: DetectionConfig = msgspec.field(name="looking")
     weights: str
 
 
-def calibrated(
+def set_threshold(
     orders: Sequence[float], *, rate: float = RATE, model: dict[str, str | None], config: DetectionConfig
 ) -> Calibration:
     """Set the threshold from the orders of harmless prompts.

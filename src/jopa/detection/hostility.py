@@ -58,14 +58,14 @@ def detect(
     Raises:
         JopaError: one of its children, whose message says what is wrong and what to do.
     """
-    closely = config or (calibration.config if calibration else DetectionConfig())
+    config = config or (calibration.config if calibration else DetectionConfig())
     language_model = loaded(model)
     require_log_probs(language_model, "detect")
     if calibration is not None:
-        calibration.require_same(language_model.identity, closely)
-    built = read_prompt(language_model, prompt, closely)
-    evidence = gather(language_model, built, closely)
-    return Verdict(built, evidence, closely, language_model.identity, versions(), calibration)
+        calibration.require_same(language_model.identity, config)
+    built = read_prompt(language_model, prompt, config)
+    evidence = gather(language_model, built, config)
+    return Verdict(built, evidence, config, language_model.identity, versions(), calibration)
 
 
 def read_prompt(model: Model, text: str, config: DetectionConfig) -> Prompt:
@@ -99,7 +99,7 @@ def gather(model: Model, prompt: Prompt, config: DetectionConfig) -> Evidence:
     refusal_ids = model.encode_continuation(REFUSAL)
     surprisals, refusal, forwards = read_surprisals(model, prompt, refusal_ids)
     refused = prepare_output(model, prompt, output=_output(model, refusal_ids)).scorer("delete")
-    span = peak(surprisals)
+    span = most_surprising_run(surprisals)
     gone = {position for unit in prompt.units[slice(*span)] for position in unit.positions}
     rest = [token for position, token in enumerate(prompt.ids) if position not in gone]
     said, said_without, *_ = *_answers(model, [ids for ids in (list(prompt.ids), rest) if ids], config), ()
@@ -115,8 +115,8 @@ def gather(model: Model, prompt: Prompt, config: DetectionConfig) -> Evidence:
         whole - log_prob
         for log_prob in problem.log_probs([found.removed, range(*span), *([unit] for unit in found.removed)])
     )
-    order = ranked(alone, least_scale=NAT)
-    units = tuple(found.removed[i] for i in order)
+    by_effect = ranked(alone, least_scale=NAT)
+    units = tuple(found.removed[i] for i in by_effect)
     span_refusal = float(refused.log_probs(problem.keep_mask(range(*span))[None]).double().sum())
     return Evidence(
         answer=_answer(model, said),
@@ -125,7 +125,7 @@ def gather(model: Model, prompt: Prompt, config: DetectionConfig) -> Evidence:
         surprisals=surprisals,
         units=units,
         joint=together,
-        individual=tuple(alone[i] for i in order),
+        individual=tuple(alone[i] for i in by_effect),
         span=Segment(*span, without_span),
         span_answer=_answer(model, said_without),
         span_refusal=span_refusal,
@@ -135,7 +135,7 @@ def gather(model: Model, prompt: Prompt, config: DetectionConfig) -> Evidence:
     )
 
 
-def peak(surprisals: Sequence[float]) -> tuple[int, int]:
+def most_surprising_run(surprisals: Sequence[float]) -> tuple[int, int]:
     """The run `[start, end)` with the largest sum of surprisal above the mean; the first of equals."""
     mean = math.fsum(surprisals) / len(surprisals)
     best, span = -math.inf, (0, 1)

@@ -1,11 +1,12 @@
 """Many prompts through `detect`: from texts, JSONL files and folders to one synced line each.
 
-    settings.json     the model and the settings of all verdicts in the folder
+    settings.json     the model, the settings and the weights of all verdicts in the folder
     verdicts.jsonl    one line a prompt: a verdict, or an error
 
 A prompt that cannot be read or judged gets an error line, and the work continues with the others. A prompt on record is
-not judged again, unless its line is an error or its text has changed; where an id occurs twice, the last line counts. A
-killed run continues where it stopped (see `jopa.storage`).
+not judged again, unless its line is an error, its text has changed, or it lacks a number that the weights need. Order
+and score are always computed from the recorded numbers, by the present weights. Where an id occurs twice, the last line
+counts. A killed run continues where it stopped (see `jopa.storage`).
 
 Knows files and `detect`, not the content of a verdict.
 """
@@ -23,14 +24,16 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from jopa.datasets.fields import MalformedError, identity
-from jopa.detection.calibration import RATE, Calibration, calibrated, require_enough
+from jopa.detection.answer_kinds import Kind
+from jopa.detection.calibration import RATE, Calibration, require_enough, set_threshold
 from jopa.detection.hostility import detect
-from jopa.detection.scoring import order
+from jopa.detection.scoring import TUNED_FOR, WEIGHTS, fitted_on, order, score, weights_digest
 from jopa.detection.settings import DetectionConfig
 from jopa.detection.verdict import SCHEMA, Verdict
 from jopa.errors import InputFileError, JopaError
 from jopa.json_lines import json_lines
 from jopa.preparation import loaded
+from jopa.prompt.records import Cost, Count, Nats
 from jopa.scoring.protocols import Model
 from jopa.storage import (
     Journal,
@@ -48,19 +51,59 @@ SETTINGS = "settings.json"
 
 
 class _RecordedVerdict(Struct, tag_field="status", tag="done"):
-    """What is read again of a verdict on record: all that the command shows."""
+    """What is read again of a verdict on record: all that is computed from it and that the command shows.
+
+    A record of schema 1 has neither `order`, `flagged` nor `calibration`; all three are set anew.
+    """
 
     id: str
     sha256: str
     score: Annotated[float, Meta(ge=0, le=1)] | None
-    answer: dict[str, Any]
-    units: list[dict[str, Any]]
-    joint: float
-    synergy: float
-    probability_ratio: float
-    span: dict[str, Any]
-    without_span: dict[str, Any]
-    numbers: dict[str, float]
+    calibrated: bool
+    tuned_for: str
+    beginning: str
+    answer: _RecordedAnswer
+    units: list[_RecordedUnit]
+    joint: Nats
+    synergy: Nats
+    probability_ratio: Cost
+    span: _RecordedSpan
+    without_span: _RecordedRemoval
+    numbers: dict[str, Nats]
+    model: _RecordedModel
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it holds all numbers that the weights need and the command shows."""
+        return {*WEIGHTS, "surprisal", "window"} <= self.numbers.keys()
+
+
+class _RecordedModel(Struct):
+    id: str | None
+
+
+class _RecordedAnswer(Struct):
+    kind: Kind
+    tokens: Count
+    log_prob: Nats
+
+
+class _RecordedUnit(Struct):
+    text: str
+    effect: Nats
+
+
+class _RecordedSpan(Struct):
+    text: str
+    start: Count
+    end: Count
+
+
+class _RecordedRemoval(Struct):
+    """The answer without the suspicious span."""
+
+    kind: Kind
+    probability_ratio: Cost
 
 
 class _RecordedFailure(Struct, tag_field="status", tag="failed"):
@@ -152,20 +195,20 @@ def screen(
         SettingError: the calibration was made for another model or other settings.
     """
     require_unique_ids(asked)
-    closely = config or (calibration.config if calibration else DetectionConfig())
+    config = config or (calibration.config if calibration else DetectionConfig())
     if calibration is not None:
-        calibration.require_same(model.identity, closely)
+        calibration.require_same(model.identity, config)
     found: list[Record] = []
     with ExitStack() as stack:
         journal, known = None, {}
         if folder is not None:
-            known = stack.enter_context(_opened(folder, model, closely))
+            known = stack.enter_context(_opened(folder, model, config))
             journal = stack.enter_context(Journal(folder / VERDICTS))
         for one in asked:
             record = known.get((one.id, one.digest))
             there = record is not None
             if record is None:
-                record, new = judged(model, one, closely, calibration, whole=folder is None), True
+                record, new = judged(model, one, config, calibration, whole=folder is None), True
             else:
                 record, new = _rejudged(record, calibration)
             if journal is not None and new:
@@ -203,11 +246,11 @@ def calibrate_detection(
         ScreeningPrompt(f"prompt {i}", one) if isinstance(one, str) else one for i, one in enumerate(prompts, start=1)
     ]
     require_enough(len(asked), rate)
-    closely = config or DetectionConfig()
+    config = config or DetectionConfig()
     language_model = loaded(model)
-    records = screen(language_model, asked, folder, config=closely, on_record=on_record)
+    records = screen(language_model, asked, folder, config=config, on_record=on_record)
     orders = [record["order"] for record in records if record["status"] == "done"]
-    return calibrated(orders, rate=rate, model=language_model.identity, config=closely)
+    return set_threshold(orders, rate=rate, model=language_model.identity, config=config)
 
 
 def judged(
@@ -241,19 +284,19 @@ def judged(
 
 
 def _rejudged(record: Record, calibration: Calibration | None) -> tuple[Record, bool]:
-    """A finished record under the present threshold, and whether that changed it; a record of schema 1 has no order."""
-    told = None if calibration is None else calibration.to_dict()
-    if "order" in record and record.get("calibration") == told:
-        return record, False
-    value = order(record["numbers"])
-    return {
+    """A finished record under the present weights and threshold, and whether they changed it."""
+    value, is_fitted = order(record["numbers"]), fitted_on(record["model"]["id"])
+    judged_again = {
         **record,
         "schema": SCHEMA,
         "order": value,
-        "score": record["score"] if record["calibrated"] else None,
+        "score": score(value) if is_fitted else None,
+        "calibrated": is_fitted,
+        "tuned_for": TUNED_FOR,
         "flagged": None if calibration is None else calibration.flags(value),
-        "calibration": told,
-    }, True
+        "calibration": None if calibration is None else calibration.to_dict(),
+    }
+    return judged_again, judged_again != record
 
 
 @contextmanager
@@ -263,9 +306,14 @@ def _opened(folder: Path, model: Model, config: DetectionConfig) -> Iterator[dic
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputFileError(f"cannot make the folder '{folder}': {error.strerror}") from error
+    settings = {"model": model.identity, "looking": config.to_dict(), "weights": weights_digest()}
     with locked(folder):
-        _require_same_settings(folder, {"model": model.identity, "looking": config.to_dict()})
-        yield _finished(folder / VERDICTS)
+        earlier = _earlier_settings(folder, settings)
+        found = _finished(folder / VERDICTS)
+        if earlier != settings:
+            found = _with_present_weights(folder, found)
+            write_text(folder / SETTINGS, json.dumps(settings, indent=1) + "\n")
+        yield found
 
 
 def _finished(path: Path) -> dict[tuple[str, str], Record]:
@@ -273,22 +321,36 @@ def _finished(path: Path) -> dict[tuple[str, str], Record]:
     found: dict[tuple[str, str], Record] = {}
     for number, record in numbered_lines(path):
         line = converted(record, _RecordedVerdict | _RecordedFailure, f"'{path}', line {number}")
-        if isinstance(line, _RecordedVerdict):
+        if isinstance(line, _RecordedVerdict) and line.is_complete:
             found[line.id, line.sha256] = record
     return found
 
 
-def _require_same_settings(folder: Path, settings: Record) -> None:
-    """Note the settings of a new folder; refuse other ones than an old folder's."""
+def _earlier_settings(folder: Path, settings: Record) -> Record | None:
+    """The settings of an old folder, None of a new one; refuse those of another model or other settings.
+
+    The weights may be other ones, and earlier versions did not note them.
+    """
     path = folder / SETTINGS
     if not path.exists():
-        write_text(path, json.dumps(settings, indent=1) + "\n")
-        return
-    if read_json(path) != settings:
+        return None
+    earlier = read_json(path)
+    if not isinstance(earlier, dict) or earlier | {"weights": settings["weights"]} != settings:
         raise InputFileError(
             f"'{folder}' holds verdicts of another model or other settings (see its {SETTINGS}); give another folder "
             "(--out)"
         )
+    return earlier
+
+
+def _with_present_weights(folder: Path, found: dict[tuple[str, str], Record]) -> dict[tuple[str, str], Record]:
+    """The finished records with the order of the present weights, which is on record before the work continues."""
+    again = {key: _rejudged(record, None) for key, record in found.items()}
+    with Journal(folder / VERDICTS) as journal:
+        for record, changed in again.values():
+            if changed:
+                journal.append(record)
+    return {key: record for key, (record, _) in again.items()}
 
 
 def _of_file(path: Path, name: str) -> Iterator[ScreeningPrompt]:

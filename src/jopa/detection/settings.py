@@ -11,7 +11,7 @@ from jopa.prompt.options import PromptOptions
 from jopa.storage import Record
 
 MOST_TOKENS = 1024
-"""The longest prompt, in tokens with its template, unless told otherwise: a prompt costs about twelve forwards."""
+"""The longest prompt, in tokens with its template, unless the caller gives another limit."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from msgspec import Struct, field
 
 from jopa.detection.answer_kinds import Kind
 from jopa.detection.calibration import Calibration
-from jopa.detection.scoring import TUNED_FOR, is_calibrated, order, score
+from jopa.detection.scoring import TUNED_FOR, fitted_on, order, score
 from jopa.detection.settings import DetectionConfig
 from jopa.evaluation.metrics import probability_ratio
 from jopa.prompt.building import Prompt
@@ -137,7 +137,7 @@ class Verdict(Result):
     @property
     def calibrated(self) -> bool:
         """Whether the score's weights were fitted on this model."""
-        return is_calibrated(self.model.get("id"))
+        return fitted_on(self.model.get("id"))
 
     @property
     def span(self) -> tuple[int, int]:
@@ -200,7 +200,11 @@ class Verdict(Result):
 
     @classmethod
     def from_dict(cls, record: Record) -> Verdict:
-        """Rebuild a verdict from `to_dict`'s form, of this schema or the one before; a summary does not hold enough."""
+        """Rebuild a verdict from `to_dict`'s form, of this schema or the one before; a summary does not hold enough.
+
+        The order is computed from what was measured, by the present weights. A calibration of other weights is left
+        out: its threshold says nothing of this order.
+        """
         if record.get("schema") != 1:  # which lacks the order and the calibration; nothing of it is read otherwise
             require_readable(record, SCHEMA, "this verdict")
         form = converted(record, _VerdictRecord, "this verdict")
@@ -222,6 +226,8 @@ class Verdict(Result):
         )
         built = Prompt(prompt.text, prompt.ids, prompt.units, "token", prompt.fixed, prompt.rendered, prompt.sources)
         calibration = None if form.calibration is None else Calibration.from_dict(form.calibration, "this verdict")
+        if calibration is not None and not calibration.has_present_weights:
+            calibration = None
         return cls(built, evidence, form.config, form.model, form.versions, calibration)
 
     def __repr__(self) -> str:

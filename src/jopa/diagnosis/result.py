@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -49,6 +50,8 @@ ROUNDING = 1e-4
 @dataclass(frozen=True)
 class Diagnosis(Result):
     """The effect of each unit of a prompt on each sentence of the answer, in nats; see the module's docstring.
+
+    What follows from the table is computed once: a page asks for it in every cell.
 
     Attributes:
         model: id, revision, dtype and device of the model.
@@ -116,7 +119,7 @@ class Diagnosis(Result):
         """L(all): the effect of removing every unit together."""
         return self.log_prob - self.log_prob_removed
 
-    @property
+    @cached_property
     def individual(self) -> tuple[float, ...]:
         """L({i}) of each unit."""
         return tuple(map(math.fsum, self.table))
@@ -131,7 +134,7 @@ class Diagnosis(Result):
         """PR with every unit removed."""
         return _ratio(self.joint, self.n_tokens)
 
-    @property
+    @cached_property
     def ratios(self) -> tuple[float, ...]:
         """PR of each unit removed alone."""
         return tuple(_ratio(effect, self.n_tokens) for effect in self.individual)
@@ -141,7 +144,7 @@ class Diagnosis(Result):
         """L({i}) / L(all) of each unit; None unless removing all brings PR below the band."""
         return tuple(effect / self.joint for effect in self.individual) if self.joint_ratio < self.band[0] else None
 
-    @property
+    @cached_property
     def without_influence(self) -> tuple[int, ...]:
         """The units whose removal leaves PR within the band."""
         return units_without_influence(self.table, self.n_tokens, self.band)
@@ -165,7 +168,7 @@ class Diagnosis(Result):
             return 0
         return 1 if excess > 0 else -1
 
-    @property
+    @cached_property
     def per_token(self) -> tuple[tuple[float, ...], ...]:
         """The table in nats per token of each part."""
         return tuple(
@@ -178,7 +181,7 @@ class Diagnosis(Result):
         """The least fall that drives a sentence, in nats per token, and the least part of its largest fall."""
         return DRIVE_NATS, DRIVE_SHARE
 
-    @property
+    @cached_property
     def drivers(self) -> tuple[tuple[int, ...], ...]:
         """For each part the units that drive it, the strongest first."""
         columns = zip(*self.per_token, strict=True)
@@ -187,7 +190,7 @@ class Diagnosis(Result):
             for column in columns
         )
 
-    @property
+    @cached_property
     def drives(self) -> tuple[tuple[int, ...], ...]:
         """For each unit the parts that it drives, the one that falls most per token first."""
         return tuple(

@@ -178,15 +178,14 @@ def _percent(share: float | None) -> str:
 
 def heat(diagnosis: Diagnosis) -> list[list[Heat]]:
     """One row a sentence of the answer, one column a request: nats per token."""
-    columns, most = diagnosis.per_token, max(abs(value) for row in diagnosis.per_token for value in row) or 1.0
+    columns, drivers = diagnosis.per_token, diagnosis.drivers
+    most = max(abs(value) for column in columns for value in column) or 1.0
     return [
         [
-            Heat(column[part], abs(column[part]) / most, [*diagnosis.drivers[part], i].index(i) + 1)
-            if i in diagnosis.drivers[part]
-            else Heat(column[part], abs(column[part]) / most, 0)
+            Heat(column[part], abs(column[part]) / most, units.index(i) + 1 if i in units else 0)
             for i, column in enumerate(columns)
         ]
-        for part in range(len(diagnosis.parts))
+        for part, units in enumerate(drivers)
     ]
 
 

@@ -15,14 +15,15 @@ from typing import Any
 
 from msgspec import Struct
 
-from jopa.choices import Certificate, Removal
-from jopa.errors import InputFileError
+from jopa.choices import TEXT_SIMILARITY, Certificate, Removal
+from jopa.errors import InputFileError, SettingError
 from jopa.method import TraceStep
 from jopa.prompt.building import Unit
 from jopa.prompt.fixed_parts import FixedPart
 from jopa.prompt.records import Cost, Count, OutputRecord, Positive, PromptRecord, require_set, result_fields
 from jopa.refinement.level import Level, require_levels
 from jopa.results.result import Result, json_object, json_text, printable, require_readable
+from jopa.results.text_attribution import TextAttribution
 from jopa.storage import converted, plain
 
 SCHEMA = 1
@@ -195,13 +196,19 @@ class Attribution(Result):
         )
 
 
-def comparison_json(attributions: Sequence[Attribution]) -> str:
-    """Several attributions of one prompt and output as JSON: `{"schema": 1, "comparison": [attribution, …]}`."""
-    record = {"schema": SCHEMA, "comparison": [attribution.to_dict() for attribution in attributions]}
-    return json_text(record)
+def comparison_json(attributions: Sequence[Attribution] | Sequence[TextAttribution]) -> str:
+    """Several attributions of one prompt and output as JSON: `{"schema": 1, "comparison": [attribution, …]}`.
+
+    Attributions by text-similarity have `"objective": "text-similarity"` beside it, as each of them has.
+    """
+    texts = [each for each in attributions if isinstance(each, TextAttribution)]
+    if texts and len(texts) < len(attributions):
+        raise SettingError("a comparison holds attributions by log-probability or by text-similarity, not both")
+    objective = {"objective": TEXT_SIMILARITY} if texts else {}
+    return json_text({"schema": SCHEMA, **objective, "comparison": [each.to_dict() for each in attributions]})
 
 
-def comparison_from_json(text: str) -> tuple[Attribution, ...]:
+def comparison_from_json(text: str) -> tuple[Attribution, ...] | tuple[TextAttribution, ...]:
     """Rebuild the attributions from `comparison_json`'s text.
 
     Raises:
@@ -211,4 +218,8 @@ def comparison_from_json(text: str) -> tuple[Attribution, ...]:
     require_readable(record, SCHEMA, "this comparison")
     if not isinstance(found := record.get("comparison"), list) or not all(isinstance(each, dict) for each in found):
         raise InputFileError("this JSON is no comparison: it has no list of attributions under 'comparison'")
-    return tuple(Attribution.from_dict(each) for each in found)
+    if "objective" not in record:
+        return tuple(Attribution.from_dict(each) for each in found)
+    if record["objective"] != TEXT_SIMILARITY:
+        raise InputFileError(f"this comparison has an unknown objective: {record['objective']!r:.40}")
+    return tuple(TextAttribution.from_dict(each) for each in found)

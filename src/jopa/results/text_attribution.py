@@ -11,7 +11,6 @@ lies within the noise shows nothing. Knows values alone: no scorer, tokenizer or
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, Literal
 
@@ -19,7 +18,7 @@ from msgspec import Meta, Struct
 
 from jopa.choices import TEXT_SIMILARITY
 from jopa.prompt.records import Cost, Count, require_set
-from jopa.results.result import Result, json_text, printable, require_readable
+from jopa.results.result import Result, printable, require_readable
 from jopa.storage import Record, converted
 
 SCHEMA = 1
@@ -184,9 +183,3 @@ class TextAttribution(Result):
             f"{len(self.units)} units text-similarity falls by {self.joint:.2f}, noise {self.noise:.2f}; "
             f"{printable(self.model.get('id'))}>"
         )
-
-
-def text_comparison_json(attributions: Sequence[TextAttribution]) -> str:
-    """Several attributions of one prompt and output as JSON: `{"schema": 1, "comparison": [attribution, …]}`."""
-    record = {"schema": SCHEMA, "objective": TEXT_SIMILARITY, "comparison": [each.to_dict() for each in attributions]}
-    return json_text(record)

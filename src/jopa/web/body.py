@@ -1,4 +1,6 @@
-"""The body of a request: bytes counted as they come, and JSON that is neither deep nor full of endless numbers.
+"""The body of a request: bytes counted as they come, and JSON that is stricter than in files.
+
+It may be less deep, its numbers short, and it names no field twice; finite numbers are checked as in files (`storage`).
 
 All bodies together are bounded, too: many large ones that come at once would fill the memory.
 """
@@ -10,9 +12,10 @@ import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, NoReturn
+from typing import Any
 
 from jopa.errors import JopaError
+from jopa.storage import NotFiniteError, require_plain
 
 MAX_BYTES = 2_000_000
 """Of a body; more than any request needs that keeps within the limits and brings a result along."""
@@ -20,7 +23,7 @@ MAX_BYTES_AT_ONCE = 40_000_000
 """Of all bodies that are held at a time."""
 BODY_SECONDS = 10.0
 """Seconds within which a body must have come."""
-MAX_DEPTH = 8
+MAX_REQUEST_DEPTH = 8
 """Lists and objects within each other; a request has three."""
 MAX_DIGITS = 25
 """Characters of a number."""
@@ -70,11 +73,12 @@ class BodyReader:
             self.held -= len(body)
 
 
-def parse_json(body: bytes) -> Any:
+def parse_request(body: bytes) -> Any:
     """What a body says.
 
     Raises:
-        BodyError: it is not JSON in UTF-8, names a key twice, or goes deeper or has longer numbers than allowed.
+        BodyError: it is not JSON in UTF-8, names a key twice, goes deeper or has longer numbers than allowed, or has a
+            number that is not finite.
     """
     depth = 0
     for token in _STRING_OR_BRACKET.finditer(body):
@@ -82,30 +86,29 @@ def parse_json(body: bytes) -> Any:
             depth += 1
         elif first in b"]}":
             depth -= 1
-        if depth > MAX_DEPTH:
-            raise BodyError(400, f"the JSON of a request may be {MAX_DEPTH} lists and objects deep")
+        if depth > MAX_REQUEST_DEPTH:
+            raise BodyError(400, f"the JSON of a request may be {MAX_REQUEST_DEPTH} lists and objects deep")
     try:
-        return json.loads(
+        record = json.loads(
             body.decode(),
             parse_int=lambda digits: int(_short(digits)),
             parse_float=lambda digits: float(_short(digits)),
-            parse_constant=_no_number,
             object_pairs_hook=_distinct,
         )
+        require_plain(record)
     except UnicodeDecodeError:
         raise BodyError(400, "a request is JSON in UTF-8") from None
     except json.JSONDecodeError as error:
         raise BodyError(400, f"a request is JSON: {error.msg} at character {error.pos}") from None
+    except NotFiniteError as error:
+        raise BodyError(400, f"a request is JSON: {error}") from None
+    return record
 
 
 def _short(digits: str) -> str:
     if len(digits) > MAX_DIGITS:
         raise BodyError(400, f"a number in a request may have {MAX_DIGITS} digits")
     return digits
-
-
-def _no_number(name: str) -> NoReturn:
-    raise BodyError(400, f"{name} is no number of JSON")
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

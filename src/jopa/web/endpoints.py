@@ -27,7 +27,7 @@ from starlette.routing import Route
 
 from jopa.errors import JopaError
 from jopa.web.access import visitor_of
-from jopa.web.body import BodyError, BodyReader, parse_json
+from jopa.web.body import BodyError, BodyReader, parse_request
 from jopa.web.jobs import FINAL_KINDS, Job, JobEvent, JobQueue, QueueFullError, VisitorBusyError
 from jopa.web.service import ExplanationService
 
@@ -99,7 +99,7 @@ def _constant(content: bytes, media_type: str) -> Endpoint:
 def _submit(service: ExplanationService, bodies: BodyReader) -> Endpoint:
     async def respond(request: Request) -> Response:
         async with bodies.read(request.stream()) as body:
-            job = service.submit(parse_json(body), visitor_of(request.client.host if request.client else ""))
+            job = service.submit(parse_request(body), visitor_of(request.client.host if request.client else ""))
         return JSONResponse({"id": job.id}, 201, NOT_STORED)
 
     return _refusing(respond)
@@ -108,7 +108,7 @@ def _submit(service: ExplanationService, bodies: BodyReader) -> Endpoint:
 def _show(service: ExplanationService, bodies: BodyReader) -> Endpoint:
     async def respond(request: Request) -> Response:
         async with bodies.read(request.stream()) as body:
-            events = await asyncio.to_thread(service.show, parse_json(body))
+            events = await asyncio.to_thread(service.show, parse_request(body))
         return JSONResponse({"events": events}, 200, NOT_STORED)
 
     return _refusing(respond)

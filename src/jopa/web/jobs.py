@@ -9,7 +9,9 @@ with functions of a few lines.
 from __future__ import annotations
 
 import secrets
+import sys
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -58,7 +60,7 @@ class Job(Generic[Request]):
         started: when the worker took it (`time.monotonic`), None while it waits.
         has_reader: whether somebody asked to read its events.
         is_connected: whether the connection that reads them is open.
-        is_done: whether its last event was emitted.
+        ended_with: the kind of its last event; None while more may come.
     """
 
     request: Request | None
@@ -70,16 +72,16 @@ class Job(Generic[Request]):
     started: float | None = None
     has_reader: bool = False
     is_connected: bool = False
-    is_done: bool = False
+    ended_with: str | None = None
     _last_read: float = field(default_factory=time.monotonic)
     _unread: deque[JobEvent] = field(default_factory=deque)
     _lock: Lock = field(default_factory=Lock)
 
     def emit(self, event: JobEvent) -> None:
-        """Add an event; a text or progress event replaces an unread one of its kind and stage."""
+        """Add an event, unless the last was added; a text or progress event replaces an unread one of its stage."""
         replaceable = event["kind"] in {"text", "progress"}
         with self._lock:
-            if self.stop.is_set():
+            if self.stop.is_set() or self.ended_with is not None:
                 return
             if replaceable:
                 for unread in self._unread:
@@ -87,7 +89,8 @@ class Job(Generic[Request]):
                         self._unread.remove(unread)
                         break
             self._unread.append(event)
-            self.is_done = event["kind"] in FINAL_KINDS
+            if event["kind"] in FINAL_KINDS:
+                self.ended_with = event["kind"]
             if len(self._unread) > MAX_UNREAD_EVENTS:
                 self.stop.set()
                 self._unread.clear()
@@ -123,7 +126,7 @@ class JobQueue(Generic[Request]):
     """Jobs in the order in which one worker thread does them.
 
     Args:
-        work: does one job and emits its events, the last of a final kind; raises nothing.
+        work: does one job and emits its events, the last of a final kind. What it raises ends this job alone.
         max_waiting: the most jobs that may wait.
         max_per_visitor: the most unfinished jobs of one visitor, the one at work included.
     """
@@ -184,7 +187,8 @@ class JobQueue(Generic[Request]):
     def position(self, job: Job[Request]) -> tuple[int, float | None] | None:
         """How many jobs come before a waiting one, and the seconds until it will be done; None once it is at work.
 
-        The seconds are None as long as a kind of job among them was never done.
+        The seconds are those of jobs that ended with a result: a request that fails at once says nothing of the others.
+        They are None as long as no job of a kind among them has.
         """
         with self._changed:
             self._drop_unwanted()
@@ -231,11 +235,21 @@ class JobQueue(Generic[Request]):
 
     def _run(self) -> None:
         while (job := self._next()) is not None:
-            self._work(job)
-            job.request = None
-            with self._changed:
-                self._at_work = None
-                if job.is_done and job.started is not None:
-                    durations = self._durations.setdefault(job.kind, deque(maxlen=_DURATIONS_KEPT))
-                    durations.append(time.monotonic() - job.started)
+            try:
+                self._work(job)
+            except BaseException as error:  # whatever it is: the jobs that wait need this thread
+                traceback.print_exc(file=sys.stderr)
+                job.emit(unexpected(error))
+            finally:
+                job.request = None
+                with self._changed:
+                    self._at_work = None
+                    if job.ended_with == "result" and job.started is not None:
+                        durations = self._durations.setdefault(job.kind, deque(maxlen=_DURATIONS_KEPT))
+                        durations.append(time.monotonic() - job.started)
             del job
+
+
+def unexpected(error: BaseException) -> JobEvent:
+    """The last event of a job that ended with a fault of ours; the traceback goes to the server's log."""
+    return {"kind": "error", "message": f"unexpected {type(error).__name__}; the server's log says more"}

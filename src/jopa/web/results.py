@@ -106,9 +106,9 @@ def shown_again(text: str, model: Model, limits: RequestLimits) -> list[JobEvent
             prompts = PromptComparison.from_json(text)
             value, event = prompts.second, prompts_event(prompts)
         elif isinstance(record, dict) and "comparison" in record:
-            found = comparison_from_json(text)
+            found = [each for each in comparison_from_json(text) if isinstance(each, Attribution)]
             if not found:
-                raise InputFileError("this comparison holds no attribution")
+                raise InputFileError("this comparison holds no attribution by log-probability")
             value, event = found[0], attributions_event(found)
         else:
             value = Attribution.from_json(text)

@@ -16,7 +16,7 @@ from typing import Any
 from jopa.errors import InputFileError, JopaError, StoppedError
 from jopa.prompt.options import PromptOptions
 from jopa.scoring.protocols import Model
-from jopa.web.jobs import Job, JobEvent, JobQueue
+from jopa.web.jobs import Job, JobEvent, JobQueue, unexpected
 from jopa.web.limits import RequestLimits
 from jopa.web.models import release_memory, stoppable, vocabulary_size
 from jopa.web.requests import ExplainRequest, read_request
@@ -75,16 +75,18 @@ class ExplanationService:
                 raise InputFileError(f"this result cannot be shown: {type(error).__name__}") from error
 
     def _explain(self, job: Job[ExplainRequest]) -> None:
-        """Do one job and say how it ends; no error leaves it."""
+        """Do one job and say how it ends; no error leaves it, nor one of giving the memory back."""
         assert job.request is not None, "the queue gives out jobs that were not done"
         try:
-            with stoppable(self.model, lambda: not job.is_wanted(), self.limits.seconds):
-                run_request(self.model, job.request, job.emit, self.limits)
+            try:
+                with stoppable(self.model, lambda: not job.is_wanted(), self.limits.seconds):
+                    run_request(self.model, job.request, job.emit, self.limits)
+            finally:
+                release_memory()
         except StoppedError as error:
             job.emit({"kind": "stopped", "message": str(error)})
         except JopaError as error:
             job.emit({"kind": "error", "message": str(error)})
         except Exception as error:  # a fault of ours: a line for the visitor, and all of it where the server runs
             traceback.print_exc(file=sys.stderr)
-            job.emit({"kind": "error", "message": f"unexpected {type(error).__name__}; the server's log says more"})
-        release_memory()
+            job.emit(unexpected(error))
