@@ -9,7 +9,9 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from jopa.errors import InputFileError
 from jopa.storage import (
@@ -17,6 +19,7 @@ from jopa.storage import (
     Journal,
     encoded,
     is_partial,
+    json_value,
     locked,
     parse_json,
     read_lines,
@@ -125,6 +128,47 @@ def test_a_file_is_replaced_whole(tmp_path):
     write_text(path, "second")
     assert path.read_text() == "second"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o664, 0o400])
+def test_a_replaced_file_keeps_its_permissions(tmp_path, mode):
+    path = write_text(tmp_path / "a.json", "first")
+    (tmp_path / "other").touch()
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode  # a new one has those that the process gives
+    path.chmod(mode)
+    write_text(path, "second")
+    assert path.stat().st_mode & 0o777 == mode and path.read_bytes() == b"second"
+
+
+def test_the_permissions_of_other_files_do_not_change_for_a_moment(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "umask", lambda _mask: pytest.fail("other threads make files meanwhile"))
+    write_text(tmp_path / "a.json", "first")
+
+
+def test_a_link_stays_a_link_to_the_file_that_is_replaced(tmp_path):
+    (tmp_path / "folder").mkdir()
+    path = write_text(tmp_path / "folder" / "a.json", "first")
+    link = tmp_path / "link.json"
+    link.symlink_to(path)
+    write_text(link, "second")
+    assert link.is_symlink() and path.read_text() == "second"
+    dangling = tmp_path / "dangling.json"
+    dangling.symlink_to(tmp_path / "folder" / "new.json")
+    write_text(dangling, "third")
+    assert dangling.is_symlink() and (tmp_path / "folder" / "new.json").read_text() == "third"
+    assert len(list(tmp_path.rglob("*"))) == 5
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_nothing_moves_where_something_of_another_kind_is_in_the_way(tmp_path, kind):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "b").mkdir() if kind == "file" else (out / "b").touch()
+    with pytest.raises(InputFileError, match=r"cannot write .*b' is (a|no) folder"), staged_folder(out) as staged:
+        (staged / "a").write_text("new")
+        (staged / "c").mkdir()
+        (staged / "b").touch() if kind == "file" else (staged / "b").mkdir()
+    assert [path.name for path in out.iterdir()] == ["b"]
 
 
 def full_disk(*_):
@@ -244,3 +288,28 @@ def test_records_are_plain_json(tmp_path):
     """What another program reads with nothing but a JSON parser is what was written."""
     lines = written(tmp_path / "a.jsonl").read_text(encoding="utf-8").split("\n")
     assert [json.loads(line) for line in lines[:-1]] == RECORDS
+
+
+def test_numbers_and_arrays_of_numpy_and_torch_are_python_s_own():
+    theirs = {
+        **{name: kind(2) for name, kind in (("a", np.int64), ("b", np.float32), ("c", np.longdouble), ("d", np.uint8))},
+        **{"e": np.arange(2), "f": torch.ones(1, 2), "g": np.array(3), "h": np.bool_(True), "i": np.str_("é")},
+    }
+    ours = {"a": 2, "b": 2.0, "c": 2.0, "d": 2, "e": [0, 1], "f": [[1.0, 1.0]], "g": 3, "h": True, "i": "é"}
+    assert json_value(theirs) == ours and repr(json_value(theirs)) == repr(ours)
+    assert json.loads(encoded(theirs)) == ours
+
+
+@pytest.mark.parametrize(
+    "value", [{"a": object()}, {"a": np.complex64(1)}, {"a": [float("nan")]}, {"a": np.array([np.inf])}, {("a", 1): 2}]
+)
+def test_what_json_cannot_hold_is_refused(value):
+    with pytest.raises((TypeError, ValueError)):
+        encoded(json_value(value))
+
+
+def test_a_value_inside_itself_is_refused():
+    value: dict = {}
+    value["itself"] = value
+    with pytest.raises(ValueError, match="nested too deep"):
+        json_value(value)

@@ -14,7 +14,7 @@ from typing import Any, cast
 from jopa.choices import Certificate, Removal, real_number, whole_number
 from jopa.errors import LimitError, SettingError
 from jopa.evaluation.metrics import probability_ratio
-from jopa.method import Method, Selection
+from jopa.method import Method, Selection, checked_selection, checked_selections
 from jopa.model.generation import Generation
 from jopa.model.language_model import versions
 from jopa.ordering import NAT, first_lowest, ranked
@@ -54,7 +54,7 @@ class SearchOptions:
         refine: finer kinds of units, such as `("sentence",)`: what is asked for as `unit` is searched first, then the
             finer units inside the chosen ones and a few runners-up; see `jopa.refinement.refining`. By default so for
             inputs of more than 5,000 tokens whose unit is not named (`jopa.refinement.planning`); `()` never.
-        budget: how much the search may spend, in the method's own unit; by default as the method says.
+        budget: how much the search may spend on all levels, in the method's own unit; by default as the method says.
     """
 
     until_pr: float | None = None
@@ -79,9 +79,9 @@ class SearchOptions:
             raise SettingError(f"max_k must be at least 1, got {self.max_k}")
         if not 0 <= self.seed < SEED_LIMIT:
             raise SettingError(f"seed must be from 0 to {SEED_LIMIT - 1}, got {self.seed}")
-        if isinstance(self.refine, str):
-            raise SettingError(f"refine is a tuple of kinds of units, such as ('sentence',), got {self.refine!r:.60}")
-        require_finer(self.refine or ())
+        require_finer(() if self.refine is None else self.refine)
+        if not isinstance(self.counterfactual, Generation | None):
+            raise SettingError(f"counterfactual must be Generation(…), got {self.counterfactual!r:.60}")
         if self.refine and self.all_effects:
             raise SettingError("refine leaves units out that all_effects would score; leave out one of them")
 
@@ -326,7 +326,7 @@ def select_within_limit(problem: Problem, method: Method, k: int, *, seed: int =
         LimitError: the limit ended it before there was any set.
     """
     try:
-        return method.run(problem, k, seed=seed)
+        return checked_selection(method, method.run(problem, k, seed=seed), k, problem.n_units)
     except LimitError:
         best = problem.best_known(k)
         if best is None:
@@ -372,8 +372,9 @@ def smallest_sufficient(problem: Problem, method: Method, until_pr: float, max_k
     """
     n_tokens = problem.token_log_probs([()]).shape[1]
     tried: list[tuple[float, Selection]] = []
+    ended = ""
     try:
-        for selection in method.select(problem, range(1, max_k + 1), seed=seed):
+        for selection in checked_selections(method, problem, range(1, max_k + 1), seed=seed):
             ratio = probability_ratio(problem.log_prob(), problem.log_prob(selection.removed), n_tokens)
             tried.append((ratio, selection))
             if ratio < until_pr:
@@ -381,10 +382,9 @@ def smallest_sufficient(problem: Problem, method: Method, until_pr: float, max_k
     except LimitError:  # what was tried before stands
         if not tried:
             raise
-        tried[-1] = tried[-1][0], replace(tried[-1][1], stop=SENDING_LIMIT)
+        ended = f"; {SENDING_LIMIT}"
     reached = tried[-1][0] < until_pr
-    lowest = first_lowest([problem.log_prob(selection.removed) for _, selection in tried])
-    chosen = tried[-1 if reached else lowest][1]
+    chosen = tried[-1 if reached else first_lowest([problem.log_prob(s.removed) for _, s in tried])][1]
     found = (
         f"PR falls below {until_pr:g} with {len(chosen.removed)} of at most {max_k} units"
         if reached
@@ -397,4 +397,4 @@ def smallest_sufficient(problem: Problem, method: Method, until_pr: float, max_k
             {"k": len(s.removed), "pr": ratio, "certificate": problem.certificate(s.removed)} for ratio, s in tried
         ],
     }
-    return replace(chosen, stop=f"{found}; {chosen.stop}", details={**chosen.details, "until_pr": record})
+    return replace(chosen, stop=f"{found}; {chosen.stop}{ended}", details={**chosen.details, "until_pr": record})

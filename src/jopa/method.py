@@ -7,15 +7,17 @@ Knows problems, never a tokenizer or a model.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from jopa.choices import LOG_PROBABILITY
-from jopa.errors import SettingError
+from jopa.choices import LOG_PROBABILITY, real_number, whole_number
+from jopa.errors import ScoringError, SettingError
 from jopa.ordering import ranked
 from jopa.problem import Problem, ProblemShape
+from jopa.storage import json_value
 
 if TYPE_CHECKING:
     from jopa.scoring.protocols import Capability
@@ -168,6 +170,18 @@ class Method(ABC):
         """
         raise SettingError(f"method '{self.name}' takes no budget: its cost is fixed by its settings")
 
+    def with_share_of_rest(self, spent: float, n_runs: int) -> Method | None:
+        """The same method for the next of `n_runs` runs that share what is left of its budget.
+
+        Args:
+            spent: model work of the runs before, in full-forward equivalents.
+            n_runs: how many runs are left, this one included.
+
+        Returns:
+            The method; None where it has no budget in full-forward equivalents, so that nobody can say what is left.
+        """
+        return None
+
     @property
     def settings(self) -> dict[str, Any]:
         """The method's name and the values of its fields."""
@@ -203,10 +217,14 @@ class RankingMethod(Method):
         """Score every unit."""
 
     def select(self, problem: Problem, ks: Sequence[int], *, seed: int = 0) -> Iterator[Selection]:
-        """Choose for each k the units with the highest scores, the first of equals, from one ranking."""
+        """Choose for each k the units with the highest scores, the first of equals, from one ranking.
+
+        Raises:
+            ScoringError: `rank` gives no finite score for each unit.
+        """
         for k in ks:
             self.validate(problem.shape, k)
-        ranking = self.rank(problem, seed=seed)
+        ranking = checked_ranking(self, self.rank(problem, seed=seed), problem.n_units)
         return (top_units(ranking, k) for k in ks)
 
     def run(self, problem: Problem, k: int, *, seed: int = 0) -> Selection:
@@ -236,3 +254,108 @@ class NestedMethod(Method):
 def top_units(ranking: Ranking, k: int) -> Selection:
     """The selection of the k highest-ranked units: any k from one ranking."""
     return Selection(tuple(ranked(ranking.scores, k)), ranking.stop, scores=ranking.scores, details=ranking.details)
+
+
+# What a method gave ---------------------------------------------------------------------------------------------------
+
+
+def checked_selection(method: Method, selection: Any, k: int, n_units: int) -> Selection:
+    """What a method gave for k, with Python's own numbers, if it keeps what `Selection` promises.
+
+    A method may be anybody's, so whatever runs one goes on with what this returns.
+
+    Raises:
+        ScoringError: the selection breaks a promise; the message names the method and says what is wrong.
+    """
+    if not isinstance(selection, Selection):
+        raise ScoringError(f"method '{method.name}' gave {type(selection).__name__}, no Selection")
+    try:
+        return replace(
+            selection,
+            removed=_own_units(selection.removed, k, n_units),
+            stop=_own_text(selection.stop),
+            trace=tuple(map(_own_step, selection.trace)),
+            scores=None if selection.scores is None else _own_scores(selection.scores, n_units),
+            details=_own_details(selection.details),
+        )
+    except _NO_SUCH_VALUE as error:
+        raise ScoringError(f"method '{method.name}' gave a selection that cannot be used: {error}") from error
+
+
+def checked_selections(method: Method, problem: Problem, ks: Sequence[int], *, seed: int = 0) -> Iterator[Selection]:
+    """What a method selects for each k of `ks`, each when it is asked for, and each checked.
+
+    Raises:
+        ScoringError: as `checked_selection`; or there is not one selection for each k.
+    """
+    ks, given = tuple(ks), iter(method.select(problem, ks, seed=seed))
+    for number, k in enumerate(ks):
+        try:
+            selection = next(given)
+        except StopIteration:
+            raise ScoringError(f"method '{method.name}' gave {number} selections for {len(ks)} k") from None
+        yield checked_selection(method, selection, k, problem.n_units)
+    if next(given, None) is not None:
+        raise ScoringError(f"method '{method.name}' gave more than {len(ks)} selections for {len(ks)} k")
+
+
+def checked_ranking(method: Method, ranking: Any, n_units: int) -> Ranking:
+    """What a method ranked, with Python's own numbers, if there is a finite score for each unit.
+
+    Raises:
+        ScoringError: there is not; the message names the method and says what is wrong.
+    """
+    if not isinstance(ranking, Ranking):
+        raise ScoringError(f"method '{method.name}' gave {type(ranking).__name__}, no Ranking")
+    try:
+        return replace(ranking, scores=_own_scores(ranking.scores, n_units))
+    except _NO_SUCH_VALUE as error:
+        raise ScoringError(f"method '{method.name}' gave a ranking that cannot be used: {error}") from error
+
+
+_NO_SUCH_VALUE = (TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+"""What reading a value raises that is of another kind."""
+
+
+def _own_units(units: Any, k: int, n_units: int) -> tuple[int, ...]:
+    own = tuple(whole_number("each of 'removed'", unit) for unit in units)
+    if len(own) != k or len(set(own)) < k or not all(0 <= unit < n_units for unit in own):
+        raise ValueError(f"'removed' must be {k} different units from 0 to {n_units - 1}, got {list(own)!s:.60}")
+    return own
+
+
+def _own_text(stop: Any) -> str:
+    if not isinstance(stop, str):
+        raise TypeError(f"'stop' must be a text that says why it ended, got {stop!r:.60}")
+    return str(stop)
+
+
+def _own_step(step: Any) -> TraceStep:
+    own = TraceStep(
+        whole_number("'step' of the trace", step.step),
+        real_number("'log_prob' of the trace", step.log_prob),
+        whole_number("'evaluations' of the trace", step.evaluations),
+        real_number("'ffe' of the trace", step.ffe),
+    )
+    if not math.isfinite(own.log_prob) or not math.isfinite(own.ffe) or min(own.step, own.evaluations, own.ffe) < 0:
+        raise ValueError(f"a step of the trace is out of range: {own}")
+    return own
+
+
+def _own_scores(scores: Any, n_units: int) -> tuple[float, ...]:
+    own = tuple(real_number("each of 'scores'", score) for score in scores)
+    if len(own) != n_units:
+        raise ValueError(f"'scores' must hold one number for each of the {n_units} units, got {len(own)}")
+    for unit, score in enumerate(own):
+        if not math.isfinite(score):
+            raise ValueError(f"the score of unit {unit} is {score}; all must be finite (try dtype float32)")
+    return own
+
+
+def _own_details(details: Any) -> dict[str, Any]:
+    if not isinstance(details, dict):
+        raise TypeError(f"'details' must be a dict, got {details!r:.60}")
+    try:
+        return json_value(details)
+    except _NO_SUCH_VALUE as error:
+        raise ValueError(f"'details' must hold what JSON can hold: {error}") from error

@@ -23,9 +23,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral, Real
 from pathlib import Path
+from secrets import token_hex
 from types import UnionType
-from typing import IO, Any, NamedTuple, NoReturn, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 from jopa.errors import InputFileError
 
@@ -51,8 +53,8 @@ class NumberedRecord(NamedTuple):
 def write_text(path: Path, text: str) -> Path:
     """Replace a file in one step: whole or not at all. Half a surrogate pair is escaped.
 
-    A device or a pipe is written to and never replaced. A new file gets the permissions that the process gives to
-    files; a process killed before the last step leaves a hidden `.NAME.*.partial` beside the file.
+    A device or a pipe is written to, a link stays one to its file, and a file keeps its permissions. A process killed
+    before the last step leaves a hidden `.NAME.*.partial` beside the file.
 
     Raises:
         InputFileError: the file cannot be written, for example because the disk is full.
@@ -62,19 +64,19 @@ def write_text(path: Path, text: str) -> Path:
         if path.exists() and not path.is_file():
             path.write_bytes(data)
             return path
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-        partial = Path(name)
+        target = Path(os.path.realpath(path))
+        partial = target.with_name(f".{target.name}.{token_hex(4)}.partial")
         try:
-            with os.fdopen(handle, "wb") as file:
+            partial.touch(0o600 if target.exists() else 0o666, exist_ok=False)
+            with partial.open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.umask(mask := os.umask(0))
-            partial.chmod(0o666 & ~mask)
-            partial.replace(path)
-        except BaseException:
+            if target.exists():
+                shutil.copymode(target, partial)
+            partial.replace(target)
+        finally:
             partial.unlink(missing_ok=True)
-            raise
     except OSError as error:
         raise _cannot_write(path, error) from error
     return path
@@ -87,12 +89,12 @@ def is_partial(path: Path) -> bool:
 
 @contextmanager
 def staged_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder whose files move into `folder` at the end; if anything fails, none does.
+    """A temporary folder whose files move into `folder` at the end, where other files stay as they are.
 
-    Other files of the folder stay as they are.
+    None moves if the block fails, or if a folder stands where a file is to go, or the reverse.
 
     Raises:
-        InputFileError: the files cannot be written, for example because the disk is full.
+        InputFileError: that is so, or the files cannot be written, for example because the disk is full.
     """
     is_new = not folder.exists()
     try:
@@ -103,8 +105,12 @@ def staged_folder(folder: Path) -> Iterator[Path]:
     complete = False
     try:
         yield staged
-        for path in sorted(staged.rglob("*"), key=lambda path: (not path.is_dir(), path)):
-            place = folder / path.relative_to(staged)
+        paths = sorted(staged.rglob("*"), key=lambda path: (not path.is_dir(), path))
+        places = [folder / path.relative_to(staged) for path in paths]
+        for path, place in zip(paths, places, strict=True):
+            if place.exists() and place.is_dir() != path.is_dir():
+                raise FileExistsError(0, f"'{place}' is {'a' if place.is_dir() else 'no'} folder")
+        for path, place in zip(paths, places, strict=True):
             if path.is_dir():
                 place.mkdir(exist_ok=True)
             else:
@@ -196,10 +202,10 @@ def encoded(record: Any) -> bytes:
     """A record as one line of JSON, without the line's end; half a surrogate pair is escaped.
 
     Raises:
-        ValueError: it holds NaN or infinity, which JSON has not.
+        ValueError: it holds NaN or infinity, which JSON does not allow.
         TypeError: it holds a value of another kind than JSON's.
     """
-    line = json.dumps(plain(record), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    line = json.dumps(plain(record), ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_builtin)
     return line.encode("utf-8", "backslashreplace")
 
 
@@ -210,11 +216,30 @@ def plain(record: Any) -> Any:
     return msgspec.to_builtins(record, enc_hook=_builtin) if isinstance(record, msgspec.Struct) else record
 
 
+def json_value(value: Any) -> Any:
+    """A value as JSON can hold it: numbers and arrays of NumPy or torch as Python's own, sets as lists.
+
+    Raises:
+        ValueError: it is nested too deep, or a number in it is not finite.
+        TypeError: there is a value of another kind in it.
+    """
+    import msgspec
+
+    try:
+        own = msgspec.to_builtins(value, enc_hook=_builtin)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    require_plain(own)
+    return own
+
+
 def _builtin(value: Any) -> Any:
-    """A number of a subclass, as numpy's are, as the number itself."""
-    for kind in (float, int, str):
-        if isinstance(value, kind):
-            return kind(value)
+    """A number that is no int or float itself, and an array, as Python's own."""
+    for kind, own in ((Integral, int), (Real, float), (str, str)):
+        if issubclass(type(value), kind):
+            return own(value)
+    if hasattr(value, "tolist"):  # of NumPy or torch
+        return value.tolist()
     raise TypeError(f"a value of type {type(value).__name__} is no JSON")
 
 
@@ -229,8 +254,7 @@ def read_lines(path: Path) -> list[Record]:
 
 def numbered_lines(path: Path) -> list[NumberedRecord]:
     """As `read_lines`, each record with the number of its line."""
-    lines, _ = _scan(path)
-    return lines
+    return _scan(path)[0]
 
 
 def _scan(path: Path) -> tuple[list[NumberedRecord], int]:
@@ -276,7 +300,7 @@ def parse_json(text: str | bytes) -> Any:
     """
     decoded = text.decode("utf-8") if isinstance(text, bytes) else text
     try:
-        value = json.loads(decoded, parse_constant=_refuse_constant, parse_float=_finite)
+        value = json.loads(decoded, parse_constant=_finite, parse_float=_finite)
     except RecursionError:
         raise ValueError(f"nested too deep: more than {MAX_DEPTH} lists and objects inside one another") from None
     # A text of few brackets cannot be deep; only the others are walked through.
@@ -367,10 +391,6 @@ def require_plain(value: Any) -> None:
             waiting += item
         elif isinstance(item, float) and not math.isfinite(item):
             raise NotFiniteError(f"the number {item} is not finite")
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise NotFiniteError(f"the number {name} is not finite")
 
 
 def _finite(text: str) -> float:

@@ -3,7 +3,7 @@
 import json
 import re
 import tomllib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -88,6 +88,8 @@ MISTAKES = [
     ("", "seeds = []", "needs at least one entry under 'seeds'"),
     ("", "seeds = ['0']", "'seeds' must be whole numbers, got '0'"),
     ("", "seeds = [1, 1]", "'1' stands twice under 'seeds'"),
+    ("", "seeds = [-1]", "each of 'seeds' must be from 0 to 4294967295, got -1"),
+    ("", "seeds = [0, 4294967296]", "each of 'seeds' must be from 0 to 4294967295, got 4294967296"),
     ("", "unit = 'letter'", "'unit' must be one of token, word, sentence, line, paragraph, auto, got 'letter'"),
     ("", "removal = 'burn'", "unknown removal 'burn': choose one of delete, zero, hide"),
     ("", "baseline = 'joint'", "'baseline' must be the label of a method (random), got 'joint'"),
@@ -102,7 +104,9 @@ MISTAKES = [
     ("end", "[[models]]\nname = 'x'\nid = 7", "'id' of [[models]] 1 must be of type str, got 7"),
     ("end", "[[models]]\nname = 'x'\nbatch_size = 0", "'batch_size' of model 'x' must be at least 1, got 0"),
     ("end", "[models]\nname = 'x'", "'models' of the experiment must be of type list"),
+    ("end", "[[models]]\nname = ''", "an entry under 'models' has the name ''"),
     # of data
+    ("end", "[[data]]\nname = ''\npath = 'x'", "an entry under 'data' has the name ''"),
     ("data", "data = [3]", "'data' must be tables: write [[data]]"),
     ("data", None, "the experiment lacks 'data'"),
     ("end", "[[data]]\nname = 'alpaca'", "'alpaca' stands twice under 'data'"),
@@ -111,6 +115,7 @@ MISTAKES = [
     ("end", "[[data]]\nname = 'x'\nlimit = '5'", "'limit' of [[data]] 2 must be of type int, got '5'"),
     ("end", "[[data]]\nname = 'x'\nsplit = 'train'", "[[data]] 2 has no entry 'split'"),
     # of methods
+    ("end", METHOD + "label = ''", "an entry under 'methods' has the name ''"),
     ("methods", None, "the experiment lacks 'methods'"),
     ("end", METHOD, "'random' stands twice under 'methods'"),
     ("end", "[[methods]]\nlabel = 'x'", "[[methods]] 2 lacks 'name'"),
@@ -153,6 +158,19 @@ def test_a_mistake_is_one_line_that_names_the_entry(tmp_path, where, line, messa
     assert message in str(caught.value)
     assert "x.toml" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_settings_that_a_record_cannot_hold_are_refused(tmp_path):
+    """A folder whose experiment holds NaN could not be read again."""
+
+    @dataclass(frozen=True)
+    class Weighted(type(make_method("random"))):
+        weight: float = 1.0
+
+    wanted = read(tmp_path, SMALL)
+    spec = replace(wanted.methods[0], method=Weighted(weight=float("nan")))
+    with pytest.raises(SettingError, match="holds what a record cannot hold: Out of range"):
+        replace(wanted, methods=(spec,))
 
 
 def test_a_file_that_cannot_be_read(tmp_path):

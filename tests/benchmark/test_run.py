@@ -21,6 +21,7 @@ from jopa.errors import InputFileError, ModelError, SettingError
 from jopa.evaluation.regeneration import Evaluator
 from jopa.method import Method, Ranking, RankingMethod, Selection
 from jopa.methods import make_method
+from jopa.reports.benchmark_report import without_retired
 from jopa.storage import locked, read_lines
 from tiny_bench import JOURNALS, cells, keys, model_of
 
@@ -145,6 +146,26 @@ def test_part_of_an_experiment(home, tmp_path, reference):
             run_bench(tiny_bench.experiment(home), tmp_path / "other", **option)
 
 
+def test_what_is_left_out_again_does_not_count_in_reports(home, tmp_path):
+    """A seed, a k and prompts of an earlier start; and all of them named again."""
+    method = make_method("random")
+
+    def shown(**settings):
+        run_bench(tiny_bench.experiment(home, [method], **settings), tmp_path)
+        run = without_retired(read_run(tmp_path))
+        examples = {names[2] for names in run.examples}
+        return {cell.key[4:] for cell in run.cells}, {cell.key.example for cell in run.cells}, examples
+
+    every = {f"p{number}" for number in range(len(tiny_bench.PROMPTS))}
+    _, (first,), _ = shown(limit=1, ks=(1, 2), seeds=(0, 1))
+    assert shown(ks=(1, 2), seeds=(0,)) == ({(1, 0), (2, 0)}, every, every)
+    assert shown(ks=(2,), seeds=(0,)) == ({(2, 0)}, every, every)
+    assert shown(limit=1, ks=(2,), seeds=(1,)) == ({(2, 1)}, {first}, {first})
+    assert shown(ks=(1, 2), seeds=(0,))[0] == {(1, 0), (2, 0)}
+    run = without_retired(read_run(tmp_path))
+    assert run.not_shown == ("seed 1",)
+
+
 # Methods that share a run, and methods that fail ----------------------------------------------------------------------
 
 
@@ -205,7 +226,7 @@ def test_failures_are_recorded_and_the_run_goes_on(home, tmp_path):
     reasons = {(cell.key.method, cell.key.k): cell.error for cell in read_run(tmp_path).failed}
     assert re.match(r"SettingError: k must be between 1 and the prompt's \d+ units, got 99", reasons["ablation", 99])
     assert reasons["fault", 1] == "ZeroDivisionError: a fault of two lines"
-    assert reasons["nan", 1].startswith("ValueError: ")
+    assert reasons["nan", 1].startswith("ScoringError: method 'faulty' gave a selection that cannot be used: 'details'")
     assert "sets" in reasons["too large", 1]
     assert all("\n" not in reason for reason in reasons.values())
 

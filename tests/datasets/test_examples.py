@@ -81,11 +81,21 @@ def test_a_malformed_line_is_counted_and_reported_with_file_and_line(tmp_path, l
 
 def test_numbers_as_ids_become_text_and_a_line_without_one_gets_its_number(tmp_path):
     lines = [{"id": 1, "prompt": "a"}, b"", {"prompt": "b"}, {"id": None, "prompt": "c"}, {"id": 2.5, "prompt": "d"}]
-    dataset = load_dataset("mine", path=write(tmp_path, *lines, {"id": 3, "prompt": "the id of line 3"}))
+    dataset = load_dataset("mine", path=write(tmp_path, *lines, {"id": 2.5, "prompt": "e"}))
     assert [(example.id, example.prompt) for example in dataset.examples] == [
         *(("1", "a"), ("3", "b"), ("4", "c"), ("2.5", "d")),
     ]
-    assert dataset.problems == ("data.jsonl:6: repeated id '3', first seen at data.jsonl:3",)
+    assert dataset.problems == ("data.jsonl:6: repeated id '2.5', first seen at data.jsonl:5",)
+
+
+def test_a_line_without_an_id_never_takes_the_id_of_another(tmp_path):
+    """Ids that are given before and after it, and the name that it would get next."""
+    lines = [{"id": 2, "prompt": "a"}, {"prompt": "b"}, {"prompt": "c"}, {"id": "3", "prompt": "d"}]
+    dataset = load_dataset("mine", path=write(tmp_path, *lines, {"id": "3-2", "prompt": "e"}))
+    assert [(example.id, example.prompt) for example in dataset.examples] == [
+        *(("2", "a"), ("2-2", "b"), ("3-3", "c"), ("3", "d"), ("3-2", "e")),
+    ]
+    assert dataset.problems == () and adds_up(dataset)
 
 
 def test_all_reasons_together_add_up(tmp_path):

@@ -5,17 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
+import torch
 
 import jopa
 import synthetic_run as made
 from jopa.benchmark.experiment import read_experiment
+from jopa.benchmark.records import FinishedCell
 from jopa.datasets.examples import load_dataset
-from jopa.datasets.sources import DATASETS
-from jopa.evaluation.metric import Metric
+from jopa.datasets.sources import DATASETS, Source
+from jopa.evaluation.metric import Metric, measured
 from jopa.evaluation.metrics import METRICS
 from jopa.methods import METHODS, find_method
 from jopa.reports.benchmark_report import write_report
+from jopa.storage import converted
 from jopa.testing import check_method
 from plugins.outside_package import install
 
@@ -120,6 +124,10 @@ def test_a_metric_of_another_package_is_computed_from_records(outside, tmp_path)
         (lambda cell: 1 / 0, "metric 'bad' failed: ZeroDivisionError: division by zero"),
         (lambda cell: "much", "metric 'bad' must give a finite number or None, got 'much'"),
         (lambda cell: float("nan"), "must give a finite number or None, got nan"),
+        (lambda cell: np.float32("inf"), "must give a finite number or None, got np.float32"),
+        (lambda cell: 10**400, "must give a finite number or None, got 1000"),
+        (lambda cell: True, "must give a finite number or None, got True"),
+        (lambda cell: np.arange(2), "must give a finite number or None, got array"),
     ],
 )
 def test_a_faulty_metric_is_one_line(compute, words, tmp_path):
@@ -132,12 +140,27 @@ def test_a_faulty_metric_is_one_line(compute, words, tmp_path):
         METRICS.forget("bad")
 
 
+@pytest.mark.parametrize("value", [np.float32(0.5), np.float16(0.5), np.array(0.5), torch.tensor(0.5), np.int64(1), 1])
+def test_a_metric_may_give_a_number_of_numpy_or_torch(value):
+    metric = Metric("good", "Good", "lower", "a number", lambda cell: value)
+    cell = converted(made.cell("joint", k=1), FinishedCell, "a cell")
+    assert measured(metric, cell) == float(value) and type(measured(metric, cell)) is float
+
+
+def test_a_path_to_a_module_that_exits_is_refused(site):
+    (site / "leaving.py").write_text("raise SystemExit(3)")
+    with pytest.raises(jopa.SettingError, match=r"cannot import 'leaving' \(SystemExit: 3\)"):
+        find_method("leaving:X")
+
+
 @pytest.mark.parametrize(
     ("module", "point", "words"),
     [
         ("import nothing_like_this", "x = faulty:X", "ModuleNotFoundError: No module named 'nothing_like_this'"),
         ("X = 3", "x = faulty:X", "3 is no subclass of jopa.Method"),
         ("raise SystemError('two\\nlines')", "x = faulty:X", "SystemError: two lines"),
+        ("import sys\nsys.exit(3)", "x = faulty:X", "SystemExit: 3"),
+        ("raise SystemExit", "x = faulty:X", "SystemExit"),
         ("from jopa.methods.perturbation import Greedy as X", "x = faulty:X", "has the name 'greedy', not 'x'"),
         ("from jopa.methods.perturbation import Greedy as X", "joint = faulty:X", "jopa has this name itself"),
         ("from jopa import Method\nclass X(Method):\n  name = 'x'", "x = faulty:X", "class X lacks run"),
@@ -179,6 +202,49 @@ def test_a_data_set_that_fails_says_so(site):
     DATASETS.reload()
     with pytest.raises(jopa.InputFileError, match=r"data set 'rows' cannot give its records .* OSError: gone"):
         load_dataset("rows")
+
+
+def cyclic():
+    record = {"prompt": "a"}
+    record["self"] = record
+    return record
+
+
+class Unsayable:
+    def __str__(self):
+        raise KeyError("no text")
+
+
+STRANGE_RECORDS = {
+    "a cycle": cyclic(),
+    "a tuple for a key": {"prompt": "a", ("x", 1): 2},
+    "a value without a text": {"prompt": "a", "more": Unsayable()},
+}
+
+
+@pytest.mark.parametrize("name", STRANGE_RECORDS)
+def test_a_record_that_is_no_json_is_counted_and_named(name):
+    rows = [{"prompt": "good"}, STRANGE_RECORDS[name], {"prompt": "good, too"}]
+    DATASETS.register(Source("strange", "made up", rows=lambda: iter(rows)))
+    try:
+        dataset = load_dataset("strange")
+    finally:
+        DATASETS.forget("strange")
+    assert [example.prompt for example in dataset.examples] == ["good", "good, too"]
+    assert dataset.left_out == {"no record that JSON could hold": 1}
+    assert dataset.problems[0].startswith("strange:2: no record that JSON could hold: ")
+
+
+def test_numbers_of_numpy_are_ids():
+    rows = [{"id": number, "prompt": f"say {number}"} for number in (np.int64(3), np.float32(0.5), np.str_("x"))]
+    rows.append({"id": np.bool_(True), "prompt": "b"})
+    DATASETS.register(Source("numbered", "made up", rows=lambda: iter(rows)))
+    try:
+        dataset = load_dataset("numbered")
+    finally:
+        DATASETS.forget("numbered")
+    assert [example.id for example in dataset.examples] == ["3", "0.5", "x"]
+    assert dataset.left_out == {"'id' is neither text nor a number": 1}
 
 
 def test_a_class_registers_itself_and_a_second_run_of_the_cell_replaces_it():

@@ -222,6 +222,44 @@ def test_what_the_experiment_no_longer_names_is_not_shown_but_told(tmp_path):
     assert "old" not in table
 
 
+def table_of(folder, stem):
+    """What a table says of PR: number of prompts and mean, by method."""
+    with (folder / "report" / "tables" / f"{stem}.csv").open() as file:
+        return {
+            row["method"]: (int(row["n"]), float(row["mean"])) for row in csv.DictReader(file) if row["column"] == "pr"
+        }
+
+
+def test_seeds_and_k_that_were_left_out_do_not_count(tmp_path):
+    """Seed 1 and k = 2 are on record, seed 1 of one prompt only; `own` answers a k of its own."""
+    plan = experiment(["a", "own"], ks=(1,), seeds=(0,))
+    plan["methods"][1]["ks"] = [2]
+    cells = [cell("a", prompt, k=1, pr=0.5) for prompt in ("p1", "p2", "p3")]
+    cells += [cell("a", "p1", k=1, seed=1, pr=0.9), cell("a", "p1", k=2), failed("a", "p2", k=2), cell("own", k=2)]
+    cells += [cell("own", k=1), cell("a", "p1", k=9, seed=1)]
+    write_run(tmp_path, plan, cells)
+    text = write_report(tmp_path)[0].read_text()
+    assert "no longer in the experiment: seed 1, k = 1 of own, k = 2 of a" in text
+    assert table_of(tmp_path, "faithfulness-k1") == {"a": (3, 0.5)}
+    assert table_of(tmp_path, "faithfulness-k2") == {"own": (1, 0.5)}
+    assert {path.name for path in (tmp_path / "report" / "tables").glob("seeds*")} == set()
+    assert "ScoringError" not in text
+    with (tmp_path / "report" / "cells.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 4
+    assert not list((tmp_path / "report" / "tables").glob("*k9*"))
+
+
+def test_prompts_beyond_a_lowered_limit_do_not_count(tmp_path):
+    cells = [cell("a", f"p{i}", pr=0.1 * (i + 1)) for i in range(4)]
+    sessions = [session(kept=4), session(kept=2)]
+    sessions[1]["data"][0]["ids"] = ["p3", "p1"]
+    write_run(tmp_path, experiment(["a"]), [*cells, failed("a", "p9")], sessions=sessions)
+    text = write_report(tmp_path)[0].read_text()
+    assert "no longer in the experiment: 3 prompts of alpaca" in text
+    assert table_of(tmp_path, "faithfulness-k3") == {"a": (2, pytest.approx(0.3))}
+    assert "means over" not in text
+
+
 def test_without_a_baseline_there_are_no_differences(tmp_path):
     cells = [cell(name, prompt) for name in "ab" for prompt in ("p1", "p2")]
     write_run(tmp_path, experiment(["a", "b"]) | {"baseline": None}, cells)

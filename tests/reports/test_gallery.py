@@ -23,7 +23,7 @@ def pair_of_cells(name, lead, **more):
 
 def run_folder(folder, leads, extra=(), **plan):
     cells = [cell for name, lead in leads.items() for cell in pair_of_cells(name, lead)]
-    return made.write_run(folder, made.experiment(METHODS, ks=(2,), **plan), [*cells, *extra])
+    return made.write_run(folder, made.experiment(METHODS, **{"ks": (2,), **plan}), [*cells, *extra])
 
 
 def test_the_largest_median_and_smallest_lead_are_shown(tmp_path):
@@ -35,6 +35,18 @@ def test_the_largest_median_and_smallest_lead_are_shown(tmp_path):
         ("p3", "the smallest lead"),
     ]
     assert [e.lead for e in examples] == pytest.approx([3.0, 0.5, -1.0])
+
+
+def test_seeds_and_k_that_were_left_out_are_not_shown(tmp_path):
+    """Seed 5 and k = 3 came first on record; the experiment has neither any more."""
+    first = [cell for lead in (9.0,) for cell in pair_of_cells("p1", lead, seed=5)]
+    first += [made.cell(method, "p1", k=3) for method in METHODS]
+    now = pair_of_cells("p1", 0.5)
+    folder = made.write_run(tmp_path / "run", made.experiment(METHODS, ks=(2,)), [*first, *now])
+    _, text = write_gallery(folder)
+    assert "k = 2" in text.read_text().splitlines()[0]
+    assert "+0.50 nats" in text.read_text() and "+9.00" not in text.read_text()
+    assert "seed 5, k = 3 of ablation, joint" in text.read_text()
 
 
 def test_one_prompt_may_be_picked_for_several_reasons(tmp_path):
@@ -104,7 +116,7 @@ def test_a_better_method_everywhere_is_said_to_be(tmp_path):
 
 def test_the_answer_without_one_unit_is_shown_where_it_is_on_record(tmp_path):
     single = made.cell("ablation", "p1", k=1) | {"removed": [6], "counterfactual_output": "nearly the same"}
-    folder = run_folder(tmp_path / "run", {"p1": 3.0}, [single])
+    folder = run_folder(tmp_path / "run", {"p1": 3.0}, [single], ks=(1, 2))
     page, text = write_gallery(folder, tmp_path / "out")
     assert text == tmp_path / "out" / "gallery.md"
     assert "The answer without “and” alone:\n\n> nearly the same" in text.read_text()

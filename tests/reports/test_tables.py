@@ -149,7 +149,7 @@ def test_only_prompts_that_every_method_finished_enter_the_means(run_of):
     assert number(table, "joint", "pr").mean == pytest.approx(0.25)
     assert number(table, "random", "pr").mean == pytest.approx(0.5)
     assert [row.n for row in table.rows] == [2, 2]
-    assert any("2 of 3 prompts" in note and "random 1 (1 failed)" in note for note in table.notes)
+    assert any("2 of 3 prompts" in note and "random: 1 (1 failed)" in note for note in table.notes)
 
 
 def test_a_method_that_failed_everywhere_has_dashes_and_narrows_nothing(run_of):
@@ -158,7 +158,7 @@ def test_a_method_that_failed_everywhere_has_dashes_and_narrows_nothing(run_of):
     assert number(table, "joint", "pr").mean == pytest.approx(0.4)
     assert number(table, "none", "pr") is None
     assert "| none | 0 | — |" in typesetting.markdown(table)
-    assert any("none 3 (3 failed)" in note for note in table.notes)
+    assert any("none: 3 (3 failed)" in note for note in table.notes)
     assert [row.method for row in tables.differences(run, 3).rows] == ["random"]
 
 
@@ -229,12 +229,53 @@ def test_a_search_that_answered_several_k_costs_once(run_of):
     shared = [cell("a", f"p{i}", k=k, ks=[1, 2], seconds=2.0 + 2 * i, evaluations=7) for i in (0, 1) for k in (1, 2)]
     alone = [cell("b", f"p{i}", k=k, ks=[k], seconds=float(k)) for i in (0, 1) for k in (1, 2)]
     table = tables.cost(run_of(experiment(["a", "b"], ks=(1, 2)), shared + alone))
-    assert [row.method for row in table.rows] == ["a, all k at once", "b, k = 1", "b, k = 2"]
+    assert [row.method for row in table.rows] == ["a, k = 1, 2", "b, k = 1", "b, k = 2"]
     assert [column.key for column in table.columns] == ["ffe", "evaluations", "seconds"]
     seconds = [row.numbers[2] for row in table.rows]
     assert [(entry.mean, entry.n) for entry in seconds] == [(3.0, 2), (1.0, 2), (2.0, 2)]
     assert seconds[0].spread == pytest.approx(1.0)
     assert not any(entry.best for row in table.rows for entry in row.numbers)
+
+
+def test_searches_that_answered_other_k_have_rows_of_their_own(run_of):
+    """Two prompts are too short for k = 3: there one search answered k = 1, elsewhere one answered both."""
+    both = [
+        cell(method, f"long{i}", k=k, ks=[1, 3], ffe=ffe + i)
+        for method, ffe in (("joint", 10.0), ("ablation", 5.0))
+        for i in (0, 1)
+        for k in (1, 3)
+    ]
+    short = [cell(method, f"short{i}", k=1, ks=[1], ffe=2.0 + i) for method in ("joint", "ablation") for i in (0, 1)]
+    short += [failed(method, f"short{i}") for method in ("joint", "ablation") for i in (0, 1)]
+    table = tables.cost(run_of(experiment(["joint", "ablation"], ks=(1, 3)), both + short))
+    assert [(row.method, row.n, row.numbers[0].mean) for row in table.rows] == [
+        ("joint, k = 1", 2, 2.5),
+        ("joint, k = 1, 3", 2, 10.5),
+        ("ablation, k = 1", 2, 2.5),
+        ("ablation, k = 1, 3", 2, 5.5),
+    ]
+    assert not any("means over" in note and "of 4" in note for note in table.notes)
+    assert not any(row.partial for row in table.rows)
+
+
+def test_k_that_were_added_later_are_a_search_of_their_own(run_of):
+    cells = [cell("joint", "p1", k=k, ks=[1, 2], ffe=47.0) for k in (1, 2)]
+    cells += [cell("joint", "p1", k=k, ks=[3, 4], ffe=49.0) for k in (3, 4)]
+    table = tables.cost(run_of(experiment(["joint"], ks=(1, 2, 3, 4)), cells))
+    assert [(row.method, row.numbers[0].mean) for row in table.rows] == [
+        ("joint, k = 1, 2", 47.0),
+        ("joint, k = 3, 4", 49.0),
+    ]
+
+
+def test_rows_of_the_same_k_are_compared_on_the_prompts_that_they_share(run_of):
+    cells = [cell("a", f"p{i}", k=1, ks=[1], ffe=float(i)) for i in range(4)]
+    cells += [cell("b", f"p{i}", k=1, ks=[1], ffe=float(i)) for i in range(2)]
+    cells += [cell("c", f"p{i}", k=k, ks=[1, 2], ffe=9.0) for i in (0,) for k in (1, 2)]
+    table = tables.cost(run_of(experiment(["a", "b", "c"], ks=(1, 2)), cells))
+    found = [(row.method, row.n, row.numbers[0].mean) for row in table.rows]
+    assert found == [("a, k = 1", 2, 0.5), ("b, k = 1", 2, 0.5), ("c, k = 1, 2", 1, 9.0)]
+    assert any("Prompts without a result: b, k = 1: 2" in note for note in table.notes)
 
 
 def starts(*loads):

@@ -30,13 +30,15 @@ from jopa.benchmark.records import (
     FinishedCell,
     KeyRecord,
     SearchRecord,
+    is_sound,
+    require_recordable,
 )
 from jopa.benchmark.refusals import refused_cells, require_same_model, require_same_prompt
 from jopa.choices import checked_removal
 from jopa.datasets.examples import Example
 from jopa.evaluation.regeneration import Evaluation, Evaluator
 from jopa.evaluation.sentence_bert import SentenceBert
-from jopa.method import Method
+from jopa.method import Method, checked_selections
 from jopa.model.generation import Generation
 from jopa.model.language_model import versions
 from jopa.model.loading import load
@@ -49,7 +51,6 @@ from jopa.remote.client import KEY_VARIABLE
 from jopa.remote.connecting import connect
 from jopa.scoring.batch_input import Runner
 from jopa.scoring.protocols import Model
-from jopa.storage import encoded
 
 
 class Names(NamedTuple):
@@ -157,9 +158,9 @@ def run_task(experiment: Experiment, task: Task, models: ModelCache) -> Iterator
     model = models.model(task.model)
     if task.recorded is not None:
         require_same_model(task.recorded, model)
-    found = {name: it for record in task.selections for name, it in _answers(record)}
     try:
         prompt = _prompt(experiment, task, model)
+        found = {name: it for record in task.selections for name, it in _answers(record, len(prompt.units))}
         refused = refused_cells(experiment, [key for key in task.pending if key[3:] not in found], model, prompt)
     except Exception as error:  # one prompt must not end a run of thousands: its cells record the error
         yield from (failed_cell(key, error) for key in task.pending)
@@ -188,12 +189,12 @@ def run_task(experiment: Experiment, task: Task, models: ModelCache) -> Iterator
             for ks in _runs(spec.method, missing):
                 try:
                     record = _search(task, spec, seed, ks, preparation, models.runner)
-                    encoded(record)  # a NaN among a method's numbers fails this search, not the run
+                    require_recordable(record)  # what nobody could read again fails this search, not the folder
                 except Exception as error:  # a method may be a user's own: its cells record the error
                     yield from (failed_cell(CellKey(*task.names, spec.label, k, seed), error) for k in ks)
                 else:
                     yield JournalEntry("selections", record)
-                    found |= dict(_answers(record))
+                    found |= dict(_answers(record, len(prompt.units)))
 
     def evaluator() -> Evaluator:
         return Evaluator(
@@ -212,11 +213,12 @@ def run_task(experiment: Experiment, task: Task, models: ModelCache) -> Iterator
         if chosen is None:
             continue  # its failure is recorded
         try:
-            evaluation = evaluate(chosen[1].removed)
-        except Exception as error:  # of one set's evaluation: it is recorded
+            cell = _cell_record(experiment, key, prompt, output, *chosen, evaluate(chosen[1].removed))
+            require_recordable(cell)
+        except Exception as error:  # of one set's evaluation, or of its record: it is recorded
             yield failed_cell(key, error)
         else:
-            yield JournalEntry("cells", _cell_record(experiment, key, prompt, output, *chosen, evaluation))
+            yield JournalEntry("cells", cell)
 
 
 def run_tasks(experiment: Experiment, tasks: Sequence[Task], models: ModelCache) -> Iterator[JournalEntry]:
@@ -266,7 +268,7 @@ def _search(
     problem, method = preparation.problem(checked_removal(spec.removal)), spec.method
     started = runner.seconds()
     problem.log_prob()
-    selections = list(method.select(problem, ks, seed=seed))
+    selections = list(checked_selections(method, problem, ks, seed=seed))
     seconds = runner.seconds() - started
     evaluations, ffe = problem.evaluations, problem.ffe
     return SearchRecord(
@@ -282,12 +284,12 @@ def _search(
         answers=tuple(
             AnswerRecord(
                 k=k,
-                removed=tuple(selection.removed),
+                removed=selection.removed,
                 search_log_prob_removed=problem.log_prob(selection.removed),
                 stop=selection.stop,
                 certificate=problem.certificate(selection.removed),
                 trace=tuple((step.step, step.log_prob, step.evaluations, step.ffe) for step in selection.trace),
-                scores=None if selection.scores is None else tuple(selection.scores),
+                scores=selection.scores,
                 details=selection.details or None,
             )
             for k, selection in zip(ks, selections, strict=True)
@@ -295,10 +297,16 @@ def _search(
     )
 
 
-def _answers(search: SearchRecord) -> Iterator[tuple[tuple[str, int, int], tuple[SearchRecord, AnswerRecord]]]:
-    """What a search found, by (method, k, seed), the end of a cell's key; with it the search, which has the cost."""
+def _answers(
+    search: SearchRecord, n_units: int
+) -> Iterator[tuple[tuple[str, int, int], tuple[SearchRecord, AnswerRecord]]]:
+    """What a search found, by (method, k, seed), the end of a cell's key; with it the search, which has the cost.
+
+    An answer that is none, as a faulty method left it on record in an older version, is left out and searched again.
+    """
     for answered in search.answers:
-        yield (search.method, answered.k, search.seed), (search, answered)
+        if is_sound(answered, n_units):
+            yield (search.method, answered.k, search.seed), (search, answered)
 
 
 def _together(

@@ -35,6 +35,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from jopa.attributing import SEED_LIMIT
 from jopa.benchmark.model_spec import ModelSpec
 from jopa.benchmark.records import SCHEMA
 from jopa.choices import BUNDLED, UNIT_KINDS, checked_removal
@@ -42,7 +43,7 @@ from jopa.errors import InputFileError, SettingError
 from jopa.method import Method
 from jopa.methods import find_method
 from jopa.prompt.building import AUTO
-from jopa.storage import Record
+from jopa.storage import Record, encoded
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,8 @@ class Experiment:
         for what, names in entries.items():
             if not names:
                 raise SettingError(f"an experiment needs at least one entry under '{what}'")
+            if "" in names:
+                raise SettingError(f"an entry under '{what}' has the name ''; give it one that tables can show")
             twice = next((name for name in names if names.count(name) > 1), None)
             if twice is not None:
                 raise SettingError(f"'{twice}' stands twice under '{what}'; give each entry a name of its own")
@@ -134,6 +137,9 @@ class Experiment:
         for k in (*self.ks, *(k for spec in self.methods for k in spec.ks or ())):
             if k < 1:
                 raise SettingError(f"each of 'ks' must be at least 1, got {k}")
+        for seed in self.seeds:
+            if not 0 <= seed < SEED_LIMIT:
+                raise SettingError(f"each of 'seeds' must be from 0 to {SEED_LIMIT - 1}, got {seed}")
         if self.unit not in (*UNIT_KINDS, AUTO):
             raise SettingError(f"'unit' must be one of {', '.join((*UNIT_KINDS, AUTO))}, got '{self.unit}'")
         for removal in (self.removal, *(spec.removal for spec in self.methods)):
@@ -143,6 +149,10 @@ class Experiment:
         labels = [spec.label for spec in self.methods]
         if self.baseline is not None and self.baseline not in labels:
             raise SettingError(f"'baseline' must be the label of a method ({', '.join(labels)}), got '{self.baseline}'")
+        try:
+            encoded(self.to_dict())
+        except (TypeError, ValueError) as error:
+            raise SettingError(f"an entry holds what a record cannot hold: {error}") from error
 
     def ks_of(self, spec: MethodSpec) -> tuple[int, ...]:
         """The k that a method answers, ascending."""

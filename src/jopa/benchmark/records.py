@@ -25,7 +25,7 @@ from msgspec import Meta, Struct, field
 from jopa.choices import Certificate, Removal
 from jopa.errors import InputFileError
 from jopa.prompt.records import Cost, Count, OutputRecord, Positive, PromptRecord
-from jopa.storage import Record, converted, numbered_lines, read_json, require_schema
+from jopa.storage import Record, converted, encoded, numbered_lines, parse_json, read_json, require_schema
 
 SCHEMA = 1
 
@@ -214,6 +214,8 @@ class MethodEntry(Struct, frozen=True, kw_only=True):
     name: Name
     removal: str
     settings: dict[str, Any]
+    ks: Annotated[tuple[Positive, ...], Meta(min_length=1)] | None = None
+    """The k that it answers, where they differ from the experiment's."""
     retired: bool = False
 
 
@@ -234,13 +236,14 @@ class ExperimentRecord(Struct, frozen=True, kw_only=True):
 
 
 class SessionData(Struct, frozen=True, kw_only=True):
-    """A data set as a start of the command read it."""
+    """A data set as a start of the command read it; `ids` are those of the kept prompts, where they are on record."""
 
     name: str
     source: str
     read: Count = 0
     kept: Count
     left_out: dict[str, Count]
+    ids: tuple[str, ...] | None = None
 
 
 class SessionRecord(Struct, frozen=True, kw_only=True):
@@ -263,6 +266,7 @@ class Run:
         examples: by (model, data set, example).
         cells: one a cell, done or failed, in the order in which they were first written.
         plan: the experiment as JSON has it, with all of its fields.
+        not_shown: seeds, k and prompts whose cells a report leaves out, in words.
     """
 
     experiment: ExperimentRecord
@@ -270,6 +274,7 @@ class Run:
     examples: dict[tuple[str, str, str], ExampleRecord]
     cells: tuple[CellRecord, ...]
     plan: Record
+    not_shown: tuple[str, ...] = ()
 
     @property
     def done(self) -> tuple[FinishedCell, ...]:
@@ -329,6 +334,24 @@ def read_searches(folder: Path) -> list[SearchRecord]:
         InputFileError: a line is damaged or has another form; an incomplete last line is ignored.
     """
     return [search for _, search in _typed_lines(folder / "selections.jsonl", SearchRecord)]
+
+
+def is_sound(answer: AnswerRecord, n_units: int) -> bool:
+    """Whether an answer names k different units of a prompt, and a score for each unit if it has any."""
+    units = set(answer.removed)
+    n_scores = n_units if answer.scores is None else len(answer.scores)
+    return len(units) == len(answer.removed) == answer.k and max(units) < n_units and n_scores == n_units
+
+
+def require_recordable(record: SearchRecord | FinishedCell) -> None:
+    """Refuse a record that could be written and not be read again.
+
+    Raises:
+        ValueError: a number is not finite, or values are nested too deep.
+        TypeError: there is a value that JSON cannot hold.
+        InputFileError: a value is of the wrong type or out of range.
+    """
+    converted(parse_json(encoded(record)), type(record), "the record")
 
 
 def cell_key(cell: CellRecord) -> CellKey:

@@ -241,6 +241,7 @@ def _session(datasets: Iterable[Dataset]) -> SessionRecord:
                 read=dataset.read,
                 kept=len(dataset.examples),
                 left_out=dict(dataset.left_out),
+                ids=tuple(example.id for example in dataset.examples),
             )
             for dataset in datasets
         ),

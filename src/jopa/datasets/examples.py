@@ -16,14 +16,16 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import count
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 from jopa.datasets.fields import MalformedError, SourceRow, identity, optional_text, text_field
 from jopa.datasets.sources import DATASETS, Source, load_from_hub
-from jopa.errors import InputFileError, SettingError
+from jopa.errors import InputFileError, SettingError, reason_of
 from jopa.json_lines import json_lines
 from jopa.storage import parse_json
 
@@ -85,9 +87,10 @@ def load_dataset(name: str, *, path: str | Path | None = None, limit: int | None
     Args:
         name: one of `DATASETS`; with a path any name.
         path: a JSONL file, one object a line with `prompt` and perhaps `id`: a text or a number, by default the line's
-            number. Under one of the names in `DATASETS` it replaces the hub and keeps that set's control texts and
-            filters (for `aqua` it has `question`, `options` and `correct`). Under any other name nothing is filtered,
-            and the optional fields `system`, `prefix`, `prefill` and `reference` are taken from each line.
+            number, and "3-2" in place of 3 where another record has the id 3. Under one of the names in `DATASETS` it
+            replaces the hub and keeps that set's control texts and filters (for `aqua` it has `question`, `options` and
+            `correct`). Under any other name nothing is filtered, and the optional fields `system`, `prefix`, `prefill`
+            and `reference` are taken from each line.
         limit: use this many examples, drawn by `seed`; by default all. A smaller limit gives the beginning of a larger
             one, and whether a record comes before another depends on their ids and the seed alone.
         seed: of the draw.
@@ -124,6 +127,7 @@ def _assemble(
     problems: list[str] = []
     left_out: Counter[str] = Counter()
     ids: dict[str, str] = {}
+    unnamed: list[int] = []
     prompts: set[str] = set()
     read = 0
     for where, read_record in rows:
@@ -131,18 +135,26 @@ def _assemble(
         try:
             record = read_record()
             example = _example(record, where.rpartition(":")[2], spec)
-            if example.id in ids:
+            is_named = record.get("id") is not None
+            if is_named and example.id in ids:
                 raise MalformedError("repeated id", f" {example.id!r:.80}, first seen at {ids[example.id]}")
             reason = _filtered(example, record, spec, prompts)
         except MalformedError as error:
             left_out[error.reason] += 1
             problems.append(f"{where}: {error}")
             continue
-        ids[example.id] = where
+        if is_named:
+            ids[example.id] = where
         if reason:
             left_out[reason] += 1
-        else:
-            examples.append(example)
+            continue
+        if not is_named:
+            unnamed.append(len(examples))
+        examples.append(example)
+    taken = set(ids)
+    for i in unnamed:  # after the others, whose ids stand in the records
+        examples[i] = replace(examples[i], id=_free_name(examples[i].id, taken))
+        taken.add(examples[i].id)
     if not examples:
         raise InputFileError(_nothing_to_use(source, read, left_out, problems))
     if limit is not None:
@@ -150,6 +162,11 @@ def _assemble(
         if len(examples) > limit:
             left_out[f"beyond the limit of {limit}"] = len(examples) - limit
     return Dataset(name, source, tuple(examples[:limit]), read, dict(left_out), tuple(problems))
+
+
+def _free_name(place: str, taken: Container[str]) -> str:
+    """What a record without an id is called: its place, and a further number where another record is called that."""
+    return next(name for number in count(1) if (name := place if number == 1 else f"{place}-{number}") not in taken)
 
 
 def _draw(seed: int, example_id: str) -> bytes:
@@ -177,6 +194,8 @@ def _example(record: SourceRow, place: str, spec: Source | None) -> Example:
         raise MalformedError("half a surrogate pair, which is no text") from error
     except RecursionError as error:
         raise MalformedError("nested too deep") from error
+    except Exception as error:  # of whatever kind: a record of another package may hold anything
+        raise MalformedError("no record that JSON could hold", f": {reason_of(error)}") from error
     name = identity(record, place)
     if spec and spec.questions:
         taken = {"id", "question", "options", "correct"}
@@ -213,10 +232,10 @@ def _filtered(example: Example, record: SourceRow, spec: Source | None, prompts:
         return None
     if spec.words:
         words = record.get(spec.words_field, len(example.prompt.split()))
-        if not isinstance(words, int) or isinstance(words, bool):
+        if not isinstance(words, Integral) or isinstance(words, bool):
             raise MalformedError(f"'{spec.words_field}' is not a whole number", f" but {words!r:.40}")
         fewest, most = spec.words
-        if not fewest <= words <= most:
+        if not fewest <= int(words) <= most:
             return f"not of {fewest} to {most} words"
     folded = " ".join(example.prompt.split()).casefold()
     if folded in prompts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Number
 from typing import Any
 
 SourceRow = Mapping[str, Any]
@@ -31,7 +32,7 @@ def identity(record: SourceRow, place: str) -> str:
     value = record.get("id")
     if value is None:
         return place
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, Number) and not isinstance(value, bool):  # also one of NumPy
         return str(value)
     if not isinstance(value, str):
         raise MalformedError("'id' is neither text nor a number", f" but {_json_type(value)}")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from jopa.choices import real_number
 from jopa.errors import ScoringError, SettingError
 
 
@@ -124,6 +125,10 @@ def measured(metric: Metric, cell: MeasuredCell) -> float | None:
         raise ScoringError(f"metric '{metric.name}' failed: {reason}") from error
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    try:
+        number = real_number("it", value)
+    except (SettingError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
         raise ScoringError(f"metric '{metric.name}' must give a finite number or None, got {value!r:.60}")
-    return float(value)
+    return number

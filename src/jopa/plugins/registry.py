@@ -174,7 +174,7 @@ class Registry(Mapping[str, T], Generic[T]):
             if len(points) > 1:
                 raise SettingError("the name is offered more than once; uninstall one of them")
             self._loaded[name] = self._check(name, points[0].load())
-        except Exception as error:  # whatever the package's own code raises when it is imported
+        except (Exception, SystemExit) as error:  # whatever the package's own code raises when it is imported
             reason = str(error) if isinstance(error, SettingError) else f"{type(error).__name__}: {error}"
             self._faults[name] = (
                 f"{self.what} '{name}' of {packages} cannot be used ({points[0].value}): {' '.join(reason.split())}"
@@ -194,7 +194,7 @@ def imported(path: str) -> Any:
         return getattr(import_module(module), attribute)
     except AttributeError as error:
         raise SettingError(f"module '{module}' has no '{attribute}'") from error
-    except Exception as error:  # whatever somebody's module raises when it is imported
+    except (Exception, SystemExit) as error:  # whatever somebody's module raises when it is imported
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise SettingError(f"cannot import '{module}' ({reason}); is its package installed here?") from error
 

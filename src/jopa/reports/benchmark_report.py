@@ -16,7 +16,7 @@ import hashlib
 import json
 import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby, zip_longest
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jopa.benchmark.measuring import with_plugin_metrics
-from jopa.benchmark.records import CellRecord, ExampleRecord, FinishedCell, Run, SessionData, read_run
+from jopa.benchmark.records import CellKey, CellRecord, ExampleRecord, FinishedCell, Run, SessionData, read_run
 from jopa.errors import InputFileError, SettingError
 from jopa.evaluation.metrics import METRICS
 from jopa.method import TraceStep
@@ -104,17 +104,43 @@ def write_report(
 
 
 def without_retired(run: Run) -> Run:
-    """The run without the cells of models, data sets and methods that its experiment no longer names."""
-    parts = (run.experiment.models, run.experiment.data, run.experiment.methods)
+    """The run without the cells and examples that its experiment no longer names.
+
+    An experiment names models, data sets, methods, seeds, the k of each method, and the prompts that the last start of
+    the command kept of each data set.
+    """
+    experiment = run.experiment
+    parts = (experiment.models, experiment.data, experiment.methods)
     models, data, methods = ({entry.label for entry in part if entry.retired} for part in parts)
-    if not (models or data or methods):
-        return run
+    ks = {entry.label: entry.ks or experiment.ks for entry in experiment.methods}
+    kept = {item.name: set(item.ids) for item in data_sets(run) if item.ids is not None}
+
+    def is_kept(model: str, data_set: str, example: str) -> bool:
+        return model not in models and data_set not in data and example in kept.get(data_set, {example})
+
+    def unnamed_part(key: CellKey) -> str:
+        """What of a key the experiment no longer names; empty for a cell of the experiment."""
+        unnamed = {
+            "entry": key.model in models or key.data in data or key.method in methods,
+            "prompt": not is_kept(*key[:3]),
+            "seed": key.seed not in experiment.seeds,
+            "k": key.k not in ks.get(key.method, experiment.ks),
+        }
+        return next((part for part, is_unnamed in unnamed.items() if is_unnamed), "")
+
+    cells: dict[str, list[CellRecord]] = defaultdict(list)
+    for cell in run.cells:
+        cells[unnamed_part(cell.key)].append(cell)
+    prompts = Counter(data_set for data_set, _ in {cell.key[1:3] for cell in cells["prompt"]})
+    left_ks = sorted({(cell.key.k, cell.key.method) for cell in cells["k"]})
     return replace(
         run,
-        cells=tuple(
-            cell
-            for cell in run.cells
-            if not (cell.key.model in models or cell.key.data in data or cell.key.method in methods)
+        cells=tuple(cells[""]),
+        examples={names: example for names, example in run.examples.items() if is_kept(*names)},
+        not_shown=(
+            *(f"{n} prompt{'s' if n > 1 else ''} of {data_set}" for data_set, n in sorted(prompts.items())),
+            *(f"seed {seed}" for seed in sorted({cell.key.seed for cell in cells["seed"]})),
+            *(f"k = {k} of {', '.join(m for _, m in of_k)}" for k, of_k in groupby(left_ks, key=lambda pair: pair[0])),
         ),
     )
 
@@ -178,6 +204,7 @@ def run_facts(run: Run) -> list[tuple[str, str]]:
     ]
     parts = {"models": experiment.models, "data": experiment.data, "methods": experiment.methods}
     retired = [f"{part} {entry.label}" for part, entries in parts.items() for entry in entries if entry.retired]
+    not_shown = ", ".join([*retired, *run.not_shown])
     versions = sessions[-1].versions if sessions else {}
     return [
         ("Cells", f"{len(run.done):,} finished, {len(run.failed):,} failed"),
@@ -187,7 +214,7 @@ def run_facts(run: Run) -> list[tuple[str, str]]:
         ("Removal", f"{experiment.removal} (of the evaluation)"),
         ("Generation", ", ".join(_pairs(experiment.generation))),
         ("Methods", "\n".join(settings)),
-        *([("Not shown", f"on record, but no longer in the experiment: {', '.join(retired)}")] if retired else []),
+        *([("Not shown", f"on record, but no longer in the experiment: {not_shown}")] if not_shown else []),
         ("Baseline", experiment.baseline or "none: no differences are told"),
         ("Versions", " · ".join(_pairs(versions, " "))),
         *(

@@ -11,7 +11,7 @@ A table that the records cannot fill is None. Sees records; runs no model and wr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
@@ -51,11 +51,16 @@ def grouped(
     *,
     method_of: Callable[[CellRecord], str] = lambda cell: cell.key.method,
     order: Sequence[str] | None = None,
+    prompts: Iterable[tuple[str, str, str]] | None = None,
 ) -> list[Group]:
-    """Cells in groups, in the experiment's order of models, data sets and (unless told otherwise) methods."""
+    """Cells in groups, in the experiment's order of models, data sets and (unless told otherwise) methods.
+
+    The prompts of a group are those of the run, or those given, and those that its cells name.
+    """
     models, sets = ([entry.name for entry in part] for part in (run.experiment.models, run.experiment.data))
     rows = labels(run) if order is None else order
-    found = groups(cells, measures, prompts=run.examples, method_of=method_of, order=rows)
+    all_prompts = run.examples if prompts is None else prompts
+    found = groups(cells, measures, prompts=all_prompts, method_of=method_of, order=rows)
     return sorted(found, key=lambda group: (_place(group.model, models), _place(group.data, sets)))
 
 
@@ -119,24 +124,40 @@ def differences(run: Run, k: int) -> Table | None:
 
 
 def cost(run: Run) -> Table | None:
-    """FFE, evaluations and seconds of each search (Table 2); a search that answered several k counts once."""
+    """FFE, evaluations and seconds of each search (Table 2); a search that answered several k counts once.
+
+    Where searches answered different sets of k, each set has rows of its own, and only these are compared: their means
+    are over the prompts that they have in common.
+    """
     names = labels(run)
     once = {(cell.key._replace(k=0), cell.ks): cell for cell in run.done}
     cells = sorted(once.values(), key=lambda cell: (_place(cell.key.method, names), cell.ks))
+    if not cells:
+        return None
     answered = {cell.ks for cell in cells}
 
     def row(cell: CellRecord) -> str:
         assert isinstance(cell, FinishedCell)
-        label, own = cell.key.method, cell.ks
-        return label if len(answered) == 1 else f"{label}, k = {own[0]}" if len(own) == 1 else f"{label}, all k at once"
+        told = f", k = {', '.join(map(str, cell.ks))}" if len(answered) > 1 else ""
+        return f"{cell.key.method}{told}"
 
+    order = list(dict.fromkeys(map(row, cells)))
     apart = seconds_apart(run, cells)
     titles = COSTS | ({"seconds": f"{COSTS['seconds']} {APART}"} if apart else {})
     columns = [Column(name, title) for name, title in titles.items()]
     measures: list[Measure] = [lambda cell: cell.ffe, lambda cell: cell.evaluations, lambda cell: cell.seconds]
-    found = grouped(run, cells, measures, method_of=row, order=list(dict.fromkeys(map(row, cells))))
-    if not found:
-        return None
+    found = [
+        group
+        for own in sorted(answered)
+        for group in grouped(
+            run,
+            [cell for cell in cells if cell.ks == own],
+            measures,
+            method_of=row,
+            order=order,
+            prompts=None if len(answered) == 1 else (),
+        )
+    ]
     notes = [
         "Mean ± standard error over prompts, of the search alone (no generation, no metrics). Evaluations: prompts "
         "with units removed that the model scored. FFE: model work in full-forward equivalents, one forward over "
@@ -144,9 +165,21 @@ def cost(run: Run) -> Table | None:
     ]
     if any(len(together) > 1 for together in answered):
         notes[0] += " Where one search answered several k, this is its whole cost."
+    if len(answered) > 1:
+        notes[0] += " Rows of the same k are compared: their means are over the prompts that they have in common."
     if apart:
         notes.append(f"{APART} not comparable with one another: {apart}. FFE and evaluations are.")
-    rows = [row for group in found for row in _mean_rows(group, columns)]
+    models, sets = ([entry.name for entry in part] for part in (run.experiment.models, run.experiment.data))
+    rows = sorted(
+        (row for group in found for row in _mean_rows(group, columns)),
+        key=lambda row: (
+            _place(row.model, models),
+            row.model,
+            _place(row.data, sets),
+            row.data,
+            order.index(row.method),
+        ),
+    )
     title = "Cost of the searches (as Table 2 of the paper)"
     return _table("cost", title, columns, rows, "standard_error", [*notes, *_left_out(found)])
 
@@ -336,7 +369,7 @@ def _left_out(found: Sequence[Group]) -> list[str]:
         for method in group.methods:
             lost, failed = n - len(group.finished[method]), len(group.failed[method])
             if lost:
-                missing.append(f"{method} {lost}" + (f" ({failed} failed)" if failed else ""))
+                missing.append(f"{method}: {lost}" + (f" ({failed} failed)" if failed else ""))
         if missing:
             notes.append(
                 f"{group.model}, {group.data}: means over {len(shared)} of {n} prompts, those that the compared "

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import fields
 
-from jopa.errors import SettingError
-from jopa.method import Method, Selection
+from jopa.errors import ScoringError, SettingError
+from jopa.method import Method, Selection, checked_selection
 from jopa.methods import checked_method
 from jopa.problem import Problem
 from jopa.testing.planted import PLANTED, PlantedProblem
@@ -45,8 +45,8 @@ def check_method(method: Method, *, problems: Iterable[str] = tuple(PLANTED), fi
     if method.requires != "scores":
         _check_refusal(method, TableScorer(PLANTED["pair"].n_units, PLANTED["pair"].log_prob), 1)
     if finds_dominant:
-        removed = method.run(_problem(PLANTED["dominant"]), 1).removed
-        assert tuple(removed) == (3,), f"{method.name}: must find unit 3, which dominates, found {removed}"
+        removed = _selection(method, _problem(PLANTED["dominant"]), 1).removed
+        assert removed == (3,), f"{method.name}: must find unit 3, which dominates, found {removed}"
 
 
 def _problem(planted: PlantedProblem) -> Problem:
@@ -56,20 +56,19 @@ def _problem(planted: PlantedProblem) -> Problem:
 def _check_selection(method: Method, planted: PlantedProblem, k: int, where: str) -> None:
     """One selection, chosen twice."""
     problem, again = _problem(planted), _problem(planted)
-    selection = method.run(problem, k, seed=4)
-    assert isinstance(selection, Selection), f"{where}: gave {type(selection).__name__}, no Selection"
-    removed = selection.removed
-    assert len(removed) == len(set(removed)) == k, f"{where}: must choose k different units, chose {removed}"
-    assert all(type(unit) is int and 0 <= unit < planted.n_units for unit in removed), (
-        f"{where}: units must be whole numbers from 0 to {planted.n_units - 1}, got {removed}"
-    )
+    try:
+        selection, repeated = (_selection(method, on, k) for on in (problem, again))
+    except ScoringError as error:
+        raise AssertionError(f"{where}: {error}") from error
     assert selection.stop, f"{where}: must say why it ended (`stop`)"
-    n_scores = None if selection.scores is None else len(selection.scores)
-    assert n_scores in (None, planted.n_units), f"{where}: needs a score for each unit, got {n_scores}"
-    assert method.run(again, k, seed=4) == selection, f"{where}: the same seed gave another selection"
+    assert repeated == selection, f"{where}: the same seed gave another selection"
     scorer = problem.scorer
     assert isinstance(scorer, TableScorer)
     assert problem.evaluations == len(scorer.asked) == len(set(scorer.asked)), f"{where}: asked for scores by itself"
+
+
+def _selection(method: Method, problem: Problem, k: int) -> Selection:
+    return checked_selection(method, method.run(problem, k, seed=4), k, problem.n_units)
 
 
 def _check_refusal(method: Method, scorer: TableScorer, k: int) -> None:
