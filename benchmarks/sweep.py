@@ -226,8 +226,9 @@ plain forward is switched off; `details["slow_paths"]` of the result and `--prof
 all is refused in one line before any work.
 
 `make sweep` makes this page: it tries every causal architecture of transformers (those of
-`MODEL_FOR_CAUSAL_LM_MAPPING_NAMES`, and some configurations with unusual positions), at tiny size with random weights,
-on the CPU, in float32. This table was made with transformers {transformers.__version__} and torch {torch.__version__}.
+`MODEL_FOR_CAUSAL_LM_MAPPING_NAMES`, and some configurations with unusual positions or windows), at tiny size with
+random weights, on the CPU, in float32. This table was made with transformers {transformers.__version__} and
+torch {torch.__version__}.
 
 "Right" means: the scores of plain forwards, to 1e-4 nats a token, in every removal that is not refused, in batches and
 alone, with and without caches, with and without a template before the prompt; the default search and Algorithm 1 report

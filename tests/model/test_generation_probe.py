@@ -70,8 +70,8 @@ def test_answers_to_embeddings_are_those_of_plain_loops(model):
 
 def test_a_batch_that_disagrees_is_generated_row_by_row_and_a_result_says_so(llama, monkeypatch):
     model = jopa.LanguageModel(llama.model, llama.tokenizer)
-    tried = GenerationProbe._tried
-    monkeypatch.setattr(GenerationProbe, "_tried", lambda self, kind: not kind.several and tried(self, kind))
+    tried = GenerationProbe._continues
+    monkeypatch.setattr(GenerationProbe, "_continues", lambda self, kind: not kind.several and tried(self, kind))
     asked = []
     generate = llama.model.generate
     monkeypatch.setattr(
@@ -106,7 +106,7 @@ def test_a_generate_that_disagrees_is_not_used(llama, monkeypatch):
 def test_each_kind_is_tried_once(llama, monkeypatch):
     model = jopa.LanguageModel(llama.model, llama.tokenizer)
     tried = []
-    monkeypatch.setattr(GenerationProbe, "_tried", lambda self, kind: tried.append(kind) or True)
+    monkeypatch.setattr(GenerationProbe, "_continues", lambda self, kind: tried.append(kind) or True)
     for _ in range(2):
         model.generate_ids(PROMPTS[0], jopa.Generation(2))
         model.generate({"input_ids": torch.tensor([PROMPTS[0]]), "attention_mask": torch.ones(1, 8).long()})

@@ -222,6 +222,20 @@ def test_sampling_is_seeded_and_leaves_the_random_state_alone(llama):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_sampling_restores_the_random_state_of_every_gpu_that_it_seeds(llama, monkeypatch):
+    forked, fork = [], torch.random.fork_rng
+
+    def recorded(devices):
+        forked.append(list(devices))
+        return fork([])
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.random, "fork_rng", recorded)
+    llama.generate(inputs(llama), max_new_tokens=1, temperature=1.5)
+    assert forked[-1] == [0, 1]
+
+
 def test_the_stop_token_ends_the_answer_and_is_not_part_of_it(llama):
     plain = llama.generate(inputs(llama), max_new_tokens=10)
     declared = llama.model.generation_config

@@ -1,11 +1,14 @@
-"""Whether two ways to run a model agree, and the few tokens that they are tried with.
+"""Whether two ways to run a model agree, the few tokens that they are tried with, and what an error in a trial means.
 
-Knows ids and logits, nothing of what is tried.
+Knows ids, logits and errors, nothing of what is tried.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from jopa.errors import JopaError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,6 +17,32 @@ if TYPE_CHECKING:
 _TOLERANCE = {"float64": 2e-5, "float32": 2e-5, "float16": 2e-2}
 """The most difference that rounding explains, as a share of the logits' own spread."""
 _OTHER_TOLERANCE = 0.1
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "backend out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""What torch says on Linux, on Windows, on Apple's devices, and where cuBLAS finds no room for itself."""
+
+
+def tried(attempt: Callable[[], bool], *, failed: bool = False) -> bool:
+    """What an attempt answers, or `failed` where it raises an error: a model may fail in any way at what it cannot do.
+
+    Errors that say nothing of the model pass through, so that nobody remembers them as its answer.
+
+    Raises:
+        JopaError: jopa itself refuses, or somebody has ended the work (`StoppedError`).
+        MemoryError, RuntimeError: memory is too small; see `out_of_memory`.
+    """
+    try:
+        return bool(attempt())
+    except Exception as error:
+        if isinstance(error, JopaError) or out_of_memory(error):
+            raise
+        return failed
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory was too small."""
+    import torch
+
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(said in str(error) for said in _NO_MEMORY)
 
 
 def agree(logits: Tensor, expected: Tensor) -> bool:

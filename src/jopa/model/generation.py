@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from jopa.choices import whole_number
+from jopa.choices import real_number, whole_number
 from jopa.errors import SettingError
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _LEAST_TEMPERATURE = 1e-6
 """Divided by less, logits overflow float32."""
+_SEED_LIMIT = 2**63
+"""Seeds are below this and not below its negative: the range that torch and servers share."""
 
 OnProgress = Callable[[str, int, int | None], None]
 """Called with what is being done, the steps done and, if known, the steps in all."""
@@ -33,7 +35,7 @@ class Generation:
     Attributes:
         max_new_tokens: the most tokens of an answer.
         temperature: 0 for greedy; otherwise the softmax temperature to sample with.
-        seed: of the sampling.
+        seed: of the sampling, from −2⁶³ to 2⁶³ − 1.
     """
 
     max_new_tokens: int = 100
@@ -43,6 +45,9 @@ class Generation:
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "seed"):
             object.__setattr__(self, name, whole_number(name, getattr(self, name)))
+        object.__setattr__(self, "temperature", real_number("temperature", self.temperature))
+        if not -_SEED_LIMIT <= self.seed < _SEED_LIMIT:
+            raise SettingError(f"seed must be from {-_SEED_LIMIT} to {_SEED_LIMIT - 1}, got {self.seed}")
         require_sampling(self.max_new_tokens, self.temperature)
 
 

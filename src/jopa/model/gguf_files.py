@@ -69,6 +69,12 @@ _IN_TURN = {
 """Expressions that split text one after another, each the pieces that those before it have left."""
 WAYS_TO_SPLIT = _DIGIT_BY_DIGIT | _AS_GPT2 | set(_AS_OTHERS) | set(_IN_TURN)
 """The names of ways to split text that are put into a tokenizer here; transformers knows others."""
+_WHOLE_WORDS = {"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"}
+_WHOLE_WORDS |= {"jina-v5-nano", "tekken"}
+"""Vocabularies that take a piece whole where it is a word of theirs, whatever the merges make of it, and that start a
+text with the BOS unless the file says otherwise (llama.cpp, `llama-vocab.cpp`)."""
+_BLANK = "\N{LOWER ONE EIGHTH BLOCK}"
+"""A blank in the words of a SentencePiece vocabulary."""
 _LARGEST_GEMMA = {"gemma2": 46, "gemma3_text": 62}
 """Layers of the two models of 27 billion weights, whose attention is scaled by another width, which no key says."""
 
@@ -138,6 +144,7 @@ def complete(path: Path, model: Any, tokenizer: Any) -> None:
     _require_places(path, model, reader)
     _complete_config(path, model.config, reader)
     _split_as_said(path, tokenizer, reader)
+    _put_blank_first_as_said(tokenizer, reader)
 
 
 def set_attention_scale(config: Any) -> None:
@@ -174,7 +181,7 @@ def _complete_config(path: Path, config: Any, reader: GGUFReader) -> None:
 
 
 def _split_as_said(path: Path, tokenizer: Any, reader: GGUFReader) -> None:
-    """Let a byte-level tokenizer split text before its merges as its GGUF file says.
+    """Let a byte-level tokenizer split text before its merges, and take words whole, as its GGUF file says.
 
     Raises:
         ModelError: neither transformers nor jopa knows that way.
@@ -186,6 +193,10 @@ def _split_as_said(path: Path, tokenizer: Any, reader: GGUFReader) -> None:
     if "tokenizer.ggml.pre" not in fields or fields["tokenizer.ggml.model"].contents() != "gpt2":
         return
     way = str(fields["tokenizer.ggml.pre"].contents())
+    if way in _WHOLE_WORDS:
+        tokenizer.backend_tokenizer.model.ignore_merges = True
+        if "tokenizer.ggml.add_bos_token" not in fields:
+            tokenizer.add_bos_token = True
     if way in _DIGIT_BY_DIGIT:
         splits = [pre_tokenizers.Split(Regex(r"\p{N}"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     elif way in _AS_OTHERS or way in _IN_TURN:
@@ -200,6 +211,22 @@ def _split_as_said(path: Path, tokenizer: Any, reader: GGUFReader) -> None:
             "know, so that its tokens would be others; give its folder of safetensors or its hub id instead"
         )
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(splits)
+
+
+def _put_blank_first_as_said(tokenizer: Any, reader: GGUFReader) -> None:
+    """Let a SentencePiece tokenizer put no blank before the first word where its GGUF file says so."""
+    from tokenizers import decoders, normalizers, pre_tokenizers
+
+    fields = reader.fields
+    first = fields.get("tokenizer.ggml.add_space_prefix")
+    if first is None or first.contents() or fields["tokenizer.ggml.model"].contents() != "llama":
+        return
+    backend = tokenizer.backend_tokenizer
+    if isinstance(backend.pre_tokenizer, pre_tokenizers.Metaspace):
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never", split=False)
+    elif isinstance(backend.normalizer, normalizers.Sequence):  # Phi-3's puts the blank first, then replaces the others
+        backend.normalizer = normalizers.Replace(" ", _BLANK)
+    backend.decoder = decoders.Sequence([decoders.Replace(_BLANK, " "), decoders.ByteFallback(), decoders.Fuse()])
 
 
 def _require_places(path: Path, model: Any, reader: GGUFReader) -> None:

@@ -10,12 +10,13 @@ import platform
 import threading
 from collections.abc import Callable, Iterable, Sequence, Set
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from jopa.errors import ModelError, PromptError, SettingError
+from jopa.model.attention_windows import AttentionWindows
 from jopa.model.cached_generation import continue_with_cache
 from jopa.model.generation import GREEDY, Generation, require_sampling, until_stop
 from jopa.model.generation_probe import GenerationProbe, InputKind
@@ -53,8 +54,8 @@ class LanguageModel:
         tokenizer: its tokenizer, a fast one.
         id: the name under which results are recorded.
         revision: the hub commit, or the checksum of the GGUF file, if known.
-        batch_size: masks that its scorers score in one forward; by default as many as speed and memory allow. Halved
-            when memory runs out.
+        batch_size: masks that its scorers score in one forward; by default as many as speed and memory allow. A
+            scorer that runs out of memory halves its own, not this one.
         runner: runs the forwards of its scorers (`scoring.batch_input.Runner`); by default each by itself, at once.
         answers: keeps answers between runs (`model.answer_cache.AnswerCache`); None to generate each anew.
     """
@@ -149,15 +150,29 @@ class LanguageModel:
         return SparseIndex(self.model, self.tokenizer)
 
     @cached_property
+    def attention_windows(self) -> AttentionWindows:
+        """What the model does beyond the windows that its configuration names."""
+        return AttentionWindows(self.model, self.tokenizer, self.id)
+
+    @cached_property
     def generation_probe(self) -> GenerationProbe:
         """Which inputs transformers' own `generate` continues rightly; the others are continued by plain forwards."""
         return GenerationProbe(self.model, self.tokenizer, lambda: self.packed.active())
 
     def changes_with_length(self, n_tokens: int) -> bool:
-        """Whether rows of `n_tokens` tokens must be alone and without a cache: their length changes their scores."""
+        """Whether rows of `n_tokens` tokens must be alone and without a cache: their length changes their scores.
+
+        Raises:
+            ModelError: it changes them by so much that the model is not causal in such rows.
+        """
         with self.lock, quiet_transformers(), evaluating(self.model):
             if self.length_dependence.changes_at(n_tokens) or self.sparse_index.ties_at(n_tokens):
                 return True
+            try:
+                if not self.sparse_index.leaves_out_keys(n_tokens) and self.attention_windows.change_at(n_tokens):
+                    return True
+            finally:
+                self.length_dependence.restore()
         return not vars(self)["_steady"]
 
     @cached_property
@@ -305,7 +320,8 @@ class LanguageModel:
         )
         with self.lock:
             self.length_dependence.restore()
-            return self.generation_probe.agrees(kind)
+            windows = (0, *self.attention_windows.exceeded(n_tokens))
+            return all(self.generation_probe.agrees(replace(kind, window=window)) for window in windows)
 
     def _complete(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """An input with its mask and positions given; else `generate` guesses a mask that hides the padding's id."""
@@ -338,7 +354,9 @@ class LanguageModel:
         rows = next(iter(inputs.values()))
         fast = len(rows) > 1 or self._continues_fast([inputs], rows.shape[1] + max_new_tokens)
         restore = self.length_dependence.restore
-        undisturbed = torch.random.fork_rng([self.device] if self.device.type == "cuda" else [])
+        # `manual_seed` seeds every device that is in use.
+        devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+        undisturbed = torch.random.fork_rng(devices)
         with (
             self.lock,
             _SAMPLING if temperature > 0 else nullcontext(),

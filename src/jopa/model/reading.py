@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 ADAPTER_CONFIG = "adapter_config.json"
 """The file that says that a folder holds a PEFT adapter."""
+_TEMPLATE_FILE = "chat_template.json"
+"""Where older repositories of multimodal models have their chat template; tokenizers do not read it."""
 _CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
 _LAYER = re.compile(r"(\D+)\d+(?=\.)")
 """The name of a layer in the name of a weight: all up to the first number."""
@@ -42,9 +44,9 @@ def read_model(
     Raises:
         ModelError: it is no causal language model, weights are missing, or an adapter's package is.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
-    adapter = _adapter(folder, where)
+    adapter = json_file(folder, ADAPTER_CONFIG, where)
     base = folder
     if adapter is not None:
         base = adapter.get("base_model_name_or_path") if isinstance(adapter, dict) else None
@@ -57,14 +59,16 @@ def read_model(
     of_base = {**where, "revision": None} if adapter is not None else where
     config = AutoConfig.from_pretrained(base, **of_base)
     _require_layers(name, config)
+    loader = _loader(name, config)
     own_tokenizer = adapter is None or (Path(folder) / "tokenizer_config.json").is_file()
-    tokenizer = AutoTokenizer.from_pretrained(
-        folder if own_tokenizer else base, **(where if own_tokenizer else of_base)
-    )
+    place, of_place = (folder, where) if own_tokenizer else (base, of_base)
+    tokenizer = AutoTokenizer.from_pretrained(place, **of_place)
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = _template(name, json_file(place, _TEMPLATE_FILE, of_place))
     if Path(base).is_dir():
         _require_weight_files(name, Path(base))
         _require_settings(name, Path(base) / "generation_config.json")
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = loader.from_pretrained(
         base,
         use_safetensors=True,
         device_map=device_map,
@@ -200,17 +204,59 @@ def _require_downloaded(path: Path) -> None:
         require_no_pointer(path, file.read(len(LFS_POINTER)))
 
 
-def _adapter(folder: str, where: Mapping[str, Any]) -> Any:
-    """The configuration of a PEFT adapter, as its file has it; None if the folder or hub id holds none."""
+def _loader(name: str, config: Any) -> Any:
+    """The class of transformers that loads a model of this configuration.
+
+    Models that read images too, and that are no causal language model to transformers, are one where they read text.
+
+    Raises:
+        ModelError: none of its models generates text.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+    own_code = getattr(config, "auto_map", None) or {}
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING or AutoModelForCausalLM.__name__ in own_code:
+        return AutoModelForCausalLM
+    if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING or AutoModelForImageTextToText.__name__ in own_code:
+        return AutoModelForImageTextToText
+    raise ModelError(
+        f"'{name}' is a model of the kind '{config.model_type}', which has no causal language model in transformers; "
+        "jopa explains causal language models"
+    )
+
+
+def _template(name: str, written: Any) -> str | None:
+    """The chat template in a file of its own, as its JSON has it; None where there is no such file.
+
+    Raises:
+        ModelError: the file holds none.
+    """
+    if written is None:
+        return None
+    template = written.get("chat_template") if isinstance(written, dict) else None
+    if not isinstance(template, str):
+        raise ModelError(f"cannot load the model '{name}': its {_TEMPLATE_FILE} holds no template")
+    return template
+
+
+def json_file(folder: str, file_name: str, where: Mapping[str, Any]) -> Any:
+    """What a JSON file in a folder or of a hub id says; None if there is no such file.
+
+    Args:
+        folder: the folder or the hub id.
+        file_name: the file's name.
+        where: what else transformers is told about where files are.
+    """
     from transformers.utils.hub import cached_file
 
-    path: str | Path | None = Path(folder) / ADAPTER_CONFIG
+    path: str | Path | None = Path(folder) / file_name
     if not Path(folder).is_dir():
         local = where.get("local_files_only", False)
         try:
             path = cached_file(
                 folder,
-                ADAPTER_CONFIG,
+                file_name,
                 revision=where.get("revision"),
                 local_files_only=local,
                 _raise_exceptions_for_gated_repo=False,

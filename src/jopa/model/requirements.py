@@ -10,6 +10,7 @@ from jopa.model.state import evaluating, quiet_transformers
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 _LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "max_target_positions")
 """Fields of configurations that say how many tokens a model takes."""
@@ -65,13 +66,29 @@ def require_causal(model: Any, name: str) -> bool:
         raise ModelError(
             f"'{name}' reads its input in both directions (an encoder-only model); jopa explains causal language models"
         )
-    if (first[0] - followed).abs().max() > _MOST_CHANGE * first.abs().max():
-        raise ModelError(
-            f"what '{name}' says after a token changes with the number of tokens behind it, so a forward over an "
-            "output does not give the probability with which the model generates it; jopa explains causal language "
-            "models"
-        )
+    require_same(followed, first[0], name)
     return steady
+
+
+def require_same(logits: Tensor, expected: Tensor, name: str, where: str = "") -> None:
+    """Refuse a model whose logits after a token change much with the number of tokens behind it.
+
+    Args:
+        logits: those of one row.
+        expected: those of a row of another length at the same tokens.
+        name: the model's name in messages.
+        where: in which rows, if not in all.
+
+    Raises:
+        ModelError: they differ by more than rounding explains.
+    """
+    logits, expected = logits.float(), expected.float()
+    if (logits - expected).abs().max() > _MOST_CHANGE * expected.abs().max():
+        raise ModelError(
+            f"what '{name}' says after a token changes with the number of tokens behind it"
+            f"{f' {where}' if where else ''}, so a forward over an output does not give the probability with which "
+            "the model generates it; jopa explains causal language models"
+        )
 
 
 def _has_plain_weights(model: Any) -> bool:
