@@ -53,6 +53,14 @@ def test_a_set_is_scored_once_whatever_its_order():
     assert joint_effects(found, [(0,), (1, 3)]) == [8.0, 5.0]
 
 
+def test_a_certificate_asks_for_no_known_score_again():
+    for sets in (list(itertools.combinations(range(len(WORTH)), 2)), [(0, 1)]):
+        found = problem()
+        found.log_probs(sets)
+        found.certificate(sets[0])
+        assert (found.evaluations, found.repeats) == (len(sets), 0)
+
+
 def test_masks_are_sent_as_far_as_the_limit_allows_and_then_one_by_one():
     scorer = LimitedTable(len(WORTH), without, allowed=2.5)
     found = jopa.Problem(scorer)

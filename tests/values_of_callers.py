@@ -4,6 +4,7 @@ A program of its own: the tests check the types of every call, and refuse a wron
 """
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,19 @@ import torch
 
 import jopa
 import tiny_models
+from jopa.methods import METHODS
 
 N: Any = np.int64
 ANY: Any = jopa
+EIGHT: dict[str, Any] = {"budget": 8.0}
 PROMPT = "write a story about the doctor and his patient"
 ALIKE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "k": ({"k": N(2)}, {"k": 2}),
     "answer": ({"output": ANY.Generation(N(3))}, {"output": jopa.Generation(3)}),
+    "temperature": (
+        {"output": ANY.Generation(3, temperature=np.float32(0.5))},
+        {"output": jopa.Generation(3, temperature=0.5)},
+    ),
     "target": ({"target": (N(1), N(3))}, {"target": (1, 3)}),
     "target in a list": ({"target": [1, 3]}, {"target": (1, 3)}),
     "spans": ({"unit": np.array([[0, 5], [6, 13], [14, 19]])}, {"unit": [(0, 5), (6, 13), (14, 19)]}),
@@ -48,6 +55,23 @@ REFUSED: dict[str, dict[str, Any]] = {
     "callbacks must be Callbacks(…), got builtin_function_or_method": {"callbacks": print},
 }
 """Values of other kinds, by the beginning of what is said."""
+
+REFUSED_VALUES: dict[str, Callable[[], Any]] = {
+    "until_pr must be a number, got 'half'": lambda: ANY.SearchOptions(until_pr="half"),
+    "refine is a tuple of kinds of units, such as ('sentence',), got 5": lambda: ANY.SearchOptions(refine=5),
+    "refine is a tuple of kinds of units, such as ('sentence',), got 0": lambda: ANY.SearchOptions(refine=0),
+    "unknown unit ['word'] to refine to": lambda: ANY.SearchOptions(refine=[["word"]]),
+    "counterfactual must be Generation(…), got 5": lambda: ANY.SearchOptions(counterfactual=5),
+    "temperature must be a number, got '0.5'": lambda: ANY.Generation(temperature="0.5"),
+    "temperature must be 0 (greedy) or at least 1e-06, got nan": lambda: ANY.Generation(temperature=float("nan")),
+    "seed must be from -9223372036854775808 to 9223372036854775807": lambda: ANY.Generation(seed=2**70),
+    "batch must be a whole number, got 2.5": lambda: ANY.JointSearch(batch=2.5),
+    "budget must be a whole number, got '50'": lambda: ANY.JointSearch(budget="50"),
+    "budget must be a whole number, got nan": lambda: ANY.JointSearch(budget=float("nan")),
+    "seconds must be a number, got '1'": lambda: ANY.JointSearch(seconds="1"),
+    "budget must be a whole number, got 8.0": lambda: METHODS["proxy-search"](**EIGHT),
+}
+"""The same for values that are refused where they are made."""
 
 
 def record(settings: dict[str, Any]) -> dict[str, Any]:
@@ -81,10 +105,11 @@ def main() -> None:
             ANY.Generation(number)
         except jopa.SettingError as error:
             said[f"max_new_tokens must be a whole number, got {number!r}"] = str(error)
-    try:
-        ANY.SearchOptions(until_pr="half")
-    except jopa.SettingError as error:
-        said["until_pr must be a number, got 'half'"] = str(error)
+    for expected, make in REFUSED_VALUES.items():
+        try:
+            make()
+        except jopa.SettingError as error:
+            said[expected] = str(error)
     print(json.dumps({"alike": alike, "said": said}))
 
 

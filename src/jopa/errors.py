@@ -12,6 +12,8 @@ JopaError                  anything jopa refuses or cannot do; the command line 
 Each message says what is wrong and what to do about it.
 """
 
+from importlib.util import find_spec
+
 
 class JopaError(Exception):
     """Base of every error that jopa raises on purpose."""
@@ -43,6 +45,25 @@ class LimitError(StoppedError):
 
 class InputFileError(JopaError):
     """A file cannot be read, written or understood."""
+
+
+def require_package(
+    what: str, package: str, extra: str, *, module: str | None = None, error: type[JopaError] = SettingError
+) -> None:
+    """Refuse work whose optional package is not installed; does not import it.
+
+    Args:
+        what: what needs the package, as messages name it.
+        package: its name on PyPI.
+        extra: the extra of jopa that brings it.
+        module: the name that it is imported by, where that is another one.
+        error: the kind of error to raise.
+
+    Raises:
+        JopaError: of this kind; the message says which command installs the package.
+    """
+    if find_spec(module or package) is None:
+        raise error(f"{what} needs the package {package}: pip install 'jopa[{extra}]'")
 
 
 def reason_of(error: BaseException) -> str:

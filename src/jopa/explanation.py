@@ -74,7 +74,7 @@ def explain(  # pyright: ignore[reportInconsistentOverload]  # the first stands 
     """Find the k units of a prompt whose joint removal most lowers the probability of the model's own output.
 
     Args:
-        prompt: a text, or chat messages; what of them is explained `options.attribute` says, by default the last
+        prompt: a text, or chat messages; `options.attribute` chooses which are explained, by default the last
             message of the user. With documents it is the question, which stays.
         documents: what stands beside the question and is explained: texts, or objects with "text" and perhaps "id" and
             "title". Shown by the chat template where it has a place for documents, else in a plain frame
@@ -211,7 +211,8 @@ def cost_at_most(
         known = [each for each in ffe if each is not None]
         if len(known) < len(ffe):
             raise SettingError(f"method '{method.name}' does not say before how many masks it scores")
-        evidence = 1 + (n_units if search.all_effects else k)
+        # Of every k that is tried until a PR, the selection is scored to compare it.
+        evidence = 1 + (n_units if search.all_effects else k) + (k if search.until_pr is not None else 0)
         counted = None if None in masks else sum(each or 0 for each in masks) + evidence
         cost = model.cost_at_most(built, output_length(model, output), counted, sum(known) + evidence, answers=1)
         requests, tokens = requests + cost.requests, tokens + cost.tokens
@@ -228,7 +229,7 @@ def require_request(
     removal: str | None,
     search: SearchOptions,
 ) -> None:
-    """Refuse what no model can explain: so none need be loaded to find out. The arguments are those of `explain`.
+    """Refuse what no model can explain, so that no model is loaded. The arguments are those of `explain`.
 
     Raises:
         PromptError: the prompt is empty or has the wrong shape, or nothing of it is attributable.
@@ -311,11 +312,10 @@ def _explain_each(
     preparation = prepare_output(explained_model, plan.prompt, output=output, target=target, callbacks=callbacks)
     if plan.prompt.trace:  # only now it is known how many units there are
         able = run_each(able, partial(validated, answered=preparation.prompt), callbacks.on_refusal)
-    first = _with_answering(callbacks, time.perf_counter() - began)
+    timed = _with_answering(callbacks, time.perf_counter() - began)
 
     def explain_one(method: Method) -> Attribution | TextAttribution:
-        told = first if method is able[0] else callbacks
-        return plan.attribute(preparation, method=method, removal=removals[method], callbacks=told)
+        return plan.attribute(preparation, method=method, removal=removals[method], callbacks=timed)
 
     return run_each(able, explain_one, callbacks.on_refusal)
 
@@ -360,13 +360,15 @@ def with_documents(options: PromptOptions | None, documents: Sequence[Any] | Pat
 
 
 def _with_answering(callbacks: Callbacks, seconds: float) -> Callbacks:
-    """Callbacks whose profile includes the seconds that the answer took."""
+    """Callbacks whose first profile includes the seconds that the answer took."""
     on_profile = callbacks.on_profile
     if on_profile is None:
         return callbacks
 
     def report(profile: Profile) -> None:
-        on_profile(replace(profile, seconds=profile.seconds + seconds, generating=profile.generating + seconds))
+        nonlocal seconds
+        added, seconds = seconds, 0.0
+        on_profile(replace(profile, seconds=profile.seconds + added, generating=profile.generating + added))
 
     return replace(callbacks, on_profile=report)
 

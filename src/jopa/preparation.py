@@ -52,7 +52,8 @@ class Callbacks:
         progress: called during the work.
         on_best: called with the score of the whole prompt, then with every set of the asked size that is the best so
             far.
-        on_text: called as the model writes, both its answer and its answer without the chosen units.
+        on_text: called as the model writes, both its answer and its answer without the chosen units; not for an answer
+            that was kept from an earlier run.
         on_profile: called at the end with the cost, without the loading of the model.
         on_level: called by a search from coarse to fine, before each level after the first, with the prompt; its units
             are those that the level can remove.

@@ -309,13 +309,16 @@ class Problem:
         the rounding of a smaller dtype, a set that is not higher by more than the noise may be better, and counts so.
         """
         chosen = frozenset(removed)
-        value = self.log_prob(chosen) + (self.scorer.noise if isinstance(self.scorer, NoisyScorer) else 0.0)
-        scored = {other for other in self._memo if len(other) == len(chosen)}
-        if len(scored) == math.comb(self.n_units, len(chosen)):
-            return "optimal" if not any(falls(self.log_prob(other), value) for other in scored - {chosen}) else "none"
+        if chosen not in self._memo:
+            self.log_prob(chosen)
+        scores = {units: score for units, score in self.scored.items() if len(units) == len(chosen)}
+        value = scores[chosen] + (self.scorer.noise if isinstance(self.scorer, NoisyScorer) else 0.0)
+        if len(scores) == math.comb(self.n_units, len(chosen)):
+            better = any(falls(score, value) for units, score in scores.items() if units != chosen)
+            return "none" if better else "optimal"
         others = set(range(self.n_units)) - chosen
         swaps = [chosen - {out} | {into} for out in chosen for into in others]
-        if all(swap in scored and not falls(self.log_prob(swap), value) for swap in swaps):
+        if all(swap in scores and not falls(scores[swap], value) for swap in swaps):
             return "one-swap-optimal"
         return "none"
 

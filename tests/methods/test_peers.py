@@ -127,7 +127,7 @@ def test_captum_refuses_a_prompt_that_cannot_be_emptied():
 
 
 def test_a_missing_captum_names_the_extra_that_brings_it(llama, monkeypatch):
-    monkeypatch.setitem(sys.modules, "captum.attr", None)
+    monkeypatch.setitem(sys.modules, "captum", None)
     with pytest.raises(jopa.SettingError, match=r"needs the package captum: pip install 'jopa\[baselines\]'"):
         Captum().run(on_model(llama), 2)
 

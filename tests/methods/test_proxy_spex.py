@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import jopa
+from jopa import errors
 from jopa.methods import proxy_spex
 from jopa.methods.proxy_spex import ProxySPEX
 from jopa.testing import TableScorer
@@ -36,9 +37,9 @@ def test_units_in_no_term_fill_the_set_up():
 
 @pytest.mark.parametrize("missing", ["shapiq", "lightgbm"])
 def test_a_missing_package_is_one_line_before_any_work(monkeypatch, missing):
-    monkeypatch.setattr(proxy_spex, "find_spec", lambda package: None if package == missing else object())
+    monkeypatch.setattr(errors, "find_spec", lambda package: None if package == missing else object())
     table = TableScorer(9, lambda removed: -1.0)
-    with pytest.raises(jopa.SettingError, match=r"packages shapiq and lightgbm: pip install 'jopa\[proxyspex\]'"):
+    with pytest.raises(jopa.SettingError, match=rf"package {missing}: pip install 'jopa\[proxyspex\]'"):
         ProxySPEX().run(jopa.Problem(table), 2)
     assert table.asked == []
 

@@ -321,10 +321,13 @@ class TestBoth:
         monkeypatch.setitem(sys.modules, "sklearn", None)
         question = black_box(8, redundant_pair)
         with pytest.raises(
-            jopa.SettingError, match=rf"method '{method.name}' needs scikit-learn: pip install 'jopa\[baselines\]'"
+            jopa.SettingError,
+            match=rf"method '{method.name}' needs the package scikit-learn: pip install 'jopa\[baselines\]'",
         ):
             method.run(question, 2)
         assert question.scorer.asked == []
+        with pytest.raises(jopa.SettingError, match="needs the package scikit-learn"):  # before there is an answer
+            method.validate(question.shape, 2)
 
     @pytest.mark.parametrize("removal", ["delete", "zero", "hide"])
     def test_explains_a_model(self, method, removal, llama):

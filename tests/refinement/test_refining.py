@@ -165,3 +165,35 @@ def test_long_inputs_are_refined_unless_told_otherwise(model, monkeypatch):
     assert levels() == ["paragraph", "sentence"]
     assert "more than" in kinds["details"]["refined_by_default"]
     assert levels(jopa.SearchOptions(refine=())) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("context-cite", lambda level: level.evaluations - 1),
+        ("camab", lambda level: level.evaluations - 1),
+        ("integrated-gradients", lambda level: level.ffe / 3),
+        ("joint", lambda level: level.ffe),
+        ("proxy-search", lambda level: level.ffe),
+    ],
+)
+def test_a_budget_is_that_of_all_levels_whatever_its_unit(model, name, most):
+    found = explain(model, method=name, search=jopa.SearchOptions(refine=("sentence",), budget=20))
+    assert len(found.levels) == 2
+    assert sum(most(level) for level in found.levels) <= 20 + 1
+
+
+def test_a_budget_that_a_level_cannot_have_is_refused_before_any_forward(model):
+    n_forwards = 0
+
+    def count(*_):
+        nonlocal n_forwards
+        n_forwards += 1
+
+    hook = model.model.register_forward_pre_hook(count)
+    try:
+        with pytest.raises(jopa.SettingError, match="ablations must be at least 8, got 4"):
+            explain(model, method="context-cite", search=jopa.SearchOptions(refine=("sentence",), budget=9))
+    finally:
+        hook.remove()
+    assert n_forwards == 0

@@ -50,6 +50,19 @@ def test_the_cost_is_said_before_and_not_exceeded(server, name):
     assert remote.tokens_sent - sent <= cost.tokens
 
 
+@pytest.mark.parametrize("name", ["context-cite", "random", "ablation"])
+def test_the_cost_of_a_search_until_a_pr_is_not_exceeded(server, name):
+    remote = connect(server, rows_per_request=1)
+    text, most = "write a story about the doctor and his patient in rain please", 10
+    search = jopa.SearchOptions(until_pr=1e-30, max_k=most)
+    settings = {"output": jopa.Generation(4), "unit": "word", "search": search}
+    cost = jopa.cost_at_most(text, [name], model=remote, **settings)
+    begun, sent = len(server.bodies), remote.tokens_sent
+    jopa.explain(text, model=remote, method=name, removal="delete", **settings)
+    assert len(server.bodies) - begun <= cost.requests
+    assert remote.tokens_sent - sent <= cost.tokens
+
+
 def test_a_method_that_cannot_be_run_has_no_cost(server):
     with pytest.raises(jopa.SettingError, match="jopa"):
         jopa.cost_at_most(PROMPT, ["jopa"], model=connect(server))

@@ -1,11 +1,13 @@
 """Units hidden only from what follows the context: equal to one plain forward under a mask of every query and key."""
 
+import time
+
 import pytest
 import torch
 
 import jopa
 import tiny_models
-from jopa.scoring import context_forward, packed_rows
+from jopa.scoring import context_forward, forward, packed_rows
 from jopa.scoring.packed_rows import packs_rows
 from slow_reference import keep_masks
 
@@ -196,3 +198,50 @@ def test_nan_and_exhausted_memory_are_said(llama, monkeypatch):
     monkeypatch.setattr(context_forward, "packed_logits", fails)
     with pytest.raises(jopa.ScoringError, match="out of memory with"):
         offered(scorer).log_probs(keep)
+
+
+def test_memory_that_runs_out_in_the_context_leaves_no_context_out(llama, monkeypatch):
+    prompt, _, scorer = case(llama)
+    keep = keep_masks(len(prompt.units), SETS)
+    expected = offered(case(llama)[2]).log_probs(keep)
+    approximation, right = offered(scorer), forward.forward
+
+    def fails(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(forward, "forward", fails)
+    with pytest.raises(jopa.ScoringError, match="out of memory with"):
+        approximation.log_probs(keep)
+    monkeypatch.setattr(forward, "forward", right)
+    assert torch.allclose(approximation.log_probs(keep), expected, atol=1e-5)
+
+
+def test_memory_that_runs_out_halves_the_rows(llama, monkeypatch):
+    prompt, _, scorer = case(llama)
+    keep = keep_masks(len(prompt.units), SETS)
+    expected = offered(case(llama)[2]).log_probs(keep)
+    right, sizes = context_forward.packed_logits, []
+
+    def tight(model, ids, visible, *rest):
+        sizes.append(len(visible))
+        if len(visible) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return right(model, ids, visible, *rest)
+
+    monkeypatch.setattr(context_forward, "packed_logits", tight)
+    monkeypatch.setitem(context_forward._PACKED_TOKENS, "cpu", 10**6)
+    assert torch.allclose(offered(scorer).log_probs(keep), expected, atol=1e-4)
+    assert sizes == [6, 3, 1, 1, 1, 1, 1, 1]
+
+
+def test_the_seconds_of_the_context_count_once(llama, monkeypatch):
+    prompt, _, scorer = case(llama)
+    approximation, right = offered(scorer), forward.forward
+
+    def slow(*arguments):
+        time.sleep(0.2)
+        return right(*arguments)
+
+    monkeypatch.setattr(forward, "forward", slow)
+    approximation.log_probs(keep_masks(len(prompt.units), SETS))
+    assert scorer.work.seconds["prefix"] >= 0.2 > scorer.work.seconds["approximation"]

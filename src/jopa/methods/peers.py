@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from jopa.errors import ModelError, SettingError
+from jopa.errors import ModelError, SettingError, reason_of, require_package
 from jopa.method import Ranking, RankingMethod
 from jopa.model.language_model import LanguageModel, evaluating, quiet_transformers
 from jopa.ordering import ranked
@@ -74,7 +74,7 @@ class Captum(RankingMethod):
         super().validate(shape, k)
         if shape.removal != "delete":
             raise SettingError(f"method 'captum' can only delete units, got removal '{shape.removal}'")
-        _require_captum()
+        require_package("method 'captum'", "captum", "baselines")
 
     def rank(self, problem: Problem, *, seed: int = 0) -> Ranking:
         """Captum's attribution of every unit, in nats."""
@@ -117,13 +117,6 @@ class Captum(RankingMethod):
                 hook.remove()
         assert result.token_attr is not None
         return result.token_attr.cpu()
-
-
-def _require_captum() -> None:
-    try:
-        import captum.attr  # noqa: F401  # only to see that it is there
-    except ImportError as error:
-        raise SettingError("method 'captum' needs the package captum: pip install 'jopa[baselines]'") from error
 
 
 def unit_input(problem: Problem, scorer: LocalModelScorer) -> InterpretableInput:
@@ -353,8 +346,7 @@ def _masked_predictor(name: str) -> Callable[[str, str], list[str]]:
             tokenizer = AutoTokenizer.from_pretrained(name)
             model = AutoModelForMaskedLM.from_pretrained(name, use_safetensors=True).eval()
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(f"cannot load the masked language model '{name}': {reason:.300}") from error
+        raise ModelError(f"cannot load the masked language model '{name}': {reason_of(error):.300}") from error
     if tokenizer.mask_token is None:
         raise ModelError(f"'{name}' has no mask token; give a masked language model such as FacebookAI/roberta-base")
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from jopa.choices import whole_number
 from jopa.errors import SettingError
 from jopa.method import Method, Selection, TraceStep
 from jopa.ordering import NAT, LowestSet, falls, ranked
@@ -74,12 +75,17 @@ class ProxySearch(Method):
     cost: ClassVar[str] = "budget at most"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "budget", whole_number("budget", self.budget))
         if self.budget < 1:
             raise SettingError(f"budget must be at least 1, got {self.budget}")
 
     def with_budget(self, budget: int) -> ProxySearch:
         """The same search with `budget` full-forward equivalents."""
         return replace(self, budget=budget)
+
+    def with_share_of_rest(self, spent: float, n_runs: int) -> ProxySearch:
+        """The same search with an equal part of what is left of its budget, at least 1."""
+        return replace(self, budget=max(1, math.ceil((self.budget - spent) / n_runs)))
 
     def most_ffe(self, n_units: int, k: int) -> float:
         """The budget, and the whole prompt."""
@@ -115,7 +121,7 @@ class _Search:
         self._chosen: Units = frozenset()
 
     def affordable(self) -> int:
-        """Exact masks that the budget still allows, each at what the most expensive one cost."""
+        """Exact masks that the budget still allows, each at what those of the last call cost."""
         return max(0, math.floor((self._budget - (self._problem.ffe - self._ffe_before)) / self._mask_ffe + 1e-9))
 
     def score(self, sets: Sequence[Units]) -> None:

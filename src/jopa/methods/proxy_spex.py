@@ -15,11 +15,10 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
-from importlib.util import find_spec
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from jopa.errors import SettingError
+from jopa.errors import SettingError, require_package
 from jopa.method import Method, Selection
 from jopa.ordering import NAT, ranked
 from jopa.problem import Problem, ProblemShape
@@ -83,10 +82,8 @@ class ProxySPEX(Method):
     def validate(self, shape: ProblemShape, k: int) -> None:
         """Refuse to work without the packages, too; see `Method.validate`."""
         super().validate(shape, k)
-        if any(find_spec(package) is None for package in ("shapiq", "lightgbm")):
-            raise SettingError(
-                "method 'proxyspex' needs the packages shapiq and lightgbm: pip install 'jopa[proxyspex]'"
-            )
+        for package in ("shapiq", "lightgbm"):
+            require_package(f"method '{self.name}'", package, "proxyspex")
 
     def run(self, problem: Problem, k: int, *, seed: int = 0) -> Selection:
         """Choose the set of k units whose removal is predicted to cost most; see `Method.run`.

@@ -5,10 +5,9 @@
 
 `ContextCite` follows Cohen-Wang et al. 2024 (arXiv 2409.00729) and its package `context-cite`. `Interactions` takes
 from ProxySPEX (arXiv 2505.17495) that interactions of prompts are few and hierarchical: it looks for them among the
-units that have strong main effects, and fits again those it finds. ProxySPEX itself is in the package `shapiq`, which
-is not used here: it needs LightGBM, numba and ten more packages, its random removals take half of the prompt where a
-removal of k units is of interest, and it returns interaction indices rather than a best set. The same idea is a
-screening, a Lasso and a ridge regression in scikit-learn, which `ContextCite` needs anyway.
+units that have strong main effects, and fits again those it finds. ProxySPEX itself (`proxy_spex.py`) needs twelve
+packages, removes half of the prompt where a removal of k units is of interest, and gives interaction indices rather
+than a best set. The same idea is a screening, a Lasso and a ridge regression in scikit-learn.
 
 A surrogate only predicts the score of a set that was not scored, so `Interactions` lets the model score the sets with
 the best predictions. Sees units and scores, never a tokenizer.
@@ -22,10 +21,10 @@ from dataclasses import dataclass, replace
 from itertools import combinations, islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from jopa.errors import SettingError
+from jopa.errors import SettingError, require_package
 from jopa.method import Method, Ranking, RankingMethod, Selection
 from jopa.ordering import NAT, first_lowest, ranked
-from jopa.problem import Problem
+from jopa.problem import Problem, ProblemShape
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -96,9 +95,13 @@ class ContextCite(RankingMethod):
         """See `Method.most_masks`."""
         return 1 + self.ablations
 
+    def validate(self, shape: ProblemShape, k: int) -> None:
+        """Refuse to work without scikit-learn, too; see `Method.validate`."""
+        super().validate(shape, k)
+        require_package(f"method '{self.name}'", "scikit-learn", "baselines", module="sklearn")
+
     def rank(self, problem: Problem, *, seed: int = 0) -> Ranking:
         """The surrogate's coefficient of every unit, in nats."""
-        _require_scikit_learn(self)
         removed = _random_removals(problem.n_units, self.ablations, 0.5, seed)
         log_probs = _token_log_probs(problem, removed)
         values = _logit(log_probs.sum(axis=1)) / log_probs.shape[1]
@@ -163,10 +166,14 @@ class Interactions(Method):
         """See `Method.most_masks`."""
         return 1 + self.ablations + self.candidates
 
+    def validate(self, shape: ProblemShape, k: int) -> None:
+        """Refuse to work without scikit-learn, too; see `Method.validate`."""
+        super().validate(shape, k)
+        require_package(f"method '{self.name}'", "scikit-learn", "baselines", module="sklearn")
+
     def run(self, problem: Problem, k: int, *, seed: int = 0) -> Selection:
         """Choose the best of the sets that the surrogate proposes; see `Method.run`."""
         self.validate(problem.shape, k)
-        _require_scikit_learn(self)
         if k == problem.n_units:
             return Selection(tuple(range(k)), "every unit is removed")
         rate = max(0.25, min(0.5, k / problem.n_units))
@@ -202,13 +209,6 @@ class _Surrogate:
         for term, coefficient in zip(self.terms, self.coefficients, strict=True):
             total += coefficient * np.logical_and.reduce(columns[list(term)])
         return total
-
-
-def _require_scikit_learn(method: Method) -> None:
-    try:
-        import sklearn  # noqa: F401  # only to see that it is there
-    except ImportError as error:
-        raise SettingError(f"method '{method.name}' needs scikit-learn: pip install 'jopa[baselines]'") from error
 
 
 def _random_removals(

@@ -63,13 +63,15 @@ def require_finer(refine: Sequence[str], unit: str | Sequence[Span] = AUTO) -> N
         unit: of the first level; with "auto" the further ones alone are compared.
 
     Raises:
-        SettingError: a kind is unknown, or not finer than the one before it.
+        SettingError: they are no sequence, or a kind is unknown, or not finer than the one before it.
     """
+    if isinstance(refine, str) or not isinstance(refine, Sequence):
+        raise SettingError(f"refine is a tuple of kinds of units, such as ('sentence',), got {refine!r:.60}")
     if refine and not isinstance(unit, str):
         raise SettingError("refine goes from one kind of unit to a finer one; give unit a name, not spans")
     before = None if unit == AUTO else unit
     for finer in refine:
-        if finer not in GRAIN:
+        if not isinstance(finer, str) or finer not in GRAIN:
             raise SettingError(f"unknown unit {finer!r:.40} to refine to: choose of {', '.join(GRAIN)}")
         if before in GRAIN and GRAIN[finer] <= GRAIN[str(before)]:
             raise SettingError(

@@ -163,6 +163,8 @@ def planned(
         kinds = ()
     if not kinds:
         return Plan(model, built, (), tuple(methods), k, search, details)
+    if search.budget is not None:
+        methods = [_with_part_of_budget(method, search.budget, len(kinds)) for method in methods]
     first, *finer = (prepare_prompt(model, prompt, options, unit=kind) for kind in kinds)
     if k is not None and not first.trace and search.until_pr is None:
         require_k(k, len(finer[-1].units))
@@ -217,6 +219,11 @@ def _fitting_method(model: Model, prompt: Prompt) -> Method:
     """The method for a prompt whose caller names none."""
     is_long = len(prompt.ids) >= LONG_METHOD_TOKENS and LONG_METHOD in METHODS and _is_here(model)
     return METHODS[LONG_METHOD]() if is_long else DEFAULT_METHOD
+
+
+def _with_part_of_budget(method: Method, budget: int, n_levels: int) -> Method:
+    """The method with what a level may spend of the budget; where levels share it as they go, with all of it."""
+    return method if method.with_share_of_rest(0.0, n_levels) else method.with_budget(max(1, budget // n_levels))
 
 
 def _may_refine(search: SearchOptions) -> bool:

@@ -6,7 +6,8 @@
     level 2   the method chooses k of the finer units inside the opened ones; everything else stays; and so on
 
 All levels have the same token ids, so a unit is a set of positions, and a score that one level knows is known to the
-next where the same positions are removed. A budget is shared: each level may spend an equal part of what is left.
+next where the same positions are removed. A budget of model work is shared: each level may spend an equal part of what
+is left.
 
 What a level's certificate proves, it proves of the units that it could remove. Nothing is proved of what was not
 opened.
@@ -59,7 +60,7 @@ def attribute_levels(
         preparation: the prompt in the coarsest units, and the output.
         finer: the same prompt in the units of each further level, the coarse ones first.
         k: how many units each level chooses; all of a level that has fewer.
-        method: how; where it has a budget, that is the budget of all levels.
+        method: how; where it has a budget of model work, that is the budget of all levels.
         removal: how units are removed.
         search: what else to look for and to measure.
         callbacks: as for `explain`; `on_best` is called for the last level, `on_level` for each after the first.
@@ -80,7 +81,8 @@ def attribute_levels(
         prompt, inside = preparations[number].prompt, tuple[int, ...]()
         if number:
             prompt, inside = _restricted(prompt, levels[-1])
-        share = _with_share(method, math.fsum(level.ffe for level in levels), len(preparations) - number)
+        spent = math.fsum(level.ffe for level in levels)
+        share = method.with_share_of_rest(spent, len(preparations) - number) or method
         shared = SharedScores([unit.positions for unit in prompt.units], scores)
         return replace(preparations[number], prompt=prompt), inside, share, shared
 
@@ -163,14 +165,6 @@ def _restricted(prompt: Prompt, before: Level) -> tuple[Prompt, tuple[int, ...]]
     home = {position: i for i in before.opened for position in before.units[i].positions}
     units = tuple(unit for unit in prompt.units if unit.positions[0] in home)
     return replace(prompt, units=units), tuple(home[unit.positions[0]] for unit in units)
-
-
-def _with_share(method: Method, spent: float, n_levels: int) -> Method:
-    """The method with an equal part of what is left of its budget; a method without one as it is."""
-    budget = getattr(method, "budget", None)
-    if budget is None:
-        return method
-    return method.with_budget(max(1, math.ceil((budget - spent) / n_levels)))
 
 
 def _runners_up(found: Searched) -> list[int]:

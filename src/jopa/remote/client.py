@@ -23,7 +23,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from jopa.errors import ModelError, PromptError, SettingError
+from jopa.errors import ModelError, PromptError, SettingError, require_package
 
 if TYPE_CHECKING:
     import httpx
@@ -80,10 +80,9 @@ class Client:
         for name, value in (("timeout", timeout), ("attempts", attempts), ("in_flight", in_flight)):
             if not value > 0:
                 raise SettingError(f"{name} must be above 0, got {value}")
-        try:
-            import httpx
-        except ImportError:
-            raise ModelError("a model behind a server needs httpx: pip install 'jopa[remote]'") from None
+        require_package("a model behind a server", "httpx", "remote", error=ModelError)
+        import httpx
+
         self.requests = 0
         """Requests sent so far, those that were tried again included."""
         self._key_variable = key_variable

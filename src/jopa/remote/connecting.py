@@ -14,7 +14,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jopa.errors import ModelError, SettingError
+from jopa.errors import ModelError, SettingError, reason_of
 from jopa.model.language_model import quiet_transformers
 from jopa.model.loading import cache_folder
 from jopa.remote.chat_model import ChatModel
@@ -174,10 +174,9 @@ def _tokenizer(
                     raise
                 return AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
         raise ModelError(
-            f"cannot load the tokenizer '{source}' of the served model '{model}': {reason:.200}; give its folder or "
-            "hub id (tokenizer)"
+            f"cannot load the tokenizer '{source}' of the served model '{model}': {reason_of(error):.200}; give its "
+            "folder or hub id (tokenizer)"
         ) from error
 
 

@@ -32,7 +32,7 @@ class Answer:
 
     Attributes:
         ids: the new token ids; the stop token, if there was one, is the last.
-        text: the same as the server writes it, or None.
+        text: the same as the server writes it.
         log_probs: of each id, in nats.
         stopped: whether a stop token ended it.
     """
@@ -49,7 +49,6 @@ class Server(ABC):
     api: ClassVar[str]
     path: ClassVar[str]
     """Where scores and answers are asked for."""
-    model_path: ClassVar[str] = "/v1/models"
 
     @abstractmethod
     def score_request(self, model: str, rows: Sequence[Row]) -> dict[str, Any]:

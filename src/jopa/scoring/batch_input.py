@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "backend out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""What torch says on Linux, on Windows, on Apple's devices, and where cuBLAS finds no room for itself."""
-
 
 @dataclass(frozen=True)
 class CallOptions:
@@ -182,19 +179,7 @@ def forward(model: LanguageModel, parts: Sequence[BatchInput]) -> list[BatchOutp
         scaled = scaled_attention_masks(model.model, arguments["inputs_embeds"], cache, parts[0].log_factors)
         arguments["attention_mask"] = scaled
     targets = [row for part in parts for row in part.target_positions]
-    packed = model.packed.active() if options.packed and not torch.is_grad_enabled() else nullcontext()
-    selected = logits_only_at(model, targets) if options.target_logits else nullcontext()
-    with model.lock, evaluating(model.model), packed, selected:
-        if options.restore is not None:
-            options.restore()
-        follow_other_work()
-        start = time.perf_counter()
-        logits = model.model(**arguments, use_cache=cache is not None).logits
-        if options.target_logits:
-            logits = logits[0]
-        else:
-            logits = torch.cat([of_row[own.to(logits.device)] for of_row, own in zip(logits, targets, strict=True)])
-        seconds = time.perf_counter() - start
+    logits, seconds = target_logits(model, {**arguments, "use_cache": cache is not None}, targets, options)
     prefixes = iter(extract_prefix_caches(cache, keep, missing) if cache is not None and any(keep) else ())
     share = seconds / sum(part.tokens for part in parts)
     return [
@@ -203,6 +188,38 @@ def forward(model: LanguageModel, parts: Sequence[BatchInput]) -> list[BatchOutp
         )
         for part, own in zip(parts, logits.split([part.target_positions.numel() for part in parts]), strict=True)
     ]
+
+
+def target_logits(
+    model: LanguageModel, arguments: Mapping[str, Any], targets: Sequence[Int[Tensor, "_"]], options: CallOptions
+) -> tuple[Float[Tensor, "all vocab"], float]:
+    """One call of the model; differentiable where gradients are enabled.
+
+    Args:
+        model: the language model.
+        arguments: of its forward.
+        targets: the positions of each row whose predictions are wanted.
+        options: how it is called.
+
+    Returns:
+        The logits at these positions, those of the first row first, in the model's dtype, on its device; and the
+        wall-clock seconds inside the model.
+    """
+    import torch
+
+    packed = model.packed.active() if options.packed and not torch.is_grad_enabled() else nullcontext()
+    selected = logits_only_at(model, targets) if options.target_logits else nullcontext()
+    with model.lock, evaluating(model.model), packed, selected:
+        if options.restore is not None:
+            options.restore()
+        follow_other_work()
+        start = time.perf_counter()
+        logits = model.model(**arguments).logits
+        if options.target_logits:
+            logits = logits[0]
+        else:
+            logits = torch.cat([of_row[own.to(logits.device)] for of_row, own in zip(logits, targets, strict=True)])
+        return logits, time.perf_counter() - start
 
 
 def _padded(rows: Tensor, width: int) -> Tensor:
@@ -272,10 +289,3 @@ def logits_only_at(model: LanguageModel, target_positions: Sequence[Int[Tensor, 
         yield
     finally:
         hook.remove()
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether a forward failed because memory was too small."""
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in _NO_MEMORY)

@@ -20,8 +20,9 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from jopa.errors import SettingError
+from jopa.model.agreement import out_of_memory
 from jopa.model.language_model import LanguageModel
-from jopa.scoring.batch_input import BatchInput, BatchOutput, Runner, forward, out_of_memory, without_gradients
+from jopa.scoring.batch_input import BatchInput, BatchOutput, Runner, forward, without_gradients
 from jopa.scoring.batch_planning import BatchLimits
 from jopa.scoring.probe import probe_of
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jopa.errors import ScoringError
-from jopa.scoring.batch_input import out_of_memory
 from jopa.scoring.masking import MaskedForward
 from jopa.scoring.packed_rows import packed_logits, packs_rows
 from jopa.scoring.slow_paths import SLOW_PATHS
@@ -33,7 +32,8 @@ _PACKED_TOKENS = {"cpu": 256, "cuda": 4096}
 _MASK_NUMBERS = {"cpu": 2**22, "cuda": 2**27}
 """The most entries of a forward's attention mask."""
 _ATTENTION_WEIGHTS = {"cpu": 2**25, "cuda": 2**31}
-"""The most attention weights, of all layers and heads, that a gradient keeps; each takes some ten bytes."""
+"""The most attention weights, of all layers and heads, that a gradient keeps; each takes some ten bytes. On a processor
+an eighth of what a gradient of exact scores may keep (`model_scorer`)."""
 
 
 class ContextForward:
@@ -54,7 +54,6 @@ class ContextForward:
         self._model = masked.forward.model
         self._masked = masked
         self._rest = masked.ids[self.start :]
-        self._rows: int | None = None
         self._copied = False
         """Whether rows were scored that each copied the context's cache."""
 
@@ -94,24 +93,16 @@ class ContextForward:
         import torch
 
         self._begin()
-        results, done = [], 0
+        scores = torch.empty(len(keep), self.forward.n_targets)
+
+        def work(rows: list[int]) -> Float[Tensor, "rows out"]:
+            return self.forward.log_probs(self._logits(self._masked.visible(keep[rows])))
+
         with self.forward.timed("approximation"):
-            while done < len(keep):
-                rows = keep[done : done + self._rows_per_forward()]
-                try:
-                    results.append(self.forward.log_probs(self._logits(self._masked.visible(rows))).float().cpu())
-                except RuntimeError as error:
-                    if not out_of_memory(error):
-                        raise
-                    if len(rows) == 1:
-                        raise ScoringError(
-                            f"out of memory with {len(self._rest)} tokens after a context of {self.start}; use a "
-                            "smaller model or dtype, or a shorter prompt"
-                        ) from error
-                    self._rows = len(rows) // 2
-                    continue
-                done += len(rows)
-        scores = torch.cat(results) if results else torch.empty(0, self.forward.n_targets)
+            for rows, result in self.forward.in_batches(
+                range(len(keep)), len(self._masked.ids), work, self._rows_per_forward()
+            ):
+                scores[rows] = result.float().cpu()
         if not scores.isfinite().all():
             raise ScoringError("the model gives NaN or infinity with units hidden from the output; try dtype float32")
         return scores
@@ -146,14 +137,15 @@ class ContextForward:
         return gradient if bool(gradient.isfinite().all()) else None
 
     def _begin(self) -> None:
-        """Take the context's cache from an exact forward that has it, else run it once."""
+        """Take the context's cache from an exact forward that has it, else run it once; a phase of its own."""
         cached = self._masked.cache_of_whole(self.start)
         if cached is not None:
             self.forward.begin_with(cached)
+        self.forward.prefix()
 
     def _rows_per_forward(self) -> int:
         kind, n = self.forward.kind, len(self._rest)
-        rows = self._rows or max(1, _PACKED_TOKENS[kind] // n)
+        rows = max(1, _PACKED_TOKENS[kind] // n)
         while rows > 1 and rows * n * (self.start + rows * n) > _MASK_NUMBERS[kind]:
             rows -= 1
         return rows
@@ -164,7 +156,7 @@ class ContextForward:
             self._copied = True
             inputs = {"input_ids": self._rest.expand(len(visible), -1).to(self._model.device)}
             return self.forward.logits(inputs, lengths, [context] * len(visible), visible.long())[0]
-        read = self.forward.target_positions(lengths[:1])[0]
-        logits, seconds = packed_logits(self._model, self._rest, visible, read, context, self.forward.options)
+        targets = self.forward.target_positions(lengths[:1])[0]
+        logits, seconds = packed_logits(self._model, self._rest, visible, targets, context, self.forward.options)
         self.forward.count_rows(len(visible), len(self._rest), context.length, seconds)
         return logits

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from jopa.errors import ScoringError, SettingError
+from jopa.model.agreement import out_of_memory
 from jopa.model.language_model import LanguageModel, evaluating
 from jopa.model.state import eager_attention, hooks_kept
 from jopa.scoring.batch_input import (
@@ -24,7 +25,6 @@ from jopa.scoring.batch_input import (
     Runner,
     forward,
     logits_only_at,
-    out_of_memory,
     without_gradients,
 )
 from jopa.scoring.batch_planning import BatchLimits
@@ -61,7 +61,7 @@ class TargetForward:
         model: the language model; its `batch_size` is the most rows in one forward, halved when memory runs out.
         prefix: the ids that every variant begins with; their key-value cache is computed once.
         targets: the target's ids.
-        read: how far before its end each row predicts the first target token (1: at its last position).
+        target_offset: how far before its end each row predicts the first target token (1: at its last position).
         longest: tokens of the longest row, prefix included.
         runner: runs the forwards that score rows.
 
@@ -75,7 +75,7 @@ class TargetForward:
         model: LanguageModel,
         prefix: Int[Tensor, "prefix"],
         targets: Int[Tensor, "out"],
-        read: int,
+        target_offset: int,
         longest: int,
         runner: Runner | None = None,
     ) -> None:
@@ -89,7 +89,7 @@ class TargetForward:
         self._counter = _Counter()
         self._ids = prefix
         self._targets = targets
-        self._read = read
+        self._target_offset = target_offset
         self._longest = longest
         self._batch_size = 1 if self.alone or not self.probe.batches else model.batch_size
         self._runner = runner or Runner()
@@ -134,7 +134,7 @@ class TargetForward:
 
     def after_prefix(self, prefix: Int[Tensor, "prefix"]) -> TargetForward:
         """The same target after another beginning; its work is counted here."""
-        other = TargetForward(self.model, prefix, self._targets, self._read, self._longest, self._runner)
+        other = TargetForward(self.model, prefix, self._targets, self._target_offset, self._longest, self._runner)
         other._batch_size = self._batch_size
         other._counter = self._counter
         return other
@@ -155,16 +155,17 @@ class TargetForward:
         self._prefix = self._prefix or prefix
 
     def prefix(self) -> PrefixCache:
-        """What rows need not carry, since its key-value cache is there; of no length for a model without caches."""
+        """What rows need not carry, since its key-value cache is there; of no length for a model without caches.
+
+        Raises:
+            ScoringError: memory does not suffice for it.
+        """
         import torch
 
         if self._prefix is not None:
             return self._prefix
-        self._prefix = PrefixCache(0)
-        length = len(self._ids)
-        if not length or self.alone:
-            return self._prefix
-        if self.crops_caches:
+        found, length = PrefixCache(0), len(self._ids)
+        if length and self.crops_caches:
             rows = BatchInput(
                 {"input_ids": self._ids[None].to(self.model.device)},
                 torch.tensor([[length - 1]]),
@@ -174,16 +175,16 @@ class TargetForward:
             )
             # Without inference mode: gradients begin here, too.
             with self.timed("prefix"), torch.no_grad(), self.in_model():
-                (self._prefix,) = forward(self.model, [rows])[0].prefixes
-        elif self.probe.repeats_caches:
+                ((_, (found,)),) = self.in_batches([0], length, lambda _: forward(self.model, [rows])[0].prefixes)
+            self._count(forwards=1, tokens=length)
+        elif length and not self.alone and self.probe.repeats_caches:
             with self.model.lock, self.timed("prefix"), self.in_model():
                 prefix = whole_cache(self.model, self._ids.tolist())
                 if prefix.length and self.probe.verify_prefix(prefix, self._ids):
-                    self._prefix = prefix
-        else:
-            return self._prefix
-        self._count(forwards=1, tokens=length)
-        return self._prefix
+                    found = prefix
+            self._count(forwards=1, tokens=length)
+        self._prefix = found
+        return found
 
     def __call__(
         self, inputs: dict[str, Tensor], lengths: Sequence[int], log_factors: Float[Tensor, "all"] | None = None
@@ -235,7 +236,7 @@ class TargetForward:
         """The positions that predict the target, in rows of these lengths."""
         import torch
 
-        return torch.tensor(lengths)[:, None] - self._read + torch.arange(len(self._targets))
+        return torch.tensor(lengths)[:, None] - self._target_offset + torch.arange(len(self._targets))
 
     def _counted(
         self, rows: BatchInput, lengths: Sequence[int], result: BatchOutput
@@ -305,13 +306,13 @@ class TargetForward:
         import torch
 
         model, device = self.model.model, self.model.device
-        start = len(ids) - self._read
+        start = len(ids) - self._target_offset
         before, own = (ids[:start], ids[start:]) if self.crops_caches else (ids[:0], ids)
         target_positions = start - len(before) + torch.arange(len(self._targets))
         arguments: dict[str, Any] = {"use_cache": False}
-        if self.options.restore is not None:
-            self.options.restore()
         with without_gradients(model), evaluating(model), hooks_kept(model), self.in_model():
+            if self.options.restore is not None:
+                self.options.restore()
             if len(before):
                 arguments = {"use_cache": True, self.probe.cached_options.cache_argument: new_cache()}
                 with logits_only_at(self.model, [torch.tensor([len(before) - 1])]):
@@ -325,16 +326,28 @@ class TargetForward:
         return [layer[0, :, target_positions.to(layer.device)].float().cpu() for layer in layers]
 
     def in_batches(
-        self, rows: Sequence[int], length: int, work: Callable[[list[int]], Any]
+        self, rows: Sequence[int], length: int, work: Callable[[list[int]], Any], rows_per_batch: int | None = None
     ) -> Iterator[tuple[list[int], Any]]:
         """Do work on rows of at most `length` tokens, many at once; halve the batch when memory runs out.
+
+        Args:
+            rows: their numbers.
+            length: tokens of the longest.
+            work: called with the numbers of some rows.
+            rows_per_batch: the most rows at once; by default as many as their tokens and logits allow.
+
+        Yields:
+            The numbers of some rows, and what `work` gives for them.
 
         Raises:
             ScoringError: memory does not suffice for one row.
         """
         done = 0
         while done < len(rows):
-            batch = list(rows[done : done + self._rows_per_batch(length)])
+            size = self._rows_per_batch(length)
+            if rows_per_batch is not None:
+                size = min(rows_per_batch, self._batch_size or rows_per_batch)
+            batch = list(rows[done : done + size])
             try:
                 result = work(batch)
             except RuntimeError as error:

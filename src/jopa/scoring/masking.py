@@ -112,9 +112,9 @@ class MaskedForward:
         self.forward = TargetForward(model, self.ids[:n_prefix], targets, n_read - start + 1, len(self.ids), runner)
 
     def under_masks(
-        self, keep: Bool[Tensor, "masks units"], read: Callable[[Tensor], Tensor], shape: tuple[int, ...]
+        self, keep: Bool[Tensor, "masks units"], reduce_logits: Callable[[Tensor], Tensor], shape: tuple[int, ...]
     ) -> Float[Tensor, "masks ..."]:
-        """What `read` makes of the logits under each mask, `shape` numbers each, on the CPU.
+        """What `reduce_logits` makes of the logits under each mask, `shape` numbers each, on the CPU.
 
         Raises:
             PromptError: a mask leaves nothing to predict the output from.
@@ -141,7 +141,7 @@ class MaskedForward:
         new = []
         for batch in batches:
             with self.forward.timed("scores"):
-                for part, (result, prefixes) in self._run(batch, prefix_caches, visible, read):
+                for part, (result, prefixes) in self._run(batch, prefix_caches, visible, reduce_logits):
                     results[part] = result.float().cpu()
                     new += [
                         _CachedRow(rows[row], prefix)
@@ -210,7 +210,7 @@ class MaskedForward:
         batch: Batch,
         prefix_caches: Sequence[_CachedRow],
         visible: Bool[Tensor, "masks tokens"],
-        read: Callable[[Tensor], Tensor],
+        reduce_logits: Callable[[Tensor], Tensor],
     ) -> Iterator[tuple[list[int], tuple[Tensor, list[PrefixCache]]]]:
         """The masks of a batch in one forward, or in several where memory runs out; and the caches to remember."""
         import torch
@@ -224,9 +224,9 @@ class MaskedForward:
         remember = batch.keep or (len(visible) <= _FEW_MASKS and self._reuse and self.forward.crops_caches)
 
         def work(rows: list[int]) -> tuple[Tensor, list[PrefixCache]]:
-            keep = (n_tokens[rows] - n_output).tolist() if remember else []
-            logits, prefixes = self._score(visible[rows], [begins[cache_of[row]] for row in rows], keep)
-            return read(logits), prefixes
+            cache_lengths = (n_tokens[rows] - n_output).tolist() if remember else []
+            logits, prefixes = self._score(visible[rows], [begins[cache_of[row]] for row in rows], cache_lengths)
+            return reduce_logits(logits), prefixes
 
         return self.forward.in_batches(batch.rows, longest - batch.start, work)
 
@@ -261,7 +261,7 @@ class MaskedForward:
         return (self.unit_of < 0) | keep[..., self.unit_of.clamp(min=0)]
 
     def _score(
-        self, visible: Bool[Tensor, "rows tokens"], prefix_caches: Sequence[PrefixCache], keep: Sequence[int]
+        self, visible: Bool[Tensor, "rows tokens"], prefix_caches: Sequence[PrefixCache], cache_lengths: Sequence[int]
     ) -> tuple[Float[Tensor, "rows out vocab"], list[PrefixCache]]:
         """One forward of rows after their cached beginnings: their logits, and the caches of their first tokens."""
         import torch
@@ -276,7 +276,7 @@ class MaskedForward:
         if self._removal == "zero":
             inputs = self.forward.embedded(ids, visible[:, begin:].float())
         hidden = visible.long() if self._removal == "hide" else None
-        return self.forward.logits(inputs, [len(row) for row in rows], prefix_caches, hidden, keep)
+        return self.forward.logits(inputs, [len(row) for row in rows], prefix_caches, hidden, cache_lengths)
 
 
 def require_removal(model: LanguageModel, removal: str, n_tokens: int) -> None:

@@ -152,9 +152,9 @@ class ModelScorer:
     def _require_finite(self, scores: Float[Tensor, "masks out"], keep: Bool[Tensor, "masks units"]) -> None:
         finite = scores.isfinite().all(dim=1)
         if not finite.all():
-            worst = int((~finite).nonzero()[0])
-            strange = float(scores[worst][~scores[worst].isfinite()][0])
-            removed = [i for i in range(self.n_units) if not keep[worst, i]]
+            first_bad = int((~finite).nonzero()[0])
+            strange = float(scores[first_bad][~scores[first_bad].isfinite()][0])
+            removed = [i for i in range(self.n_units) if not keep[first_bad, i]]
             raise ScoringError(
                 f"the model gives {strange} as a log-probability with units {removed} removed ({self.removal}); try "
                 "dtype float32"

@@ -15,16 +15,12 @@ Knows ids, masks and caches, nothing of units.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from jopa.model.agreement import agree, probe_ids
+from jopa.model.agreement import agree, probe_ids, tried
 from jopa.model.language_model import LanguageModel, quiet_transformers
-from jopa.model.state import evaluating
-from jopa.model.threads import follow_other_work
-from jopa.scoring.batch_input import BatchInput, CallOptions, forward, logits_only_at, without_gradients
+from jopa.scoring.batch_input import BatchInput, CallOptions, forward, target_logits, without_gradients
 from jopa.scoring.prefix_cache import PrefixCache, cache_after
 from jopa.scoring.probe import probe_of
 
@@ -43,7 +39,7 @@ def packed_logits(
     model: LanguageModel,
     ids: Int[Tensor, "n"],
     visible: Bool[Tensor, "rows all"],
-    read: Int[Tensor, "out"],
+    target_positions: Int[Tensor, "out"],
     context: PrefixCache,
     options: CallOptions,
 ) -> tuple[Float[Tensor, "rows out vocab"], float]:
@@ -53,7 +49,7 @@ def packed_logits(
         model: the language model.
         ids: what follows the context, the same for all rows.
         visible: which tokens of context and row each row may attend to; a token always attends to itself.
-        read: the positions in `ids` whose predictions are wanted.
+        target_positions: the positions in `ids` whose predictions are wanted.
         context: what all rows begin with.
         options: how the model is called.
 
@@ -64,28 +60,19 @@ def packed_logits(
 
     n_rows, n, device = len(visible), len(ids), model.device
     positions = context.length + torch.arange(n)
-    rows = (torch.arange(n_rows)[:, None] * n + read).flatten()
-    packed = model.packed.active() if options.packed else nullcontext()
-    selected = logits_only_at(model, [rows]) if options.target_logits else nullcontext()
-    with without_gradients(model.model), evaluating(model.model), packed, selected:
+    targets = (torch.arange(n_rows)[:, None] * n + target_positions).flatten()
+    with without_gradients(model.model):
         cache = cache_after([context])
-        arguments: dict[str, Any] = {options.cache_argument: cache}
+        arguments: dict[str, Any] = {
+            "input_ids": ids.repeat(n_rows)[None].to(device),
+            "attention_mask": _masks(model.model, cache, context.length, visible.to(device), n),
+            "use_cache": True,
+            options.cache_argument: cache,
+        }
         if options.positions:
             arguments["position_ids"] = positions.repeat(n_rows)[None].to(device)
-        if options.restore is not None:
-            options.restore()
-        follow_other_work()
-        began = time.perf_counter()
-        logits = model.model(
-            input_ids=ids.repeat(n_rows)[None].to(device),
-            attention_mask=_masks(model.model, cache, context.length, visible.to(device), n),
-            use_cache=True,
-            **arguments,
-        ).logits[0]
-        seconds = time.perf_counter() - began
-    if not options.target_logits:
-        logits = logits[rows.to(logits.device)]
-    return logits.view(n_rows, len(read), -1), seconds
+        logits, seconds = target_logits(model, arguments, [targets], options)
+    return logits.view(n_rows, len(target_positions), -1), seconds
 
 
 def _masks(
@@ -129,11 +116,8 @@ def packs_rows(model: LanguageModel) -> bool:
     """
     kept: dict[str, Any] = vars(model)
     if "_packs_rows" not in kept:
-        try:
-            with model.lock, quiet_transformers():
-                kept["_packs_rows"] = _agrees(model)
-        except Exception:  # a model may fail in any way at what it cannot do
-            kept["_packs_rows"] = False
+        with model.lock, quiet_transformers():
+            kept["_packs_rows"] = tried(lambda: _agrees(model))
     return kept["_packs_rows"]
 
 
@@ -148,8 +132,8 @@ def _agrees(model: LanguageModel) -> bool:
     visible = torch.ones(len(_HIDDEN), len(ids), dtype=torch.bool)
     for row, hidden in enumerate(_HIDDEN):
         visible[row, list(hidden)] = False
-    own, read = ids[_CONTEXT:], torch.arange(_OWN)
-    packed, _ = packed_logits(model, own, visible, read, context, options)
+    own = ids[_CONTEXT:]
+    packed, _ = packed_logits(model, own, visible, torch.arange(_OWN), context, options)
     agreed = []
     for row, logits in zip(visible, packed, strict=True):
         part = _part(model, own, [context], options, mask=row.long()[None])

@@ -14,21 +14,20 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from jopa.errors import ModelError, StoppedError
-from jopa.model.agreement import agree
+from jopa.errors import ModelError
+from jopa.model.agreement import agree, tried
 from jopa.model.language_model import LanguageModel, quiet_transformers
 from jopa.scoring.batch_input import CallOptions
 from jopa.scoring.plain_forward import plain_logits, whole_cache
 from jopa.scoring.prefix_cache import CACHE_NAMES, PrefixCache
 from jopa.scoring.probe_forwards import ProbeForwards
+from jopa.scoring.protocols import Capability
 from jopa.scoring.slow_paths import SLOW_PATHS
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from jopa.scoring.protocols import Capability
 
 _PREFIXES = (1, 3, 6)
 _LONG_PREFIXES = (5, 18)
@@ -37,9 +36,7 @@ _SHARED = 5
 _HIDDEN = 4
 """The token that is hidden, after a beginning of three."""
 _TINY_LOG_FACTOR = -30.0
-_CAPABILITIES: tuple[Capability, ...] = (
-    *("scores", "distribution", "gradient", "attention", "token-attention", "model"),
-)
+_CAPABILITIES: tuple[Capability, ...] = get_args(Capability)
 
 
 def probe_of(model: LanguageModel) -> ModelProbe:
@@ -235,16 +232,11 @@ class ModelProbe:
         return found
 
     def _tried(self, attempt: Callable[[], bool]) -> bool:
-        """Whether an attempt succeeded; any error counts as no, except one that ends the work."""
-        try:
+        """Whether an attempt succeeded, with the factors of short rows; see `tried`."""
+        with self._model.lock, quiet_transformers(), warnings.catch_warnings():
             self._model.length_dependence.restore()
-            with quiet_transformers(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of what is tried and may fail
-                return bool(attempt())
-        except (ModelError, StoppedError):
-            raise
-        except Exception:  # a model may fail in any way at what it cannot do
-            return False
+            warnings.simplefilter("ignore")  # of what is tried and may fail
+            return tried(attempt)
 
     def _agrees(
         self, rows: Sequence[Sequence[int]], *, options: CallOptions | None = None, embedded: bool = False

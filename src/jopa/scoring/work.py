@@ -19,8 +19,8 @@ class Work:
         reused: tokens that rows did not carry, because the cache of an earlier forward stood for them.
         in_model: wall-clock seconds inside the model's own forwards and backwards; on a GPU, which is asynchronous,
             the seconds that starting them took.
-        seconds: wall-clock time by phase: "prefix", "planning", "scores", "gradients", "attention"; waiting for
-            other searches included.
+        seconds: wall-clock time by phase: "prefix", "planning", "scores", "gradients", "attention",
+            "approximation"; waiting for other searches included.
     """
 
     evaluations: int = 0

@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import ClassVar
 
+from jopa.choices import real_number, whole_number
 from jopa.errors import SettingError
 from jopa.method import NestedMethod, Selection
 from jopa.methods.joint.certificate import certificate_candidates, closing_reason
@@ -68,6 +69,10 @@ class JointSearch(NestedMethod):
     cost: ClassVar[str] = "budget at most"
 
     def __post_init__(self) -> None:
+        for name in ("budget", "batch"):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name)))
+        if self.seconds is not None:
+            object.__setattr__(self, "seconds", real_number("seconds", self.seconds))
         if self.budget < 1:
             raise SettingError(f"budget must be at least 1, got {self.budget}")
         if self.seconds is not None and not self.seconds > 0:
@@ -78,6 +83,10 @@ class JointSearch(NestedMethod):
     def with_budget(self, budget: int) -> JointSearch:
         """The same search with `budget` full-forward equivalents."""
         return replace(self, budget=budget)
+
+    def with_share_of_rest(self, spent: float, n_runs: int) -> JointSearch:
+        """The same search with an equal part of what is left of its budget, at least 1."""
+        return replace(self, budget=max(1, math.ceil((self.budget - spent) / n_runs)))
 
     def most_ffe(self, n_units: int, k: int) -> float:
         """The budget, and what may pass it."""
