@@ -4,7 +4,7 @@ JopaError                  anything jopa refuses or cannot do; the command line 
 ├── SettingError           a setting is out of its range, or two settings do not fit (also a ValueError)
 ├── PromptError            this prompt cannot be explained as asked (also a ValueError)
 ├── ModelError             a model cannot be found, loaded or used
-├── ScoringError           the model gave a number that is no score, or memory ran out at batch size one
+├── ScoringError           a model gave no score, a method no usable answer, or memory ran out at batch size one
 ├── StoppedError           somebody who watches the work has ended it
 │   └── LimitError         the tokens that may be sent to a server are spent
 └── InputFileError         a file cannot be read, written or understood
@@ -32,7 +32,7 @@ class ModelError(JopaError):
 
 
 class ScoringError(JopaError):
-    """The model's scores cannot be trusted (NaN, infinite) or could not be computed."""
+    """Scores or a method's answer cannot be trusted (NaN, units that are not there), or could not be computed."""
 
 
 class StoppedError(JopaError):
