@@ -144,7 +144,7 @@ def test_a_pasted_conversation_is_read_as_the_command_reads_it(llama):
         ([{"role": "user", "content": None}], "message 1 is not of the form"),
         ([{"role": "user", "content": [{"type": "image_url"}]}], "part of type 'image_url'"),
         ([{"role": "tool", "content": "4 degrees"}], "no message is of role 'user'"),
-        (CALLING["messages"][:2], "the last message is the assistant's and has no text"),
+        (CALLING["messages"][:2], "the last message is the assistant's and calls tools"),
         ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "\ud800"}, TURNS[0]], "half a surrogate"),
     ],
 )
