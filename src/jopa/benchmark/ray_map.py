@@ -19,7 +19,7 @@ from typing import Any
 from jopa.benchmark.cells import JournalEntry, ModelCache, Names, Task, failed_cell, run_tasks
 from jopa.benchmark.experiment import Experiment
 from jopa.benchmark.records import ExampleRecord, SearchRecord
-from jopa.errors import JopaError, SettingError
+from jopa.errors import JopaError, SettingError, reason_of
 from jopa.scoring.batched_runner import BatchedRunner
 
 MAX_ATTEMPTS = 3
@@ -161,7 +161,7 @@ class _Pool:
 
     def _require_progress(self, error: Any, failures: int) -> None:
         """Stop if examples are not the cause of the deaths, before all examples are recorded as failed."""
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         if getattr(error, "actor_init_failed", False):
             raise JopaError(f"a worker cannot start; are jopa and its packages on every machine? {reason:.300}")
         if failures >= MAX_CONSECUTIVE_FAILURES * self._count:

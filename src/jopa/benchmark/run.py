@@ -33,6 +33,7 @@ from jopa.benchmark.records import (
 from jopa.datasets.examples import Dataset, load_dataset
 from jopa.errors import InputFileError, SettingError
 from jopa.model.language_model import versions
+from jopa.model.machine import processor_name, usable_cores
 from jopa.scoring.batched_runner import BatchedRunner
 from jopa.storage import Journal, Record, is_partial, locked, write_text
 
@@ -256,8 +257,8 @@ def machine() -> Record:
 
     cuda = torch.cuda.is_available()
     return {
-        "cpu": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpu": processor_name(),
+        "cores": len(usable_cores()),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
         if hasattr(os, "sysconf")
         else None,
@@ -265,16 +266,6 @@ def machine() -> Record:
         "platform": platform.platform(),
         "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
     }
-
-
-def _processor() -> str:
-    """The processor's name, if the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _json(record: Record) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from jopa.datasets.documents import agentdojo, hotpotqa, ruler_needle, tydiqa
 from jopa.datasets.fields import SourceRow, optional_text, text_field
-from jopa.errors import InputFileError, SettingError
+from jopa.errors import InputFileError, SettingError, reason_of
 from jopa.plugins.registry import Registry
 
 PREFILL = "Of course! I'd be happy to help you with that."
@@ -111,9 +111,8 @@ def load_from_hub(spec: Source) -> Any:
                 raise
             return hub.load_dataset(spec.hub_id, split=spec.split, revision=_PARQUET)
     except Exception as error:  # the library passes on whatever the network, the hub and the file formats raise
-        reason = " ".join(str(error).split())
         raise InputFileError(
-            f"cannot load '{spec}' from the hub ({reason or type(error).__name__:.200}); check the network, "
+            f"cannot load '{spec}' from the hub ({reason_of(error):.200}); check the network, "
             f"or give your own copy as JSONL: --data {spec.name}=path"
         ) from error
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from jopa.errors import PromptError, SettingError
+from jopa.errors import PromptError, SettingError, reason_of
 from jopa.prompt.documents import Document
 from jopa.prompt.messages import with_parsed_arguments, with_written_arguments
 from jopa.prompt.options import PromptOptions
@@ -119,9 +119,9 @@ class Renderer:
         try:
             return str(self.tokenizer.apply_chat_template(formed, tokenize=False, **goal, **extra))
         except Exception as error:  # a template is a program of the model's maker and may raise anything
-            reason = " ".join(str(error).split())
             raise PromptError(
-                f"the model's chat template refuses these messages: {reason:.200}; give messages of the form it takes"
+                f"the model's chat template refuses these messages: {reason_of(error):.200}; give messages of the form "
+                "it takes"
             ) from error
 
 
