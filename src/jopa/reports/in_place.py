@@ -77,7 +77,7 @@ def in_place_of(prompt: Prompt) -> InPlace:
 def _title(part: FixedPart) -> str:
     """What a fixed part is called, and whether the model read it."""
     name = _NAMES.get(part.kind, one_line(part.kind))
-    return name if part.shown else f"{name}: given, but the chat template leaves it out"
+    return name if part.shown else f"Not read: {name[:1].lower()}{name[1:]} (the chat template leaves it out)"
 
 
 def in_place_lines(value: Attribution | Diagnosis | Citations) -> list[tuple[str, str]]:
