@@ -14,13 +14,9 @@ LLAMA3 |= {"original_max_position_embeddings": 16}
 MERGES = ("1 2", "Ċ Ċ")
 
 
-def write_gguf(path, leave_out=(), split=0, template=None, numbers=None, tensors=None, splits=None, merges=MERGES):
-    """A tiny Llama as llama.cpp writes one, with further metadata (under "llama.") and tensors.
-
-    With `splits` it has a byte-level vocabulary of bytes and pairs of symbols, that splits text as that name says.
-    """
-    random = np.random.default_rng(0)
-    writer = gguf.GGUFWriter(path, "llama")
+def writer_of(path, architecture="llama"):
+    """A writer that has the metadata of the tiny shape."""
+    writer = gguf.GGUFWriter(path, architecture)
     writer.add_context_length(128)
     writer.add_embedding_length(32)
     writer.add_block_count(1)
@@ -29,6 +25,16 @@ def write_gguf(path, leave_out=(), split=0, template=None, numbers=None, tensors
     writer.add_head_count_kv(2)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(10000.0)
+    return writer
+
+
+def write_gguf(path, leave_out=(), split=0, template=None, numbers=None, tensors=None, splits=None, merges=MERGES):
+    """A tiny Llama as llama.cpp writes one, with further metadata (under "llama.") and tensors.
+
+    With `splits` it has a byte-level vocabulary of bytes and pairs of symbols, that splits text as that name says.
+    """
+    random = np.random.default_rng(0)
+    writer = writer_of(path)
     if split:
         writer.add_uint16("split.count", split)
     tokens = list(tiny_models.VOCABULARY)

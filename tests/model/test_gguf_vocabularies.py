@@ -1,11 +1,11 @@
 """What a GGUF file says of its vocabulary: whole words, the BOS, the blank before the first word."""
 
-import gguf
 import numpy as np
 import pytest
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 import jopa
+from tiny_gguf import writer_of
 
 MARKS = ("<unk>", "<s>", "</s>", "<|user|>")
 SENTENCEPIECE = (*MARKS, *(f"<0x{byte:02X}>" for byte in range(256)))
@@ -42,15 +42,7 @@ def written(path, *, splits=None, architecture="llama", **said):
         said: further metadata, under "tokenizer.ggml.".
     """
     random = np.random.default_rng(0)
-    writer = gguf.GGUFWriter(path, architecture)
-    writer.add_context_length(128)
-    writer.add_embedding_length(32)
-    writer.add_block_count(1)
-    writer.add_feed_forward_length(48)
-    writer.add_head_count(4)
-    writer.add_head_count_kv(2)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_freq_base(10000.0)
+    writer = writer_of(path, architecture)
     tokens = BYTE_LEVEL if splits else (*SENTENCEPIECE, *PIECES)
     writer.add_vocab_size(len(tokens))
     writer.add_token_list(tokens)

@@ -152,8 +152,12 @@ def detect(
     elif calibration is not None:
         threshold = Calibration.read(calibration)
     given = {
-        **{"k": k, "budget": budget, "max_new_tokens": max_new_tokens, "most_tokens": most_tokens},
-        **{"plain": plain or None, "template_args": dict(map(setting, template_arg)) if template_arg else None},
+        "k": k,
+        "budget": budget,
+        "max_new_tokens": max_new_tokens,
+        "most_tokens": most_tokens,
+        "plain": plain or None,
+        "template_args": dict(map(setting, template_arg)) if template_arg else None,
     }
     config = replace(
         DetectionConfig() if threshold is None else threshold.config,
