@@ -51,6 +51,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "output must be a text, an Output with its token ids, or a Generation, got list": {"output": [5, 6]},
     "a method is a value such as JointSearch(), or its name, got <class": {"method": jopa.JointSearch},
     "options must be PromptOptions(…), got dict": {"options": {"system": "please"}},
+    "options must be PromptOptions(…), got str": {"options": "please", "documents": ["a text"]},
     "search must be SearchOptions(…), got dict": {"search": {"seed": 1}},
     "callbacks must be Callbacks(…), got builtin_function_or_method": {"callbacks": print},
 }

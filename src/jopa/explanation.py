@@ -6,25 +6,24 @@ prompt → ids and units → output (generated or given) → method → effects 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from jopa.attributing import SearchOptions
-from jopa.choices import Removal, checked_removal, whole_number
 from jopa.errors import JopaError, LimitError, SettingError, StoppedError
 from jopa.method import Method
 from jopa.methods import DEFAULT_METHOD, make_method
 from jopa.model.generation import Generation
-from jopa.preparation import Callbacks, OnRefusal, loaded, prepare_output, prepare_prompt, require_log_probs, shape_of
-from jopa.prompt.building import Message, Prompt, require_prompt
+from jopa.preparation import Callbacks, OnRefusal, loaded, prepare_output, prepare_prompt, shape_of
+from jopa.prompt.building import Message, Prompt
 from jopa.prompt.options import PromptOptions
 from jopa.prompt.output import Output
 from jopa.prompt.segmentation import Span
-from jopa.refinement.level import require_finer
-from jopa.refinement.planning import Plan, fitting_k, planned
+from jopa.refinement.planning import fitting_k, planned
+from jopa.refinement.request import ExplanationRequest, require_kind, with_documents
 from jopa.remote.allowance import CostAtMost
 from jopa.remote.chat_model import ChatModel
 from jopa.remote.remote_model import RemoteModel
@@ -102,9 +101,8 @@ def explain(  # pyright: ignore[reportInconsistentOverload]  # the first stands 
         JopaError: one of its children, whose message says what is wrong and what to do.
     """
     options = with_documents(options, documents)
-    (attribution,) = _explain_each(
-        prompt, [] if method is None else [method], k, model, unit, removal, output, target, options, search, callbacks
-    )
+    request = ExplanationRequest(prompt, options, k, unit, removal, search or SearchOptions())
+    (attribution,) = _explain_each(request, [] if method is None else [method], model, output, target, callbacks)
     return attribution
 
 
@@ -165,7 +163,8 @@ def compare(  # pyright: ignore[reportInconsistentOverload]  # the first stands 
     """
     if not methods:
         raise SettingError("give at least one method to compare")
-    found = _explain_each(prompt, methods, k, model, unit, removal, output, target, options, search, callbacks)
+    request = ExplanationRequest(prompt, options or PromptOptions(), k, unit, removal, search or SearchOptions())
+    found = _explain_each(request, methods, model, output, target, callbacks)
     return tuple(found)  # type: ignore[return-value]  # all of one kind, that of the model
 
 
@@ -220,49 +219,14 @@ def cost_at_most(
     return CostAtMost(requests + first.requests, tokens + first.tokens)
 
 
-def require_request(
-    prompt: str | Sequence[Message],
-    options: PromptOptions,
-    *,
-    k: int | None,
-    unit: str | Sequence[Span],
-    removal: str | None,
-    search: SearchOptions,
-) -> None:
-    """Refuse what no model can explain, so that no model is loaded. The arguments are those of `explain`.
-
-    Raises:
-        PromptError: the prompt is empty or has the wrong shape, or nothing of it is attributable.
-        SettingError: k or the budget is below 1, a unit or the removal is unknown, or two settings do not fit.
-    """
-    if removal is not None:
-        checked_removal(removal)
-    if k is not None and k < 1 and search.until_pr is None:
-        raise SettingError(f"k must be at least 1, got {k}")
-    if search.budget is not None and search.budget < 1:
-        raise SettingError(f"the budget must be at least 1, got {search.budget}")
-    require_finer(search.refine or (), unit)
-    require_prompt(prompt, options, unit=unit)
-
-
-def require_explainable(
-    prompt: str | Sequence[Message],
-    methods: Sequence[Method | str],
-    *,
-    k: int | None,
-    model: Model,
-    unit: str | Sequence[Span],
-    removal: str | None,
-    options: PromptOptions,
-    search: SearchOptions,
-) -> None:
-    """Refuse what `explain` would refuse, as far as that is known without an answer; the arguments are the same.
+def require_explainable(request: ExplanationRequest, methods: Sequence[Method | str], model: Model) -> None:
+    """Refuse what `explain` would refuse, as far as that is known without an answer.
 
     Raises:
         JopaError: as `explain`.
     """
-    plan, removals = _plan(prompt, _made(methods), k, model, unit, removal, options, search)
-    run_each(plan.methods, lambda method: plan.validate(method, removals[method]), None)
+    plan = planned(model, request, _made(methods))
+    run_each(plan.methods, plan.validate, None)
 
 
 def output_length(model: Model, output: str | Output | Generation | None) -> int:
@@ -275,48 +239,31 @@ def output_length(model: Model, output: str | Output | Generation | None) -> int
 
 
 def _explain_each(
-    prompt: str | Sequence[Message],
+    request: ExplanationRequest,
     methods: Sequence[Method | str],
-    k: int | None,
     model: Model | str | Path | None,
-    unit: str | Sequence[Span],
-    removal: str | None,
     output: str | Output | Generation | None,
     target: Span | str | None,
-    options: PromptOptions | None,
-    search: SearchOptions | None,
     callbacks: Callbacks | None,
 ) -> list[Attribution | TextAttribution]:
     """Explain one output by each method; a method refuses before the output is generated where it can."""
-    options, search, callbacks = options or PromptOptions(), search or SearchOptions(), callbacks or Callbacks()
-    for name, value, kind in (
-        ("options", options, PromptOptions),
-        ("search", search, SearchOptions),
-        ("callbacks", callbacks, Callbacks),
-    ):
-        if not isinstance(value, kind):
-            raise SettingError(f"{name} must be {kind.__name__}(…), got {type(value).__name__}")
-    k = None if k is None else whole_number("k", k)
-    unit = unit if isinstance(unit, str) or not isinstance(unit, Iterable) else list(unit)
+    callbacks = callbacks or Callbacks()
+    require_kind("callbacks", callbacks, Callbacks)
     named = _made(methods)
-    require_request(prompt, options, k=k, unit=unit, removal=removal, search=search)
-    explained_model = loaded(model)
-    plan, removals = _plan(prompt, named, k, explained_model, unit, removal, options, search)
+    plan = planned(loaded(model), request, named)
 
     def validated(method: Method, answered: Prompt | None = None) -> Method:
-        plan.validate(method, removals[method], answered)
+        plan.validate(method, answered)
         return method
 
     able = run_each(plan.methods, validated, callbacks.on_refusal)
     began = time.perf_counter()
-    preparation = prepare_output(explained_model, plan.prompt, output=output, target=target, callbacks=callbacks)
+    preparation = prepare_output(plan.model, plan.prompt, output=output, target=target, callbacks=callbacks)
     if plan.prompt.trace:  # only now it is known how many units there are
         able = run_each(able, partial(validated, answered=preparation.prompt), callbacks.on_refusal)
-    timed = _with_answering(callbacks, time.perf_counter() - began)
-
-    def explain_one(method: Method) -> Attribution | TextAttribution:
-        return plan.attribute(preparation, method=method, removal=removals[method], callbacks=timed)
-
+    explain_one = partial(
+        plan.attribute, preparation, callbacks=_with_answering(callbacks, time.perf_counter() - began)
+    )
     return run_each(able, explain_one, callbacks.on_refusal)
 
 
@@ -326,37 +273,6 @@ def _made(methods: Sequence[Method | str]) -> list[Method]:
         if not isinstance(method, str | Method):
             raise SettingError(f"a method is a value such as JointSearch(), or its name, got {method!r:.60}")
     return [make_method(method) if isinstance(method, str) else method for method in methods]
-
-
-def _plan(
-    prompt: str | Sequence[Message],
-    methods: Sequence[Method],
-    k: int | None,
-    model: Model,
-    unit: str | Sequence[Span],
-    removal: str | None,
-    options: PromptOptions,
-    search: SearchOptions,
-) -> tuple[Plan, dict[Method, Removal]]:
-    """How a prompt is searched, and how each method removes units."""
-    if search.until_pr is not None:
-        require_log_probs(model, "until_pr")
-    plan = planned(model, prompt, options, methods=methods, unit=unit, k=k, search=search)
-    return plan, {method: checked_removal(removal or method.preset_removal) for method in plan.methods}
-
-
-def with_documents(options: PromptOptions | None, documents: Sequence[Any] | Path | None) -> PromptOptions:
-    """Options with documents; the options' own where none are given beside them.
-
-    Raises:
-        SettingError: both are given.
-    """
-    options = options or PromptOptions()
-    if documents is None:
-        return options
-    if options.documents is not None:
-        raise SettingError("documents are given twice, by themselves and in the options; give them once")
-    return replace(options, documents=documents)
 
 
 def _with_answering(callbacks: Callbacks, seconds: float) -> Callbacks:

@@ -8,6 +8,7 @@ import jopa
 import tiny_models
 from jopa.prompt.options import PromptOptions
 from jopa.refinement.planning import default_kinds, level_kinds, planned
+from jopa.refinement.request import ExplanationRequest
 from jopa.web.limits import RequestLimits
 from jopa.web.requests import read_request
 from jopa.web.work import run_request
@@ -30,8 +31,8 @@ def short_limits(monkeypatch):
 
 def plan(model, text, methods=(), unit="auto", k=1, **search):
     options = search.pop("options", PromptOptions())
-    search = jopa.SearchOptions(**search)
-    return planned(model, text, options, methods=methods, unit=unit, k=k, search=search)
+    request = ExplanationRequest(text, options, k, unit, search=jopa.SearchOptions(**search))
+    return planned(model, request, methods)
 
 
 def on_page(model, prompt, **record):

@@ -255,9 +255,9 @@ def test_behind_a_password_everything_works(open_page, llama):
 def test_who_leaves_the_queue_is_not_served(open_page, llama, monkeypatch):
     served = []
 
-    def recorded(model, prompt, *options, **settings):
-        served.append(prompt)
-        return planning.planned(model, prompt, *options, **settings)
+    def recorded(model, request, methods):
+        served.append(request.prompt)
+        return planning.planned(model, request, methods)
 
     monkeypatch.setattr("jopa.web.work.planned", recorded)
     monkeypatch.setattr(endpoints, "ALIVE_SECONDS", 0.1)

@@ -10,12 +10,9 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jopa.attributing import SearchOptions
     from jopa.method import Method
     from jopa.model.generation import Generation
-    from jopa.prompt.building import Message
-    from jopa.prompt.options import PromptOptions
-    from jopa.prompt.segmentation import Span
+    from jopa.refinement.request import ExplanationRequest
     from jopa.remote.chat_model import ChatModel
     from jopa.remote.remote_model import RemoteModel
 
@@ -76,14 +73,7 @@ class Connection:
 
 
 def print_most_sent(
-    model: object,
-    prompt: str | Sequence[Message],
-    methods: Sequence[Method] | None,
-    k: int | None,
-    unit: str | Sequence[Span],
-    output: str | Generation,
-    options: PromptOptions,
-    search: SearchOptions,
+    model: object, request: ExplanationRequest, methods: Sequence[Method] | None, output: str | Generation
 ) -> None:
     """How much a run would send to a server at most, on stdout; without methods, a diagnosis."""
     from jopa.explanation import cost_at_most, output_length
@@ -93,11 +83,20 @@ def print_most_sent(
 
     assert isinstance(model, RemoteModel | ChatModel)
     if methods is None:
-        built = prepare_prompt(model, prompt, options, unit=unit)
+        built = prepare_prompt(model, request.prompt, request.options, unit=request.unit)
         masks, answers = len(built.units) + 3, 0 if isinstance(output, str) else 1
         cost = model.cost_at_most(built, output_length(model, output), masks, float(masks), answers)
     else:
-        cost = cost_at_most(prompt, methods, k=k, model=model, unit=unit, output=output, options=options, search=search)
+        cost = cost_at_most(
+            request.prompt,
+            methods,
+            k=request.k,
+            model=model,
+            unit=request.unit,
+            output=output,
+            options=request.options,
+            search=request.search,
+        )
     typer.echo(
         f"at most {cost.requests:,} requests with {cost.tokens:,} tokens would be sent to {model.client.url}, one that "
         "has to be tried again counted once; nothing was scored"

@@ -206,6 +206,7 @@ def explain(
     from jopa.preparation import Callbacks, require_log_probs
     from jopa.prompt.documents import read_documents
     from jopa.prompt.options import PromptOptions
+    from jopa.refinement.request import ExplanationRequest
 
     chosen = _methods(method, compare, settings or [], budget)
     arguments = dict(map(setting, template_arg or []))
@@ -230,9 +231,8 @@ def explain(
         refine=None if not refine else () if refine == ["none"] else tuple(refine),
         budget=budget if not chosen else None,
     )
-    for each in (text, other):
-        if each is not None:
-            explanation.require_request(each, options, k=k, unit=spans, removal=removal, search=search)
+    request = ExplanationRequest(text, options, k, spans, removal, search)
+    other_request = None if other is None else replace(request, prompt=other)
     requested = unit_numbers(requests) if requests else None
     unchanged = band_of(band) if band else diagnosing.BAND
     diagnosing.require_band(unchanged)
@@ -256,14 +256,12 @@ def explain(
             model, device=device, dtype=dtype, trust_remote_code=trust_remote_code, batch_size=batch_size
         )
         loading = time.perf_counter() - began
-        if other is not None:
+        if other_request is not None:
             require_log_probs(language_model, "--against")
-            explanation.require_explainable(
-                other, chosen, k=k, model=language_model, unit=spans, removal=removal, options=options, search=search
-            )
+            explanation.require_explainable(other_request, chosen, language_model)
         if dry_run:
             planned = output if output is not None else generation
-            print_most_sent(language_model, text, None if diagnose else chosen, k, spans, planned, options, search)
+            print_most_sent(language_model, request, None if diagnose else chosen, planned)
             return
         if answers is not None and isinstance(language_model, LanguageModel):
             language_model = replace(language_model, answers=answers)

@@ -1,4 +1,5 @@
 """What a search does where its caller does not say, and the search from coarse to fine: documents, then sentences.
 
-`planning` chooses the method and the levels, `refining` searches level by level; `level` has what is recorded of each.
+`request` is what the caller asks, `planning` chooses the method and the levels, `refining` searches level by level;
+`level` has what is recorded of each.
 """

@@ -18,15 +18,15 @@ from functools import partial
 from typing import Any
 
 from jopa.attributing import SearchOptions, attribute, attribute_text
-from jopa.choices import TEXT_SIMILARITY, Removal
+from jopa.choices import TEXT_SIMILARITY, Removal, checked_removal
 from jopa.method import Method, require_k
 from jopa.methods import DEFAULT_METHOD, METHODS
 from jopa.preparation import Callbacks, Preparation, prepare_prompt, require_log_probs, shape_of
-from jopa.prompt.building import AUTO, Message, Prompt
-from jopa.prompt.options import PromptOptions
+from jopa.prompt.building import AUTO, Prompt
 from jopa.prompt.segmentation import Span
 from jopa.refinement.level import require_finer
 from jopa.refinement.refining import attribute_levels
+from jopa.refinement.request import ExplanationRequest
 from jopa.results.attribution import Attribution
 from jopa.results.text_attribution import TextAttribution
 from jopa.scoring.protocols import Model, objective_of
@@ -48,28 +48,25 @@ class Plan:
 
     Attributes:
         model: what is explained.
+        request: what the caller asks.
         prompt: in the units of the first level.
         finer: the same prompt in the units of each further level; empty where there is one level.
         methods: as the caller named them, or the one that fits.
-        k: as the caller named it.
-        search: what else to look for and to measure.
         details: what results record of how the prompt is searched and rendered.
     """
 
     model: Model
+    request: ExplanationRequest
     prompt: Prompt
     finer: tuple[Prompt, ...]
     methods: tuple[Method, ...]
-    k: int | None
-    search: SearchOptions
     details: dict[str, Any]
 
-    def validate(self, method: Method, removal: Removal, answered: Prompt | None = None) -> None:
+    def validate(self, method: Method, answered: Prompt | None = None) -> None:
         """Refuse a method that cannot search this prompt.
 
         Args:
             method: one of the methods.
-            removal: how it removes units.
             answered: the prompt with the reasoning before the answer, where that is attributable. Without it, the
                 number of units of such a prompt is not known yet, and not checked.
 
@@ -77,23 +74,22 @@ class Plan:
             SettingError: naming what is missing, or the legal range of k.
         """
         prompt = answered or self.prompt
-        shape = shape_of(self.model, prompt, removal)
+        shape = shape_of(self.model, prompt, self._removal_by(method))
         if self.prompt.trace and answered is None:
             method.require_capabilities(shape)
             return
         k, _ = self._number(prompt)
-        least = 1 if self.search.until_pr is not None else min(k, shape.n_units) if self.finer else k
+        least = 1 if self.request.search.until_pr is not None else min(k, shape.n_units) if self.finer else k
         method.validate(shape, least)
 
     def attribute(
-        self, preparation: Preparation, *, method: Method, removal: Removal, callbacks: Callbacks
+        self, preparation: Preparation, method: Method, callbacks: Callbacks
     ) -> Attribution | TextAttribution:
         """Search all levels with one of the methods.
 
         Args:
             preparation: this prompt with its output.
             method: one of the methods.
-            removal: how it removes units.
             callbacks: as for `explain`.
 
         Returns:
@@ -103,45 +99,40 @@ class Plan:
             JopaError: one of its children.
         """
         k, by_default = self._number(preparation.prompt)
+        search, removal = self.request.search, self._removal_by(method)
         settings: dict[str, Any] = {"k": k, "method": method, "removal": removal, "callbacks": callbacks}
         if objective_of(self.model) == TEXT_SIMILARITY:
             run: Callable[..., Attribution | TextAttribution] = attribute_text
         else:
             run = partial(attribute_levels, finer=self.finer) if self.finer else attribute
-        found = run(preparation, search=self.search, **settings)
-        further = {**self.details, **({} if self.search.until_pr is not None else by_default)}
+        found = run(preparation, search=search, **settings)
+        further = {**self.details, **({} if search.until_pr is not None else by_default)}
         return replace(found, details={**(found.details or {}), **further}) if further else found
 
     def _number(self, prompt: Prompt) -> tuple[int, dict[str, str]]:
         """How many units to find; see `fitting_k`."""
-        return fitting_k(self.k, self.finer[-1] if self.finer and not prompt.trace else prompt)
+        return fitting_k(self.request.k, self.finer[-1] if self.finer and not prompt.trace else prompt)
+
+    def _removal_by(self, method: Method) -> Removal:
+        """How a method removes units: as the caller asks, or by the method's own preset."""
+        return checked_removal(self.request.removal or method.preset_removal)
 
 
-def planned(
-    model: Model,
-    prompt: str | Sequence[Message],
-    options: PromptOptions,
-    *,
-    methods: Sequence[Method],
-    unit: str | Sequence[Span],
-    k: int | None,
-    search: SearchOptions,
-) -> Plan:
+def planned(model: Model, request: ExplanationRequest, methods: Sequence[Method]) -> Plan:
     """Decide how a prompt is searched.
 
     Args:
         model: the model.
-        prompt: as for `explain`.
-        options: as for `explain`.
+        request: what the caller asks; `refine` and `budget` of its search count here.
         methods: as the caller named them; none for the one that fits.
-        unit: as for `explain`.
-        k: as for `explain`.
-        search: its `refine` and `budget` count here.
 
     Raises:
         PromptError: as `prepare_prompt`.
         SettingError: as `prepare_prompt`; or levels do not fit the unit or the model, or a method takes no budget.
     """
+    prompt, options, unit, search = request.prompt, request.options, request.unit, request.search
+    if search.until_pr is not None:
+        require_log_probs(model, "until_pr")
     if search.refine:
         require_log_probs(model, "refine")
     built = prepare_prompt(model, prompt, options, unit=unit)
@@ -162,13 +153,13 @@ def planned(
     else:
         kinds = ()
     if not kinds:
-        return Plan(model, built, (), tuple(methods), k, search, details)
+        return Plan(model, request, built, (), tuple(methods), details)
     if search.budget is not None:
         methods = [_with_part_of_budget(method, search.budget, len(kinds)) for method in methods]
     first, *finer = (prepare_prompt(model, prompt, options, unit=kind) for kind in kinds)
-    if k is not None and not first.trace and search.until_pr is None:
-        require_k(k, len(finer[-1].units))
-    return Plan(model, first, tuple(finer), tuple(methods), k, search, details)
+    if request.k is not None and not first.trace and search.until_pr is None:
+        require_k(request.k, len(finer[-1].units))
+    return Plan(model, request, first, tuple(finer), tuple(methods), details)
 
 
 def fitting_k(k: int | None, prompt: Prompt) -> tuple[int, dict[str, str]]:

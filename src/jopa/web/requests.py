@@ -60,8 +60,8 @@ class ByHand(Method):
 
 
 @dataclass(frozen=True)
-class ExplainRequest:
-    """One request.
+class PageRequest:
+    """One request of a visitor.
 
     Attributes:
         prompt: the text to explain, or the chat messages.
@@ -101,7 +101,7 @@ class ExplainRequest:
 
 def read_request(
     record: Any, limits: RequestLimits, vocabulary: int, options: PromptOptions | None = None
-) -> ExplainRequest:
+) -> PageRequest:
     """Check a request.
 
     Args:
@@ -145,7 +145,7 @@ def read_request(
     first = _first(record.get("first"))
     if first is not None and (len(methods) > 1 or task != "explain" or chosen is not None):
         raise SettingError("another prompt's result is compared with one explanation by one method")
-    return ExplainRequest(
+    return PageRequest(
         prompt=prompt,
         methods=methods,
         k=k,

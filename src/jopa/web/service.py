@@ -19,7 +19,7 @@ from jopa.scoring.protocols import Model
 from jopa.web.jobs import Job, JobEvent, JobQueue, unexpected
 from jopa.web.limits import RequestLimits
 from jopa.web.models import release_memory, stoppable, vocabulary_size
-from jopa.web.requests import ExplainRequest, read_request
+from jopa.web.requests import PageRequest, read_request
 from jopa.web.results import shown_again
 from jopa.web.work import kind_of, run_request
 
@@ -37,12 +37,12 @@ class ExplanationService:
         self.model = model
         self.limits = limits
         self.options = options or PromptOptions()
-        self.jobs: JobQueue[ExplainRequest] = JobQueue(
+        self.jobs: JobQueue[PageRequest] = JobQueue(
             self._explain, max_waiting=limits.waiting, max_per_visitor=limits.per_visitor
         )
         self._showing = Lock()
 
-    def submit(self, record: Any, visitor: str) -> Job[ExplainRequest]:
+    def submit(self, record: Any, visitor: str) -> Job[PageRequest]:
         """Check a request and let it wait for its turn.
 
         Args:
@@ -74,7 +74,7 @@ class ExplanationService:
             except Exception as error:  # numbers that fit the record's form and mean nothing
                 raise InputFileError(f"this result cannot be shown: {type(error).__name__}") from error
 
-    def _explain(self, job: Job[ExplainRequest]) -> None:
+    def _explain(self, job: Job[PageRequest]) -> None:
         """Do one job and say how it ends; no error leaves it, nor one of giving the memory back."""
         assert job.request is not None, "the queue gives out jobs that were not done"
         try:

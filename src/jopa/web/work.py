@@ -28,7 +28,6 @@ from dataclasses import asdict, replace
 from functools import partial
 
 from jopa.attributing import SearchOptions
-from jopa.choices import Removal, checked_removal
 from jopa.citation.citing import BELOW, cite
 from jopa.diagnosis.diagnosing import diagnose
 from jopa.errors import SettingError
@@ -40,19 +39,20 @@ from jopa.problem import Best
 from jopa.prompt.building import AUTO, Prompt
 from jopa.prompt.output import Output
 from jopa.refinement.planning import Plan, planned
+from jopa.refinement.request import ExplanationRequest
 from jopa.reports.wording import visible
 from jopa.results.attribution import Attribution
 from jopa.results.prompt_comparison import PromptComparison
 from jopa.scoring.protocols import Model
 from jopa.web.jobs import JobEvent
 from jopa.web.limits import RequestLimits
-from jopa.web.requests import ByHand, ExplainRequest
+from jopa.web.requests import ByHand, PageRequest
 from jopa.web.results import answer_event, attributions_event, level_event, prompt_event, prompts_event, report_event
 
 Emit = Callable[[JobEvent], None]
 
 
-def run_request(model: Model, request: ExplainRequest, emit: Emit, limits: RequestLimits | None = None) -> None:
+def run_request(model: Model, request: PageRequest, emit: Emit, limits: RequestLimits | None = None) -> None:
     """Explain what is requested, and emit an event at every step.
 
     Args:
@@ -71,9 +71,9 @@ def run_request(model: Model, request: ExplainRequest, emit: Emit, limits: Reque
         refine=() if _is_by_hand(request) else request.refine,
         budget=None if request.methods else request.budget,
     )
-    plan = planned(
-        model, request.prompt, request.options, methods=request.methods, unit=unit, k=request.k, search=search
-    )
+    removal = "delete" if request.removal is None and len(request.methods) > 1 else request.removal
+    asked = ExplanationRequest(request.prompt, request.options, request.k, unit, removal, search)
+    plan = planned(model, asked, request.methods)
     prompt = plan.prompt
     request = replace(request, unit=unit, methods=plan.methods)
     n_output = len(request.output_ids or ()) or request.max_new_tokens
@@ -87,7 +87,7 @@ def run_request(model: Model, request: ExplainRequest, emit: Emit, limits: Reque
         _measure(model, request, emit)
 
 
-def _require_few_tokens(n: int, request: ExplainRequest, limits: RequestLimits) -> None:
+def _require_few_tokens(n: int, request: PageRequest, limits: RequestLimits) -> None:
     """Refuse more tokens than the page has memory and time for.
 
     Raises:
@@ -107,21 +107,17 @@ def _require_few_tokens(n: int, request: ExplainRequest, limits: RequestLimits) 
         )
 
 
-def _explain(model: Model, plan: Plan, request: ExplainRequest, emit: Emit) -> None:
+def _explain(model: Model, plan: Plan, request: PageRequest, emit: Emit) -> None:
     """Search with one method or two, or score the units that a person chose."""
     generation = Generation(request.max_new_tokens)
     refused: list[str] = []
     method_number = 0
 
-    def removal_of(method: Method) -> Removal:
-        usual = method.preset_removal if len(request.methods) == 1 else "delete"
-        return checked_removal(request.removal or usual)
-
     def refuse(method: Method, error: Exception) -> None:
         refused.append(f"{method.name}: {error}")
 
     def validated(method: Method, answered: Prompt | None = None) -> Method:
-        plan.validate(method, removal_of(method), answered)
+        plan.validate(method, answered)
         return method
 
     able = run_each(request.methods, validated, refuse)
@@ -144,7 +140,7 @@ def _explain(model: Model, plan: Plan, request: ExplainRequest, emit: Emit) -> N
     def explain_one(method: Method) -> Attribution:
         nonlocal method_number
         method_number = request.methods.index(method)
-        found = plan.attribute(preparation, method=method, removal=removal_of(method), callbacks=callbacks)
+        found = plan.attribute(preparation, method, callbacks)
         assert isinstance(found, Attribution)  # the page serves no model that gives texts alone
         return found
 
@@ -156,7 +152,7 @@ def _explain(model: Model, plan: Plan, request: ExplainRequest, emit: Emit) -> N
     emit({**event, "refused": refused})
 
 
-def _measure(model: Model, request: ExplainRequest, emit: Emit) -> None:
+def _measure(model: Model, request: PageRequest, emit: Emit) -> None:
     """A diagnosis, or the sources of each sentence of the answer."""
     generation = Generation(request.max_new_tokens)
     run = partial(
@@ -196,7 +192,7 @@ def _callbacks(emit: Emit, method_number: Callable[[], int]) -> Callbacks:
     return Callbacks(on_progress, on_text=on_text)
 
 
-def kind_of(request: ExplainRequest) -> str:
+def kind_of(request: PageRequest) -> str:
     """Requests of one kind take about equally long."""
     if _is_by_hand(request):
         return "remove"
@@ -205,6 +201,6 @@ def kind_of(request: ExplainRequest) -> str:
     return "explain" if len(request.methods) < 2 else "compare"
 
 
-def _is_by_hand(request: ExplainRequest) -> bool:
+def _is_by_hand(request: PageRequest) -> bool:
     """Whether a person chose the units."""
     return bool(request.methods) and isinstance(request.methods[0], ByHand)
