@@ -120,6 +120,17 @@ def test_without_a_proxy_exact_scores_take_its_place_and_the_search_says_so():
     assert problem.ffe <= 22
 
 
+@pytest.mark.parametrize("budget", range(1, 9))
+@pytest.mark.parametrize(("n_units", "k"), [(5, 2), (12, 1), (N, 3), (N, N - 1)])
+def test_without_a_proxy_a_small_budget_holds_and_some_unit_always_stays(n_units, k, budget):
+    scorer = TableScorer(n_units, sources(1))
+    problem, method = jopa.Problem(scorer), ProxySearch(budget=budget)
+    found = method.run(problem, k)
+    assert len(set(found.removed)) == k
+    assert problem.ffe <= method.most_ffe(n_units, k)
+    assert all(len(units) < n_units for units in scorer.asked)  # a prompt without a template has nothing else
+
+
 def test_a_gradient_guides_the_sweep_where_there_are_more_units_than_masks():
     def gradient(factors):
         return torch.tensor([5.0 * (unit == 19) for unit in range(N)])

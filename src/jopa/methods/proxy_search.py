@@ -45,6 +45,9 @@ _EXPANDED_GROUPS = 4
 """Groups whose units are looked at one by one, about; it sets the size of a group."""
 _LEAST_SWEEP = 12
 """Masks of a sweep at least; where the budget allows fewer, a sweep chooses several units."""
+_LEAST_EXACT = 3
+"""Exact masks that a sweep without a proxy takes at least: two halves of the units, and a set; with fewer, the first k
+units are scored."""
 _FINALISTS = 96
 """Sets that exact scores are considered for: those with the lowest proxy."""
 _OUTSIDE, _INSIDE = 0.5, math.exp(-5)
@@ -136,6 +139,9 @@ class _Search:
 
     def sweeps(self) -> None:
         """Choose k units by the proxy, those of a sweep given all before."""
+        if self._proxy.exact and self.affordable() < _LEAST_EXACT:
+            self._chosen = frozenset(range(self._k))
+            return
         n_masks = self._proxy_masks()
         least = self._problem.n_units if self._proxy.exact else _LEAST_SWEEP
         n_sweeps = max(1, min(self._k, n_masks // least - (not self._proxy.exact)))
@@ -176,6 +182,7 @@ class _Search:
     def _guided_by_groups(self, others: Sequence[int], n_masks: int) -> list[int]:
         """The units of the groups of neighbours that lower the proxy most when they are hidden together."""
         size = max(2, round(math.sqrt(len(others) / _EXPANDED_GROUPS)), math.ceil(2 * len(others) / n_masks))
+        size = min(size, math.ceil(len(others) / 2))  # without all units nothing may be left to predict from
         groups = [others[start : start + size] for start in range(0, len(others), size)]
         changes = self._proxy.changes([self._chosen.union(group) for group in groups])
         left = max(1, n_masks - len(groups))
