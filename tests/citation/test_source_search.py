@@ -102,6 +102,20 @@ def test_a_sentence_that_hangs_on_everything_a_little_is_spread():
     assert found.log_prob_dropped == pytest.approx(-2.24)
 
 
+def test_a_set_that_screening_alone_tried_is_cited_although_nothing_left_at_all_changes_little():
+    """Two copies of a fact and a sentence that contradicts it: the model knows the answer unless only that is left."""
+
+    def fall(removed):
+        return 3.0 * ({0, 1} <= removed and 2 not in removed)
+
+    (found,), scorer = sources(3, fall)
+    assert frozenset({0, 1}) in scorer.asked
+    assert (found.sources, found.status, found.proof) == ((0, 1), "cited", "smallest")
+    assert found.without_documents == pytest.approx(1.0)
+    (beyond,), _ = sources(3, fall, max_sources=1)
+    assert beyond.status == "elsewhere"
+
+
 def test_what_a_larger_set_does_not_need_is_left_out():
     def fall(removed):
         return 0.3 * len(removed & {0, 1}) + either(3, 4)(removed)

@@ -12,7 +12,8 @@ sentences; what one sentence needs is free for the others.
                 are removed and kept first, then the units of those that matter to a sentence
     growing     from the empty set, one unit more at a time: the most promising units of both lists beside the best set
                 so far, and the first units of each list. Every set is scored exactly
-    pruning     units are left out again as long as PR stays below the value
+    pruning     units are left out again as long as PR stays below the value. Where growing found no set, one that was
+                scored for another reason may do it, such as all units but one, and is pruned
 
 Sees units and scores, never a tokenizer or a model. Keeping a set alone as a measure of it: Cohen-Wang et al. 2024
 (https://arxiv.org/abs/2409.00729), Chuang et al. 2025 (https://arxiv.org/abs/2502.09604).
@@ -150,8 +151,16 @@ class _Search:
             chain = sets[best]
             if self._reaches(scores[best], part):
                 return self._cited(part, self._pruned(part, chain))
+        if reaching := self._scored_that_reach(part):  # as keeping a unit alone removes all others
+            return self._cited(part, self._pruned(part, reaching[0]))
         spread = lowest.units if by_kept and lowest.units is not None else frozenset[int]()
         return self._measured(part, spread, "none")
+
+    def _scored_that_reach(self, part: int) -> list[Units]:
+        """The sets within the limit, scored for whatever reason, that bring a sentence below; the smallest first."""
+        sets = [units for units in self._problem.scored if 0 < len(units) <= self._max_sources]
+        reaching = [units for units, row in zip(sets, self._of(sets), strict=True) if self._reaches(row[part], part)]
+        return sorted(reaching, key=lambda units: (len(units), sorted(units)))
 
     def _grown(self, chain: Units, by_drop: Sequence[int], by_kept: Sequence[int], size: int) -> list[Units]:
         """Sets of one unit more than the best set so far, and the first units of each list."""
