@@ -17,27 +17,31 @@ _NEVER = {
     r"bzw|ggf|ggfs|evtl|inkl|exkl|zzgl|sog|vgl|z\. ?b|d\. ?h|u\. ?a|o\. ?g|"
     r"Mme|Mlle|p\. ?ex|c\.-à-d|Dott|Avv|Sra|Srta|Dra|Uds|p\. ?ej|EE\. ?UU|Exmo|Exma|Dhr|Mevr|Mej|bijv|d\.w\.z|m\.b\.t|"
     r"tzw|tzv|např|napr|npr|ún|Sn|örn|esim|t\. ?ex|bl\.a|Jl|TP|s\.k|d\.v\.s|f\. ?eks|d-na|pvz|т\. ?е|напр|нпр|ул|просп|"
+    r"Fa|Dipl|(?:Dipl|Dr)\.-Ing|ThS|PGS|TS|bkz|[A-ZÉ]\.-[A-ZÉ]|"
     r"δηλ|π\. ?χ|डॉ|प्रो|श्री|श्रीमती|रु|د",
     "en": "Br",
-    "de": "geb|Hr|Frl|i\\. ?d\\. ?r|St",
+    "de": "geb|Hr|Frl|i\\. ?d\\. ?r|St|med|jur|phil",
+    "th": r"กทม|[พค]\. ?ศ|ดร|ผศ|รศ|จ|ต|น",
+    "ta": "திரு|திருமதி|ரூ",
     "fr": "MM|Mgr|Av|St",
     "it": "Sig|Sigg|Ing|Geom|Av|Prof|Dr|ad es|es|p\\. es",
     "es": "Ud|Av|Ma",
     "pt": "Av|Sr|Dr",
     "nl": "o\\.a",
     "pl": "ul|np|m\\. ?in|im|dr|prof|al|os",
-    "cs": "ul|tj|mj|nám",
+    "cs": "ul|tj|mj|na nám",
     "sr": "др",
     "hu": "kb|dr|pl",
     "tr": "Prof",
     "ro": "Dl|Str",
-    "vi": "ThS",
 }
 # They may end a sentence, which the next letter tells.
 _BEFORE_SMALL = {
     _ANY: r"etc|usw|usf|uvm|osv|enz|ecc|itd|itp|atd|atp|apod|stb|dll|jne|др|млн|млрд|тыс|руб|чел|т\. ?д|т\. ?п|"
-    r"Mon|Tue|Tues|Wed|Thu|Thurs|Fri",
-    "fi": "ym",
+    r"Mon|Tue|Tues|Wed|Thu|Thurs|Fri|[ap]\. ?m",
+    "de": "gem|allg|bez|bspw|insb|insbes|ehem|mind|max|min|einschl|urspr|entspr|vorauss|gest|verh",
+    "cs": "popř|zejm|příp",
+    "fi": "ym|yms|ns|ks|vrt",
     "tr": "vb|yy",
 }
 _BEFORE_NUMBER = {

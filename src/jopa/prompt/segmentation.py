@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate, pairwise
 
 from jopa.prompt.abbreviations import MOST, ends_nothing
+from jopa.prompt.for_sentencex import readable, written_small
 from jopa.prompt.language import guessed_language
 
 Span = tuple[int, int]
@@ -67,11 +68,11 @@ _STOPS_OF_SCRIPTS = re.compile("(?:[\u17d4\u17d5]|[\u0f0d\u0f0e](?:\\s*[\u0f0d\u
 _CLOSING = re.compile(r"(?:[*_~\"'”’»)\]]|</\w+>)+(?:\s+|\Z)")
 _IN_BRACKETS = re.compile(r"[.!?\u2026][\"'”’»]?[)\]]\s+(?=[^\W\d_a-z]|[(\[])|[.!?]\s+(?=\((?:\d{1,3}|[A-Za-z])\)\s)")
 """The end of a sentence that stands in brackets, which `sentencex` leaves out, and what stands before "(b) …"."""
-_NO_ABBREVIATION = re.compile(r"(?<![\w.])(?:[Nn]o|т\. ?[дп])\.\s+(?=[^\W\d_a-zа-я])|\.\s+(?=[¿¡])")
-"""What `sentencex` takes for an abbreviation everywhere: an answer "no.", "and so on" in Russian at the end, and a
-letter before a Spanish question."""
-_NO_MARKS = re.compile(r"(?<!\w)[:;=8][-'’]?[()\[\]](?![\w])|(?<=\d)[\"'′″](?=[\s.,;!?]|\Z)")
-"""Brackets of faces and signs for feet and inches, in which `sentencex` sees the beginning of a quotation."""
+_NO_ABBREVIATION = re.compile(r"(?<![\w.])т\. ?[дп]\.\s+(?=[^\W\d_a-zа-я])|\.\s+(?=[¿¡])")
+"""What `sentencex` takes for an abbreviation everywhere: "and so on" in Russian at the end, and a letter before a
+Spanish question."""
+_GOES_ON = (re.compile(r"[\"'”’»“]\s*\Z"), re.compile(r"[—–]\s*(?![A-ZА-ЯЁ])[^\W\d_]"))
+"""A quotation, and what goes on with its sentence behind a dash."""
 _WINDOW = 4000
 """Characters of a line that `sentencex` sees at once: its time grows faster than their number."""
 _NUMBER_OF_ITEM = re.compile(r"\s*(?:[-*+•]\s+)?\(?(?:\d{1,3}|[A-Za-z])[.)]\s*")
@@ -156,6 +157,7 @@ def sentences(text: str, language: str | None = None) -> list[Span]:
         language: its code, which decides what an abbreviation is; guessed by default.
     """
     language = language or guessed_language(text)
+    small = written_small(text)
     ends: list[int] = []
     for (start, end), in_code in _marked_lines(text):
         line = text[start:end]
@@ -165,12 +167,12 @@ def sentences(text: str, language: str | None = None) -> list[Span]:
         else:
             asks = language == "el" and line.rstrip().endswith(";")  # the Greek question mark
             if not in_code and not _TABLE_ROW.fullmatch(line) and (asks or not _CODE.match(line)):
-                ends += [start + cut for cut in _cuts_of_line(line, language)]
+                ends += [start + cut for cut in _cuts_of_line(line, language, small)]
             ends.append(end)
     return _tiling(text, ends)
 
 
-def _cuts_of_line(line: str, language: str) -> Iterator[int]:
+def _cuts_of_line(line: str, language: str, small: bool) -> Iterator[int]:
     """Where the sentences of a line end, its own end left out."""
     from sentencex import segment  # type: ignore[attr-defined]  # a compiled module without type stubs
 
@@ -179,7 +181,7 @@ def _cuts_of_line(line: str, language: str) -> Iterator[int]:
     begun = start = 0  # of the sentence, of the window
     while start < len(line):
         window = line[start : start + _WINDOW]
-        read = _NO_MARKS.sub(lambda match: "x" * len(match[0]), window)
+        read = readable(window, language, small)
         parts = segment(language, read)
         if "".join(parts) != read:
             return  # it left out characters, so its places mean nothing: the rest of the line stays whole
@@ -195,6 +197,8 @@ def _cuts_of_line(line: str, language: str) -> Iterator[int]:
             unfinished = unfinished or (language.startswith("de") and _ORDINAL.search(tail))
             following = line[cut : cut + MOST].lstrip()
             unfinished = unfinished or (_QUOTED[0].search(tail) and _QUOTED[1].match(following))
+            unfinished = unfinished or (_GOES_ON[0].search(tail) and _GOES_ON[1].match(following))
+            unfinished = unfinished or (line[cut - 1] == "." and line[cut] == "-")  # "Dipl.-Ing."
             unfinished = unfinished or ends_nothing(tail, following, language)
             if said.strip() and cut <= last and not unfinished and not _inside(cut, whole):
                 yield cut

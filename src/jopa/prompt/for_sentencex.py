@@ -1,0 +1,93 @@
+"""A line of text as `sentencex` has to see it to part it right. Each character keeps its place.
+
+    faces, signs for feet and inches    it sees the beginning of a quotation in them
+    words such as "me", "det", "bien"   it takes them for abbreviations: a state, a title, a place
+    small letters after a full stop     in some languages no sentence begins with one for it; in chats many do
+
+Knows text alone.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+_MARKS = re.compile(r"(?<!\w)[:;=8][-'’]?[()\[\]](?![\w])|(?<=\d)[\"'′″](?=[\s.,;!?]|\Z)")
+"""Brackets of faces and signs for feet and inches."""
+_ANY = "*"
+_WORDS = {
+    _ANY: r"me|[oO][kK]|[nN]o|ga|pa|ia|va|fa|mi|ne|tu|nem|bien|mich|dat|det|etc(?=\.\s+[A-Z])",
+    "en": "art|may|ill|miss|ore",
+    "de": "[aA]rt",
+    "es": "auto|ex|post|nos|da|di|mar|contra|entre|sobre|extra|super",
+    "it": "te|ha|re|ore|tv|post|nato|li|so|sa|sai|fai|mai|vi|ci|ce|lo|si|sol|mar|via|usa|bar|file|app|mica|top",
+    "nl": "it|best|hand|top|vol|pas|bel|app",
+    "sv": "min|med|kan|ut|hon|del|ord|sen|jul|maj",
+    "da": "min|din|to|ti|par|tv|med|kan|ut|var|ned|form|del|vær|sort|ord|jul",
+    "hu": "ma",
+    "ro": "loc|sens|ore",
+    "tr": "sen|kan|ver",
+    "ru": "муж",
+    "hr": "del|maj|sa",
+    "sl": "med|del|maj|res",
+    "ca": "cap|contra|sobre|vol|nos|mar",
+    "cs": "nám|co|pod",
+    "sk": "nám|co|pod",
+    "fr": "vol",
+    "id": "kan",
+}
+"""Words that `sentencex` takes for abbreviations of their languages; in small letters they are none."""
+_LETTERS = {"nl": "u", "tr": "o"}
+"""Words of one letter ("you", "he"), with the blank before them because `sentencex` takes single letters for initials."""
+_NOT_BEFORE = r"of\b|(?!I['’ ])[IVXLC]+\b"
+"""What follows an abbreviation after all: "the no. of", "art. V"."""
+_CAPITALS_ONLY = frozenset(("ca", "cs", "da", "de", "fi", "kk", "kl", "lb", "oc", "rm", "sk"))
+"""Languages in which no sentence begins with a small letter for `sentencex`."""
+_AFTER_MARK = re.compile(r"[?!]\s+([^\W\d_])")
+_AFTER_ANY = re.compile(r"(?:(?<=[^\W\d_][^\W\d_])\.|(?<=[)\]])\.|[?!])\s+([^\W\d_])")
+"""The first letter after what may be the end of a sentence; a number or a single letter before a full stop is none."""
+_FIRST_LETTER = re.compile(r"[^\W\d_]")
+_SAMPLE = 4000
+"""Characters that are looked at."""
+
+
+def written_small(text: str) -> bool:
+    """Whether most sentences of a text begin with a small letter, as in chats."""
+    sample = text[:_SAMPLE]
+    letters = [*_FIRST_LETTER.findall(sample)[:1], *_AFTER_ANY.findall(sample)]
+    return sum(map(str.islower, letters)) > sum(map(str.isupper, letters))
+
+
+def readable(line: str, language: str, small: bool) -> str:
+    """A line as `sentencex` has to see it, of the same length.
+
+    Args:
+        line: the line or a part of it.
+        language: its code.
+        small: whether sentences of the text begin with small letters.
+    """
+    language = language.replace("_", "-").split("-")[0].lower()
+    language = "da" if language in ("nb", "nn", "no") else language
+    line = _MARKS.sub(_as_letters, line)
+    line = _words(language).sub(_as_letters, line)
+    if small:
+        starts = _AFTER_ANY if language in _CAPITALS_ONLY else _AFTER_MARK
+        line = starts.sub(lambda match: match[0][:-1] + _capital(match[1]), line)
+    return line
+
+
+@cache
+def _words(language: str) -> re.Pattern[str]:
+    """Words of a language that are no abbreviations, before a full stop and the beginning of a sentence."""
+    words = "|".join((_WORDS[_ANY], _WORDS.get(language, _WORDS[_ANY])))
+    letter = rf"|(?<=\w) {_LETTERS[language]}" if language in _LETTERS else ""
+    return re.compile(rf"(?:(?<![\w.])(?:{words}){letter})(?=\.\s+[\"'“”„«‘(\[¿¡]*(?!{_NOT_BEFORE})[^\W\d_])")
+
+
+def _as_letters(match: re.Match[str]) -> str:
+    return "o" * len(match[0])  # "xx" would be a Roman number, and letters without a vowel an abbreviation
+
+
+def _capital(letter: str) -> str:
+    capital = letter.upper()
+    return capital if len(capital) == 1 else letter
