@@ -10,6 +10,7 @@ null or not finite. Knows ids and JSON, nothing of units or masks.
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -138,14 +139,15 @@ class Vllm(Server):
     def read_answer(self, answer: Any) -> Answer:
         """See `Server.read_answer`."""
         (choice,) = _ordered(_field(answer, "choices", list), 1)
-        log_probs = choice.get("logprobs") or {}
-        ids = choice.get("token_ids")
-        if ids is None:
-            ids = [int(str(token).removeprefix("token_id:")) for token in log_probs.get("tokens") or []]
-        values = log_probs.get("token_logprobs") or []
+        log_probs = _field(choice, "logprobs", dict)
+        if choice.get("token_ids") is None:  # servers before vLLM 0.10.2
+            ids = tuple(_marked_id(token) for token in _field(log_probs, "tokens", list))
+        else:
+            ids = tuple(_id(token) for token in _field(choice, "token_ids", list))
+        values = _field(log_probs, "token_logprobs", list)
         _require_length(values, len(ids))
         checked = tuple(_log_prob(value, token) for token, value in zip(ids, values, strict=True))
-        return Answer(tuple(ids), str(choice.get("text", "")), checked, choice.get("finish_reason") == "stop")
+        return Answer(ids, str(choice.get("text", "")), checked, choice.get("finish_reason") == "stop")
 
     def count_request(self, model: str, text: str) -> dict[str, Any]:
         """See `Server.count_request`."""
@@ -184,9 +186,10 @@ class Sglang(Server):
         _require_length(found, row.n_scored + 1)  # the first is of the token at the start, which nothing predicts
         scores = []
         for token, entry in zip(row.ids[-row.n_scored :], found[1:], strict=True):
-            if entry[1] != token:
-                raise ScoringError(f"the server gives the log-probability of token {entry[1]} where {token} was sent")
-            scores.append(_log_prob(entry[0], token))
+            value, given = _pair(entry)
+            if given != token:
+                raise ScoringError(f"the server gives the log-probability of token {given} where {token} was sent")
+            scores.append(_log_prob(value, token))
         return scores
 
     def generate_request(
@@ -203,11 +206,11 @@ class Sglang(Server):
     def read_answer(self, answer: Any) -> Answer:
         """See `Server.read_answer`."""
         information = _field(answer, "meta_info", dict)
-        entries = _field(information, "output_token_logprobs", list)
+        entries = [_pair(entry) for entry in _field(information, "output_token_logprobs", list)]
         reason = information.get("finish_reason")
         stopped = isinstance(reason, dict) and reason.get("type") == "stop"
-        ids = tuple(int(entry[1]) for entry in entries)
-        values = tuple(_log_prob(entry[0], entry[1]) for entry in entries)
+        ids = tuple(token for _, token in entries)
+        values = tuple(_log_prob(value, token) for value, token in entries)
         return Answer(ids, str(answer.get("text", "")), values, stopped)
 
     def count_request(self, model: str, text: str) -> dict[str, Any]:
@@ -231,7 +234,8 @@ def _field(answer: Any, name: str, kind: type) -> Any:
 
 def _ordered(choices: Sequence[Any], n: int) -> list[Any]:
     """Choices by their own index, which must be 0 to n − 1."""
-    by_index = {choice.get("index"): choice for choice in choices if isinstance(choice, dict)}
+    numbered = [choice for choice in choices if isinstance(choice, dict) and isinstance(choice.get("index"), int)]
+    by_index = {choice["index"]: choice for choice in numbered}
     if len(choices) != n or set(by_index) != set(range(n)):
         raise ScoringError(
             f"the server answers {len(choices)} rows, or rows without their numbers, where {n} were asked for"
@@ -245,6 +249,29 @@ def _require_length(found: Any, n: int) -> None:
         raise ScoringError(
             f"the server gives {got} log-probabilities where {n} were asked for; its scores cannot be used"
         )
+
+
+def _pair(entry: Any) -> tuple[Any, int]:
+    """SGLang's entry of one token: its log-probability and its id."""
+    if not isinstance(entry, list) or len(entry) < 2:
+        raise ScoringError(f"the server gives {entry!r:.60} where a log-probability and an id belong")
+    return entry[0], _id(entry[1])
+
+
+def _id(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ScoringError(f"the server gives {value!r:.60} where a token's id belongs; jopa needs ids")
+    return value
+
+
+def _marked_id(token: Any) -> int:
+    """The id in `token_id:7`; a token that is given as its text could be several."""
+    found = re.fullmatch(r"token_id:([0-9]+)", token) if isinstance(token, str) else None
+    if found is None:
+        raise ScoringError(
+            f"the server gives {token!r:.60} where a token's id belongs; jopa needs a vLLM that returns token ids"
+        )
+    return int(found[1])
 
 
 def _of_id(entry: Any, token: int) -> Any:
