@@ -4,7 +4,7 @@
 
 What counts is what the model says: `chat_scorer` asks again without some units and compares the answers. Texts are sent
 and edited; nothing is known of the model's tokens, so where ids are called for, they are characters' code points (see
-`conversation`).
+`conversation`). A model that refuses `max_tokens` or a temperature of 0 is asked by the other name, or without one.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jopa.errors import ModelError, PromptError, ScoringError
+from jopa.errors import PromptError, ScoringError
 from jopa.model.generation import GREEDY, Generation
 from jopa.prompt.messages import require_text
 from jopa.prompt.output import Output
 from jopa.remote.allowance import CostAtMost
-from jopa.remote.client import Client
+from jopa.remote.client import Client, RefusedError
 from jopa.remote.conversation import character_tokenizer, messages_of
 from jopa.remote.score_cache import ScoreCache
 from jopa.remote.served import ServedModel
@@ -34,6 +34,13 @@ _CHARACTERS_PER_TOKEN = 3.0
 """What is assumed of a text before the server has counted one; fewer than most texts have."""
 _LIMITS = ("max_tokens", "max_completion_tokens")
 """What the most tokens of an answer are called; some models take the second name alone."""
+_NO_ANSWER = {
+    "length": "the limit cut it off; if the model thinks first, raise max_new_tokens",
+    "content_filter": "a filter of the server took it away",
+    "tool_calls": "the model called a tool instead, which nobody answers here",
+    "error": "the server failed while it wrote",
+}
+"""Why an answer holds no text that the model would say, by its `finish_reason`."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +59,12 @@ class ChatRequest:
     temperature: float = 0.0
     seed: int = 0
 
-    def body(self, model: str, limit: str) -> dict[str, Any]:
-        """The JSON to send."""
-        sampling = {"seed": self.seed} if self.temperature else {}
-        return {
-            "model": model,
-            "messages": messages_of(self.text),
-            limit: self.max_new_tokens,
-            "temperature": self.temperature,
-            **sampling,
-        }
+    def body(self, model: str, limit: str, greedy: bool) -> dict[str, Any]:
+        """The JSON to send; without `greedy` a temperature of 0 is left out."""
+        sampling: dict[str, Any] = {"temperature": 0} if greedy else {}
+        if self.temperature:
+            sampling = {"temperature": self.temperature, "seed": self.seed}
+        return {"model": model, "messages": messages_of(self.text), limit: self.max_new_tokens, **sampling}
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,8 @@ class ChatModel(ServedModel):
         self.tokenizer = character_tokenizer()
         self.cache = cache
         self.served = served or f"{client.url} chat {id}"
+        self.takes_temperature = True
+        """Whether the model can be asked for greedy answers; some take no temperature but their own."""
         self._limit_name = _LIMITS[0]
         self._per_token: float | None = None
         """Characters a token, as the server counted the longest text so far."""
@@ -190,12 +195,14 @@ class ChatModel(ServedModel):
                 on_answer(number, answers[number])
 
         try:
-            self._post([request.body(self.id, self._limit_name) for request in requests], read)
-        except ModelError as error:
-            if answers or _LIMITS[1] not in str(error) or self._limit_name == _LIMITS[1]:
-                raise
-            self._limit_name = _LIMITS[1]
-            self._post([request.body(self.id, self._limit_name) for request in requests], read)
+            while len(answers) < len(requests):
+                way = self._limit_name, self.takes_temperature
+                try:
+                    self.client.post_all(PATH, [request.body(self.id, *way) for request in requests], read)
+                except RefusedError as error:
+                    greedy = not any(request.temperature for request in requests)
+                    if answers or not self._adapt(way, str(error), greedy):
+                        raise
         finally:
             self.allowance.give_back(expected - used)
         return [answers[number] for number in range(len(requests))]
@@ -227,25 +234,43 @@ class ChatModel(ServedModel):
         """About how many tokens a text has."""
         return round(len(text) / (self._per_token or _CHARACTERS_PER_TOKEN)) + 1
 
-    def _post(self, bodies: list[dict[str, Any]], read: Callable[[int, Any], None]) -> None:
-        self.client.post_all(PATH, bodies, read)
+    def _adapt(self, way: tuple[str, bool], refusal: str, greedy: bool) -> bool:
+        """Whether to ask in another way: the one that a refusal names, or that another thread has found meanwhile."""
+        if _LIMITS[1] in refusal:
+            self._limit_name = _LIMITS[1]
+        elif greedy and "temperature" in refusal:
+            self.takes_temperature = False
+        return way != (self._limit_name, self.takes_temperature)
 
     def _read(self, request: ChatRequest, found: Any) -> ChatAnswer:
         choices = found.get("choices") if isinstance(found, dict) else None
         choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
-        message = choice.get("message")
-        text = message.get("content") if isinstance(message, dict) else None
-        if not isinstance(text, str):
-            reason = f" (finish_reason: {choice['finish_reason']})" if choice.get("finish_reason") else ""
-            raise ScoringError(
-                f"the answer of '{self.id}' at {self.client.url} has no text{reason}; if the model thinks first, raise "
-                "max_new_tokens"
-            )
+        text, reason = _text_of(choice.get("message")), str(choice.get("finish_reason") or "")
+        why = _NO_ANSWER.get(reason, "raise max_new_tokens if the model thinks first")
+        cut = reason in _NO_ANSWER and not (text or "").strip()  # by the limit, while it still thought
+        if text is None or cut or reason in ("content_filter", "error"):
+            named = f" (finish_reason: {reason})" if reason else ""
+            raise ScoringError(f"the answer of '{self.id}' at {self.client.url} has no text{named}: {why}")
         usage = found.get("usage")
         asked, said = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
         if asked is not None and len(request.text) > self._longest:
             self._per_token, self._longest = len(request.text) / asked, len(request.text)
         return ChatAnswer(text, (asked or self.tokens_of(request.text)) + (said or self.tokens_of(text)))
+
+
+def _text_of(message: Any) -> str | None:
+    """What the model says: a text, the texts among several parts (its thoughts are none), or why it refuses."""
+    if not isinstance(message, dict):
+        return None
+    content = message.get("content")
+    if isinstance(content, list):
+        parts = [part for part in content if isinstance(part, dict) and part.get("type") == "text"]
+        texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
+        content = "".join(texts) if texts else None
+    if content is None:
+        content = message.get("refusal")
+    # Half a surrogate pair, of a character that the limit cut, cannot be written to any file.
+    return content.encode("utf-8", "replace").decode() if isinstance(content, str) else None
 
 
 def _count(usage: Any, name: str) -> int | None:

@@ -1,6 +1,7 @@
 """Scores keep masks by what a model says: how alike are its answer and its answer to the prompt without some units?
 
-    score of a mask    similarity of the new answer, asked for greedily, and the output: F1 of ROUGE-L, 0 to 1
+    score of a mask    similarity of the new answer, asked for greedily where the model allows it, and the output: F1 of
+                       ROUGE-L, 0 to 1
     whole prompt       asked `REPEATS` times, never from the cache; the score is the mean
     noise              the difference of the highest and the lowest of these: what two equal requests may differ by
 
@@ -94,7 +95,8 @@ class ChatScorer:
     @property
     def details(self) -> dict[str, dict[str, Any]]:
         """What results say of the measure, of its noise, and of the cost."""
-        similarity = {"measure": MEASURE, "unchanged": list(self._repeats)}
+        greedy = self._model.takes_temperature
+        similarity = {"measure": MEASURE, "unchanged": list(self._repeats), "greedy": greedy}
         return {"similarity": similarity, "server": self._done.cost}
 
     def log_probs(self, keep: Bool[Tensor, "masks units"]) -> Float[Tensor, "masks out"]:

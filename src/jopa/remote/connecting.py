@@ -3,7 +3,8 @@
 A chat API (`CHAT`) gives texts alone; it has to be asked for by name, because its scores are of another kind.
 
 Once, at the beginning: the server's own count of a probe's tokens must be the tokenizer's, and the log-probabilities of
-a greedy answer, which the server gave as it wrote, must be those that it gives for the same ids as a prompt.
+a greedy answer, which the server gave as it wrote, must be those that it gives for the same ids as a prompt. What it
+gives for the probe tells the cache of scores which weights are served: others may take the same name later.
 
 Knows no units or masks.
 """
@@ -11,16 +12,19 @@ Knows no units or masks.
 from __future__ import annotations
 
 import hashlib
+from difflib import get_close_matches
+from itertools import count
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from jopa.errors import ModelError, SettingError, reason_of
 from jopa.model.language_model import quiet_transformers
 from jopa.model.loading import cache_folder
 from jopa.remote.chat_model import ChatModel
-from jopa.remote.client import KEY_VARIABLE, Client
+from jopa.remote.client import KEY_VARIABLE, Client, RefusedError
 from jopa.remote.remote_model import RemoteModel
-from jopa.remote.score_cache import ScoreCache
+from jopa.remote.score_cache import ScoreCache, cache_key
 from jopa.remote.servers import SERVERS, Row
 
 if TYPE_CHECKING:
@@ -32,6 +36,8 @@ PROBE = "Why is the sky blue? Çok güzel: 你好, 3.14159 — and so on."
 _PROBE_TOKENS = 8
 _MAX_DISAGREEMENT = 0.25
 """Nats a token, in the mean, by which a server's two ways to a log-probability may differ; bfloat16 rounds coarsely."""
+_SAME_WEIGHTS = 0.01
+"""Nats a token, in the mean over the probe, by which the same weights differ from connection to connection at most."""
 CHAT = "chat"
 APIS = (*SERVERS, CHAT)
 _TEXT_ONLY = {"llamacpp": "llama.cpp's server", "library": "Ollama"}
@@ -89,7 +95,7 @@ def connect(
         transport=transport,
     )
     try:
-        card = _model_card(client, model)
+        card = _model_card(client, model, required=api != CHAT)
         scores = ScoreCache(cache_folder() / "scores.sqlite3") if cache else None
         if api == CHAT:
             served = f"{client.url} {CHAT} {model} {card.get('root')}"
@@ -103,7 +109,8 @@ def connect(
             context_length=_context_length(card),
             rows_per_request=rows_per_request,
         )
-        fingerprint = _check(remote)
+        served = f"{client.url} {server.api} {model} {card.get('root')}"
+        probe, log_probs = _check(remote)
         return RemoteModel(
             client,
             server,
@@ -111,7 +118,7 @@ def connect(
             remote.tokenizer,
             context_length=remote.context_length,
             cache=scores,
-            served=f"{client.url} {server.api} {model} {card.get('root')} {fingerprint}",
+            served=f"{served} {_weights(served, probe, log_probs, scores)}" if scores else served,
             rows_per_request=rows_per_request,
             max_tokens_sent=max_tokens_sent,
         )
@@ -120,15 +127,21 @@ def connect(
         raise
 
 
-def _model_card(client: Client, model: str) -> dict[str, Any]:
-    """What the server says of the model."""
-    answer = client.get("/v1/models")
-    cards = answer.get("data") if isinstance(answer, dict) else None
+def _model_card(client: Client, model: str, *, required: bool) -> dict[str, Any]:
+    """What the server says of the model; nothing, where it keeps no list and none is required."""
+    try:
+        answer = client.get("/v1/models")
+    except RefusedError:
+        if required:
+            raise
+        return {}
+    cards = answer.get("data") if isinstance(answer, dict) else answer
     if not isinstance(cards, list):
         raise ModelError(f"the server {client.url} lists no models at /v1/models; is this the address of its API?")
-    by_id = {card["id"]: card for card in cards if isinstance(card, dict) and "id" in card}
+    by_id = {card["id"]: card for card in cards if isinstance(card, dict) and isinstance(card.get("id"), str)}
     if model not in by_id:
-        offered = ", ".join(f"'{name}'" for name in list(by_id)[:5]) or "none"
+        closest = get_close_matches(model, by_id, 5, cutoff=0.0)
+        offered = ", ".join(f"'{name}'" for name in closest) or "none"
         raise ModelError(f"the server {client.url} has no model '{model}'; it offers {offered}")
     return by_id[model]
 
@@ -173,18 +186,18 @@ def _tokenizer(
                 if Path(source).is_dir():
                     raise
                 return AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # readers of damaged files raise anything
         raise ModelError(
             f"cannot load the tokenizer '{source}' of the served model '{model}': {reason_of(error):.200}; give its "
             "folder or hub id (tokenizer)"
         ) from error
 
 
-def _check(remote: RemoteModel) -> str:
+def _check(remote: RemoteModel) -> tuple[tuple[int, ...], list[float]]:
     """Refuse a tokenizer that is not the served model's, and a server whose log-probabilities do not agree.
 
     Returns:
-        A checksum of the greedy answer to the probe, which other weights would hardly give.
+        The probe's ids, and the log-probabilities of all but the first.
     """
     client, server, tokenizer = remote.client, remote.server, remote.tokenizer
     name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
@@ -205,15 +218,30 @@ def _check(remote: RemoteModel) -> str:
             f"the tokenizer '{name}' reads an answer as {decoded!r:.60} and the served model '{remote.id}' as "
             f"{said!r:.60}; give the served model's own tokenizer"
         )
-    (scores,), _ = remote.score([Row((*ids, *answer.ids), len(answer.ids))])
-    differences = [abs(one - other) for one, other in zip(scores, answer.log_probs, strict=True)]
-    if sum(differences) / len(differences) > _MAX_DISAGREEMENT:
+    row = (*ids, *answer.ids)
+    (scores,), _ = remote.score([Row(row, len(row) - 1)])
+    differences = [abs(one - other) for one, other in zip(scores[-len(answer.ids) :], answer.log_probs, strict=True)]
+    if fmean(differences) > _MAX_DISAGREEMENT:
         raise ModelError(
             f"the server {client.url} gives a greedy answer of '{remote.id}' other log-probabilities as it writes "
             f"than as a prompt ({max(differences):.2f} nats apart); it must give raw ones (vLLM: --logprobs-mode "
             "raw_logprobs)"
         )
-    return hashlib.sha256(repr(answer.ids).encode()).hexdigest()[:16]
+    return ids, scores[: len(ids) - 1]
+
+
+def _weights(served: str, probe: tuple[int, ...], log_probs: list[float], cache: ScoreCache) -> str:
+    """A name of the weights that are served, by what they give the probe: others under the same name get another."""
+    for number in count():
+        name = f"{hashlib.sha256(repr(probe).encode()).hexdigest()[:16]} {number}"
+        key = cache_key(f"{served} {name} probe", probe, len(log_probs))
+        known = cache.get(key)
+        if known is None:
+            cache.put([(key, log_probs)])
+            return name
+        if fmean(abs(one - other) for one, other in zip(known, log_probs, strict=True)) <= _SAME_WEIGHTS:
+            return name
+    raise AssertionError("numbers do not end")
 
 
 def _letters(text: str) -> str:
