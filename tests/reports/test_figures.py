@@ -154,3 +154,33 @@ def test_without_matplotlib_the_error_says_what_to_install(tmp_path, monkeypatch
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(SettingError, match=r"pip install 'jopa\[plots\]'"):
         figures.all_figures(run)
+
+
+def test_names_that_give_one_file_name_have_files_of_their_own(tmp_path):
+    names = [("a/b", "d"), ("a_b", "d"), ("A_b", "d"), ("a", "b-d"), ("a-b", "d")]
+    models, sets = (tuple(dict.fromkeys(column)) for column in zip(*names, strict=True))
+    cells = [cell("joint", model=model, data=data, pr=0.1 * i + 0.1) for i, (model, data) in enumerate(names)]
+    pictures = figures.all_figures(
+        read_run(write_run(tmp_path, experiment(["joint"], models=models, data=sets), cells))
+    )
+    stems = [picture.stem for picture in pictures]
+    assert len({stem.casefold() for stem in stems}) == len(names)
+    assert "comparison-a_b-d-k3" in stems
+
+
+@pytest.mark.filterwarnings("default")
+def test_characters_without_a_font_are_one_warning_and_the_users_font_is_taken(tmp_path):
+    import matplotlib
+
+    def saved():
+        with style():
+            figure = draw_bars(["中文", "\u16a0"], [Bars("PR", (Estimate(0.5, None, 1),) * 2)], None)
+        with drawing.missing_glyphs_in_one_warning():
+            for stem in ("a", "b"):
+                save(figure, stem, tmp_path)
+
+    with pytest.warns(UserWarning) as caught:
+        saved()
+    assert [str(item.message).split(":")[0] for item in caught] == ["figures show boxes in place of '中文\u16a0'"]
+    with matplotlib.rc_context({"font.family": ["STIXGeneral"]}), style():
+        assert matplotlib.rcParams["font.family"] == ["DejaVu Sans", "STIXGeneral"]

@@ -69,6 +69,9 @@ def test_reliability_by_hand_and_by_its_meaning():
     assert found.of_one == pytest.approx(1 / 5, abs=0.03)
     assert found.prompts_needed == pytest.approx(16, rel=0.2)
     assert there(reliability(np.ones((3, 4)))).of_means == 0.0
+    for rows in (np.full((3, 7), 0.1), np.tile(np.random.default_rng(1).random(9), (3, 1))):  # all chose the same
+        assert there(reliability(rows)) == (0.0, 0.0, rows.shape[1])  # means of equal numbers differ by rounding
+    assert there(reliability(np.array([[1.0, 2.0], [2.0, 3.0]]))).prompts_needed == 1.0
     assert reliability(np.ones((1, 4))) is None
 
 
@@ -118,3 +121,20 @@ def test_without_a_baseline_or_with_one_prompt_there_is_less(tmp_path):
     run = read_run(write_run(tmp_path / "b", experiment(["joint", "random"]), [cell("joint"), cell("random")]))
     assert corrected(run, 3) is None and visible(run, 3) is None and separation(run, 3) is None
     assert math.isinf(there(reliability(np.array([[1.0, -1.0], [-1.0, 1.0]]))).prompts_needed)
+
+
+def test_a_p_value_is_never_shown_as_zero(tmp_path):
+    cells = [cell(name, f"p{i}", pr=pr + 0.01 * i) for name, pr in (("a", 0.1), ("b", 0.6)) for i in range(16)]
+    table = there(corrected(read_run(write_run(tmp_path / "run", experiment(["a", "b"]), cells)), 3))
+    assert "| < 0.001 ● |" in typesetting.markdown(table) and "0.000" not in typesetting.markdown(table)
+    assert r"\textless{} 0.001 $\bullet$" in typesetting.latex(table)
+    assert ",0.00004" in typesetting.csv_text(table) or ",4.99" in typesetting.csv_text(table)
+
+
+def test_every_table_explains_the_mark_of_a_method_with_few_prompts(tmp_path):
+    cells = [cell(name, f"p{i}", pr=0.5 + 0.01 * i) for name in ("a", "b") for i in range(9)]
+    cells += [cell("late", f"p{i}", pr=0.1) for i in range(3)]
+    run = read_run(write_run(tmp_path / "run", experiment(["a", "b", "late"]), cells))
+    for table in comparison_tables(run)[:2]:
+        assert "late †" in typesetting.markdown(table)
+        assert any(note.startswith("†") for note in table.notes), table.stem

@@ -14,7 +14,7 @@ from jopa.reports.estimates import bootstrap_intervals, estimate, resampled_coun
 from jopa.reports.wording import visible
 from synthetic_run import HOSTILE, cell, experiment, failed, session, write_run
 
-JOPA, RANDOM = (0.2, 0.3, 0.7), (0.5, 0.5, 0.8)
+JOPA, RANDOM = (0.2, 0.3, 0.7) * 2, (0.5, 0.5, 0.8) * 2
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def run_of(tmp_path):
     return lambda plan, cells: read_run(write_run(tmp_path / "run", plan, cells))
 
 
-def three_by_two(*extra, **more):
-    """Three prompts and two methods, k = 3."""
+def six_by_two(*extra, **more):
+    """Six prompts, the fewest that can show a difference, and two methods, k = 3."""
     cells = [cell("joint", f"p{i}", pr=pr, metrics={"kl": 2 * pr}, **more) for i, pr in enumerate(JOPA)]
     cells += [cell("random", f"p{i}", pr=pr, metrics={"kl": 0.1}, **more) for i, pr in enumerate(RANDOM)]
     return [*cells, *extra]
@@ -36,19 +36,19 @@ def number(table, method, key, data="alpaca"):
 
 
 def test_means_errors_and_bold_as_worked_out_by_hand(run_of):
-    table = tables.faithfulness(run_of(experiment(["joint", "random"]), three_by_two()), 3)
+    table = tables.faithfulness(run_of(experiment(["joint", "random"]), six_by_two()), 3)
     ours, theirs = number(table, "joint", "pr"), number(table, "random", "pr")
     assert ours.mean == pytest.approx(0.4)
-    assert ours.spread == pytest.approx(math.sqrt(0.07) / math.sqrt(3))  # deviations −0.2, −0.1, +0.3
+    assert ours.spread == pytest.approx(math.sqrt(0.28 / 5 / 6))  # deviations −0.2, −0.1, +0.3, twice
     assert theirs.mean == pytest.approx(0.6)
-    assert theirs.spread == pytest.approx(math.sqrt(0.03) / math.sqrt(3))
+    assert theirs.spread == pytest.approx(math.sqrt(0.12 / 5 / 6))
     assert (ours.best, theirs.best) == (True, False)
     assert number(table, "joint", "kl").mean == pytest.approx(0.8)
     assert (number(table, "joint", "kl").best, number(table, "random", "kl").best) == (True, False)  # higher is better
-    assert [row.n for row in table.rows] == [3, 3]
+    assert [row.n for row in table.rows] == [6, 6]
     text = typesetting.markdown(table)
-    assert "**0.400** ± 0.153" in text
-    assert "| 0.600 ± 0.100 |" in text
+    assert "**0.400** ± 0.097" in text
+    assert "| 0.600 ± 0.063 |" in text
     assert "PR ↓" in text
     assert "KL ↑" in text
     assert "k = 3" in text.splitlines()[0]
@@ -60,14 +60,26 @@ def test_means_errors_and_bold_as_worked_out_by_hand(run_of):
         ({"a": (0.1, 0.2, 0.3), "b": (0.2, 0.3, 0.4), "c": (0.4, 0.5, 0.6)}, "a"),
         ({"a": (0.1, 0.2, 0.3), "b": (0.2, 0.3, 0.2), "c": (0.4, 0.5, 0.6)}, None),  # b is better on one prompt
         ({"a": (0.1, 0.2, 0.3), "b": (0.1, 0.2, 0.3)}, None),
-        ({"a": (0.1,), "b": (0.9,)}, None),  # one prompt has no interval
     ],
 )
 def test_bold_only_where_the_interval_against_each_other_method_allows_it(run_of, values, best):
-    cells = [cell(name, f"p{i}", pr=pr) for name, row in values.items() for i, pr in enumerate(row)]
+    cells = [cell(name, f"p{i}", pr=pr) for name, row in values.items() for i, pr in enumerate(row * 2)]
     table = tables.faithfulness(run_of(experiment(list(values)), cells), 3)
     assert [name for name in values if number(table, name, "pr").best] == ([best] if best else [])
     assert any("leaves out zero" in note for note in table.notes)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 6])
+def test_so_few_prompts_that_nothing_can_be_shown(run_of, n):
+    """Five differences of one sign have p = 2/2^5: what leaves out zero then is no 95 % interval."""
+    cells = [cell(name, f"p{i}", pr=pr + 0.01 * i) for name, pr in (("a", 0.1), ("b", 0.8)) for i in range(n)]
+    run = run_of(experiment(["a", "b"]), cells)
+    means, paired = tables.faithfulness(run, 3), tables.differences(run, 3)
+    difference = number(paired, "b", "pr")
+    assert number(means, "a", "pr").best is (n == 6)
+    assert (difference.mark, difference.low is None) == ((typesetting.LESS, False) if n == 6 else ("", True))
+    for table in (means, paired):
+        assert ("Fewer than 6 prompts cannot show a difference" in " ".join(table.notes)) is (n < 6)
 
 
 def test_a_method_alone_is_not_called_best(run_of):
@@ -78,7 +90,7 @@ def test_a_method_alone_is_not_called_best(run_of):
 def test_each_data_set_and_model_has_its_own_best_and_the_order_of_the_experiment(run_of):
     cells = [
         cell(method, f"p{i}", pr=pr, **where)
-        for i in range(2)
+        for i in range(6)
         for method, pr, where in (
             *[("b", 0.1, {"data": "mhc"}), ("a", 0.2, {"data": "mhc"})],
             *[("b", 0.4, {"data": "alpaca"}), ("a", 0.3, {"data": "alpaca"})],
@@ -143,28 +155,28 @@ def test_differences_are_paired_and_marked_by_what_is_faithful(run_of):
 
 
 def test_only_prompts_that_every_method_finished_enter_the_means(run_of):
-    cells = [*three_by_two()[:-1], failed("random", "p2")]
+    cells = [*six_by_two()[:-1], failed("random", "p5")]
     run = run_of(experiment(["joint", "random"]), cells)
     table = tables.faithfulness(run, 3)
-    assert number(table, "joint", "pr").mean == pytest.approx(0.25)
-    assert number(table, "random", "pr").mean == pytest.approx(0.5)
-    assert [row.n for row in table.rows] == [2, 2]
-    assert any("2 of 3 prompts" in note and "random: 1 (1 failed)" in note for note in table.notes)
+    assert number(table, "joint", "pr").mean == pytest.approx(0.34)
+    assert number(table, "random", "pr").mean == pytest.approx(0.56)
+    assert [row.n for row in table.rows] == [5, 5]
+    assert any("5 of 6 prompts" in note and "random: 1 (1 failed)" in note for note in table.notes)
 
 
 def test_a_method_that_failed_everywhere_has_dashes_and_narrows_nothing(run_of):
-    run = run_of(experiment(["joint", "random", "none"]), three_by_two(*(failed("none", f"p{i}") for i in range(3))))
+    run = run_of(experiment(["joint", "random", "none"]), six_by_two(*(failed("none", f"p{i}") for i in range(6))))
     table = tables.faithfulness(run, 3)
     assert number(table, "joint", "pr").mean == pytest.approx(0.4)
     assert number(table, "none", "pr") is None
     assert "| none | 0 | — |" in typesetting.markdown(table)
-    assert any("none: 3 (3 failed)" in note for note in table.notes)
+    assert any("none: 6 (6 failed)" in note for note in table.notes)
     assert [row.method for row in tables.differences(run, 3).rows] == ["random"]
 
 
 def test_a_method_that_has_hardly_begun_narrows_nothing_and_is_never_best(run_of):
     table = tables.faithfulness(
-        run_of(experiment(["joint", "random", "new"]), three_by_two(cell("new", "p0", pr=0.01))), 3
+        run_of(experiment(["joint", "random", "new"]), six_by_two(cell("new", "p0", pr=0.01))), 3
     )
     row = next(row for row in table.rows if row.method == "new")
     assert row.partial
@@ -306,20 +318,20 @@ def test_seconds_of_different_starts_or_loads_are_marked(tmp_path, sessions, cha
 
 
 def test_latex_takes_metrics_and_decimals(run_of):
-    table = tables.faithfulness(run_of(experiment(["joint", "random"]), three_by_two()), 3)
+    table = tables.faithfulness(run_of(experiment(["joint", "random"]), six_by_two()), 3)
     narrow = typesetting.narrowed(table, ["kl", "pr"], 1)
     assert [column.key for column in narrow.columns] == ["kl", "pr"]
     text = typesetting.latex(narrow)
-    assert r"\textbf{0.4} {\scriptsize $\pm$ 0.2}" in text and "0.400" not in text
+    assert r"\textbf{0.4} {\scriptsize $\pm$ 0.1}" in text and "0.400" not in text
     assert typesetting.narrowed(table) == table
-    cost = tables.cost(run_of(experiment(["joint", "random"]), three_by_two()))
+    cost = tables.cost(run_of(experiment(["joint", "random"]), six_by_two()))
     assert len(typesetting.narrowed(cost, ["kl"]).columns) == 3
 
 
 def test_iterations_read_the_trace_and_an_ended_search_keeps_its_value(run_of):
     long = [[0, -1.0, 1, 1.0], [1, -2.0, 2, 2.0], [4, -3.0, 3, 3.0], [12, -9.0, 4, 4.0]]
     short = [[0, -1.0, 1, 1.0], [3, -4.0, 2, 2.0]]
-    prompts = ("p1", "p2")
+    prompts = ("p1", "p2", "p3", "p4", "p5", "p6")
     cells = [cell(name, p, trace=steps) for p in prompts for name, steps in (("long", long), ("short", short))]
     cells += [cell("none"), failed("none", "p2")]
     table = tables.iterations(run_of(experiment(["long", "short", "none"]), cells), 3)
@@ -344,12 +356,12 @@ def test_estimate_of_nothing_and_of_one():
 
 
 def test_csv_gives_back_every_number(run_of):
-    table = tables.faithfulness(run_of(experiment(["joint", "random"]), three_by_two()), 3)
+    table = tables.faithfulness(run_of(experiment(["joint", "random"]), six_by_two()), 3)
     lines = list(csv.DictReader(io.StringIO(typesetting.csv_text(table))))
     line = next(item for item in lines if (item["method"], item["column"]) == ("joint", "pr"))
     assert float(line["mean"]) == number(table, "joint", "pr").mean
     assert float(line["standard_error"]) == number(table, "joint", "pr").spread
-    assert (line["n"], line["best"], line["better"]) == ("3", "1", "lower")
+    assert (line["n"], line["best"], line["better"]) == ("6", "1", "lower")
     assert len(lines) == 2 * len(table.columns)
 
 
@@ -386,6 +398,13 @@ def test_unseen_characters_are_visible_in_every_form(run_of, char):
         for table in tables.all_tables(run):
             assert char not in form(table)
             assert char.encode("unicode_escape").decode()[1:] in form(table)
+
+
+def test_latex_takes_no_name_for_a_width(run_of):
+    """`\\midrule` takes a "[" that follows it for the beginning of its own argument."""
+    cells = [cell("[a]", f"p{i}", data="[b]") for i in range(2)]
+    text = typesetting.latex(tables.faithfulness(run_of(experiment(["[a]"], data=("[b]",)), cells), 3))
+    assert "\\midrule\n{}[b] & [a] & 2" in text
 
 
 def test_latex_escapes_what_it_must():

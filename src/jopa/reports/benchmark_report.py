@@ -32,7 +32,7 @@ from jopa.reports import typesetting
 from jopa.reports.attribution_html import to_html
 from jopa.reports.cells_csv import cells_csv
 from jopa.reports.comparisons import comparison_tables
-from jopa.reports.drawing import save
+from jopa.reports.drawing import missing_glyphs_in_one_warning, save
 from jopa.reports.figures import Picture, all_figures, main_k
 from jopa.reports.tables import all_tables, labels
 from jopa.reports.typesetting import Table
@@ -94,7 +94,8 @@ def write_report(
         for name in ("tables", "figures", "explanations"):
             (staged / name).mkdir()
         written = [path for table in tables for path in _write_table(table, staged / "tables", metrics, decimals)]
-        figures = [(picture, *save(picture.drawing, picture.stem, staged / "figures")) for picture in pictures]
+        with missing_glyphs_in_one_warning():
+            figures = [(picture, *save(picture.drawing, picture.stem, staged / "figures")) for picture in pictures]
         linked = [_write_prompt(run, cells, staged / "explanations") for cells in chosen_prompts(run, explanations)]
         page = write_text(staged / "index.html", to_page(run, tables, figures, linked))
         pages = [staged / address for item in linked for links in item.links.values() for _, address in links]

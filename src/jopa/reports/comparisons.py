@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from jopa.benchmark.records import Run
 from jopa.evaluation.metrics import METRICS
@@ -27,6 +28,7 @@ from jopa.reports.inference import (
     sign_flip_p,
     visible_difference,
 )
+from jopa.reports.notes import few, partial_note
 from jopa.reports.tables import ks, metric_groups
 from jopa.reports.typesetting import LESS, MORE, Column, Number, Row, Table
 
@@ -67,9 +69,11 @@ def corrected(run: Run, k: int) -> Table | None:
         f"Two-sided p-values of the paired difference from {baseline}: sign-flip permutation test over prompts (all "
         f"patterns up to {EXACT} prompts, {FLIPS:,} seeded ones beyond). Corrected by Holm for all methods and data "
         f"sets of a model within one metric. Below {LEVEL}: {LESS} less faithful than {baseline}, {MORE} more faithful."
+        f"{few(number.n for row in rows for number in row.numbers if number)}"
     )
     title = f"Corrected p-values of the differences from {baseline}, k = {k}"
-    return Table(f"p-values-k{k}", title, _columns(names), tuple(rows), "none", (note,), k=k)
+    columns = tuple(replace(column, above_zero=True) for column in _columns(names))
+    return Table(f"p-values-k{k}", title, columns, tuple(rows), "none", (note, *partial_note(rows)), k=k)
 
 
 def visible(run: Run, k: int) -> Table | None:
@@ -91,7 +95,7 @@ def visible(run: Run, k: int) -> Table | None:
         "smaller may exist and be missed. For one comparison: the correction for many makes it larger."
     )
     title = f"Smallest visible difference from {baseline}, k = {k}"
-    return Table(f"visible-k{k}", title, _columns(names), tuple(rows), "none", (note,), k=k)
+    return Table(f"visible-k{k}", title, _columns(names), tuple(rows), "none", (note, *partial_note(rows)), k=k)
 
 
 def separation(run: Run, k: int) -> Table | None:

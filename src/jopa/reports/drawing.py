@@ -7,6 +7,8 @@ told apart in grey print, too. Names come from strangers and are never read as f
 from __future__ import annotations
 
 import math
+import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,8 +29,9 @@ _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#6B4E16", "#
 _BASELINE = "#D55E00"
 _LINES = ("--", "-.", ":", (0, (7, 2, 1, 2, 1, 2)), (0, (3, 1.5)))
 _MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">", "h", "d", "*", "p")
+_FONT = "DejaVu Sans"
+_NO_GLYPH = re.compile(r"Glyph (\d+) .* missing from font")
 _STYLE = {
-    "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -74,16 +77,35 @@ class Bars:
 def style(more: dict[str, Any] | None = None) -> Iterator[None]:
     """Matplotlib's settings for these figures, for the time of a block.
 
+    What the font of the figures lacks is taken from the fonts that the user named in matplotlib's own settings.
+
     Raises:
         SettingError: matplotlib is not installed.
     """
     try:
-        from matplotlib import rc_context
+        from matplotlib import rc_context, rcParams
     except ImportError as error:
         raise SettingError("figures need the package matplotlib: pip install 'jopa[plots]'") from error
-    settings: Any = _STYLE | (more or {})
+    settings: Any = _STYLE | {"font.family": [_FONT, *rcParams["font.family"]]} | (more or {})
     with rc_context(settings):
         yield
+
+
+@contextmanager
+def missing_glyphs_in_one_warning() -> Iterator[None]:
+    """Matplotlib's warnings of characters that it has no font for, one each and again for every file, as one."""
+    with warnings.catch_warnings(record=True) as caught:
+        yield
+    glyphs = [_NO_GLYPH.match(str(item.message)) for item in caught]
+    for item, glyph in zip(caught, glyphs, strict=True):
+        if glyph is None:
+            warnings.warn_explicit(item.message, item.category, item.filename, item.lineno)
+    if missing := "".join(dict.fromkeys(chr(int(glyph[1])) for glyph in glyphs if glyph)):
+        warnings.warn(
+            f"figures show boxes in place of '{missing}': name a font that has them in matplotlib's settings, as "
+            "'font.sans-serif: Noto Sans CJK SC' in a file 'matplotlibrc'",
+            stacklevel=3,
+        )
 
 
 def save(drawing: Figure, stem: str, folder: Path) -> tuple[Path, Path]:

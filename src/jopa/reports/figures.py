@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from typing import TYPE_CHECKING
 
 from jopa.benchmark.records import FinishedCell, Run
@@ -47,7 +48,7 @@ def all_figures(run: Run) -> tuple[Picture, ...]:
         SettingError: matplotlib is not installed.
     """
     with style():
-        return (*comparisons(run), *pr_by_k(run), *convergence(run))
+        return _with_own_stems((*comparisons(run), *pr_by_k(run), *convergence(run)))
 
 
 def main_k(run: Run) -> int | None:
@@ -176,6 +177,19 @@ def _find(found: Sequence[Group], model: str, data: str) -> Group | None:
 
 def _prompts(n: int) -> str:
     return f"{n} prompt{'s' if n != 1 else ''}"
+
+
+def _with_own_stems(pictures: Sequence[Picture]) -> tuple[Picture, ...]:
+    """The pictures, with a number behind a stem that another one has: different names can give the same, and a file
+    system may not tell large letters from small ones."""
+    taken: set[str] = set()
+    found = []
+    for picture in pictures:
+        stems = (picture.stem + (f"-{number}" if number > 1 else "") for number in count(1))
+        stem = next(stem for stem in stems if stem.casefold() not in taken)
+        taken.add(stem.casefold())
+        found.append(replace(picture, stem=stem))
+    return tuple(found)
 
 
 def _stem(*names: str) -> str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -27,9 +28,13 @@ EXACT = 14
 FLIPS = 20_000
 LEVEL = 0.05
 POWER = 0.8
+FEWEST = 6
+"""Fewer prompts cannot show a difference at 5 %: n of one sign have p = 2/2^n, and a percentile interval, which lies
+between the least and the largest difference, holds a symmetric distribution's mean at most 1 − 2/2^n of the time."""
 SEPARATES = 0.7
 """From this reliability of the means on, a metric is said to separate the methods."""
 _AT_ONCE = 4_000_000  # entries of sign patterns in memory together
+_ROUNDING = 1e-9
 
 
 class Reliability(NamedTuple):
@@ -47,8 +52,9 @@ class Reliability(NamedTuple):
 
     @property
     def prompts_needed(self) -> float:
-        """Prompts whose means would be reliable to 0.8, by the Spearman–Brown formula; infinite where none would."""
-        return math.inf if self.of_one <= 0 else 4 * (1 - self.of_one) / self.of_one
+        """Prompts, at least one, whose means would be reliable to 0.8, by the Spearman–Brown formula; infinite where no
+        number would do."""
+        return math.inf if self.of_one <= 0 else max(1.0, 4 * (1 - self.of_one) / self.of_one)
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:
@@ -80,26 +86,31 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def visible_difference(differences: Sequence[float]) -> float | None:
     """The smallest mean difference that these prompts could have shown; None for fewer than three prompts."""
     import numpy as np
-    from scipy import stats
 
     n = len(differences)
     if n < 3:
         return None
     error = float(np.std(differences, ddof=1)) / math.sqrt(n)
-    if error == 0:
-        return 0.0
-    critical = float(stats.t.ppf(1 - LEVEL / 2, n - 1))
+    return error * _detectable(n) if error else 0.0
 
+
+@cache
+def _detectable(n: int) -> float:
+    """The mean of n differences, in standard errors, that the test finds with 80 % power."""
+    from scipy import stats
+
+    critical = float(stats.t.ppf(1 - LEVEL / 2, n - 1))
     low, high = 1.0, 2 * critical + 2
     for _ in range(60):
         shift = (low + high) / 2
         found = float(stats.nct.sf(critical, n - 1, shift))  # the other tail holds less than 1e-4 here
         low, high = (shift, high) if found < POWER else (low, shift)
-    return error * (low + high) / 2
+    return (low + high) / 2
 
 
 def reliability(values: Float[numpy.ndarray, "methods prompts"]) -> Reliability | None:
     """How reliably the values put the methods in an order; None for fewer than two methods or prompts."""
+    import numpy as np
 
     n_methods, n = values.shape
     if n_methods < 2 or n < 2:
@@ -108,7 +119,7 @@ def reliability(values: Float[numpy.ndarray, "methods prompts"]) -> Reliability 
     between = n * float(((methods - grand) ** 2).sum()) / (n_methods - 1)
     left = values - methods[:, None] - prompts[None] + grand
     residual = float((left**2).sum()) / ((n_methods - 1) * (n - 1))
-    if between <= 0:
+    if np.ptp(methods) <= _ROUNDING * np.abs(values).max():  # equal means: their rounding is no order
         return Reliability(0.0, 0.0, n)
     of_one = (between - residual) / (between + (n - 1) * residual)
     return Reliability(max(0.0, 1 - residual / between), max(0.0, of_one), n)

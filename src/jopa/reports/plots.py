@@ -107,6 +107,9 @@ def plot_prompt(attribution: Attribution, *, dark: bool = False) -> Figure:
     lines = list(_laid_out(attribution))
     shown = lines[:_MOST_LINES]
     with _figure(colours, 0.235 * len(shown) + 0.75) as (figure, axes):
+        from matplotlib import rcParams
+
+        fonts = ["DejaVu Sans Mono", *rcParams["font.family"]]
         for row, line in enumerate(shown):
             for column, text, unit in line:
                 value = values.get(unit, 0.0) if unit is not None else 0.0
@@ -121,7 +124,7 @@ def plot_prompt(attribution: Attribution, *, dark: bool = False) -> Figure:
                         "linewidth": 0.9,
                     }
                 axes.text(
-                    column, row, _plain(text), family="DejaVu Sans Mono", fontsize=7.6, va="center", color=colours.text,
+                    column, row, _plain(text), family=fonts, fontsize=7.6, va="center", color=colours.text,
                     bbox=box,
                 )  # fmt: skip
         left_out = f" · {len(lines) - len(shown)} more lines" if len(lines) > len(shown) else ""

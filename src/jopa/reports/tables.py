@@ -19,7 +19,9 @@ from typing import Any
 from jopa.benchmark.records import CellRecord, FinishedCell, Run
 from jopa.evaluation.metrics import METRICS
 from jopa.reports.estimates import RESAMPLES, Group, Measure, bootstrap_intervals, groups, trace_value
-from jopa.reports.typesetting import APART, LESS, MORE, PARTIAL, Column, Number, Row, Spread, Table
+from jopa.reports.inference import FEWEST
+from jopa.reports.notes import bold, few, left_out, partial_note
+from jopa.reports.typesetting import APART, LESS, MORE, Column, Number, Row, Spread, Table
 
 ITERATIONS = (1, 5, 10, 15, 20, 30, 40, 50)
 """The columns of the paper's Table 5."""
@@ -84,7 +86,7 @@ def faithfulness(run: Run, k: int) -> Table | None:
         columns,
         [row for group in found for row in _mean_rows(group, columns)],
         "standard_error",
-        [f"Mean ± standard error over prompts; removal '{run.experiment.removal}'. {_BOLD}", *_left_out(found)],
+        [f"Mean ± standard error over prompts; removal '{run.experiment.removal}'. {bold(found)}", *left_out(found)],
         k=k,
     )
 
@@ -117,10 +119,11 @@ def differences(run: Run, k: int) -> Table | None:
     note = (
         f"Mean of method − {baseline} over the prompts that both finished [95 % percentile interval, paired bootstrap "
         f"over prompts, {RESAMPLES:,} resamples, seed 0]. {LESS} less faithful than {baseline}, {MORE} more faithful: "
-        "the interval leaves out zero. Not corrected for the number of comparisons: the p-values of the next table are."
+        "the interval leaves out zero. Not corrected for the number of comparisons: the p-values, in a table of their "
+        f"own, are.{few(number.n for row in rows for number in row.numbers if number)}"
     )
     title = f"Difference from {baseline}, k = {k} {_units(run, k)} removed"
-    return _table(f"differences-k{k}", title, columns, rows, "interval", [note, *_partial_note(found)], k=k)
+    return _table(f"differences-k{k}", title, columns, rows, "interval", [note, *partial_note(rows)], k=k)
 
 
 def cost(run: Run) -> Table | None:
@@ -181,7 +184,7 @@ def cost(run: Run) -> Table | None:
         ),
     )
     title = "Cost of the searches (as Table 2 of the paper)"
-    return _table("cost", title, columns, rows, "standard_error", [*notes, *_left_out(found)])
+    return _table("cost", title, columns, rows, "standard_error", [*notes, *left_out(found)])
 
 
 def start_of(run: Run, cell: CellRecord) -> int:
@@ -222,8 +225,8 @@ def iterations(run: Run, k: int) -> Table | None:
     notes = [
         f"log p(output) in nats with the set removed that the search held after some steps, under the search's own "
         f"removal ({search_removals(run, cells)}). Mean ± standard error over prompts; lower is better. A search that "
-        f"had ended keeps its last value. {_BOLD}",
-        *_left_out(found),
+        f"had ended keeps its last value. {bold(found)}",
+        *left_out(found),
     ]
     title = f"log p after each number of iterations, k = {k} (as Table 5 of the paper)"
     rows = [row for group in found for row in _mean_rows(group, columns)]
@@ -259,10 +262,6 @@ def search_removals(run: Run, cells: Sequence[CellRecord]) -> str:
     return ", ".join(f"{label} '{used[label]}'" for label in labels(run) if label in used)
 
 
-_BOLD = (
-    "Bold: better than every other compared method of its group, and each paired 95 % bootstrap interval of the "
-    "difference over prompts leaves out zero."
-)
 _BUSY = 0.5
 """From this load of the machine on, in cores, seconds are marked."""
 
@@ -341,11 +340,12 @@ def _clearly_best(group: Group, columns: Sequence[Column]) -> list[str | None]:
 
 
 def _intervals(series: Sequence[Sequence[float]]) -> list[tuple[float | None, float | None]]:
-    """The bootstrap interval of each series; none for fewer than two values. Series of one length share resamples."""
+    """The bootstrap interval of each series; none for fewer than `FEWEST` values. Series of one length share
+    resamples."""
     import numpy as np
 
     found: list[tuple[float | None, float | None]] = [(None, None)] * len(series)
-    for length in {len(values) for values in series if len(values) > 1}:
+    for length in {len(values) for values in series if len(values) >= FEWEST}:
         places = [i for i, values in enumerate(series) if len(values) == length]
         limits = bootstrap_intervals(np.array([series[i] for i in places]).T)
         for i, (low, high) in zip(places, limits.tolist(), strict=True):
@@ -358,33 +358,3 @@ def _mark(column: Column, low: float | None, high: float | None) -> str:
     if low is None or high is None or low <= 0 <= high:
         return ""
     return MORE if (high < 0) == (column.better == "lower") else LESS
-
-
-def _left_out(found: Sequence[Group]) -> list[str]:
-    """One note for each group in which not every method finished every prompt, and one that explains the mark."""
-    notes = []
-    for group in found:
-        n, shared = len(group.prompts), [p for p in group.prompts if all(p in group.finished[m] for m in group.full)]
-        missing = []
-        for method in group.methods:
-            lost, failed = n - len(group.finished[method]), len(group.failed[method])
-            if lost:
-                missing.append(f"{method}: {lost}" + (f" ({failed} failed)" if failed else ""))
-        if missing:
-            notes.append(
-                f"{group.model}, {group.data}: means over {len(shared)} of {n} prompts, those that the compared "
-                f"methods all finished. Prompts without a result: {'; '.join(missing)}."
-            )
-        elif any(len(group.common(i)) != len(shared) for i in range(group.n_measures)):
-            notes.append(f"{group.model}, {group.data}: some records lack a metric; its mean is over the others.")
-    return [*notes, *_partial_note(found)]
-
-
-def _partial_note(found: Sequence[Group]) -> list[str]:
-    """What the mark of partial rows means, if there is one."""
-    if all(method in group.full for group in found for method in group.methods if group.finished[method]):
-        return []
-    return [
-        f"{PARTIAL} finished less than half as many prompts as another method: its mean is over those of the compared "
-        "prompts that it has, and it is never called best."
-    ]

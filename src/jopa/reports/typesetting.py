@@ -49,12 +49,16 @@ class Number:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of numbers: its key in CSV, its title, the better direction if any, and decimals to show."""
+    """A column of numbers: its key in CSV, its title, the better direction if any, and decimals to show.
+
+    Numbers that are `above_zero` are never shown as 0: a p-value is "< 0.001".
+    """
 
     key: str
     title: str
     better: str | None = None
     digits: int = 3
+    above_zero: bool = False
 
     @property
     def heading(self) -> str:
@@ -137,6 +141,9 @@ def entry(number: Number | None, column: Column, table: Table) -> Entry:
 
 
 def _digits(value: float, column: Column, *, signed: bool = False) -> str:
+    least = 10.0**-column.digits
+    if column.above_zero and value < least / 2:
+        return f"< {least:.{column.digits}f}"
     rounded = round(value, column.digits) + 0.0  # no minus zero
     return f"{rounded:{'+' if signed and rounded else ''},.{column.digits}f}".replace("-", "−")
 
@@ -183,7 +190,7 @@ def latex(table: Table) -> str:
             for place, row in enumerate(rows):
                 entries = [entry(*pair, table) for pair in zip(row.numbers, table.columns, strict=True)]
                 texts = [_latex_entry(item) for item in entries]
-                name = _latex(data) if place == 0 else ""
+                name = "{}" + _latex(data) if place == 0 else ""  # \midrule reads a "[" that follows it
                 lines.append(" & ".join([name, _latex(method_name(row)), str(row.n), *texts]) + r" \\")
     return "\n".join([
         "% needs \\usepackage{booktabs} and \\usepackage{graphicx}",
