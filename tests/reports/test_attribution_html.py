@@ -212,3 +212,12 @@ def test_strip_of_all_effects_only_when_they_are_known():
 
 def test_strip_of_zeros():
     assert Page(to_html(attribution(effects=(0.0,) * 5))).texts("small") == ["0.00"] * 5
+
+
+def test_the_first_sentences_say_where_no_set_suffices():
+    tried = [{"k": k, "pr": 0.4, "certificate": "none"} for k in (1, 2)]
+    until = {"pr": 0.01, "reached": False, "tried": tried}
+    words = "No set of up to 2 units was found that brings PR below 0.01."
+    assert words in Page(to_html(attribution(details={"until_pr": until}))).texts("p")[0]
+    assert words in squeezed(terminal(attribution(details={"until_pr": until})).replace("│", " "))
+    assert words not in Page(to_html(attribution(details={"until_pr": {**until, "reached": True}}))).words

@@ -110,3 +110,13 @@ def test_an_answer_that_was_kept_is_told():
     assert "kept from an earlier run" in Page(to_html(kept)).words
     assert "kept from an earlier run" in squeezed(terminal(kept))
     assert "kept" not in Page(to_html(value())).words
+
+
+def test_the_regions_of_several_turns_have_names_of_their_own():
+    turns = tuple(FixedPart("user", f"Turn {i}.") for i in range(3))
+    regions = [
+        each["attrs"]["aria-label"]
+        for each in Page(to_html(replace(value(), fixed=turns))).all("div")
+        if each["attrs"].get("role") == "region"
+    ]
+    assert len(set(regions)) == len(regions)

@@ -90,3 +90,16 @@ def test_texts_that_would_take_long_to_compare_differ_as_a_whole():
     for side, text in zip(sides, (before, after), strict=True):
         assert "".join(piece.text for piece in side) == text
         assert [piece.mark for piece in side] == [0, 1, 0]
+
+
+def test_the_page_says_which_options_were_not_the_same():
+    assert "The same model and options for both." in Page(prompts_html(pair())).words
+    second = replace(pair().second, method={"name": "another"}, removal="delete")
+    words = Page(prompts_html(jopa.PromptComparison(attribution(), second))).words
+    assert "Not the same for both: method and its settings, removal." in words
+    tried = [{"k": 2, "pr": 0.3, "certificate": "none"}]
+    until = [
+        replace(each, k=k, details={"until_pr": {"pr": 0.5, "reached": True, "tried": tried}})
+        for k, each in enumerate((pair().first, pair().second), start=1)
+    ]
+    assert "The same model and options for both." in Page(prompts_html(jopa.PromptComparison(*until))).words

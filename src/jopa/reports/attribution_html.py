@@ -158,7 +158,17 @@ def verdict(attribution: Attribution) -> list[Piece]:
         Piece(f"{more} together, the model is " if len(units) > 1 else ", the model is "),
         Piece(times, 2),
         Piece(f" per token to say {f'output tokens {span}' if span else 'this'} (PR {ratio_text(ratio)})."),
+        *_not_reached(attribution),
     ]
+
+
+def _not_reached(attribution: Attribution) -> list[Piece]:
+    """That no set brought PR below the value asked for; nothing where one did, or none was asked for."""
+    record = (attribution.details or {}).get("until_pr")
+    if record is None or record["reached"]:
+        return []
+    most, value = record["tried"][-1]["k"], record["pr"]
+    return [Piece(f" No set of up to {most} unit{'s' if most > 1 else ''} was found that brings PR below {value:g}.")]
 
 
 def target_span(attribution: Attribution) -> str:

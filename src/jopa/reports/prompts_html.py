@@ -54,6 +54,7 @@ def prompts_html(
         answered=word_diff(p.first.output, p.second.output),
         nothing=NOTHING,
         rows=prompts_rows(p),
+        alike=_alike(p),
         words=glossary_of("nats", "joint effect", "synergy", "PR"),
         parts=parts,
     )
@@ -77,6 +78,25 @@ def prompts_rows(prompts: PromptComparison) -> list[tuple[str, str, str]]:
     """A term and its words for the first and for the second prompt, a row each."""
     each = [_facts(attribution) for attribution in (prompts.first, prompts.second)]
     return [(term, words, each[1][term]) for term, words in each[0].items()]
+
+
+def _alike(prompts: PromptComparison) -> str:
+    """Whether both were explained in the same way: the page lets a visitor change every setting between the two."""
+    first, second = (_settings(attribution) for attribution in (prompts.first, prompts.second))
+    differ = [name for name, value in first.items() if value != second[name]]
+    return f"Not the same for both: {', '.join(differ)}." if differ else "The same model and options for both."
+
+
+def _settings(attribution: Attribution) -> dict[str, object]:
+    a, details = attribution, attribution.details or {}
+    return {
+        "model": a.model,
+        "method and its settings": a.method,
+        "removal": a.removal,
+        "kind of unit": details.get("unit"),
+        "k": None if "until_pr" in details else a.k,
+        "value that PR is to fall below": (details.get("until_pr") or {}).get("pr"),
+    }
 
 
 def _facts(attribution: Attribution) -> dict[str, str]:
