@@ -2,13 +2,17 @@
 
 uvicorn waits for ever for the rest of a request's head, and for a visitor whose receive buffer is full. This protocol
 adds a timer for each of the two, and keeps the buffers on this side small: what a visitor does not read must soon be
-noticed. How long a request's body may take is held in `body`.
+noticed. How long a request's body may take is held in `body`. A server that is stopped waits for its connections, so
+it ends the jobs whose events they carry first.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Callable
 
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_SECONDS = 10.0
@@ -71,3 +75,20 @@ class TimedProtocol(H11Protocol):
         self._head_timer = None
         if self._waits_for_head():
             self.transport.abort()
+
+
+class EndingServer(uvicorn.Server):
+    """uvicorn's server; when it is stopped, streams of events end by themselves and not by being cancelled.
+
+    Args:
+        config: of the server.
+        end_jobs: ends all jobs, and with them their streams.
+    """
+
+    def __init__(self, config: uvicorn.Config, end_jobs: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._end_jobs = end_jobs
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no further connections, and end those there are."""
+        await asyncio.gather(asyncio.to_thread(self._end_jobs), super().shutdown(sockets))

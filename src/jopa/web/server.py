@@ -109,6 +109,7 @@ def build_app(
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
+    app.state.jobs = service.jobs
     return app
 
 
@@ -164,7 +165,13 @@ def serve(
         )
         import uvicorn
 
-        from jopa.web.connections import MAX_CONNECTIONS, MAX_HEAD_BYTES, SEND_BUFFER_BYTES, TimedProtocol
+        from jopa.web.connections import (
+            MAX_CONNECTIONS,
+            MAX_HEAD_BYTES,
+            SEND_BUFFER_BYTES,
+            EndingServer,
+            TimedProtocol,
+        )
 
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)  # its connections inherit it
         shown = f"[{host}]" if ":" in host else host
@@ -181,7 +188,7 @@ def serve(
             timeout_graceful_shutdown=2,
         )
         with suppress(KeyboardInterrupt):  # uvicorn raises it again once it has shut down
-            uvicorn.Server(config).run(sockets=[listener])
+            EndingServer(config, app.state.jobs.close).run(sockets=[listener])
     finally:
         listener.close()
 
