@@ -50,7 +50,8 @@ class JointSearch(NestedMethod):
     search stops at the end of its budget, or earlier when little improvement is expected and no single swap of the
     best set is better; the result is then certified "one-swap-optimal". The score of the whole prompt and the gradients
     count towards the budget, which is exceeded by a batch at the most. Nothing is random: the seed does not matter.
-    With `seconds`, the speed of the machine decides how much is tried.
+    With `seconds`, the speed of the machine decides how much is tried. Padding and cached beginnings count as they are,
+    so how many masks a budget affords depends on the batch size, and thereby on the device.
 
     Scores are enough. With gradients the search needs fewer removals at its start on long prompts.
 
