@@ -134,7 +134,9 @@ def test_a_faulty_metric_is_one_line(compute, words, tmp_path):
     folder = made.write_run(tmp_path / "run", made.experiment(["joint"], ks=(1,)), [made.cell("joint", k=1)])
     METRICS.register(Metric("bad", "Bad", "lower", "fails", compute))
     try:
-        with pytest.raises(jopa.ScoringError, match=words):
+        with pytest.raises(
+            jopa.ScoringError, match=words + r".* \(cell: tiny, alpaca, prompt p1, joint, k = 1, seed 0\)"
+        ):
             write_report(folder)
     finally:
         METRICS.forget("bad")

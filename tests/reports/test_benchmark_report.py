@@ -21,6 +21,7 @@ from jopa.benchmark.records import ExampleRecord, FinishedCell, cell_key, read_r
 from jopa.errors import InputFileError
 from jopa.reports import benchmark_report
 from jopa.reports.benchmark_report import chosen_prompts, joined, slug, write_report
+from jopa.reports.cells_csv import cells_csv
 from jopa.storage import converted
 from synthetic_run import HOSTILE, cell, example, experiment, failed, made_up_run, session, write_run
 
@@ -87,6 +88,13 @@ def test_every_cell_is_a_row_of_one_csv_file(tmp_path):
     assert float(done["pr"]) == 0.25 and float(done["joint"]) == pytest.approx(-2 * math.log(0.25))
     assert json.loads(done["removed"]) == [0, 1, 2] and json.loads(done["removed_texts"]) == ["=1", "b", "c"]
     assert (lost["status"], lost["pr"], lost["error"]) == ("failed", "", "'=ScoringError")
+
+
+def test_a_metric_with_the_name_of_another_column_has_one_of_its_own(tmp_path):
+    folder = write_run(tmp_path / "run", experiment(["a"]), [cell("a", metrics={"joint": 0.25, "length": 0.5})])
+    row = next(csv.DictReader(io.StringIO(cells_csv(read_run(folder)))))
+    assert (row["joint (metric)"], row["length"]) == ("0.25", "0.5")
+    assert float(row["joint"]) == pytest.approx(2 * math.log(2))
 
 
 def test_latex_takes_the_metrics_that_are_named(tmp_path):

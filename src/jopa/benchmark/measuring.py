@@ -7,6 +7,7 @@ from dataclasses import replace
 import msgspec
 
 from jopa.benchmark.records import CellRecord, FinishedCell, Run
+from jopa.errors import ScoringError
 from jopa.evaluation.metric import Metric, measured
 from jopa.evaluation.metrics import METRICS
 
@@ -26,5 +27,10 @@ def with_plugin_metrics(run: Run) -> Run:
 def _measured(cell: CellRecord, metrics: list[Metric]) -> CellRecord:
     if not isinstance(cell, FinishedCell):
         return cell
-    values = {metric.name: measured(metric, cell) for metric in metrics}
+    try:
+        values = {metric.name: measured(metric, cell) for metric in metrics}
+    except ScoringError as error:
+        key = cell.key
+        where = f"{key.model}, {key.data}, prompt {key.example}, {key.method}, k = {key.k}, seed {key.seed}"
+        raise ScoringError(f"{error} (cell: {where}); give None where it has no value") from error
     return msgspec.structs.replace(cell, metrics=cell.metrics | values)

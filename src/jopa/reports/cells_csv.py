@@ -31,7 +31,9 @@ def cells_csv(run: Run) -> str:
     metrics = list(dict.fromkeys(name for cell in run.done for name in cell.metrics))
     file = io.StringIO(newline="")
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*KEY, "status", *map(csv_name, metrics), *MEASURED, "start", "worker", "date", "error"])
+    others = {*KEY, *MEASURED, "status", "start", "worker", "date", "error"}
+    titles = [csv_name(f"{name} (metric)" if name in others else name) for name in metrics]
+    writer.writerow([*KEY, "status", *titles, *MEASURED, "start", "worker", "date", "error"])
     for cell in run.cells:
         writer.writerow([*_key(cell), *_measured(cell, metrics), start_of(run, cell), *_origin(cell)])
     return file.getvalue()
