@@ -40,9 +40,14 @@ def run(monkeypatch, capsys):
 
 
 def test_explain_says_what_was_sent(run, llama):
-    out, err = run(connect(FakeServer(llama)), "explain", PROMPT, "--k", "1", "--max-new-tokens", "3", "--json", "-")
+    server = FakeServer(llama)
+    remote = connect(server)
+    connecting = len(server.bodies)
+    out, err = run(remote, "explain", PROMPT, "--k", "1", "--max-new-tokens", "3", "--json", "-")
     assert (jopa.Attribution.from_json(out).details or {})["server"]["requests"] > 0
-    assert "were sent to http://fake:8000" in err
+    sent = [len(row) for body in server.bodies[connecting:] for row in body["prompt"]]
+    requests = len(server.bodies) - connecting  # those of the probe carry tokens, too, and are in neither number
+    assert f"{requests} requests with {sum(sent)} tokens were sent to http://fake:8000" in err
 
 
 @pytest.mark.parametrize("more", [["--k", "1"], ["--compare", "joint,ablation"], ["--diagnose", "--unit", "word"]])

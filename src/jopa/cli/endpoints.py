@@ -109,5 +109,5 @@ def print_sent(model: object) -> None:
     from jopa.remote.remote_model import RemoteModel
 
     if isinstance(model, RemoteModel | ChatModel):
-        requests, tokens = model.client.requests, model.tokens_sent
+        requests, tokens = model.requests_sent, model.tokens_sent
         typer.echo(f"{requests:,} requests with {tokens:,} tokens were sent to {model.client.url}", err=True)

@@ -35,13 +35,19 @@ class ServedModel:
         self.id = id
         self.api = api
         self.allowance = Allowance(max_tokens_sent)
+        self._requests_before = client.requests
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.id!r}, {self.client.url!r}, api={self.api!r})"
 
     @property
+    def requests_sent(self) -> int:
+        """Requests sent so far, those that were tried again included; those of connecting are left out."""
+        return self.client.requests - self._requests_before
+
+    @property
     def tokens_sent(self) -> int:
-        """Tokens sent so far, to score and to generate; over a chat API, those of its answers, too."""
+        """Tokens sent so far to score and to generate, without the probe; over a chat API, those of answers, too."""
         return self.allowance.sent
 
     @property
