@@ -43,14 +43,24 @@ function readMessages(messages) {
   return chat;
 }
 
+/** The messages of a list or of a request to a chat API, by the names that `jopa explain --messages` reads; else null. */
+function messagesIn(value) {
+  if (Array.isArray(value)) return value;
+  const name = ["messages", "input", "conversations", "contents"].find((each) => Object.hasOwn(Object(value), each));
+  const found = value?.[name];
+  if (Array.isArray(found)) return found;
+  const single = (name === "input" && typeof found === "string") || (name === "contents" && found instanceof Object);
+  return single ? [found] : null;
+}
+
 /** What a pasted conversation holds, in words. */
 function describeMessages(text) {
   if (!text.trim()) return "";
   try {
     const value = JSON.parse(text);
-    const messages = Array.isArray(value) ? value : value?.messages;
+    const messages = messagesIn(value);
     const tools = Array.isArray(value?.tools) ? value.tools.length : 0;
-    if (!Array.isArray(messages)) return "no list of messages";
+    if (!messages) return "no list of messages";
     return count(messages.length, "message") + (tools ? `, ${count(tools, "tool")}` : "");
   } catch {
     return "no JSON yet";
@@ -59,8 +69,8 @@ function describeMessages(text) {
 
 /** What the user said last in a conversation as JSON. */
 export function lastSaid(text) {
-  const value = JSON.parse(text); // it was explained, so it can be read
-  const said = (value.messages ?? value).filter(({ role }) => role === "user").at(-1)?.content;
+  const messages = messagesIn(JSON.parse(text)); // it was explained, so it can be read
+  const said = messages.filter(({ role }) => role === "user").at(-1)?.content;
   return typeof said === "string" ? said : "A conversation as JSON";
 }
 
@@ -207,7 +217,7 @@ export class Conversation {
     } catch {
       throw new Error(`${name} is no JSON`);
     }
-    if (!Array.isArray(value) && !Array.isArray(value?.messages)) {
+    if (!messagesIn(value)) {
       const isResult = ["schema", "kind", "comparison"].some((field) => Object.hasOwn(Object(value), field));
       if (!isResult) throw new Error(`${name} holds neither a chat nor a result of jopa`);
       return this.on.result(text);
@@ -218,9 +228,12 @@ export class Conversation {
 
   #take(event, transfer) {
     $("drop").classList.remove("over");
-    if (!transfer?.files.length) return;
+    const files = [...(transfer?.files ?? [])];
+    const isPicture = files.every(({ type }) => type.startsWith("image/"));
+    if (isPicture && transfer?.types.includes("text/plain")) return; // cells of a table come with a picture of them
+    if (!files.length) return;
     event.preventDefault();
-    this.readFiles([...transfer.files]);
+    this.readFiles(files);
   }
 
   #remove(item) {

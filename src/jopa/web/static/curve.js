@@ -10,7 +10,7 @@ function shape(tag, attributes) {
   return made;
 }
 
-export const nats = (value) => value.toFixed(2).replace("-", "−");
+export const nats = (value) => value.toFixed(2).replace(/^-0\.00$/, "0.00").replace("-", "−");
 
 /** The score of the best units so far, against the number of prompts tried: one stepped line a method. */
 export class Curve {

@@ -124,6 +124,9 @@ export function describe(conversation, kept) {
   $("other").disabled = !searches || kept;
   if ($("other").disabled) $("other").value = "";
   $("budget").disabled = !searches || !fits;
+  $("from").required = $("to").value !== "";
+  $("to").required = $("from").value !== "";
+  $("to").min = $("from").value || 1;
   $("k").disabled = !searches || $("until").value !== "";
   $("go").textContent = GO[$("task").value];
   const { characters, tokens } = setup.limits;

@@ -4,7 +4,7 @@
 import { Conversation, lastSaid } from "./chat.js";
 import { describe, fillForm, formValues, link, readForm, readLink, sameAnswer, setFormValues, setup } from "./form.js";
 import { forgetAll, forgetRun, keepRun, runs } from "./history.js";
-import { submit } from "./queue.js";
+import { checked, submit } from "./queue.js";
 import { Stage } from "./stage.js";
 import { $, element, selectedTokens } from "./view.js";
 
@@ -65,7 +65,6 @@ function startClock() {
 /** Send a request; `follows` says that it builds on the result that is shown. */
 function start(request, follows = false) {
   cancel();
-  clearTimeout(timer);
   stage.texts = { said: request.output_ids ? stage.answer.tokens.join("") : "", without: "" };
   document.body.classList.add("busy");
   $("go").disabled = true;
@@ -88,6 +87,7 @@ function start(request, follows = false) {
 }
 
 function cancel() {
+  clearTimeout(timer);
   underway?.cancel();
   underway = null;
 }
@@ -165,7 +165,6 @@ function explain() {
 /** After units were pressed: ask for the answer without them, or for the diagnosis with these requests. */
 function askAgain() {
   cancel();
-  clearTimeout(timer);
   const units = [...stage.pressed];
   const none = stage.isDiagnosis ? "Nothing is marked: mark at least one request." : "Nothing is taken out: the answer is the original one.";
   finish(units.length ? "…" : none);
@@ -195,6 +194,7 @@ function offerPart() {
 function explainPart(span) {
   const [from, to] = span ? stage.targetInOutput(span) : [];
   [$("from").value, $("to").value] = span ? [from + 1, to] : ["", ""];
+  update();
   explain();
 }
 
@@ -256,21 +256,23 @@ function openRun(run) {
 async function showKept(json, request) {
   cancel();
   finish("Opening …");
+  const abort = new AbortController();
+  underway = { cancel: () => abort.abort() };
   try {
-    const response = await fetch("results", {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ json }),
-    });
-    if (!response.ok) throw new Error((await response.text()).trim().slice(0, 400));
+    const headers = { "Content-Type": "application/json" };
+    const body = JSON.stringify({ json });
+    const response = await checked(await fetch("results", { method: "POST", headers, body, signal: abort.signal }));
     const [{ pieces, spans }, answer, result] = (await response.json()).events;
     const methods = result.results?.map(({ method }) => method) ?? [];
     stage.texts = { said: answer.tokens.join(""), without: "" };
-    stage.begin({ prompt: "", ...request, task: result.task, methods }, pieces, methods, spans);
+    const prompt = pieces.map(({ text }) => text).join("");
+    stage.begin({ prompt, ...request, task: result.task, methods }, pieces, methods, spans);
     stage.hear(request ? answer : { ...answer, ids: [] });
     stage.show({ ...result, json }, false);
+    if (!request) stage.withoutRequest();
     finish(request ? "This is what was found then." : "This is the result of the file.");
   } catch (error) {
+    if (abort.signal.aborted) return;
     finish(`This result cannot be shown: ${error instanceof TypeError ? "the server cannot be reached" : error.message}.`, true);
   }
 }
@@ -300,6 +302,10 @@ $("ask").addEventListener("submit", (event) => {
   explain();
 });
 $("ask").addEventListener("change", update);
+$("ask").addEventListener("invalid", ({ target }) => {
+  const around = target.closest("details");
+  if (around) around.open = true; // a browser says nothing of a field that it cannot show
+}, true);
 $("until").addEventListener("input", update);
 $("prompt").addEventListener("input", () => {
   $("from").value = $("to").value = "";
@@ -315,7 +321,6 @@ $("stop").addEventListener("click", () => {
 });
 $("back").addEventListener("click", () => {
   cancel();
-  clearTimeout(timer);
   stage.restore();
   finish("This is what was found first.");
 });
@@ -323,7 +328,7 @@ for (const task of ["explain", "diagnose", "cite"]) {
   $(task).addEventListener("click", () => {
     $("task").value = task;
     update();
-    explain();
+    $("ask").requestSubmit(); // which checks the numbers first
   });
 }
 $("keep").addEventListener("click", keepPrompt);
@@ -337,6 +342,7 @@ $("part-whole").addEventListener("click", () => explainPart(null));
 $("copy").addEventListener("click", copyLink);
 document.addEventListener("selectionchange", offerPart);
 window.addEventListener("hashchange", () => {
+  setFormValues({}, conversation);
   readLink(conversation);
   update();
 });

@@ -14,9 +14,11 @@ async function* messages(reader) {
   }
 }
 
-async function checked(response) {
-  if (!response.ok) throw new Error((await response.text()).trim().slice(0, 400) || `the server says ${response.status}`);
-  return response;
+/** The response, if it is no refusal. The server's own lines are plain text; a proxy's page of HTML says nothing here. */
+export async function checked(response) {
+  if (response.ok) return response;
+  const isLine = response.headers.get("Content-Type")?.startsWith("text/plain");
+  throw new Error((isLine && (await response.text()).trim().slice(0, 400)) || `the server says ${response.status}`);
 }
 
 /**
@@ -51,9 +53,10 @@ export function submit(request, on) {
   }
 
   run().catch((error) => {
-    if (signal.aborted || ended) return;
+    if (signal.aborted) return;
     abort.abort();
-    on.failed(error instanceof TypeError ? "the server cannot be reached" : error.message);
+    if (ended) on.failed(`the page could not show what was found (${error.message})`);
+    else on.failed(error instanceof TypeError ? "the server cannot be reached" : error.message);
   });
   return () => abort.abort();
 }

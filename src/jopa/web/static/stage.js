@@ -49,10 +49,17 @@ export class Stage {
     this.board.show(pieces, this.isDiagnosis ? "mark" : "remove");
     this.board.enable(false);
     for (const id of ["explain", "diagnose", "cite"]) $(id).hidden = request.task === id;
+    $("copy").hidden = false;
     $("cite").hidden ||= !request.documents?.length;
     $("keep").hidden = request.task !== "explain";
     this.curve.clear(methods);
     this.write();
+  }
+
+  /** The result is a file's: the form does not hold its question, so nothing can be built on it. */
+  withoutRequest() {
+    for (const id of ["explain", "diagnose", "cite", "copy"]) $(id).hidden = true;
+    $("units-note").firstChild.remove(); // the key stays
   }
 
   /** Other units, a curve of their own: the next level of a search from coarse to fine, or the reasoning trace. */

@@ -13,6 +13,16 @@ export function showPart(container, html) {
   container.innerHTML = html;
 }
 
+const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\u{10800}-\u{10fff}\u{1e800}-\u{1efff}]/u;
+/** Invisible characters that have a direction. */
+const MARKS = { ltr: "\u200e", rtl: "\u200f" };
+
+/** The direction of a text's first letter; undefined if it has none. */
+function directionOf(text) {
+  const letter = text.match(/\p{L}/u)?.[0];
+  return letter && (RIGHT_TO_LEFT.test(letter) ? "rtl" : "ltr");
+}
+
 const PRESSED = {
   remove: ["take this out", "taken out; put it back"],
   mark: ["mark this as a request", "a request; press if it is none"],
@@ -37,6 +47,7 @@ export class UnitBoard {
     this.purpose = purpose;
     this.container.replaceChildren();
     this.container.classList.toggle("marking", purpose === "mark");
+    const bothWays = pieces.some(({ text }) => RIGHT_TO_LEFT.test(text));
     for (const piece of pieces) {
       if (piece.heading !== undefined) {
         this.container.append(element("div", { className: "origin" }, piece.heading));
@@ -52,7 +63,11 @@ export class UnitBoard {
         button.dataset.unit = piece.unit;
         button.setAttribute("aria-pressed", "false");
         this.buttons[piece.unit] = button;
-        this.container.append(before, button, after);
+        const direction = bothWays && directionOf(core);
+        if (direction) button.dir = direction;
+        // A line sees no letters inside a button: without marks beside it, it runs from left to right.
+        const mark = () => (direction ? element("span", { className: "mark" }, MARKS[direction]) : "");
+        this.container.append(before, mark(), button, mark(), after);
       }
     }
     if (this.buttons.length) this.buttons[0].tabIndex = 0;
