@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from jopa.errors import ModelError
 from jopa.model.gguf_files import LFS_POINTER, require_no_pointer
+from jopa.model.requirements import without_peft
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +57,7 @@ def read_model(
             raise ModelError(
                 f"'{name}' is a PEFT adapter of '{base}', and the package peft is not installed: pip install peft"
             )
-    of_base = {**where, "revision": None} if adapter is not None else where
+    of_base = {**where, "revision": adapter.get("revision")} if adapter is not None else where
     config = AutoConfig.from_pretrained(base, **of_base)
     _require_layers(name, config)
     loader = _loader(name, config)
@@ -80,7 +81,7 @@ def read_model(
     model, info = loaded
     require_all_weights(name, model, info)
     _require_words(name, config)
-    return (model if adapter is None else _with_adapter(model, folder, where)), tokenizer
+    return (model if adapter is None else _with_adapter(name, model, folder, where)), tokenizer
 
 
 def require_all_weights(name: str, model: Any, info: Mapping[str, Any]) -> None:
@@ -271,15 +272,52 @@ def json_file(folder: str, file_name: str, where: Mapping[str, Any]) -> Any:
     return json.loads(Path(path).read_text("utf-8")) if path is not None and Path(path).is_file() else None
 
 
-def _with_adapter(model: Any, folder: str, where: Mapping[str, Any]) -> Any:
-    """The model itself, with the weights of a PEFT adapter put into it."""
-    from peft import PeftModel  # installed by those who load adapters
+def _with_adapter(name: str, model: Any, folder: str, where: Mapping[str, Any]) -> Any:
+    """The model itself, with the weights of a PEFT adapter put into it.
 
+    Raises:
+        ModelError: the adapter was made for another model, or cannot be taken.
+    """
+    from peft import PeftModel, load_peft_weights, set_peft_model_state_dict  # installed by those who load adapters
+
+    place = {"revision": where.get("revision"), "local_files_only": where.get("local_files_only", False)}
+    weights = load_peft_weights(folder, device="cpu", **place)
+    ends = [model.get_input_embeddings(), model.get_output_embeddings()]
+    names = [next(name for name, module in model.named_modules() if module is end) for end in ends]
+    _make_room(name, model, [_n_tokens(weights, own, len(end.weight)) for own, end in zip(names, ends, strict=True)])
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*missing adapter keys.*")
-        adapted = PeftModel.from_pretrained(
-            model, folder, revision=where.get("revision"), local_files_only=where.get("local_files_only", False)
+        adapted = PeftModel.from_pretrained(model, folder, **place)
+    inside = without_peft(adapted, name)
+    # A second time, because `from_pretrained` does not say which weights went nowhere.
+    unknown = set_peft_model_state_dict(adapted, weights).unexpected_keys
+    # Embeddings that an adapter trains are in its file twice where it adds tokens.
+    if left_over := sorted(key for key in unknown if not any(f".{own}." in key for own in names)):
+        raise ModelError(
+            f"cannot load the model '{name}': its base has no place for the adapter's weights {_some(left_over)}; the "
+            "adapter was made for another model, or for a classifier"
         )
-    if adapted.active_peft_config.is_prompt_learning:
-        raise ModelError(f"'{folder}' is an adapter of learned prompt tokens; jopa takes adapters of weights, as LoRA")
-    return adapted.get_base_model()
+    return inside
+
+
+def _n_tokens(weights: Mapping[str, torch.Tensor], own: str, default: int) -> int:
+    """Of how many tokens an adapter has the embeddings, or the head, that the model calls `own`."""
+    ends = (f".{own}.weight", f".{own}.base_layer.weight")
+    return next((len(value) for key, value in weights.items() if key.endswith(ends)), default)
+
+
+def _make_room(name: str, model: Any, sizes: Sequence[int]) -> None:
+    """Give a base embeddings of as many tokens as its adapter has.
+
+    Raises:
+        ModelError: the adapter has embeddings and a language-model head of different numbers of tokens.
+    """
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    added = max(sizes) != len(embeddings.weight)
+    if added and embeddings.weight is not head.weight and len(set(sizes)) > 1:
+        raise ModelError(
+            f"cannot load the model '{name}': with its adapter it has embeddings of {sizes[0]} tokens and a "
+            f"language-model head of {sizes[1]}; save the adapter with both (save_embedding_layers=True)"
+        )
+    if added:
+        model.resize_token_embeddings(max(sizes), mean_resizing=False)

@@ -123,17 +123,33 @@ def without_peft(model: Any, name: str) -> Any:
     """The model that adapters of a PEFT model were put into; any other model as it is.
 
     Raises:
-        ModelError: the PEFT model adds tokens of its own, which its base knows nothing of.
+        ModelError: the PEFT model adds tokens of its own, which its base knows nothing of, or decides anew for each
+            input which weights count (X-LoRA, activated LoRA), so that the model inside says something else.
     """
+    import torch
+
     config = getattr(model, "active_peft_config", None) if hasattr(model, "get_base_model") else None
     if config is None:
         return model
     if getattr(config, "is_prompt_learning", False):
         raise ModelError(
-            f"'{name}' is a PEFT model with learned prompt tokens ({config.peft_type}), which no text stands for; jopa "
-            "takes adapters of weights, such as LoRA"
+            f"'{name}' is a PEFT model with learned prompt tokens ({config.peft_type.value}), which no text stands "
+            "for; jopa takes adapters of weights, such as LoRA"
         )
-    return model.get_base_model()
+    inside = model.get_base_model()
+    size = next(inside.get_input_embeddings().parameters()).shape[0]
+    tried = (
+        [token % size for token in (3, 5, 7)] + list(getattr(config, "alora_invocation_tokens", None) or ()) + [4, 6]
+    )
+    ids = torch.tensor([tried], device=input_device(inside))
+    with quiet_transformers(), evaluating(model), torch.no_grad():
+        whole, expected = inside(input_ids=ids, use_cache=False).logits, model(input_ids=ids, use_cache=False).logits
+    if not agree(whole, expected):
+        raise ModelError(
+            f"'{name}' is a PEFT model ({config.peft_type.value}) that chooses its weights anew for each input; jopa "
+            "takes adapters whose weights stay the same, such as LoRA"
+        )
+    return inside
 
 
 def input_device(model: Any) -> torch.device:
