@@ -122,6 +122,7 @@ def test_a_metric_of_another_package_is_computed_from_records(outside, tmp_path)
     ("compute", "words"),
     [
         (lambda cell: 1 / 0, "metric 'bad' failed: ZeroDivisionError: division by zero"),
+        (lambda cell: sys.exit("no data"), "metric 'bad' failed: SystemExit: no data"),
         (lambda cell: "much", "metric 'bad' must give a finite number or None, got 'much'"),
         (lambda cell: float("nan"), "must give a finite number or None, got nan"),
         (lambda cell: np.float32("inf"), "must give a finite number or None, got np.float32"),

@@ -120,7 +120,7 @@ def measured(metric: Metric, cell: MeasuredCell) -> float | None:
     assert metric.compute is not None
     try:
         value = metric.compute(cell)
-    except Exception as error:  # of whatever kind: the code is somebody else's
+    except (Exception, SystemExit) as error:  # of whatever kind: the code is somebody else's
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ScoringError(f"metric '{metric.name}' failed: {reason}") from error
     if value is None:
