@@ -168,7 +168,12 @@ def test_results_stand_before_what_the_user_says_and_calls_in_one_message():
     assert build_prompt(tokenizer, [user("a"), *items(), *items(), both]).ids == expected.ids
     thoughts = [{"type": "thinking", "thinking": "hm", "signature": "x"}, {"type": "text", "text": "said"}]
     said = build_prompt(tokenizer, [user("a"), {"role": "assistant", "content": thoughts}, user("b c")])
-    assert said == build_prompt(tokenizer, [user("a"), assistant("said"), user("b c")])
+    assert said.ids == build_prompt(tokenizer, [user("a"), assistant("said"), user("b c")]).ids
+    assert [(part.kind, part.shown) for part in said.fixed] == [
+        ("user", True),
+        ("reasoning", False),
+        ("assistant", True),
+    ]
 
 
 @pytest.mark.parametrize(

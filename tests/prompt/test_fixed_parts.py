@@ -67,3 +67,45 @@ def test_a_text_and_its_calls_are_told_apart_where_one_of_them_is_left_out():
     said, called = [part for part in built.fixed if part.kind == "assistant"]
     assert (said.text, said.shown) == ("Let me look.", True)
     assert '"rain"' in called.text and not called.shown
+
+
+THINKS = (
+    "{% for m in messages %}{% set said = m['content'] or '' %}{% if '</think>' in said %}"
+    "{% set said = said.split('</think>')[-1] %}{% endif %}{{ '<|im_start|>' + m['role'] + '\n' }}"
+    "{% if m['reasoning_content'] and SHOWN %}{{ '<think>' + m['reasoning_content'] + '</think>' }}{% endif %}"
+    "{{ said }}{{ m['tool_calls'] | tojson if m['tool_calls'] else '' }}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{{ '<|im_start|>assistant\n' if add_generation_prompt else '' }}"
+)
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_reasoning_beside_a_text_is_listed(shown):
+    tokenizer = small_tokenizer("byte-level", THINKS.replace("SHOWN", str(shown).lower()))
+    chat = [CHAT[1], {**CHAT[2], "reasoning_content": "hm hm"}, CHAT[3], CHAT[4]]
+    reasoning, calls = jopa.build_prompt(tokenizer, chat).fixed[1:3]
+    assert reasoning == FixedPart("reasoning", "hm hm", shown)
+    assert calls.kind == "assistant" and '"rain"' in calls.text and calls.shown
+    begun = jopa.build_prompt(tokenizer, [CHAT[1], {**CHAT[5], "reasoning_content": "oh"}])
+    assert begun.fixed == (FixedPart("reasoning", "oh", shown), FixedPart("prefill", "once upon"))
+
+
+def test_a_trace_that_the_template_cuts_off_is_told_apart_from_the_answer():
+    tokenizer = small_tokenizer("byte-level", THINKS.replace("SHOWN", "true"))
+    answered = {"role": "assistant", "content": "<think>hm</think>\n\nYes."}
+    expected = [FixedPart("reasoning", "<think>hm</think>", shown=False), FixedPart("assistant", "\n\nYes.")]
+    for attribute in ("user", "all"):
+        built = jopa.build_prompt(tokenizer, [CHAT[1], answered, CHAT[4]], attribute=attribute)
+        assert [part for part in built.fixed if part.kind != "user"] == expected
+    kept = small_tokenizer("byte-level", "chatml")
+    built = jopa.build_prompt(kept, [CHAT[1], answered, CHAT[4]])
+    assert built.fixed[1] == FixedPart("assistant", answered["content"])
+
+
+def test_what_an_attributable_message_has_beside_its_text_stays():
+    tokenizer = small_tokenizer("byte-level", THINKS.replace("SHOWN", "true"))
+    chat = [CHAT[1], {**CHAT[2], "content": "Let me look.", "reasoning_content": "hm hm"}, CHAT[3], CHAT[4]]
+    built = jopa.build_prompt(tokenizer, chat, attribute="all", unit="word")
+    assert [part.kind for part in built.fixed] == ["reasoning", "assistant"]
+    assert '"rain"' in built.fixed[1].text and "Let me look." not in built.fixed[1].text
+    whole = jopa.build_prompt(tokenizer, chat, attribute="all", unit="message")
+    assert whole.sources[1].removed_with == "frame" and whole.fixed == ()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
 
 from jopa.choices import UNIT_KINDS, WHOLE_KINDS
@@ -20,7 +21,7 @@ from jopa.prompt.documents import PLAIN_FRAME, Document, checked_documents
 from jopa.prompt.fixed_parts import FixedPart, fixed_parts
 from jopa.prompt.frames import framed_positions
 from jopa.prompt.language import is_language_code
-from jopa.prompt.messages import Conversation, Message, conversation, question_of
+from jopa.prompt.messages import Conversation, Message, conversation, question_of, reasoning_of
 from jopa.prompt.options import PromptOptions, PromptSettings
 from jopa.prompt.passages import Layout, RenderedPrompt, layout_of
 from jopa.prompt.rendering import Renderer, render, render_first, takes_documents
@@ -148,11 +149,13 @@ def build_prompt(
     said = replace(said, messages=joined_as_shown(tokenizer, options, said.messages, said.parts))
     renderer, layout, tokens = _rendered(tokenizer, said, documents, parts, options, lead)
     through = None if not documents else "template" if layout.documents else "frame"
-    fixed = fixed_parts(
+    fixed = partial(
+        fixed_parts,
         said.messages,
-        parts.messages,
+        {*parts.messages} - {*tokens.left_out},
         prefix=lead,
         prefill=said.prefill,
+        prefill_reasoning=reasoning_of(said.prefill_fields),
         tools=options.tools,
         documents=() if parts.documents else documents,
         left_out=unshown(renderer, layout, tokens.rendered, {*parts.messages} - {*tokens.left_out}),
@@ -163,7 +166,7 @@ def build_prompt(
             ids=tuple(tokens.ids),
             units=(),
             unit_kind=unit if isinstance(unit, str) else "spans",
-            fixed=fixed,
+            fixed=fixed(),
             rendered=tokens.rendered,
             documents_through=through,
             left_out=tokens.left_out,
@@ -179,12 +182,13 @@ def build_prompt(
         sources, units = _whole_units(renderer, layout, tokens, sources, atoms)
     else:
         units = units_of(text, sources, atoms, unit, options.language)
+    framed = [s.message for s in sources if s.removed_with == "frame" and s.document is None and s.message is not None]
     return Prompt(
         text=text,
         ids=tuple(tokens.ids),
         units=tuple(units),
         unit_kind=unit if isinstance(unit, str) else "spans",
-        fixed=fixed,
+        fixed=fixed(whole=framed),
         rendered=tokens.rendered,
         sources=tuple(sources),
         documents_through=through,

@@ -38,7 +38,7 @@ _WORDS = {
 }
 """Words that `sentencex` takes for abbreviations of their languages; in small letters they are none."""
 _LETTERS = {"nl": "u", "tr": "o"}
-"""Words of one letter ("you", "he"), with the blank before them because `sentencex` takes single letters for initials."""
+"""Words of one letter ("you", "he"), taken with the blank before them: a single letter would be an initial."""
 _NOT_BEFORE = r"of\b|(?!I['’ ])[IVXLC]+\b"
 """What follows an abbreviation after all: "the no. of", "art. V"."""
 _CAPITALS_ONLY = frozenset(("ca", "cs", "da", "de", "fi", "kk", "kl", "lb", "oc", "rm", "sk"))

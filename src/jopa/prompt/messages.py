@@ -20,6 +20,8 @@ from jopa.storage import parse_json
 Message = Mapping[str, Any]
 _CONVERSATIONS = ("messages", "input", "conversations", "contents")
 """What APIs and data sets call the messages of a request."""
+REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
+"""What templates call the reasoning of a message."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,12 @@ def _as_object(arguments: Any) -> Any:
 
 def _as_text(arguments: Any) -> Any:
     return json.dumps(arguments, ensure_ascii=False) if isinstance(arguments, Mapping) else arguments
+
+
+def reasoning_of(message: Mapping[str, Any]) -> str:
+    """The reasoning that a message has beside its text; empty for none."""
+    found = (message.get(name) for name in REASONING_FIELDS)
+    return next((text for text in found if isinstance(text, str) and text.strip()), "")
 
 
 def question_of(messages: Sequence[Mapping[str, Any]]) -> int | None:

@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from jopa.prompt.continuation import n_common
+from jopa.prompt.messages import REASONING_FIELDS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,8 +27,6 @@ _USUAL = (
     ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
 )
 """Marks before and after a trace."""
-_FIELDS = ("reasoning_content", "thinking", "reasoning")
-"""What templates call the trace of a message."""
 _TAG = re.compile(r"<\w+>")
 _TRACE, _SAID = "jopatrace", "jopaanswer"
 
@@ -35,7 +34,7 @@ _TRACE, _SAID = "jopatrace", "jopaanswer"
 def trace_marks(tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, str]]:
     """What stands before and after a trace, (opening, closing): the chat template's own marks, then the usual ones."""
     marks: list[tuple[str, str]] = []
-    for name in _FIELDS if tokenizer.chat_template else ():
+    for name in REASONING_FIELDS if tokenizer.chat_template else ():
         message: dict[str, Any] = {"role": "assistant", "content": _SAID, name: _TRACE}
         try:
             question = [{"role": "user", "content": "a"}]
