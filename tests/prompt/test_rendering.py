@@ -125,6 +125,20 @@ def test_a_prefill_that_opens_the_thoughts_is_not_doubled():
     assert text_of(tokenizer, usual).endswith("assistant\n<think>\n\n</think>\n\nSure")
 
 
+def test_a_prefill_that_closes_the_thoughts_is_not_doubled():
+    """The template may leave the block empty, close it without opening it, or open it."""
+    of_its_own = "{% for m in messages %}{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}BEGUN{% endif %}"
+    for template, begun in {
+        THINKING: "assistant\n",
+        of_its_own.replace("BEGUN", "A:<think>\n\n</think>\n\n"): "A:<think>\n\n",
+        of_its_own.replace("BEGUN", "A:</think>"): "A:",
+        of_its_own.replace("BEGUN", "A:<think>\n"): "A:<think>\n",
+    }.items():
+        tokenizer = small_tokenizer("byte-level", template)
+        prompt = build_prompt(tokenizer, "hi", prefill="</think> It")
+        assert text_of(tokenizer, prompt).endswith(f"{begun}</think> It")
+
+
 @pytest.mark.parametrize("template", ["chatml", "llama-3", "gemma", None])
 def test_prefills_keep_their_blanks_and_blank_ones_are_none(template):
     tokenizer = small_tokenizer("byte-level", template)

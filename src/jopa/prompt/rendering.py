@@ -24,7 +24,7 @@ from jopa.prompt.messages import with_parsed_arguments, with_written_arguments
 from jopa.prompt.options import PromptOptions
 from jopa.prompt.passages import Layout, Place, RenderedPrompt, Slot
 from jopa.prompt.segmentation import Span
-from jopa.prompt.trace_marks import opened_trace
+from jopa.prompt.trace_marks import leading_mark
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -76,10 +76,10 @@ class Renderer:
         if not layout.prefill:
             return self.shown(layout.messages, layout.documents, add_generation_prompt=True)
         marker = marker_for(layout.said())
-        if opening := opened_trace(self.tokenizer, layout.prefill):  # it stands before the mark of an answer
+        if mark := leading_mark(self.tokenizer, layout.prefill):  # of a trace: it stands before the mark of an answer
             shown = self.shown(layout.messages, layout.documents, add_generation_prompt=True)
-            opened = shown.rstrip().endswith(opening)
-            return (shown.rstrip().removesuffix(opening) if opened else shown) + layout.prefill
+            has_mark = shown.rstrip().endswith(mark)
+            return (shown.rstrip().removesuffix(mark) if has_mark else shown) + layout.prefill
         answer = {**layout.prefill_fields, "role": "assistant", "content": marker}
         answered = self.shown([*layout.messages, answer], layout.documents)
         if marker not in answered:

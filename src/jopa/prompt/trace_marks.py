@@ -52,10 +52,9 @@ def trace_marks(tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, str]]:
     return [*marks, *(pair for pair in _USUAL if pair not in marks)]
 
 
-def opened_trace(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """The mark with which a text opens a trace; empty if it opens none, or with a tag such as `<think>`."""
+def leading_mark(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """The mark of a trace with which a text begins; empty if there is none, or if it is a tag that opens (`<think>`)."""
     begun = text.lstrip()
     if begun[:1].isalnum() or _TAG.match(begun):
         return ""
-    openings = (opening for opening, _ in trace_marks(tokenizer) if opening)
-    return next((opening for opening in openings if begun.startswith(opening)), "")
+    return next((mark for pair in trace_marks(tokenizer) for mark in pair if mark and begun.startswith(mark)), "")

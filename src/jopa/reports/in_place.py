@@ -30,6 +30,7 @@ _NAMES = {
     "tools": "Tools that the model could call",
     "prefix": "Fixed instruction before the prompt",
     "prefill": "Beginning of the answer, given",
+    "reasoning": "Reasoning of the model, given",
 }
 _WIDTH = 200
 """Characters of a part that a terminal shows."""
