@@ -385,11 +385,10 @@ def smallest_sufficient(problem: Problem, method: Method, until_pr: float, max_k
         ended = f"; {SENDING_LIMIT}"
     reached = tried[-1][0] < until_pr
     chosen = tried[-1 if reached else first_lowest([problem.log_prob(s.removed) for _, s in tried])][1]
-    found = (
-        f"PR falls below {until_pr:g} with {len(chosen.removed)} of at most {max_k} units"
-        if reached
-        else f"no set of up to {max_k} units was found that brings PR below {until_pr:g}; this one brings it lowest"
-    )
+    most = f"{max_k} unit{'' if max_k == 1 else 's'}"
+    found = f"PR falls below {until_pr:g} with {len(chosen.removed)} of at most {most}"
+    if not reached:
+        found = f"no set of up to {most} was found that brings PR below {until_pr:g}; this one brings it lowest"
     record = {
         "pr": until_pr,
         "reached": reached,

@@ -215,7 +215,7 @@ def diagnosis_facts(diagnosis: Diagnosis) -> list[tuple[str, str]]:
         (
             "Requests",
             f"{len(d.requests)} of {len(d.units)} units, "
-            + ("as given" if d.requests_given else "guessed from their words (--requests says which)")
+            + ("as given" if d.requests_given else "guessed from their words")
             + f": {marked}",
         ),
         ("No influence", f"PR from {low:g} to {high:g} when the unit is removed alone; of this answer only"),

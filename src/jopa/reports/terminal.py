@@ -121,9 +121,10 @@ def diagnosis_view(diagnosis: Diagnosis) -> RenderableType:
     from rich.panel import Panel
 
     d = diagnosis
+    guessed = "" if d.requests_given else " (guessed; --requests names others)"
     note = "nats per token that a sentence loses without a unit; ▲1 drives it most"
     sections: list[tuple[str, str, Sequence[RenderableType]]] = [
-        ("Units", "R request, U other; each removed alone", [_requests_table(d)]),
+        ("Units", f"R request{guessed}, U other; each removed alone", [_requests_table(d)]),
         ("Answer", note, [_heat_table(d, first) for first in range(0, len(d.units), _COLUMNS)]),
         ("What stayed in place", "", [_terms(in_place_lines(d))]),
         ("How this was found", "", [_terms(diagnosis_facts(d))]),

@@ -105,13 +105,17 @@ function setField(id, value) {
 export function describe(conversation, kept) {
   conversation.describe();
   const searches = $("task").value === "explain";
-  const method = methods.get($("method").value);
+  const own = $("method").value;
+  // A comparison has one search for all, so there "the method that fits" is joint; no method is compared with itself.
+  for (const option of $("other").options) option.disabled = option.value !== "" && option.value === (own || "joint");
+  if ($("other").selectedOptions[0]?.disabled) $("other").value = "";
+  const compared = $("other").value !== "";
+  const method = methods.get(own || (compared ? "joint" : ""));
   const other = methods.get($("other").value);
   const fits = !method || method.budget || other?.budget;
   $("method-words").textContent = method ? `${method.name}: ${method.words}. Cost: ${method.cost}.` : `The method that fits: joint, and proxy-search for inputs of ${setup.long.toLocaleString("en")} tokens or more.`;
   $("budget-words").textContent = fits ? `1 to ${setup.limits.budget}` : "this method's cost is fixed";
   $("removal-words").textContent = setup.removals.find(({ name }) => name === $("removal").value)?.words ?? "";
-  const compared = $("other").value !== "";
   for (const option of $("refine").options) {
     const grain = GRAIN.indexOf(option.value.split(",")[0]);
     option.disabled = grain >= 0 && grain <= Math.max(0, GRAIN.indexOf($("unit").value));
