@@ -97,10 +97,10 @@ def main() -> None:
     )
     print(table(header, rows))
     print(f"\nMatrix product, bfloat16: {rate / 1e12:.0f} TFLOP/s.\n")
-    print(together(model, options))
+    print(throughput_of_several(model, options))
 
 
-def together(model: jopa.LanguageModel, options: argparse.Namespace) -> str:
+def throughput_of_several(model: jopa.LanguageModel, options: argparse.Namespace) -> str:
     """Seconds for each of several random prompts, with more and more of their searches at a time."""
     cases = [random_case(options, options.seed + number) for number in range(max(SEARCHES_AT_A_TIME))]
     rows = []

@@ -34,7 +34,7 @@ import jopa
 from jopa.scoring.slow_paths import SLOW_PATHS
 
 DATA = json.loads((Path(__file__).parent / "tiny_architectures.json").read_text())
-MOST_PARAMETERS = 50_000_000
+MAX_PARAMETERS = 50_000_000
 GRACE_SECONDS = 20
 FINAL = ("right", "refused", "unbuilt")
 """Outcomes that stand until the next release of transformers."""
@@ -151,7 +151,7 @@ def build(name: str) -> transformers.PreTrainedModel:
     config = _sized(CONFIG_MAPPING[special.pop("type", name)], special)
     with torch.device("meta"):
         n = sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
-    if n > MOST_PARAMETERS:
+    if n > MAX_PARAMETERS:
         raise ValueError(f"{n / 1e6:.0f} million parameters at the smallest sizes that are known to this script")
     torch.manual_seed(7)
     model = AutoModelForCausalLM.from_config(config).float().eval()

@@ -51,7 +51,7 @@ def main() -> None:
     model = jopa.load(options.model)
     print(f"{model.id}, {model.dtype}; {machine()}; seed 0, median of {options.repeats}\n")
     print(processes(options), end="\n\n")
-    print(together(model, options))
+    print(throughput_of_several(model, options))
 
 
 def processes(options: argparse.Namespace) -> str:
@@ -108,7 +108,7 @@ def explain_all(threads: int, prompts: Sequence[str], model_id: str | None, barr
     told.append(seconds)
 
 
-def together(model: jopa.LanguageModel, options: argparse.Namespace) -> str:
+def throughput_of_several(model: jopa.LanguageModel, options: argparse.Namespace) -> str:
     """Seconds until all prompts are explained, one after another, and by two and all of them in turns."""
     sizes = (1, 2, len(PROMPTS))
     built = [jopa.build_prompt(model.tokenizer, prompt) for prompt in PROMPTS]

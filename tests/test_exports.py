@@ -7,7 +7,7 @@ from pathlib import Path
 import jopa
 
 SOURCE = Path(jopa.__file__).parent
-MOST_PARAMETERS = 12
+MAX_PARAMETERS = 12
 
 
 def public_functions(node, where):
@@ -38,7 +38,7 @@ def test_public_functions_have_few_parameters():
     found = {where: names for where, names, _ in all_public_functions()}
     assert "explanation.py.explain" in found
     assert "scoring/model_scorer.py.ModelScorer.__init__" in found
-    assert not {where: names for where, names in found.items() if len(names) > MOST_PARAMETERS}
+    assert not {where: names for where, names in found.items() if len(names) > MAX_PARAMETERS}
 
 
 def test_exported_values_have_few_fields():
@@ -46,7 +46,7 @@ def test_exported_values_have_few_fields():
     classes = {name: getattr(jopa, name) for name in jopa.__all__ if name not in results}
     fields = {name: dataclasses.fields(it) for name, it in classes.items() if dataclasses.is_dataclass(it)}
     assert "SearchOptions" in fields
-    assert not {name for name, found in fields.items() if len(found) > MOST_PARAMETERS}
+    assert not {name for name, found in fields.items() if len(found) > MAX_PARAMETERS}
 
 
 def test_the_parameters_of_the_main_functions_are_named():

@@ -13,7 +13,7 @@ import pytest
 
 import tiny_bench
 from jopa.benchmark.records import FinishedCell, read_run
-from jopa.benchmark.run import run_bench, serially
+from jopa.benchmark.run import run_bench, serial_map
 from jopa.errors import InputFileError
 from jopa.methods import make_method
 from jopa.storage import read_lines
@@ -26,7 +26,7 @@ def stopping(after: int):
     """A map that ends as by Ctrl-C behind some line."""
 
     def mapper(experiment, tasks):
-        for number, line in enumerate(serially(experiment, tasks)):
+        for number, line in enumerate(serial_map(experiment, tasks)):
             if number == after:
                 raise KeyboardInterrupt
             yield line
@@ -107,7 +107,7 @@ def test_a_line_that_comes_twice_is_written_once(home, tmp_path):
     """A worker that was given up may have answered after all."""
 
     def twice(experiment, tasks):
-        for line in serially(experiment, tasks):
+        for line in serial_map(experiment, tasks):
             yield line
             if line.journal == "cells":
                 yield line
@@ -120,7 +120,7 @@ def test_half_a_surrogate_pair_in_an_answer_is_recorded(home, tmp_path):
     """A model's bytes need be no text; a record of them is."""
 
     def strange(experiment, tasks):
-        for journal, record in serially(experiment, tasks):
+        for journal, record in serial_map(experiment, tasks):
             if isinstance(record, FinishedCell):
                 record = msgspec.structs.replace(record, counterfactual_output="half \ud83d of it")
             yield journal, record

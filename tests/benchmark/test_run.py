@@ -16,7 +16,7 @@ import tiny_bench
 from jopa.benchmark.cells import ModelCache
 from jopa.benchmark.experiment import MethodSpec
 from jopa.benchmark.records import read_run
-from jopa.benchmark.run import RunProgress, run_bench, serially
+from jopa.benchmark.run import RunProgress, run_bench, serial_map
 from jopa.errors import InputFileError, ModelError, SettingError
 from jopa.evaluation.regeneration import Evaluator
 from jopa.method import Method, Ranking, RankingMethod, Selection
@@ -373,7 +373,7 @@ def test_two_runs_on_one_folder_at_once_are_refused(home, tmp_path):
     seen = []
 
     def second(experiment, tasks):
-        for line in serially(experiment, tasks):
+        for line in serial_map(experiment, tasks):
             yield line
             child = multiprocessing.get_context("fork").Process(target=_refused, args=(wanted, tmp_path))
             child.start()

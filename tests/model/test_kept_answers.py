@@ -123,7 +123,7 @@ def test_it_is_ours_alone(cache, llama):
 
 
 def test_the_oldest_go_first(cache, llama, monkeypatch):
-    monkeypatch.setattr(answer_cache, "MOST", 2)
+    monkeypatch.setattr(answer_cache, "MAX_ANSWERS", 2)
     for n in (1, 2):
         cache.put(llama, (n,), GREEDY, (9,))
     for age, path in enumerate(sorted(cache.folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)):

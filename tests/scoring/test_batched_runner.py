@@ -8,7 +8,7 @@ import torch
 import jopa
 import tiny_bench
 import tiny_models
-from jopa.benchmark.run import run_bench, serially, together
+from jopa.benchmark.run import batched_map, run_bench, serial_map
 from jopa.choices import REMOVALS
 from jopa.errors import ScoringError, SettingError
 from jopa.methods import make_method
@@ -241,7 +241,7 @@ def test_a_benchmark_of_several_prompts_at_a_time_has_the_same_records(llama, tm
     home = tiny_bench.save(tmp_path, llama)
     methods = [make_method("joint", budget=15), make_method("jopa", steps=6), make_method("ablation")]
     wanted = tiny_bench.experiment(home, methods)
-    for name, mapper in (("alone", serially), ("shared", together(size))):
+    for name, mapper in (("alone", serial_map), ("shared", batched_map(size))):
         outcome = run_bench(wanted, tmp_path / name, mapper=mapper)
         assert (outcome.done, outcome.failed) == (4 * 3 * 2, 0)
     alone, shared = (
@@ -255,7 +255,7 @@ def test_a_benchmark_of_several_prompts_at_a_time_has_the_same_records(llama, tm
         assert cell["log_prob_removed"] == pytest.approx(shared[key]["log_prob_removed"], abs=1e-4)
         assert shared[key]["seconds"] > 0
     assert max(map(len, parts)) == size
-    assert run_bench(wanted, tmp_path / "shared", mapper=together(size)).before == 4 * 3 * 2
+    assert run_bench(wanted, tmp_path / "shared", mapper=batched_map(size)).before == 4 * 3 * 2
 
 
 def test_settings_out_of_range():

@@ -29,7 +29,7 @@ from tiny_gguf import llama3_factors, write_gguf
 
 MAX_DIFFERENCE = 2e-3  # nats, with a cache in float16
 MAX_DIFFERENCE_ROUNDED = 0.5  # nats, with activations in eight bits, too
-LEAST_LOG_PROB = -20.0  # less likely tokens are rounded too coarsely
+MIN_LOG_PROB = -20.0  # less likely tokens are rounded too coarsely
 YARN = {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 32}
 TINY: dict[str, dict[str, Any]] = {
     "no scaling": {},
@@ -65,7 +65,7 @@ def compare_scores(
     n = 50 if model.model.config.vocab_size > 1000 else 39
     with torch.no_grad():
         here = model.model(input_ids=torch.tensor([ids])).logits[0, -1].double().log_softmax(-1)
-    there = {token: value for token, value in next_log_probs(url, ids, n).items() if value > LEAST_LOG_PROB}
+    there = {token: value for token, value in next_log_probs(url, ids, n).items() if value > MIN_LOG_PROB}
     difference = max(abs(value - float(here[token])) for token, value in there.items())
     note(f"{name}: {len(there)} tokens within {difference:.1e} nats")
     assert len(there) > 5

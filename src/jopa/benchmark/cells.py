@@ -207,7 +207,7 @@ def run_task(experiment: Experiment, task: Task, models: ModelCache) -> Iterator
         )
 
     everything = [found[key[3:]] for key in cells_of(experiment, *task.names) if key[3:] in found]
-    evaluate = _together(evaluator, [answered.removed for _, answered in everything])
+    evaluate = _evaluate_sets(evaluator, [answered.removed for _, answered in everything])
     for key in pending:
         chosen = found.get(key[3:])
         if chosen is None:
@@ -309,7 +309,7 @@ def _answers(
             yield (search.method, answered.k, search.seed), (search, answered)
 
 
-def _together(
+def _evaluate_sets(
     evaluator: Callable[[], Evaluator], sets: Sequence[Sequence[int]]
 ) -> Callable[[Sequence[int]], Evaluation]:
     """Evaluate all sets together; if that fails, each alone, so that only the sets with an error fail."""

@@ -1,7 +1,7 @@
 """Running an experiment: everything that is not on record yet, through a map over examples, into a folder's journals.
 
-The map is an argument: `serially` does the work in this process, `jopa.benchmark.ray_map` gives it to the workers of a
-cluster. Only this file writes records, one synced line at a time; see `jopa.storage` for what survives a kill.
+The map is an argument: `serial_map` does the work in this process, `jopa.benchmark.ray_map` gives it to the workers of
+a cluster. Only this file writes records, one synced line at a time; see `jopa.storage` for what survives a kill.
 """
 
 from __future__ import annotations
@@ -79,12 +79,12 @@ class Outcome:
     data: tuple[Dataset, ...]
 
 
-def serially(experiment: Experiment, tasks: Sequence[Task]) -> Iterator[JournalEntry]:
+def serial_map(experiment: Experiment, tasks: Sequence[Task]) -> Iterator[JournalEntry]:
     """Run tasks one after another in this process."""
     return run_tasks(experiment, tasks, ModelCache())
 
 
-def together(n_examples: int) -> Mapper:
+def batched_map(n_examples: int) -> Mapper:
     """A map that runs several tasks at a time in this process; their searches share forwards.
 
     The seconds of a search are then its own and its share of the forwards.
@@ -103,7 +103,7 @@ def run_bench(
     sets: Sequence[str] = (),
     methods: Sequence[str] = (),
     retry_failed: bool = False,
-    mapper: Mapper = serially,
+    mapper: Mapper = serial_map,
     on_data: Callable[[Dataset], None] = lambda _dataset: None,
     on_progress: Callable[[RunProgress], None] = lambda _progress: None,
 ) -> Outcome:

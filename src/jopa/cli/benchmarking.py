@@ -88,7 +88,7 @@ def bench(
     from jopa.benchmark.experiment import read_experiment, with_model_settings
     from jopa.benchmark.model_spec import ModelSpec
     from jopa.benchmark.ray_map import RayMap
-    from jopa.benchmark.run import run_bench, serially, together
+    from jopa.benchmark.run import batched_map, run_bench, serial_map
     from jopa.model.threads import use_threads
 
     for option, value in (("--workers", workers), ("--worker-cpus", worker_cpus)):
@@ -126,7 +126,7 @@ def bench(
         mapper = RayMap(ray_address, workers, 1 if worker_cpus is None else worker_cpus, prompts)
     else:
         use_threads(threads)
-        mapper = serially if prompts == 1 else together(prompts)
+        mapper = serial_map if prompts == 1 else batched_map(prompts)
     try:
         with sigterm_as_interrupt(), cell_progress() as on_progress:
             outcome = run_bench(

@@ -25,7 +25,7 @@ from jopa.errors import InputFileError, SettingError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_NOT_HERE = {"config", "debug", "help"}
+_EXCLUDED_OPTIONS = {"config", "debug", "help"}
 """Options that a file cannot set."""
 
 
@@ -84,7 +84,7 @@ def _apply(context: typer.Context, value: Path | None) -> Path | None:
             name.lstrip("-"): parameter
             for parameter in context.command.params
             for name in parameter.opts
-            if name.startswith("--") and name.lstrip("-") not in _NOT_HERE
+            if name.startswith("--") and name.lstrip("-") not in _EXCLUDED_OPTIONS
         }
         context.default_map = {**(context.default_map or {}), **read_config(value, options)}
     return value

@@ -29,12 +29,12 @@ def heartbeat(line: Callable[[], str], *, active: bool) -> Iterator[None]:
     """
     ended = threading.Event()
 
-    def speak() -> None:
+    def write_lines() -> None:
         while not ended.wait(EVERY_SECONDS):
             if text := line():
                 print(one_line(text), file=sys.stderr, flush=True)
 
-    thread = threading.Thread(target=speak, name="jopa-heartbeat", daemon=True)
+    thread = threading.Thread(target=write_lines, name="jopa-heartbeat", daemon=True)
     if active:
         thread.start()
     try:

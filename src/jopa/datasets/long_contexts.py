@@ -28,7 +28,7 @@ from jopa.storage import parse_json
 
 Kind = Literal["planted", "natural"]
 
-_LEAST_TOKENS = 200
+_MIN_TOKENS = 200
 _DISTRACTORS = 3
 _TOKENS_PER_WORD = 4 / 3
 _FRAME = "Document [{number}] {title}\n{text}\n\n"
@@ -166,8 +166,8 @@ def make_long_contexts(
     """
     if kind not in ("planted", "natural"):
         raise SettingError(f"unknown kind '{kind}': choose planted or natural")
-    if tokens < _LEAST_TOKENS:
-        raise SettingError(f"tokens must be at least {_LEAST_TOKENS}, got {tokens}")
+    if tokens < _MIN_TOKENS:
+        raise SettingError(f"tokens must be at least {_MIN_TOKENS}, got {tokens}")
     if n < 1:
         raise SettingError(f"n must be at least 1 context, got {n}")
     if not 1 <= copies <= 3:

@@ -139,10 +139,10 @@ def draw_facts(random_source: random.Random, n: int) -> list[Fact]:
         if value not in values:
             values.append(value)
     names = random_source.sample(_NAMES, n)
-    return [_told(kind, name, value) for name, value in zip(names, values, strict=True)]
+    return [_fact(kind, name, value) for name, value in zip(names, values, strict=True)]
 
 
-def _told(kind: FactKind, name: str, value: str) -> Fact:
+def _fact(kind: FactKind, name: str, value: str) -> Fact:
     words = {"name": name, "value": value}
     return Fact(
         tuple(statement.format(**words) for statement in kind.statements),

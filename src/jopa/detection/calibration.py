@@ -31,7 +31,7 @@ from jopa.storage import Record, converted, read_json, write_text
 SCHEMA = 1
 RATE = 0.05
 """The false-alarm rate unless told otherwise."""
-LEAST_PROMPTS = 20
+MIN_HARMLESS = 20
 """Fewer harmless prompts say too little about any rate."""
 
 
@@ -177,7 +177,7 @@ def require_enough(n_prompts: int, rate: float) -> None:
     """
     if not 0 < rate < 1:
         raise SettingError(f"the false-alarm rate must be above 0 and below 1, got {rate}")
-    needed = max(LEAST_PROMPTS, math.ceil(1 / rate - 1e-9) - 1)
+    needed = max(MIN_HARMLESS, math.ceil(1 / rate - 1e-9) - 1)
     if n_prompts < needed:
         raise SettingError(
             f"a false-alarm rate of {rate:.3g} needs at least {needed} harmless prompts that can be judged, got "

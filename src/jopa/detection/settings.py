@@ -10,7 +10,7 @@ from jopa.errors import SettingError
 from jopa.prompt.options import PromptOptions
 from jopa.storage import Record
 
-MOST_TOKENS = 1024
+MAX_TOKENS = 1024
 """The longest prompt, in tokens with its template, unless the caller gives another limit."""
 
 
@@ -30,7 +30,7 @@ class DetectionConfig:
     k: int = 3
     budget: int = 8
     max_new_tokens: int = 16
-    most_tokens: int = MOST_TOKENS
+    most_tokens: int = MAX_TOKENS
     plain: bool = False
     template_args: dict[str, Any] = field(default_factory=dict)
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Segment = tuple[int, ...]
 """Neighbouring units."""
 
-_LEAST_QUERIES = 4
+_MIN_QUERIES = 4
 _PRIOR_PRECISION = 1.0
 """Of each θ, in units of v(U) − v(∅): its prior standard deviation is 1."""
 _NOISE = 0.1
@@ -73,8 +73,8 @@ class CAMAB(RankingMethod):
     cost: ClassVar[str] = "1 + kept × queries"
 
     def __post_init__(self) -> None:
-        if self.queries < _LEAST_QUERIES:
-            raise SettingError(f"queries must be at least {_LEAST_QUERIES}, got {self.queries}")
+        if self.queries < _MIN_QUERIES:
+            raise SettingError(f"queries must be at least {_MIN_QUERIES}, got {self.queries}")
         if not 0 < self.kept < 1:
             raise SettingError(f"kept must lie between 0 and 1, both excluded, got {self.kept}")
 

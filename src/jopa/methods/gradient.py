@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # Points of the path in one call: enough to fill a batch, few enough to report progress often.
 _POINTS = 20
 # The nodes are eigenvalues of a steps × steps matrix, which takes about a second for a thousand.
-_MOST_STEPS = 1000
+_MAX_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ class IntegratedGradients(RankingMethod):
     preset_removal: ClassVar[str] = "zero"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.steps <= _MOST_STEPS:
-            raise SettingError(f"steps must be between 1 and {_MOST_STEPS}, got {self.steps}")
+        if not 1 <= self.steps <= _MAX_STEPS:
+            raise SettingError(f"steps must be between 1 and {_MAX_STEPS}, got {self.steps}")
 
     def with_budget(self, budget: int) -> IntegratedGradients:
         """The same method with `budget` points on the path."""

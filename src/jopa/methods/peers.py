@@ -43,7 +43,7 @@ _PREDICTIONS = 20
 """The most probable words that the masked model predicts in place of a unit."""
 _CONTEXT = 200
 """Characters on each side of a unit that the masked model sees."""
-_LEAST = 1e-6
+_LOGIT_EPS = 1e-6
 """Probabilities are kept this far from 0 and 1 before a logit."""
 
 
@@ -257,7 +257,7 @@ class ReAGent(RankingMethod):
         running = torch.arange(self.chains)
         for step in range(1, self.steps + 1):
             chosen = _highest(torch.rand(len(running), n_units, generator=random), n_replaced)
-            update = torch.logit((1 + original - probability(chosen)) / 2, eps=_LEAST)[:, None]
+            update = torch.logit((1 + original - probability(chosen)) / 2, eps=_LOGIT_EPS)[:, None]
             importance[running] += torch.where(chosen, update, -update)
             updates[running] += 1
             unimportant = ~_highest(importance[running], n_kept)

@@ -43,16 +43,16 @@ _GRADIENT_MASKS = 3
 """What a gradient costs, in masks of the proxy."""
 _EXPANDED_GROUPS = 4
 """Groups whose units are looked at one by one, about; it sets the size of a group."""
-_LEAST_SWEEP = 12
+_MIN_SWEEP = 12
 """Masks of a sweep at least; where the budget allows fewer, a sweep chooses several units."""
-_LEAST_EXACT = 3
+_MIN_EXACT = 3
 """Exact masks that a sweep without a proxy takes at least: two halves of the units, and a set; with fewer, the first k
 units are scored."""
 _FINALISTS = 96
 """Sets that exact scores are considered for: those with the lowest proxy."""
 _OUTSIDE, _INSIDE = 0.5, math.exp(-5)
 """The attention paid to units outside and inside of the chosen set, where the gradient is taken."""
-_ERROR_SHARE, _LEAST_ERROR = 0.1, 0.2
+_ERROR_SHARE, _MIN_ERROR = 0.1, 0.2
 """Standard deviation of the proxy's error, as a share of the largest change that it predicts; at least this
 many nats."""
 _NEGLIGIBLE = 1e-3
@@ -139,11 +139,11 @@ class _Search:
 
     def sweeps(self) -> None:
         """Choose k units by the proxy, those of a sweep given all before."""
-        if self._proxy.exact and self.affordable() < _LEAST_EXACT:
+        if self._proxy.exact and self.affordable() < _MIN_EXACT:
             self._chosen = frozenset(range(self._k))
             return
         n_masks = self._proxy_masks()
-        least = self._problem.n_units if self._proxy.exact else _LEAST_SWEEP
+        least = self._problem.n_units if self._proxy.exact else _MIN_SWEEP
         n_sweeps = max(1, min(self._k, n_masks // least - (not self._proxy.exact)))
         per_sweep = max(1, n_masks // (n_sweeps + (not self._proxy.exact)))
         for number in range(n_sweeps):
@@ -215,7 +215,7 @@ class _Search:
         if self._proxy.exact:
             self.score(sets)
             return f"budget of {self._budget} full-forward equivalents spent on exact scores"
-        scale = max(_LEAST_ERROR, _ERROR_SHARE * -min(proxy))
+        scale = max(_MIN_ERROR, _ERROR_SHARE * -min(proxy))
         while self.affordable() or not self._exact:
             gains = _expected_improvements(sets, proxy, self._exact, scale)
             best = max(gains)

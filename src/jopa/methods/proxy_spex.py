@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Terms = Mapping[tuple[int, ...], float]
 """c_t of each set t of units, in nats."""
 
-_LEAST_ABLATIONS = 40
+_MIN_ABLATIONS = 40
 """LightGBM splits no group of fewer than twenty masks."""
 _ENUMERABLE = 200_000
 """Up to this many sets, all are compared."""
@@ -66,8 +66,8 @@ class ProxySPEX(Method):
     cost: ClassVar[str] = "ablations / 2"
 
     def __post_init__(self) -> None:
-        if self.ablations < _LEAST_ABLATIONS:
-            raise SettingError(f"ablations must be at least {_LEAST_ABLATIONS}, got {self.ablations}")
+        if self.ablations < _MIN_ABLATIONS:
+            raise SettingError(f"ablations must be at least {_MIN_ABLATIONS}, got {self.ablations}")
         if not 1 <= self.order <= 5:
             raise SettingError(f"order must be between 1 and 5, got {self.order}")
 

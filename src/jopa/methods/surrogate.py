@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 _CHUNK = 128
 """Masks scored in one call: enough to fill any batch of the scorer, few enough to report progress often."""
-_LEAST_ABLATIONS = 8
+_MIN_ABLATIONS = 8
 _NEAREST_TO_CERTAIN = 2.0**-24
 """−log p is at least this: float32 has no probability between this one and 1."""
 _FOLDS = 5
 _TERMS_PER_MASK = 2
 """Pairs, and as many triples, that the fit may choose from, for each mask."""
-_MOST_TERMS = 512
+_MAX_TERMS = 512
 """The most pairs, and as many triples, whatever the number of masks: the fit then takes about a second."""
 _ENUMERABLE = 200_000
 """Up to this many sets, the surrogate predicts all of them to find the best."""
@@ -82,8 +82,8 @@ class ContextCite(RankingMethod):
     needs_log_probs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.ablations < _LEAST_ABLATIONS:
-            raise SettingError(f"ablations must be at least {_LEAST_ABLATIONS}, got {self.ablations}")
+        if self.ablations < _MIN_ABLATIONS:
+            raise SettingError(f"ablations must be at least {_MIN_ABLATIONS}, got {self.ablations}")
         if not 0 < self.alpha < math.inf:
             raise SettingError(f"alpha must be a positive number, got {self.alpha}")
 
@@ -147,8 +147,8 @@ class Interactions(Method):
     cost: ClassVar[str] = "3/4 × ablations + candidates"
 
     def __post_init__(self) -> None:
-        if self.ablations < _LEAST_ABLATIONS:
-            raise SettingError(f"ablations must be at least {_LEAST_ABLATIONS}, got {self.ablations}")
+        if self.ablations < _MIN_ABLATIONS:
+            raise SettingError(f"ablations must be at least {_MIN_ABLATIONS}, got {self.ablations}")
         if not 1 <= self.order <= 3:
             raise SettingError(f"order must be between 1 and 3, got {self.order}")
         if self.candidates < 1:
@@ -156,9 +156,9 @@ class Interactions(Method):
 
     def with_budget(self, budget: int) -> Interactions:
         """The same fit with `budget` masks in all; the number of candidates does not change."""
-        least = _LEAST_ABLATIONS + self.candidates
+        least = _MIN_ABLATIONS + self.candidates
         if budget < least:
-            said = f"{_LEAST_ABLATIONS} ablations and {self.candidates} candidates"
+            said = f"{_MIN_ABLATIONS} ablations and {self.candidates} candidates"
             raise SettingError(f"budget must be at least {least} ({said}), got {budget}")
         return replace(self, ablations=budget - self.candidates)
 
@@ -312,7 +312,7 @@ def _fit_interactions(removed: Bool[ndarray, "masks units"], values: Float[ndarr
     strongest = ranked(np.abs(main_effects).tolist())
     terms: list[Term] = [(unit,) for unit in range(removed.shape[1])]
     for size in range(2, order + 1):
-        among = sorted(strongest[: _units_for(size, min(_TERMS_PER_MASK * len(values), _MOST_TERMS))])
+        among = sorted(strongest[: _units_for(size, min(_TERMS_PER_MASK * len(values), _MAX_TERMS))])
         terms += combinations(among, size)
     chosen = np.flatnonzero(_lasso(_products(removed, terms), values)).tolist()
     if not chosen:

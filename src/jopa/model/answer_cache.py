@@ -6,7 +6,7 @@
 
 The weights enter as a sample of each parameter, so that a model that was trained further has other answers, whatever
 it is called; its configuration and the plain values that its modules hold enter, too, such as which adapter is active.
-A file is whole or absent. The cache holds at most `MOST` answers; those used longest ago are removed
+A file is whole or absent. The cache holds at most `MAX_ANSWERS` answers; those used longest ago are removed
 first. It is used only where no other user can write to it.
 """
 
@@ -27,7 +27,7 @@ from jopa.model.language_model import LanguageModel, versions
 from jopa.model.loading import cache_folder, only_ours
 from jopa.storage import read_json, write_text
 
-MOST = 1000
+MAX_ANSWERS = 1000
 """Answers that are kept."""
 SAMPLED = 32
 """Values of each parameter that tell its model from another."""
@@ -80,7 +80,7 @@ class AnswerCache:
                 place.mkdir(mode=0o700, parents=True, exist_ok=True)
             record = {"schema": SCHEMA, "ids": list(answer)}
             write_text(path, json.dumps(record)).chmod(0o600)
-            self._forget_the_oldest()
+            self._remove_oldest()
 
     def _path(self, model: LanguageModel, ids: Sequence[int], generation: Generation) -> Path | None:
         """Where an answer is kept; None for a model whose weights cannot be told from others."""
@@ -90,9 +90,9 @@ class AnswerCache:
         key = [model.identity, weights, _settings(model), list(ids), how]
         return self.folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json"
 
-    def _forget_the_oldest(self) -> None:
+    def _remove_oldest(self) -> None:
         kept = sorted(self.folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in kept[MOST:]:
+        for path in kept[MAX_ANSWERS:]:
             path.unlink(missing_ok=True)
 
 

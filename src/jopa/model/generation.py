@@ -16,7 +16,7 @@ from jopa.errors import SettingError
 if TYPE_CHECKING:
     import torch
 
-_LEAST_TEMPERATURE = 1e-6
+_MIN_TEMPERATURE = 1e-6
 """Divided by less, logits overflow float32."""
 _SEED_LIMIT = 2**63
 """Seeds are below this and not below its negative: the range that torch and servers share."""
@@ -64,8 +64,8 @@ def require_sampling(max_new_tokens: int, temperature: float) -> None:
     """
     if max_new_tokens < 1:
         raise SettingError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
-    if temperature != 0 and not _LEAST_TEMPERATURE <= temperature < float("inf"):
-        raise SettingError(f"temperature must be 0 (greedy) or at least {_LEAST_TEMPERATURE:g}, got {temperature}")
+    if temperature != 0 and not _MIN_TEMPERATURE <= temperature < float("inf"):
+        raise SettingError(f"temperature must be 0 (greedy) or at least {_MIN_TEMPERATURE:g}, got {temperature}")
 
 
 GREEDY = Generation()

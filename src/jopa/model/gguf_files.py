@@ -39,7 +39,7 @@ _DIGIT_BY_DIGIT = {"smollm", "starcoder", "refact", "command-r", "codeshell", "e
 """Vocabularies that split text as that of GPT-2 does, once each digit stands alone (llama.cpp, `llama-vocab.cpp`)."""
 _AS_GPT2 = {"gpt-2", "phi-2", "olmo", "mpt", "jais", "trillion", "granite-docling", "roberta-bpe", "mellum"}
 _AS_GPT2 |= {"gigachat", "jina-es", "jina-de", "jina-v2-es", "jina-v2-de", "a.x-4.0", "modern-bert"}
-_AS_OTHERS = {
+_SPLIT_AS_ANOTHER = {
     "stablelm2": "qwen2",
     "hunyuan": "qwen2",
     "solar-open": "qwen2",
@@ -49,7 +49,7 @@ _AS_OTHERS = {
 """Vocabularies that split text as one does that transformers knows, under whose name it has none of them."""
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
 _BLOOM = r" ?[^(\s|.,!?…。，、।۔،)]+"
-_IN_TURN = {
+_SPLIT_IN_STEPS = {
     "deepseek-llm": (
         r"[\r\n]",
         r"\s?[\p{Lu}\p{Ll}\p{Lt}]+",
@@ -67,7 +67,7 @@ _IN_TURN = {
     "viking": (_BLOOM, r"\p{N}"),
 }
 """Expressions that split text one after another, each the pieces that those before it have left."""
-WAYS_TO_SPLIT = _DIGIT_BY_DIGIT | _AS_GPT2 | set(_AS_OTHERS) | set(_IN_TURN)
+WAYS_TO_SPLIT = _DIGIT_BY_DIGIT | _AS_GPT2 | set(_SPLIT_AS_ANOTHER) | set(_SPLIT_IN_STEPS)
 """The names of ways to split text that are put into a tokenizer here; transformers knows others."""
 _WHOLE_WORDS = {"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"}
 _WHOLE_WORDS |= {"jina-v5-nano", "tekken"}
@@ -199,8 +199,8 @@ def _split_as_said(path: Path, tokenizer: Any, reader: GGUFReader) -> None:
             tokenizer.add_bos_token = True
     if way in _DIGIT_BY_DIGIT:
         splits = [pre_tokenizers.Split(Regex(r"\p{N}"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    elif way in _AS_OTHERS or way in _IN_TURN:
-        expressions = _IN_TURN.get(way) or (GGUF_PRE_TOKENIZER_SPLITS[_AS_OTHERS[way]],)
+    elif way in _SPLIT_AS_ANOTHER or way in _SPLIT_IN_STEPS:
+        expressions = _SPLIT_IN_STEPS.get(way) or (GGUF_PRE_TOKENIZER_SPLITS[_SPLIT_AS_ANOTHER[way]],)
         one_by_one = (pre_tokenizers.Split(Regex(expression), "isolated") for expression in expressions)
         splits = [*one_by_one, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     elif way in _AS_GPT2 or way in GGUF_PRE_TOKENIZER_SPLITS:

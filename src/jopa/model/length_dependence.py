@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _N_TOKENS = 12
 """Tokens of the row that is tried; some models fill up the last chunk of a row, if it is not their first."""
-_LEAST_LENGTH = 256
+_MIN_LENGTH = 256
 """Tokens; shorter rows are tried as if they had this many."""
 _BY_LENGTH = ("dynamic", "longrope")
 
@@ -66,7 +66,7 @@ class LengthDependence:
 
         if self._took_positions:  # far ones, as its own but for the last
             return True
-        near = self._near()
+        near = self._logits_of_short_row()
         ids, positions = self._row()
 
         def attempt() -> bool:
@@ -86,7 +86,7 @@ class LengthDependence:
     def _agrees(self, length: int) -> bool:
         import torch
 
-        near = self._near()
+        near = self._logits_of_short_row()
         if any(length > limit for limit in _declared_limits(self._model)):
             return False
         ids, far = self._row()
@@ -109,7 +109,7 @@ class LengthDependence:
 
     def _rounded(self, length: int) -> int:
         """The next power of two, as far as the model's positions go."""
-        rounded = max(_LEAST_LENGTH, 1 << (length - 1).bit_length())
+        rounded = max(_MIN_LENGTH, 1 << (length - 1).bit_length())
         return max(length, min(rounded, _context(self._model)))
 
     def _row(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -120,7 +120,7 @@ class LengthDependence:
         ids = torch.tensor([probe_ids(self._model, self._tokenizer, n_tokens)], device=input_device(self._model))
         return ids, torch.arange(n_tokens, device=ids.device)[None]
 
-    def _near(self) -> torch.Tensor:
+    def _logits_of_short_row(self) -> torch.Tensor:
         """Logits of a short row; the first time, what rotary modules hold after it is kept."""
         import torch
 

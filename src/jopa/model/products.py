@@ -46,21 +46,21 @@ if TYPE_CHECKING:
 
 ROWS = (1, 16, 100, 400)
 """Numbers of rows that are timed; any other number is treated like the one nearest to it, as a ratio."""
-_MOST_ROWS = (*(float(math.isqrt(first * second)) for first, second in pairwise(ROWS)), math.inf)
+_MAX_ROWS = (*(float(math.isqrt(first * second)) for first, second in pairwise(ROWS)), math.inf)
 """The largest number of rows that is treated like each of them."""
-_MOST_WEIGHTS = 2**20
+_MAX_WEIGHTS = 2**20
 """Larger weights are timed with some of their output features: at most this many numbers,"""
-_MOST_PRODUCTS = 2**27
+_MAX_PRODUCTS = 2**27
 """and at most this many multiplications: what takes a millisecond is seldom interrupted."""
 _FLUSHED_BYTES = 2**26
 """Bytes that are read before each timing, so that weights come from memory, as a model's do, and not from caches."""
-_MOST_OTHER_WORK = 0.2
+_MAX_OTHER_WORK = 0.2
 """What was timed while other processes took more than this share of the processors is not remembered."""
 _SETTLED = 1.25
 """Timing of a number of rows ends when the two lowest seconds of each product differ by less than this factor,"""
-_MOST_ROUNDS, _MOST_SECONDS = 12, 0.25
+_MAX_ROUNDS, _MAX_SECONDS = 12, 0.25
 """or after this many rounds or seconds; two rounds are always made."""
-_LEAST_GAIN = 0.05
+_MIN_GAIN = 0.05
 """The share of the time by which another product must be faster than the plain one."""
 _PLAIN = "plain"
 
@@ -105,7 +105,7 @@ class Choice:
     def limits(self) -> list[tuple[float, Product]]:
         """The largest number of rows for each product, in rising order; equal neighbours are one."""
         found: list[tuple[float, Product]] = []
-        for most, product in zip(_MOST_ROWS, self.products, strict=True):
+        for most, product in zip(_MAX_ROWS, self.products, strict=True):
             if found and found[-1][1] is product:
                 found.pop()
             found.append((most, product))
@@ -203,7 +203,7 @@ def choose(seconds: Seconds, may_pack: bool = True) -> Choice:
         taken, total = [], 0.0
         for i, plain in enumerate(seconds[_PLAIN]):
             ratios = {
-                p.name: seconds[p.name][i] / plain / (1 if p.name == _PLAIN else 1 - _LEAST_GAIN) for p in candidates
+                p.name: seconds[p.name][i] / plain / (1 if p.name == _PLAIN else 1 - _MIN_GAIN) for p in candidates
             }
             name = min(ratios, key=ratios.__getitem__)
             taken.append(known[name])
@@ -277,7 +277,7 @@ def time_products(shapes: Collection[Shape], dtype: torch.dtype) -> tuple[dict[S
     lowest = {shape: {product.name: [math.inf] * len(ROWS) for product in candidates} for shape in shapes}
     with torch.random.fork_rng([]), torch.inference_mode(False), torch.no_grad():
         for i, n_rows in enumerate(ROWS):
-            most = min(_MOST_WEIGHTS, _MOST_PRODUCTS // n_rows)
+            most = min(_MAX_WEIGHTS, _MAX_PRODUCTS // n_rows)
             inputs = {shape: torch.randn(n_rows, shape[1], dtype=dtype) for shape in shapes}
             weights = {
                 shape: torch.randn(max(1, min(shape[0], most // shape[1])), shape[1], dtype=dtype) for shape in shapes
@@ -285,7 +285,7 @@ def time_products(shapes: Collection[Shape], dtype: torch.dtype) -> tuple[dict[S
             for (shape, name), seconds in _rounds(candidates, inputs, weights).items():
                 lowest[shape][name][i] = min(seconds)
                 settled = settled and _agree(seconds)
-    trusted = settled and other_work.share() <= _MOST_OTHER_WORK
+    trusted = settled and other_work.share() <= _MAX_OTHER_WORK
     return {shape: {n: tuple(values) for n, values in found.items()} for shape, found in lowest.items()}, trusted
 
 
@@ -307,7 +307,7 @@ def _rounds(
     }
     found: dict[tuple[Shape, str], list[float]] = {key: [] for key in packed}
     started = time.perf_counter()
-    for n_rounds in range(_MOST_ROUNDS + 1):
+    for n_rounds in range(_MAX_ROUNDS + 1):
         for product in candidates:
             flushed.sum()
             # Another weight comes first: threads wake up, and the product's code comes from memory.
@@ -317,7 +317,7 @@ def _rounds(
                 product.multiply(inputs[shape], packed[shape, product.name], weight, None)
                 if n_rounds:  # the first round prepares the libraries' kernels
                     found[shape, product.name].append(_clock() - start)
-        time_is_up = time.perf_counter() - started > _MOST_SECONDS
+        time_is_up = time.perf_counter() - started > _MAX_SECONDS
         if n_rounds >= 2 and (time_is_up or all(map(_agree, found.values()))):
             break
     return found

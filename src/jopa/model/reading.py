@@ -103,12 +103,12 @@ def require_all_weights(name: str, model: Any, info: Mapping[str, Any]) -> None:
         shapes = " and not ".join(str(list(shape)) for shape in others[first])
         raise ModelError(
             f"cannot load the model '{name}': its files have weights of other shapes than its config.json asks for: "
-            f"{_some(sorted(others))} ({first} is {shapes}); the files belong to different models"
+            f"{_listed(sorted(others))} ({first} is {shapes}); the files belong to different models"
         )
     missing = sorted(info.get("missing_keys", ()))
     if missing:
         raise ModelError(
-            f"cannot load the model '{name}': its files lack the weights {_some(missing)}; it may be a damaged copy, "
+            f"cannot load the model '{name}': its files lack the weights {_listed(missing)}; it may be a damaged copy, "
             "or no causal language model"
         )
     _require_layers(name, model.config)
@@ -175,12 +175,12 @@ def _require_all_layers(name: str, left_over: Iterable[str], names: Iterable[str
     known = {(found[1], key[found.end() :]) for key in names if (found := _LAYER.match(key))}
     if more := sorted(layer for layer, weights in layers.items() if weights <= known):
         raise ModelError(
-            f"cannot load the model '{name}': its files hold {_some(more)}, for which its config.json has no place; "
+            f"cannot load the model '{name}': its files hold {_listed(more)}, for which its config.json has no place; "
             "they belong to different models"
         )
 
 
-def _some(names: Sequence[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
@@ -284,7 +284,9 @@ def _with_adapter(name: str, model: Any, folder: str, where: Mapping[str, Any]) 
     weights = load_peft_weights(folder, device="cpu", **place)
     ends = [model.get_input_embeddings(), model.get_output_embeddings()]
     names = [next(name for name, module in model.named_modules() if module is end) for end in ends]
-    _make_room(name, model, [_n_tokens(weights, own, len(end.weight)) for own, end in zip(names, ends, strict=True)])
+    _resize_embeddings(
+        name, model, [_n_tokens(weights, own, len(end.weight)) for own, end in zip(names, ends, strict=True)]
+    )
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*missing adapter keys.*")
         adapted = PeftModel.from_pretrained(model, folder, **place)
@@ -294,8 +296,8 @@ def _with_adapter(name: str, model: Any, folder: str, where: Mapping[str, Any]) 
     # Embeddings that an adapter trains are in its file twice where it adds tokens.
     if left_over := sorted(key for key in unknown if not any(f".{own}." in key for own in names)):
         raise ModelError(
-            f"cannot load the model '{name}': its base has no place for the adapter's weights {_some(left_over)}; the "
-            "adapter was made for another model, or for a classifier"
+            f"cannot load the model '{name}': its base has no place for the adapter's weights {_listed(left_over)}; "
+            "the adapter was made for another model, or for a classifier"
         )
     return inside
 
@@ -306,7 +308,7 @@ def _n_tokens(weights: Mapping[str, torch.Tensor], own: str, default: int) -> in
     return next((len(value) for key, value in weights.items() if key.endswith(ends)), default)
 
 
-def _make_room(name: str, model: Any, sizes: Sequence[int]) -> None:
+def _resize_embeddings(name: str, model: Any, sizes: Sequence[int]) -> None:
     """Give a base embeddings of as many tokens as its adapter has.
 
     Raises:

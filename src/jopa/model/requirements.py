@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "max_target_positions")
 """Fields of configurations that say how many tokens a model takes."""
-_MOST_CHANGE = 0.05
+_MAX_CHANGE = 0.05
 """Of the largest logit; a longer row may round differently, above all in low precision."""
 _LONG_ROWS = (80, 79, 63, 41, 29, 18, 9, 5)
 """Tokens of a row that a quantised model is tried with, and of its beginnings."""
@@ -83,7 +83,7 @@ def require_same(logits: Tensor, expected: Tensor, name: str, where: str = "") -
         ModelError: they differ by more than rounding explains.
     """
     logits, expected = logits.float(), expected.float()
-    if (logits - expected).abs().max() > _MOST_CHANGE * expected.abs().max():
+    if (logits - expected).abs().max() > _MAX_CHANGE * expected.abs().max():
         raise ModelError(
             f"what '{name}' says after a token changes with the number of tokens behind it"
             f"{f' {where}' if where else ''}, so a forward over an output does not give the probability with which "

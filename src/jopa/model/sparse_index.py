@@ -25,7 +25,7 @@ _INDEXED_KEYS = re.compile(r"index(er)?_\w*(top_?k|budget)\w*\Z")
 """Fields of configurations that say how many keys the index leaves."""
 _CUTS = (1, 3, 7)
 """Tokens that are taken from the end of a row to see whether the others change."""
-_LEAST_LENGTH = 256
+_MIN_LENGTH = 256
 """Tokens; shorter rows are tried as if they had this many."""
 
 
@@ -73,7 +73,7 @@ class SparseIndex:
 
     def _rounded(self, n_tokens: int) -> int:
         """The next power of two, as far as the model's positions go, so that few lengths are tried."""
-        rounded = max(_LEAST_LENGTH, 1 << (n_tokens - 1).bit_length())
+        rounded = max(_MIN_LENGTH, 1 << (n_tokens - 1).bit_length())
         context = context_length(self._model.config.get_text_config())
         return max(n_tokens, rounded if context is None else min(rounded, context))
 

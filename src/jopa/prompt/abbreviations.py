@@ -66,7 +66,7 @@ _NUMBER = re.compile(r"(?<![\w.,])(?:\d{1,4}|[IVXLC]+)\.\s*\Z")
 _MONTH = re.compile("Januar|Jänner|Februar|März|April|Mai|Juni|Juli|August|September|Oktober|November|Dezember")
 _ORDINALS = re.compile("bs|cs|da|de|et|fi|hr|hu|is|lt|lv|nb|nn|no|pl|sk|sl|sr|tr")
 """Languages that write an ordinal number with a full stop."""
-MOST = 24
+CONTEXT_CHARACTERS = 24
 """Characters at a sentence's end that decide."""
 
 
@@ -83,7 +83,7 @@ def ends_nothing(said: str, following: str, language: str) -> bool:
     """Whether the full stop at the end of a text ends no sentence.
 
     Args:
-        said: a sentence so far, the blanks behind it included; its last `MOST` characters are enough.
+        said: a sentence so far, the blanks behind it included; its last `CONTEXT_CHARACTERS` characters are enough.
         following: what comes next, without blanks before it.
         language: the text's, as a code.
     """

@@ -15,7 +15,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate, pairwise
 
-from jopa.prompt.abbreviations import MOST, ends_nothing
+from jopa.prompt.abbreviations import CONTEXT_CHARACTERS, ends_nothing
 from jopa.prompt.for_sentencex import readable, written_small
 from jopa.prompt.language import guessed_language
 
@@ -25,7 +25,7 @@ Span = tuple[int, int]
 TOKEN_BYTES, WORD_BYTES = 200, 800
 """A prompt of up to this many bytes of UTF-8 is cut into tokens (about a line), into words (a few lines); a longer one
 into sentences. Bytes, because a token of any script stands for about as many."""
-FEWEST_SENTENCES = 5
+MIN_SENTENCES = 5
 """A long prompt of fewer sentences is cut into words, too: there would be nothing to choose from."""
 
 # Scripts written without blanks: Thai, Lao, Burmese, Khmer, kana, Han.
@@ -71,7 +71,7 @@ _IN_BRACKETS = re.compile(r"[.!?\u2026][\"'”’»]?[)\]]\s+(?=[^\W\d_a-z]|[(\[
 _NO_ABBREVIATION = re.compile(r"(?<![\w.])т\. ?[дп]\.\s+(?=[^\W\d_a-zа-я])|\.\s+(?=[¿¡])")
 """What `sentencex` takes for an abbreviation everywhere: "and so on" in Russian at the end, and a letter before a
 Spanish question."""
-_GOES_ON = (re.compile(r"[\"'”’»“]\s*\Z"), re.compile(r"[—–]\s*(?![A-ZА-ЯЁ])[^\W\d_]"))
+_CONTINUED = (re.compile(r"[\"'”’»“]\s*\Z"), re.compile(r"[—–]\s*(?![A-ZА-ЯЁ])[^\W\d_]"))
 """A quotation, and what goes on with its sentence behind a dash."""
 _WINDOW = 4000
 """Characters of a line that `sentencex` sees at once: its time grows faster than their number."""
@@ -192,12 +192,12 @@ def _cuts_of_line(line: str, language: str, small: bool) -> Iterator[int]:
             if not line[cut - 1].isspace() and (closing := _CLOSING.match(line, cut)):
                 cut = closing.end()
             said = line[begun:cut]
-            tail = said[-MOST:]
+            tail = said[-CONTEXT_CHARACTERS:]
             unfinished = _NUMBER_OF_ITEM.fullmatch(said) or _TITLE.search(tail)
             unfinished = unfinished or (language.startswith("de") and _ORDINAL.search(tail))
-            following = line[cut : cut + MOST].lstrip()
+            following = line[cut : cut + CONTEXT_CHARACTERS].lstrip()
             unfinished = unfinished or (_QUOTED[0].search(tail) and _QUOTED[1].match(following))
-            unfinished = unfinished or (_GOES_ON[0].search(tail) and _GOES_ON[1].match(following))
+            unfinished = unfinished or (_CONTINUED[0].search(tail) and _CONTINUED[1].match(following))
             unfinished = unfinished or (line[cut - 1] == "." and line[cut] == "-")  # "Dipl.-Ing."
             unfinished = unfinished or ends_nothing(tail, following, language)
             if said.strip() and cut <= last and not unfinished and not _inside(cut, whole):
@@ -253,6 +253,6 @@ def fitting_unit(text: str, language: str | None = None) -> str:
     size = len(text.strip().encode("utf-8", "replace"))
     if size <= TOKEN_BYTES:
         return "token"
-    if size <= WORD_BYTES or len(sentences(text, language)) < FEWEST_SENTENCES:
+    if size <= WORD_BYTES or len(sentences(text, language)) < MIN_SENTENCES:
         return "word"
     return "sentence"

@@ -53,7 +53,7 @@ def trace_marks(tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, str]]:
 
 
 def leading_mark(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """The mark of a trace with which a text begins; empty if there is none, or if it is a tag that opens (`<think>`)."""
+    """The mark of a trace with which a text begins; empty if there is none, or if it is an opening tag (`<think>`)."""
     begun = text.lstrip()
     if begun[:1].isalnum() or _TAG.match(begun):
         return ""

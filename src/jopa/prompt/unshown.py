@@ -18,7 +18,7 @@ from jopa.prompt.trace_marks import trace_marks
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_TELLING = 40
+_MIN_DISTINCT_CHARACTERS = 40
 """Characters of a text that occurs in the input and so was shown; a shorter one may be there by chance."""
 
 
@@ -70,7 +70,7 @@ def unshown(renderer: Renderer, layout: Layout, rendered: str, attributed: Colle
     marker = marker_for(layout.said())
     for place, message in enumerate(layout.messages):
         said = (message["content"] or "").strip()
-        found = place in attributed or (len(said) >= _TELLING and said in rendered)
+        found = place in attributed or (len(said) >= _MIN_DISTINCT_CHARACTERS and said in rendered)
         if said and not found and changes_nothing(layout.with_content(Slot("message", place), marker)):
             texts.add(place)
         elif said not in rendered and not found:

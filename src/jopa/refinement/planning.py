@@ -38,7 +38,7 @@ LONG_METHOD_TOKENS = 1500
 """Inputs of this many tokens or more get `LONG_METHOD` unless the caller names a method."""
 REFINED_TOKENS = 5000
 """Inputs of more tokens are searched from coarse to fine unless the caller says what the units are."""
-_FEWEST_COARSE = 4
+_MIN_COARSE_UNITS = 4
 """Coarse units that a long input must have for that."""
 
 
@@ -200,10 +200,10 @@ def default_kinds(prompt: Prompt) -> tuple[str, ...]:
     """The levels for a long input whose units the caller does not name; empty for one that is short or has no parts."""
     if len(prompt.ids) <= REFINED_TOKENS or prompt.trace or prompt.unit_kind != "sentence":
         return ()
-    if len(prompt.sources) >= _FEWEST_COARSE:
+    if len(prompt.sources) >= _MIN_COARSE_UNITS:
         return "document" if any(source.document for source in prompt.sources) else "message", "sentence"
     n_paragraphs = prompt.text.strip().count("\n\n") + 1
-    return ("paragraph", "sentence") if n_paragraphs >= _FEWEST_COARSE else ()
+    return ("paragraph", "sentence") if n_paragraphs >= _MIN_COARSE_UNITS else ()
 
 
 def _fitting_method(model: Model, prompt: Prompt) -> Method:

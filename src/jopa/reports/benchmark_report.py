@@ -42,7 +42,7 @@ from jopa.storage import staged_folder, write_text
 
 EXPLANATIONS = 300
 """Pages of single explanations that a report writes, unless told otherwise."""
-MOST_DECIMALS = 9
+MAX_DECIMALS = 9
 _ERRORS = 50  # different errors that the page lists
 
 
@@ -81,8 +81,8 @@ def write_report(
         InputFileError: there is no run, or it has no cell yet, or the files cannot be written.
         SettingError: matplotlib is not installed, no table has a metric, or the decimals are out of range.
     """
-    if decimals is not None and not 0 <= decimals <= MOST_DECIMALS:
-        raise SettingError(f"decimals must be from 0 to {MOST_DECIMALS}, got {decimals}")
+    if decimals is not None and not 0 <= decimals <= MAX_DECIMALS:
+        raise SettingError(f"decimals must be from 0 to {MAX_DECIMALS}, got {decimals}")
     run = with_plugin_metrics(without_retired(read_run(folder)))
     if not run.cells:
         raise InputFileError(f"the run in '{folder}' has no finished cell yet: go on with 'jopa bench' first")

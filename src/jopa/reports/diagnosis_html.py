@@ -131,7 +131,7 @@ def _listed(names: Sequence[str]) -> list[Piece]:
     return [part for part in parts if part.text]
 
 
-def _says(d: Diagnosis, unit: int) -> str:
+def _findings_of(d: Diagnosis, unit: int) -> str:
     """What the table says of a unit."""
     driven = list(_driven(d, unit))
     silent = [NONE_ON_THE_WHOLE if driven else NO_INFLUENCE] if unit in d.without_influence else []
@@ -149,7 +149,7 @@ def requests(diagnosis: Diagnosis) -> tuple[list[str], list[list[str]]]:
             nats(d.individual[i], signed=True),
             _percent(shares[i]),
             ratio_text(d.ratios[i]),
-            _says(d, i),
+            _findings_of(d, i),
         ]
         for i, unit in enumerate(d.units)
     ]

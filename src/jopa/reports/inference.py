@@ -28,7 +28,7 @@ EXACT = 14
 FLIPS = 20_000
 LEVEL = 0.05
 POWER = 0.8
-FEWEST = 6
+MIN_PROMPTS = 6
 """Fewer prompts cannot show a difference at 5 %: n of one sign have p = 2/2^n, and a percentile interval, which lies
 between the least and the largest difference, holds a symmetric distribution's mean at most 1 − 2/2^n of the time."""
 SEPARATES = 0.7

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from jopa.reports.estimates import Group
-from jopa.reports.inference import FEWEST
+from jopa.reports.inference import MIN_PROMPTS
 from jopa.reports.typesetting import PARTIAL, Row
 
 
@@ -23,11 +23,11 @@ def bold(found: Sequence[Group]) -> str:
 
 def few(numbers_of_prompts: Iterable[int]) -> str:
     """What is to be said where a comparison has so few prompts that it can show nothing; empty elsewhere."""
-    if min(numbers_of_prompts, default=FEWEST) >= FEWEST:
+    if min(numbers_of_prompts, default=MIN_PROMPTS) >= MIN_PROMPTS:
         return ""
     return (
-        f" Fewer than {FEWEST} prompts cannot show a difference at 5 % (five differences of one sign have p = 0.06), "
-        "so nothing is bold or marked there."
+        f" Fewer than {MIN_PROMPTS} prompts cannot show a difference at 5 % (five differences of one sign have "
+        "p = 0.06), so nothing is bold or marked there."
     )
 
 

@@ -32,7 +32,7 @@ _WIDTH = 7.0
 """Of a figure, in inches."""
 _LINE = 84
 """Characters of the prompt on a line of the heat map."""
-_MOST_LINES = 60
+_MAX_LINES = 60
 """Lines of the prompt that a heat map shows; what follows is left out and counted."""
 
 
@@ -105,7 +105,7 @@ def plot_prompt(attribution: Attribution, *, dark: bool = False) -> Figure:
     values, meaning = _values(attribution)
     largest = max(map(abs, values.values()), default=0.0) or 1.0
     lines = list(_laid_out(attribution))
-    shown = lines[:_MOST_LINES]
+    shown = lines[:_MAX_LINES]
     with _figure(colours, 0.235 * len(shown) + 0.75) as (figure, axes):
         from matplotlib import rcParams
 

@@ -19,7 +19,7 @@ from typing import Any
 from jopa.benchmark.records import CellRecord, FinishedCell, Run
 from jopa.evaluation.metrics import METRICS
 from jopa.reports.estimates import RESAMPLES, Group, Measure, bootstrap_intervals, groups, trace_value
-from jopa.reports.inference import FEWEST
+from jopa.reports.inference import MIN_PROMPTS
 from jopa.reports.notes import bold, few, left_out, partial_note
 from jopa.reports.typesetting import APART, LESS, MORE, Column, Number, Row, Spread, Table
 
@@ -340,12 +340,12 @@ def _clearly_best(group: Group, columns: Sequence[Column]) -> list[str | None]:
 
 
 def _intervals(series: Sequence[Sequence[float]]) -> list[tuple[float | None, float | None]]:
-    """The bootstrap interval of each series; none for fewer than `FEWEST` values. Series of one length share
+    """The bootstrap interval of each series; none for fewer than `MIN_PROMPTS` values. Series of one length share
     resamples."""
     import numpy as np
 
     found: list[tuple[float | None, float | None]] = [(None, None)] * len(series)
-    for length in {len(values) for values in series if len(values) >= FEWEST}:
+    for length in {len(values) for values in series if len(values) >= MIN_PROMPTS}:
         places = [i for i, values in enumerate(series) if len(values) == length]
         limits = bootstrap_intervals(np.array([series[i] for i in places]).T)
         for i, (low, high) in zip(places, limits.tolist(), strict=True):

@@ -46,7 +46,7 @@ _UNSEEN = re.compile(
 )
 _BLANKS = {" ": "␣", "\n": "⏎", "\t": "⇥"}
 _WORD = re.compile(r"\s*(?:[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+)|\s+")
-_MOST_PAIRS = 1_000_000
+_MAX_PAIRS = 1_000_000
 """Pairs of equal words in two texts up to which their differences are looked for: the time grows with them. Two texts
 of 5,000 words of prose have about half as many."""
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -87,7 +87,7 @@ def _changes(left: list[str], right: list[str]) -> list[tuple[str, int, int, int
     last = next((i for i in range(shortest - first) if left[-1 - i] != right[-1 - i]), shortest - first)
     (i1, i2), (j1, j2) = (first, len(left) - last), (first, len(right) - last)
     counts = Counter(right[j1:j2])
-    if sum(counts[word] for word in left[i1:i2]) > _MOST_PAIRS:
+    if sum(counts[word] for word in left[i1:i2]) > _MAX_PAIRS:
         inside = [("replace", 0, i2 - i1, 0, j2 - j1)]
     else:
         inside = SequenceMatcher(None, left[i1:i2], right[j1:j2], autojunk=False).get_opcodes()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float
     from torch import Tensor
 
-_LEAST_REST = 16
+_MIN_REST = 16
 """Tokens of the prompt that follow the context at least: the position that answers must see what was hidden."""
 _PACKED_TOKENS = {"cpu": 256, "cuda": 4096}
 """The most tokens of rows in one forward."""
@@ -49,7 +49,7 @@ class ContextForward:
 
     def __init__(self, masked: MaskedForward) -> None:
         last = int((masked.unit_of >= 0).nonzero()[-1])
-        self.start = max(0, min(last + 1, masked.n_prompt - _LEAST_REST))
+        self.start = max(0, min(last + 1, masked.n_prompt - _MIN_REST))
         self.forward = masked.forward.after_prefix(masked.ids[: self.start])
         self._model = masked.forward.model
         self._masked = masked

@@ -94,7 +94,7 @@ class ModelProbe:
             ModelError: the model gives other scores at every call.
         """
         fast = self._fast_options
-        if self._together is not None:
+        if self._caches_of_fast_batch is not None:
             return replace(fast, cache_argument=CallOptions().cache_argument)
         off = {"target_logits": False, "packed": False, "positions": False}
         for changes in ({}, *({name: False} for name in off), off):
@@ -117,7 +117,7 @@ class ModelProbe:
         return sorted(CACHE_NAMES, key=lambda name: name not in declared)
 
     @cached_property
-    def _together(self) -> list[PrefixCache] | None:
+    def _caches_of_fast_batch(self) -> list[PrefixCache] | None:
         """The caches of both rows, if one forward of both, with everything fast, gave the scores of plain forwards.
 
         It is tried first, because it answers most questions for most models.
@@ -137,7 +137,7 @@ class ModelProbe:
     @cached_property
     def batches(self) -> bool:
         """Whether rows of different length can share a forward, padded at the right."""
-        return self._together is not None or self._found("batches", lambda: self._agrees(self._rows))
+        return self._caches_of_fast_batch is not None or self._found("batches", lambda: self._agrees(self._rows))
 
     @cached_property
     def _cache(self) -> tuple[str | None, bool]:
@@ -246,8 +246,8 @@ class ModelProbe:
 
     def _continues_cropped(self, options: CallOptions) -> bool:
         """Rows after one shared cache, and after caches of their own, all of them cut."""
-        if self._together is not None and options == self._fast_options:
-            caches = self._together
+        if self._caches_of_fast_batch is not None and options == self._fast_options:
+            caches = self._caches_of_fast_batch
         elif self.batches:
             caches = self._forwards.caches(self._rows, options)
         else:

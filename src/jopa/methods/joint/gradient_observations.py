@@ -59,7 +59,7 @@ class GradientObserver:
         try:
             return self._problem.gradient_norms().double()
         except ScoringError as error:
-            self._do_without(error)
+            self._record_missing_gradients(error)
             return None
 
     def count_round(self) -> None:
@@ -78,7 +78,7 @@ class GradientObserver:
         try:
             gradient = self._attention_gradient(new[k])
         except ScoringError as error:
-            self._do_without(error)
+            self._record_missing_gradients(error)
             return
         self._rounds = 0
         self._taken_at[k].append(new[k])
@@ -122,6 +122,6 @@ class GradientObserver:
         affordable_ffe = self._meter.affordable() * self._meter.max_mask_cost
         return self.has_gradients and affordable_ffe > 2 * self._config.gradient_ffe
 
-    def _do_without(self, error: ScoringError) -> None:
+    def _record_missing_gradients(self, error: ScoringError) -> None:
         self.has_gradients = False
         self.details = {"without_gradients": str(error)}
