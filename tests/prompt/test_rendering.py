@@ -125,6 +125,24 @@ def test_a_prefill_that_opens_the_thoughts_is_not_doubled():
     assert text_of(tokenizer, usual).endswith("assistant\n<think>\n\n</think>\n\nSure")
 
 
+@pytest.mark.parametrize("unit", ["token", "word", "sentence", "line", "message"])
+def test_a_template_may_leave_blanks_out(unit):
+    """Falcon's makes one line break of two."""
+    shown = r"m['content'].replace('\r\n', '\n').replace('\n\n', '\n')"
+    template = f"{{% for m in messages %}}{{{{ 'User: ' + {shown} + '\n' }}}}{{% endfor %}}Falcon:"
+    tokenizer = small_tokenizer("byte-level", template)
+    text = " Hello there.\r\n\r\nHow are you?  Tell me.\n\n\nBye now.\n"
+    prompt = build_prompt(tokenizer, text, unit=unit)
+    assert text_of(tokenizer, prompt) == "User:  Hello there.\nHow are you?  Tell me.\n\nBye now.\n\nFalcon:"
+    assert "".join(each.text for each in prompt.units) == text
+    for each in prompt.units:
+        own = tokenizer.decode([prompt.ids[position] for position in each.positions])
+        assert own.split() == each.text.split() and own
+    for rewriting in ("m['content'] | upper", "m['content'].replace(' ', '_')"):
+        with pytest.raises(PromptError, match="rewrites it"):
+            build_prompt(small_tokenizer("byte-level", template.replace(shown, rewriting)), text)
+
+
 def test_a_prefill_that_closes_the_thoughts_is_not_doubled():
     """The template may leave the block empty, close it without opening it, or open it."""
     of_its_own = "{% for m in messages %}{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}BEGUN{% endif %}"

@@ -328,11 +328,28 @@ def _locate(renderer: Renderer, layout: Layout, slot: Slot, rendered: str) -> Pl
             widths = (len(written(character)) for character in content[slice(*kept)])
             starts = tuple(accumulate(widths, initial=len(head))) if written is _in_json else ()
             return Place(kept, len(head), starts)
+    if len(around) == 2 and (place := _without_some_blanks(renderer, layout, slot, rendered)):
+        return place
     otherwise = "" if which == "the prompt" else "attribute another text, or "
     raise PromptError(
         f"nothing attributable: the model's chat template leaves {which} out or rewrites it; {otherwise}"
         "set the tokenizer's chat_template to one that shows it as it is"
     )
+
+
+def _without_some_blanks(renderer: Renderer, layout: Layout, slot: Slot, rendered: str) -> Place | None:
+    """Where a content is that the template shows without some of its blanks, as Falcon's does with empty lines."""
+    content, marker = layout.content(slot), marker_for(layout.said())
+    head, _, tail = renderer.text(layout.with_content(slot, marker)).partition(marker)
+    if not (rendered.startswith(head) and rendered.endswith(tail) and len(head) + len(tail) < len(rendered)):
+        return None
+    starts = [len(rendered) - len(tail)]
+    for character in reversed(content):  # a blank that is left out goes with the character after it
+        is_shown = starts[-1] > len(head) and rendered[starts[-1] - 1] == character
+        if not is_shown and not character.isspace():
+            return None
+        starts.append(starts[-1] - is_shown)
+    return Place((0, len(content)), len(head), tuple(reversed(starts))) if starts[-1] == len(head) else None
 
 
 def _kept(content: str, shown: str, written: Callable[[str], str]) -> Span | None:
