@@ -10,9 +10,9 @@ import pytest
 PROMPT = "tell me of 日本 \N{GRINNING FACE} the “doctor”"
 
 
-def written(run, monkeypatch, encoding, *options):
+def written(run, monkeypatch, encoding, *options, errors="strict"):
     """What `jopa explain` writes to a terminal of some encoding."""
-    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict")
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors=errors)
     monkeypatch.setattr(sys, "stdout", stream)
     code, _, err = run("explain", PROMPT, "--output", "once upon", "--budget", 4, "--k", 1, *options)
     assert code == 0, err
@@ -20,9 +20,10 @@ def written(run, monkeypatch, encoding, *options):
     return stream.buffer.getvalue()
 
 
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])  # the second is Python's own in the locale C
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
-def test_a_terminal_without_some_characters_shows_the_others(run, monkeypatch, encoding):
-    assert b"doctor" in written(run, monkeypatch, encoding)
+def test_a_terminal_without_some_characters_shows_the_others(run, monkeypatch, encoding, errors):
+    assert b"doctor" in written(run, monkeypatch, encoding, errors=errors)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])

@@ -70,7 +70,7 @@ def require_writable(path: Path | None) -> None:
 
 def show_what_can_be() -> None:
     """Let stdout replace the characters that its encoding has not; on many terminals that is not UTF-8."""
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
         sys.stdout.reconfigure(errors="replace")
 
 
