@@ -2,8 +2,8 @@
 
 import pytest
 
-from jopa.prompt.for_sentencex import readable
 from jopa.prompt.segmentation import sentences
+from jopa.prompt.sentencex_input import masked_line
 
 
 def cut(text, language=None):
@@ -86,7 +86,7 @@ def test_abbreviations_before_small_letters_end_nothing(text):
         ("ru", "Это мой муж. Он дома."),
     ],
 )
-def test_words_that_are_abbreviations_for_sentencex_end_a_sentence(text, language):
+def test_words_that_are_abbreviations_sentencex_input_end_a_sentence(text, language):
     assert len(cut(text, language)) == 2
 
 
@@ -106,5 +106,5 @@ def test_the_same_as_abbreviations_end_nothing(text):
 def test_each_character_keeps_its_place():
     text = "ok. ßo was :) 5' 3\" straße. ǆ no. dank u. ja?! ŉ me."
     for language in ("de", "nl", "en", "nb", "pt-BR"):
-        read = readable(text, language, True)
+        read = masked_line(text, language, True)
         assert len(read) == len(text) and read.endswith(".")

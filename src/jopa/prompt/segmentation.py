@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate, pairwise
 
 from jopa.prompt.abbreviations import CONTEXT_CHARACTERS, ends_nothing
-from jopa.prompt.for_sentencex import readable, written_small
 from jopa.prompt.language import guessed_language
+from jopa.prompt.sentencex_input import lower_case_starts, masked_line
 
 Span = tuple[int, int]
 """`[start, end)` in characters."""
@@ -157,7 +157,7 @@ def sentences(text: str, language: str | None = None) -> list[Span]:
         language: its code, which decides what an abbreviation is; guessed by default.
     """
     language = language or guessed_language(text)
-    small = written_small(text)
+    small = lower_case_starts(text)
     ends: list[int] = []
     for (start, end), in_code in _marked_lines(text):
         line = text[start:end]
@@ -181,7 +181,7 @@ def _cuts_of_line(line: str, language: str, small: bool) -> Iterator[int]:
     begun = start = 0  # of the sentence, of the window
     while start < len(line):
         window = line[start : start + _WINDOW]
-        read = readable(window, language, small)
+        read = masked_line(window, language, small)
         parts = segment(language, read)
         if "".join(parts) != read:
             return  # it left out characters, so its places mean nothing: the rest of the line stays whole

@@ -51,14 +51,14 @@ _SAMPLE = 4000
 """Characters that are looked at."""
 
 
-def written_small(text: str) -> bool:
+def lower_case_starts(text: str) -> bool:
     """Whether most sentences of a text begin with a small letter, as in chats."""
     sample = text[:_SAMPLE]
     letters = [*_FIRST_LETTER.findall(sample)[:1], *_AFTER_ANY.findall(sample)]
     return sum(map(str.islower, letters)) > sum(map(str.isupper, letters))
 
 
-def readable(line: str, language: str, small: bool) -> str:
+def masked_line(line: str, language: str, small: bool) -> str:
     """A line as `sentencex` has to see it, of the same length.
 
     Args:
@@ -68,8 +68,8 @@ def readable(line: str, language: str, small: bool) -> str:
     """
     language = language.replace("_", "-").split("-")[0].lower()
     language = "da" if language in ("nb", "nn", "no") else language
-    line = _MARKS.sub(_as_letters, line)
-    line = _words(language).sub(_as_letters, line)
+    line = _MARKS.sub(_masked, line)
+    line = _no_abbreviations(language).sub(_masked, line)
     if small:
         starts = _AFTER_ANY if language in _CAPITALS_ONLY else _AFTER_MARK
         line = starts.sub(lambda match: match[0][:-1] + _capital(match[1]), line)
@@ -77,14 +77,14 @@ def readable(line: str, language: str, small: bool) -> str:
 
 
 @cache
-def _words(language: str) -> re.Pattern[str]:
+def _no_abbreviations(language: str) -> re.Pattern[str]:
     """Words of a language that are no abbreviations, before a full stop and the beginning of a sentence."""
     words = "|".join((_WORDS[_ANY], _WORDS.get(language, _WORDS[_ANY])))
     letter = rf"|(?<=\w) {_LETTERS[language]}" if language in _LETTERS else ""
     return re.compile(rf"(?:(?<![\w.])(?:{words}){letter})(?=\.\s+[\"'“”„«‘(\[¿¡]*(?!{_NOT_BEFORE})[^\W\d_])")
 
 
-def _as_letters(match: re.Match[str]) -> str:
+def _masked(match: re.Match[str]) -> str:
     return "o" * len(match[0])  # "xx" would be a Roman number, and letters without a vowel an abbreviation
 
 
