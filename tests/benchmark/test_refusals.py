@@ -55,7 +55,7 @@ def test_a_search_on_record_is_evaluated_though_its_method_refuses_now(home, tmp
         raise RuntimeError("the evaluation is stopped")
 
     with monkeypatch.context() as patch:
-        patch.setattr(cells, "_together", lambda *_: stopped)
+        patch.setattr(cells, "_evaluate_sets", lambda *_: stopped)
         assert run_bench(wanted, tmp_path).failed == 1
     monkeypatch.setattr(type(wanted.methods[0].method), "validate", stopped)
     assert run_bench(wanted, tmp_path, retry_failed=True).done == 1
