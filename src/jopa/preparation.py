@@ -290,9 +290,9 @@ def answer(
             on_ids=on_ids,
         )
         if not ids:
+            begun = " or the beginning of an answer (prefill)" if objective_of(model) == LOG_PROBABILITY else ""
             raise PromptError(
-                "the model's output is empty: it stopped at once; give the text to explain (output) or the beginning "
-                "of an answer (prefill)"
+                f"the model's output is empty: it stopped at once; give the text to explain (output){begun}"
             )
     text = model.decode(ids) if output is None else output
     return Output(ids, text, _target(model, prompt, ids, text, target))

@@ -41,6 +41,11 @@ def test_a_pair_that_only_joint_removal_reveals_is_found(found):
     assert found.details["server"]["tokens_sent"] > 0
 
 
+def test_an_empty_answer_is_refused_without_a_word_of_prefills():
+    with pytest.raises(jopa.PromptError, match=r"stopped at once; give the text to explain \(output\)$"):
+        jopa.explain(PROMPT, k=2, model=connect_chat(FakeChat(lambda _: "")))
+
+
 def test_json_is_read_back_and_never_speaks_of_probabilities(found):
     assert jopa.TextAttribution.from_json(found.to_json()) == found
     record = json.loads(found.to_json())

@@ -119,9 +119,11 @@ class Renderer:
         try:
             return str(self.tokenizer.apply_chat_template(formed, tokenize=False, **goal, **extra))
         except Exception as error:  # a template is a program of the model's maker and may raise anything
+            has_system = any(message["role"] in ("system", "developer") for message in messages)
+            system = "; what a system message says can stand in the prefix" if has_system else ""
             raise PromptError(
                 f"the model's chat template refuses these messages: {reason_of(error):.200}; give messages of the form "
-                "it takes"
+                f"it takes{system}"
             ) from error
 
 
