@@ -231,7 +231,7 @@ class Client:
                 word in said.lower() for word in ("context", "max_model_len", "too long")
             ):
                 raise PromptError(f"{message}; shorten the prompt, or start the server with a longer context")
-            raise RefusedError(message, status)
+            raise RefusedError(message)
         try:
             return response.json()
         except (ValueError, RecursionError):
@@ -254,16 +254,7 @@ class Client:
 
 
 class RefusedError(ModelError):
-    """A server's refusal of a request; see `ModelError`.
-
-    Args:
-        message: the one line.
-        status: of the answer.
-    """
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
+    """A server refuses a request, and would refuse it again."""
 
 
 def tried_again(status: int) -> bool:
