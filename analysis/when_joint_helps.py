@@ -31,6 +31,8 @@ from jopa.reports.drawing import save
 JOINT, ALONE = "joint", "ablation"
 RIVALS = ("ablation", "shapley", "context-cite", "interactions", "jopa")
 RESAMPLES = 10_000
+EQUAL = 0.01
+"""Nats: effects that differ by no more than this are called the same."""
 TINY = 0.05
 """Nats: leave-one-out effects that sum to less than this have no meaningful overlap."""
 
@@ -85,6 +87,18 @@ def pairs(cells: Sequence[FinishedCell], rival: str) -> list[Pair]:
     return made
 
 
+def surpassed(cells: Sequence[FinishedCell]) -> tuple[int, list[float]]:
+    """How many prompts joint and others ended, and by how many nats the best other set does more, where it does."""
+    found: dict[tuple[str, str, str, int], dict[str, float]] = {}
+    for cell in cells:
+        key = cell.key
+        if key.seed == 0:
+            found.setdefault((key.model, key.data, key.example, key.k), {})[key.method] = effect(cell)
+    compared = [effects for effects in found.values() if JOINT in effects and len(effects) > 1]
+    gains = [max(effects.values()) - effects[JOINT] for effects in compared]
+    return len(compared), [gain for gain in gains if gain > EQUAL]
+
+
 def effect(cell: FinishedCell) -> float:
     """The joint effect of a cell's set, in nats."""
     return cell.log_prob - cell.log_prob_removed
@@ -100,11 +114,15 @@ def tables(cells: Sequence[FinishedCell]) -> Iterator[str]:
         if len(rows) < 4:
             continue
         gain, share, overlap = (np.array([getattr(row, name) for row in rows]) for name in ("gain", "share", "overlap"))
-        more, less = int((gain > 0.01).sum()), int((gain < -0.01).sum())
+        more, less = int((gain > EQUAL).sum()), int((gain < -EQUAL).sum())
         high = overlap > np.median(overlap)
         row = [rival, len(rows), shown(gain), f"{np.mean(share):.0%}", f"{more} / {len(rows) - more - less} / {less}"]
         row += [shown(share[~high], percent=True), shown(share[high], percent=True), correlation(overlap, share)]
         yield f"| {' | '.join(map(str, row))} |"
+    yield ""
+    n_prompts, gains = surpassed(cells)
+    more = f"; elsewhere one does, by at most {max(gains):.2f} nats" if gains else ""
+    yield f"No other method's set does more than joint's on {n_prompts - len(gains)} of {n_prompts} prompts{more}."
     yield ""
     rows = pairs(cells, ALONE)
     if len(rows) < 4:
@@ -126,7 +144,7 @@ def tables(cells: Sequence[FinishedCell]) -> Iterator[str]:
         of_all = gain[chosen].sum() / gain.sum() if gain.sum() else math.nan
         yield (
             f"| {label} | {int(chosen.sum())} | {of_all:.0%} | {np.mean(gain[chosen]):.2f} | "
-            f"{np.mean(gain[chosen] > 0.01):.0%} |"
+            f"{np.mean(gain[chosen] > EQUAL):.0%} |"
         )
 
 

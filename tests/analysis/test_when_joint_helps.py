@@ -30,6 +30,18 @@ def test_gain_and_overlap_by_hand(tmp_path):
     assert rows[0].synergy == pytest.approx(0.1)
 
 
+def test_on_how_many_prompts_another_set_does_more(tmp_path):
+    def of(method, prompt, removed):
+        return cell(method, prompt) | {"log_prob": -2.0, "log_prob_removed": removed}
+
+    cells = [of("joint", f"p{i}", -5.0) for i in range(3)] + [of("ablation", f"p{i}", -4.0) for i in range(3)]
+    cells += [of("greedy", "p0", -5.005), of("greedy", "p1", -5.5)]  # the first differs by rounding alone
+    run = read_run(write_run(tmp_path, experiment(["joint", "ablation", "greedy"]), cells))
+    n_prompts, gains = STUDY["surpassed"](run.done)
+    assert (n_prompts, gains) == (3, [pytest.approx(0.5)])
+    assert "on 2 of 3 prompts; elsewhere one does, by at most 0.50 nats." in "\n".join(STUDY["tables"](run.done))
+
+
 def test_the_tables_and_the_figure(tmp_path):
     cells = made_up(tmp_path / "run").done
     printed = "\n".join(STUDY["tables"](cells))

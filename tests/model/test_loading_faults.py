@@ -27,14 +27,6 @@ from small_tokenizers import small_tokenizer
 from tiny_gguf import write_gguf
 
 
-@pytest.fixture
-def saved(tmp_path, llama) -> Path:
-    folder = tmp_path / "model"
-    llama.model.save_pretrained(folder)
-    llama.tokenizer.save_pretrained(folder)
-    return folder
-
-
 def refusal(source) -> str:
     with pytest.raises(jopa.ModelError) as caught:
         jopa.load(source, device="cpu")

@@ -6,25 +6,11 @@ import gguf
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from test_loading_faults import refusal
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
 import jopa
 import tiny_models
-
-
-@pytest.fixture
-def saved(tmp_path, llama):
-    folder = tmp_path / "model"
-    llama.model.save_pretrained(folder)
-    llama.tokenizer.save_pretrained(folder)
-    return folder
-
-
-def refusal(source):
-    with pytest.raises(jopa.ModelError) as caught:
-        jopa.load(source, device="cpu")
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_a_vocabulary_of_another_size_is_named(saved):

@@ -137,14 +137,13 @@ def without_peft(model: Any, name: str) -> Any:
             "for; jopa takes adapters of weights, such as LoRA"
         )
     inside = model.get_base_model()
-    size = next(inside.get_input_embeddings().parameters()).shape[0]
-    tried = (
-        [token % size for token in (3, 5, 7)] + list(getattr(config, "alora_invocation_tokens", None) or ()) + [4, 6]
-    )
-    ids = torch.tensor([tried], device=input_device(inside))
+    # A few tokens, and among them those behind which an activated LoRA counts.
+    tokens = [3, 5, 7, *(getattr(config, "alora_invocation_tokens", None) or ()), 4, 6]
+    n_tokens = next(inside.get_input_embeddings().parameters()).shape[0]
+    ids = torch.tensor([[token % n_tokens for token in tokens]], device=input_device(inside))
     with quiet_transformers(), evaluating(model), torch.no_grad():
-        whole, expected = inside(input_ids=ids, use_cache=False).logits, model(input_ids=ids, use_cache=False).logits
-    if not agree(whole, expected):
+        found, expected = inside(input_ids=ids, use_cache=False).logits, model(input_ids=ids, use_cache=False).logits
+    if not agree(found, expected):
         raise ModelError(
             f"'{name}' is a PEFT model ({config.peft_type.value}) that chooses its weights anew for each input; jopa "
             "takes adapters whose weights stay the same, such as LoRA"
