@@ -104,6 +104,11 @@ def test_settings_that_are_no_numbers(settings):
         (b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\n{}  ", "cut the connection.*tried 2 times"),
         (b'Transfer-Encoding: chunked\r\n\r\n3\r\n{"a\r\n', "cut the connection.*tried 2 times"),
         (b"Content-Length: 90\r\n\r\n{}", "cut the connection.*tried 2 times"),
+        (b'\r\n{"choices": [{"ind', "cut the connection .its answer ends in the middle.; tried 2 times"),
+        (b"\r\n", "cut the connection.*tried 2 times"),
+        (b"Transfer-Encoding: chunked\r\n\r\n2\r\n \n\r\n0\r\n\r\n", "cut the connection.*tried 2 times"),
+        (b"Content-Length: 0\r\n\r\n", "no JSON"),
+        (b"\r\n<html>", "no JSON"),
         (b"Content-Length: 9000\r\n\r\n" + b"[" * 9000, "no JSON"),
     ],
 )

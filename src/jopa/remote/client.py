@@ -1,7 +1,7 @@
 """Requests to a server: several at once, tried again where that can help, each failure one clear line.
 
-A request is tried again after a lost connection, a timeout, and the statuses of `tried_again`; the wait doubles each
-time, and a server's own `Retry-After` is obeyed up to `MAX_WAIT_SECONDS`. The requests of one call run in an event
+A request is tried again after a lost connection, an answer that ends in the middle, a timeout, and the statuses of
+`tried_again`; the wait doubles each time, and a server's own `Retry-After` is obeyed up to `MAX_WAIT_SECONDS`. The requests of one call run in an event
 loop in a thread of their own, so that whatever ends the call (Ctrl-C too) cancels those that are in flight.
 
 The key is read from an environment variable. It is sent in the header alone, and is cut out of whatever the server
@@ -197,14 +197,14 @@ class Client:
                 async with self._in_flight:
                     self.requests += 1
                     response = await self._http.request(method, path, json=body)
+                status = _status(response)
+                if not tried_again(status):
+                    return self._read(response, path, status)
             except httpx.TimeoutException:
                 reason = f"did not answer within {self._timeout:g} s"
             except httpx.RequestError as error:
                 reason = f"cannot be reached or cut the connection ({self._hidden(error)})"
             else:
-                status = _status(response)
-                if not tried_again(status):
-                    return self._read(response, path, status)
                 reason = f"answers with status {status}: {self._said(response)}"
                 wait = _asked_wait(response.headers.get("Retry-After"), wait)
         raise ModelError(
@@ -213,7 +213,9 @@ class Client:
         )
 
     def _read(self, response: httpx.Response, path: str, status: int) -> Any:
-        """The JSON of an answer, or an error that says what to do."""
+        """The JSON of an answer, or an error that says what to do; `httpx.DecodingError` if it ends too early."""
+        import httpx
+
         if status in (401, 403):
             state = (
                 f"the key in {self._key_variable}" if self._key else f"a request without a key ({self._key_variable})"
@@ -234,7 +236,9 @@ class Client:
             raise RefusedError(message)
         try:
             return response.json()
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError) as error:
+            if isinstance(error, ValueError) and _is_cut(response):
+                raise httpx.DecodingError("its answer ends in the middle") from error
             raise ModelError(
                 f"the server {self.url} answers {path} with what is no JSON; is this the address of its API?"
             ) from None
@@ -272,6 +276,12 @@ def _status(response: httpx.Response) -> int:
                 code = error.get("code") if isinstance(error, dict) else None
                 return code if isinstance(code, int) and 400 <= code < 600 else 400
     return response.status_code
+
+
+def _is_cut(response: httpx.Response) -> bool:
+    """Whether what is no JSON may be the beginning of it: no header needs to say how long an answer is."""
+    begins = response.text.lstrip()[:1]
+    return begins in ("{", "[") or (not begins and "Content-Length" not in response.headers)
 
 
 def _key_in(variable: str) -> str | None:
