@@ -24,10 +24,10 @@ LAYERS = [
     {"method"},
     {"methods"},
     {"testing"},
-    {"refinement.level"},
+    {"explanation.level"},
     {"results", "evaluation", "datasets"},
     {"preparation"},
-    {"attributing", "explanation", "refinement"},
+    {"explanation"},
     {"diagnosis", "detection", "citation"},
     {"benchmark"},
     {"reports"},
@@ -35,7 +35,7 @@ LAYERS = [
     {"cli", "__main__"},
 ]
 """The lowest first. Files of one layer may know one another; `scoring.protocols`, `scoring.work`, `evaluation.metrics`
-and `refinement.level` are the parts of their folders that are below the rest of them."""
+and `explanation.level` are the parts of their folders that are below the rest of them."""
 EXCEPTIONS = {
     ("results", "reports"),  # users and notebooks ask a result for its page and its frame; imported when they do
     ("model", "scoring"),  # a model makes its own scorers; imported when it does

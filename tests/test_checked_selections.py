@@ -8,7 +8,7 @@ import pytest
 
 import jopa
 from faulty_selections import FAULTS, RANKING_FAULTS, Giving, Scoring, giving, made
-from jopa.attributing import SearchOptions
+from jopa.explanation.searching import SearchOptions
 from jopa.method import Method, NestedMethod, Ranking, Selection, TraceStep, checked_selection, checked_selections
 from jopa.testing import TableScorer, check_method, redundant_pair
 

@@ -4,7 +4,7 @@ import pytest
 
 import jopa
 import tiny_models
-from jopa.refinement.planning import DEFAULT_K, fitting_k
+from jopa.explanation.planning import DEFAULT_K, fitting_k
 
 TWO = "write a story about rain. tell me what you think."
 

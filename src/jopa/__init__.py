@@ -7,7 +7,6 @@ print(attribution.chosen, attribution.probability_ratio)
 
 from importlib.metadata import version as _version
 
-from jopa.attributing import SearchOptions
 from jopa.citation.citing import cite
 from jopa.citation.result import Citation, Citations
 from jopa.detection.calibration import Calibration
@@ -18,7 +17,8 @@ from jopa.detection.verdict import Verdict
 from jopa.diagnosis.diagnosing import diagnose
 from jopa.diagnosis.result import Diagnosis
 from jopa.errors import InputFileError, JopaError, ModelError, PromptError, ScoringError, SettingError, StoppedError
-from jopa.explanation import compare, cost_at_most, explain
+from jopa.explanation.explaining import compare, cost_at_most, explain
+from jopa.explanation.searching import SearchOptions
 from jopa.method import Method, Ranking, RankingMethod, Selection
 from jopa.methods import METHODS, make_method
 from jopa.methods.joint.search import JointSearch

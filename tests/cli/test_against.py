@@ -49,7 +49,8 @@ def test_what_does_not_fit_is_one_line(run, options, message):
 
 
 def test_a_second_prompt_with_too_few_units_is_refused_before_the_first_is_explained(run, monkeypatch):
-    monkeypatch.setattr("jopa.explanation.prepare_output", lambda *_, **__: pytest.fail("an answer was generated"))
+    answers = "jopa.explanation.explaining.prepare_output"
+    monkeypatch.setattr(answers, lambda *_, **__: pytest.fail("an answer was generated"))
     code, _, err = run("explain", FIRST, "--against", "green birds", "--unit", "word", "--k", 4)
     assert code == 1
     assert err == "jopa: k must be between 1 and the prompt's 2 units, got 4\n"

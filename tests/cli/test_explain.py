@@ -288,7 +288,7 @@ def test_an_unexpected_error_is_one_line_and_debug_shows_it_all(run, monkeypatch
     def broken(*_, **__):
         raise ZeroDivisionError("deep inside")
 
-    monkeypatch.setattr("jopa.explanation.explain", broken)
+    monkeypatch.setattr("jopa.explanation.explaining.explain", broken)
     code, _, err = run("explain", PROMPT)
     assert code == 1
     assert err == "jopa: unexpected ZeroDivisionError: deep inside; run again with --debug for the traceback\n"

@@ -8,9 +8,9 @@ import torch
 
 import jopa
 import tiny_models
-from jopa.attributing import smallest_sufficient
 from jopa.diagnosis.diagnosing import diagnose
 from jopa.errors import LimitError
+from jopa.explanation.searching import smallest_sufficient
 from jopa.problem import SENDING_LIMIT
 from jopa.prompt.answer_parts import Part, parts_of, sentences_of
 from table_scorer import TableScorer, TableWhiteBoxScorer

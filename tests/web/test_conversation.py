@@ -202,7 +202,7 @@ def test_two_prompts_side_by_side(llama):
 def test_a_long_input_is_refused_or_gets_the_method_for_it(llama, monkeypatch):
     with pytest.raises(jopa.SettingError, match=r"have up to \d+ tokens, and this page takes at most 10: shorten"):
         events_of(llama, {"prompt": PROMPT}, replace(LIMITS, tokens=10))
-    monkeypatch.setattr("jopa.refinement.planning.LONG_METHOD_TOKENS", 5)
+    monkeypatch.setattr("jopa.explanation.planning.LONG_METHOD_TOKENS", 5)
     events = events_of(llama, {"prompt": PROMPT, "k": 1, "budget": 9})
     assert events[0]["methods"] == ["proxy-search"]
     a = jopa.Attribution.from_json(events[-1]["json"])

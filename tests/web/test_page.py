@@ -8,7 +8,7 @@ from page_browser import NO_CHROMIUM, PATIENCE, PROMPT, WEAK, ask, json_of, take
 from page_client import serving
 
 import jopa
-from jopa.refinement import planning
+from jopa.explanation import planning
 from jopa.web import endpoints
 
 pytestmark = NO_CHROMIUM

@@ -35,11 +35,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from jopa.attributing import SEED_LIMIT
 from jopa.benchmark.model_spec import ModelSpec
 from jopa.benchmark.records import SCHEMA
 from jopa.choices import BUNDLED, UNIT_KINDS, checked_removal
 from jopa.errors import InputFileError, SettingError
+from jopa.explanation.searching import SEED_LIMIT
 from jopa.method import Method
 from jopa.methods import find_method
 from jopa.prompt.building import AUTO

@@ -15,6 +15,7 @@ from jopa.choices import checked_removal, whole_number
 from jopa.citation.result import Citations
 from jopa.citation.search import find_sources
 from jopa.errors import SettingError
+from jopa.explanation.request import with_documents
 from jopa.model.generation import Generation
 from jopa.model.language_model import versions
 from jopa.preparation import Callbacks, loaded, prepare, require_log_probs
@@ -23,7 +24,6 @@ from jopa.prompt.building import Message, require_prompt
 from jopa.prompt.options import PromptOptions
 from jopa.prompt.output import Output
 from jopa.prompt.segmentation import Span
-from jopa.refinement.request import with_documents
 from jopa.scoring.protocols import Model, slow_paths_of
 
 BELOW = 0.8

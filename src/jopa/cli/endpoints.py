@@ -10,9 +10,9 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from jopa.explanation.request import ExplanationRequest
     from jopa.method import Method
     from jopa.model.generation import Generation
-    from jopa.refinement.request import ExplanationRequest
     from jopa.remote.chat_model import ChatModel
     from jopa.remote.remote_model import RemoteModel
 
@@ -76,7 +76,7 @@ def print_most_sent(
     model: object, request: ExplanationRequest, methods: Sequence[Method] | None, output: str | Generation
 ) -> None:
     """How much a run would send to a server at most, on stdout; without methods, a diagnosis."""
-    from jopa.explanation import cost_at_most, output_length
+    from jopa.explanation.explaining import cost_at_most, output_length
     from jopa.preparation import prepare_prompt
     from jopa.remote.chat_model import ChatModel
     from jopa.remote.remote_model import RemoteModel

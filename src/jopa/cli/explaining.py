@@ -194,10 +194,11 @@ def explain(
         raise typer.BadParameter("--against needs units that fit both prompts: give --unit a name, not spans")
     part = target_from(target)
 
-    from jopa import explanation
-    from jopa.attributing import SearchOptions
     from jopa.citation import citing
     from jopa.diagnosis import diagnosing
+    from jopa.explanation import explaining
+    from jopa.explanation.request import ExplanationRequest
+    from jopa.explanation.searching import SearchOptions
     from jopa.model.answer_cache import AnswerCache
     from jopa.model.generation import Generation
     from jopa.model.language_model import LanguageModel
@@ -206,7 +207,6 @@ def explain(
     from jopa.preparation import Callbacks, require_log_probs
     from jopa.prompt.documents import read_documents
     from jopa.prompt.options import PromptOptions
-    from jopa.refinement.request import ExplanationRequest
 
     chosen = _methods(method, compare, settings or [], budget)
     arguments = dict(map(setting, template_arg or []))
@@ -258,7 +258,7 @@ def explain(
         loading = time.perf_counter() - began
         if other_request is not None:
             require_log_probs(language_model, "--against")
-            explanation.require_explainable(other_request, chosen, language_model)
+            explaining.require_explainable(other_request, chosen, language_model)
         if dry_run:
             planned = output if output is not None else generation
             print_most_sent(language_model, request, None if diagnose else chosen, planned)
@@ -285,9 +285,9 @@ def explain(
                 delivery.citations, citing.cite(text, removal=removal or "delete", **given_limits, **asked)
             )
         else:
-            searched = partial(explanation.explain, method=chosen[0] if chosen else None, removal=removal)
+            searched = partial(explaining.explain, method=chosen[0] if chosen else None, removal=removal)
             if compare is not None:
-                searched = partial(explanation.compare, methods=chosen, removal=removal or "delete")
+                searched = partial(explaining.compare, methods=chosen, removal=removal or "delete")
             found = _listed(searched(text, k=k, search=search, **asked))
             deliver = partial(delivery.attributions, found, compared=compare is not None)
             if other is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from jopa.reports.wording import nats, ratio_text, unit_name
 
 if TYPE_CHECKING:
-    from jopa.refinement.level import Level
+    from jopa.explanation.level import Level
     from jopa.results.attribution import Attribution
 
 _WIDTH = 90

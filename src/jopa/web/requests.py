@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from jopa.choices import REMOVALS
 from jopa.errors import SettingError
+from jopa.explanation.level import require_finer
 from jopa.method import Method, Selection
 from jopa.methods import make_method
 from jopa.problem import Problem
@@ -19,7 +20,6 @@ from jopa.prompt.building import AUTO, UNIT_KINDS, Message
 from jopa.prompt.options import PromptOptions
 from jopa.prompt.segmentation import Span
 from jopa.prompt.units import WHOLE_KINDS
-from jopa.refinement.level import require_finer
 from jopa.results.attribution import Attribution
 from jopa.web.conversation import read_conversation
 from jopa.web.limits import RequestLimits

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from jopa.choices import REMOVALS
 from jopa.errors import SettingError
+from jopa.explanation.planning import LONG_METHOD_TOKENS
 from jopa.method import Method
 from jopa.methods import METHODS
 from jopa.preparation import require_log_probs
 from jopa.prompt.building import AUTO, UNIT_KINDS
 from jopa.prompt.options import PromptOptions
 from jopa.prompt.units import WHOLE_KINDS
-from jopa.refinement.planning import LONG_METHOD_TOKENS
 from jopa.reports.attribution_html import page_html
 from jopa.reports.wording import REMOVAL_WORDS
 from jopa.web.access import AccessMiddleware, public_origin, without_port

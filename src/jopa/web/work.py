@@ -27,19 +27,19 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 
-from jopa.attributing import SearchOptions
 from jopa.citation.citing import BELOW, cite
 from jopa.diagnosis.diagnosing import diagnose
 from jopa.errors import SettingError
-from jopa.explanation import run_each
+from jopa.explanation.explaining import run_each
+from jopa.explanation.planning import Plan, planned
+from jopa.explanation.request import ExplanationRequest
+from jopa.explanation.searching import SearchOptions
 from jopa.method import Method
 from jopa.model.generation import Generation
 from jopa.preparation import Callbacks, prepare_output, require_room
 from jopa.problem import Best
 from jopa.prompt.building import AUTO, Prompt
 from jopa.prompt.output import Output
-from jopa.refinement.planning import Plan, planned
-from jopa.refinement.request import ExplanationRequest
 from jopa.reports.wording import visible
 from jopa.results.attribution import Attribution
 from jopa.results.prompt_comparison import PromptComparison

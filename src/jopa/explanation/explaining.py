@@ -12,8 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from jopa.attributing import SearchOptions
 from jopa.errors import JopaError, LimitError, SettingError, StoppedError
+from jopa.explanation.planning import fitting_k, planned
+from jopa.explanation.request import ExplanationRequest, require_kind, with_documents
+from jopa.explanation.searching import SearchOptions
 from jopa.method import Method
 from jopa.methods import DEFAULT_METHOD, make_method
 from jopa.model.generation import Generation
@@ -22,8 +24,6 @@ from jopa.prompt.building import Message, Prompt
 from jopa.prompt.options import PromptOptions
 from jopa.prompt.output import Output
 from jopa.prompt.segmentation import Span
-from jopa.refinement.planning import fitting_k, planned
-from jopa.refinement.request import ExplanationRequest, require_kind, with_documents
 from jopa.remote.allowance import CostAtMost
 from jopa.remote.chat_model import ChatModel
 from jopa.remote.remote_model import RemoteModel
@@ -82,7 +82,7 @@ def explain(  # pyright: ignore[reportInconsistentOverload]  # the first stands 
             so. Ignored with `SearchOptions.until_pr`.
         model: a loaded model, or what `load` takes: a hub id, a folder, a `.gguf` file, None for the bundled model.
         method: a method, or its name with its default settings; by default `joint`, and `proxy-search` for inputs of
-            1,500 tokens or more (`jopa.refinement.planning`).
+            1,500 tokens or more (`jopa.explanation.planning`).
         unit: "token", "word", "sentence", "line", "paragraph", "message" or "document" for whole ones, or character
             spans of the prompt; by default the one that fits the prompt's length, and `details["unit"]` says which.
         removal: "delete", "zero" or "hide"; by default the method's own preset.

@@ -20,16 +20,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from jopa.attributing import Searched, SearchOptions, attribute, search_units
 from jopa.choices import Removal
 from jopa.evaluation.metrics import probability_ratio
+from jopa.explanation.attributing import attribute
+from jopa.explanation.level import Level
+from jopa.explanation.searching import Searched, SearchOptions, search_units
 from jopa.method import Method
 from jopa.ordering import NAT, ranked
 from jopa.preparation import Callbacks, Preparation, prepare_output
 from jopa.problem import SharedScores
 from jopa.prompt.building import Prompt
 from jopa.prompt.output import Output
-from jopa.refinement.level import Level
 from jopa.results.attribution import Attribution
 from jopa.scoring.protocols import PromptScorer
 

@@ -150,7 +150,7 @@ def test_all_effects_and_a_single_text_do_not_fit():
 
 
 def test_long_inputs_are_refined_unless_told_otherwise(model, monkeypatch):
-    monkeypatch.setattr("jopa.refinement.planning.REFINED_TOKENS", 300)
+    monkeypatch.setattr("jopa.explanation.planning.REFINED_TOKENS", 300)
     text = "Tell me a story about the doctor. Please write of birds in rain.\n\n" * 20
     kinds = {}
 

@@ -17,16 +17,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from jopa.attributing import SearchOptions, attribute, attribute_text
 from jopa.choices import TEXT_SIMILARITY, Removal, checked_removal
+from jopa.explanation.attributing import attribute, attribute_text
+from jopa.explanation.level import require_finer
+from jopa.explanation.refining import attribute_levels
+from jopa.explanation.request import ExplanationRequest
+from jopa.explanation.searching import SearchOptions
 from jopa.method import Method, require_k
 from jopa.methods import DEFAULT_METHOD, METHODS
 from jopa.preparation import Callbacks, Preparation, prepare_prompt, require_log_probs, shape_of
 from jopa.prompt.building import AUTO, Prompt
 from jopa.prompt.segmentation import Span
-from jopa.refinement.level import require_finer
-from jopa.refinement.refining import attribute_levels
-from jopa.refinement.request import ExplanationRequest
 from jopa.results.attribution import Attribution
 from jopa.results.text_attribution import TextAttribution
 from jopa.scoring.protocols import Model, objective_of

@@ -1,6 +1,6 @@
-"""One method on a prepared prompt and output: the search, then the evidence for its selection.
+"""What a search looks for, and one search: a method on a prompt and output that are ready, and what it found.
 
-selection → joint and individual effects, certificate → the answer without the units → Attribution
+selection (of k units, or the smallest that brings PR below a value) → joint and individual effects, certificate
 """
 
 from __future__ import annotations
@@ -8,30 +8,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from typing import Any, cast
+from dataclasses import dataclass, replace
 
 from jopa.choices import Certificate, Removal, real_number, whole_number
 from jopa.errors import LimitError, SettingError
 from jopa.evaluation.metrics import probability_ratio
+from jopa.explanation.level import require_finer
 from jopa.method import Method, Selection, checked_selection, checked_selections
 from jopa.model.generation import Generation
-from jopa.model.language_model import versions
 from jopa.ordering import NAT, first_lowest, ranked
-from jopa.preparation import Callbacks, Preparation, answer_without, require_log_probs
+from jopa.preparation import Callbacks, Preparation
 from jopa.problem import SENDING_LIMIT, Problem, SharedScores, joint_effects
-from jopa.refinement.level import require_finer
-from jopa.results.attribution import Attribution
-from jopa.results.text_attribution import TextAttribution, TextUnit
-from jopa.scoring.profile import Profile
-from jopa.scoring.protocols import (
-    DetailedScorer,
-    LimitedScorer,
-    NoisyScorer,
-    PackedModel,
-    PromptScorer,
-    slow_paths_of,
-)
+from jopa.scoring.protocols import LimitedScorer, PromptScorer
 
 MAX_K = 10
 """The most units that a search for the smallest sufficient set removes, unless told otherwise."""
@@ -52,8 +40,8 @@ class SearchOptions:
         counterfactual: how the answer without the chosen units is generated; by default in the same way as the output.
         seed: of the search's random choices, from 0.
         refine: finer kinds of units, such as `("sentence",)`: what is asked for as `unit` is searched first, then the
-            finer units inside the chosen ones and a few runners-up; see `jopa.refinement.refining`. By default so for
-            inputs of more than 5,000 tokens whose unit is not named (`jopa.refinement.planning`); `()` never.
+            finer units inside the chosen ones and a few runners-up; see `jopa.explanation.refining`. By default so for
+            inputs of more than 5,000 tokens whose unit is not named (`jopa.explanation.planning`); `()` never.
         budget: how much the search may spend on all levels, in the method's own unit; by default as the method says.
     """
 
@@ -88,120 +76,6 @@ class SearchOptions:
     def largest_k(self, k: int, n_units: int) -> int:
         """The most units that a search for k, or for `until_pr` in its place, removes from a prompt."""
         return k if self.until_pr is None else min(self.max_k or MAX_K, n_units)
-
-
-def attribute(
-    preparation: Preparation,
-    *,
-    k: int,
-    method: Method,
-    removal: Removal,
-    search: SearchOptions | None = None,
-    callbacks: Callbacks | None = None,
-    shared: SharedScores | None = None,
-) -> Attribution:
-    """Run one method on a prompt and output that are ready, and gather the evidence.
-
-    Args:
-        preparation: the model, the prompt and the output to explain.
-        k: how many units to find; of no meaning with `until_pr`.
-        method: how to find them.
-        removal: how units are removed.
-        search: what else to look for and to measure.
-        callbacks: functions to call during the work.
-        shared: scores of the same input and output in other units.
-
-    Raises:
-        JopaError: one of its children, whose message says what is wrong and what to do.
-    """
-    require_log_probs(preparation.model, "an Attribution")
-    search, callbacks, started = search or SearchOptions(), callbacks or Callbacks(), time.perf_counter()
-    found = search_units(preparation, k, method, removal, search, callbacks, shared)
-    counterfactual = _answer_without(found, preparation, search, callbacks, started)
-    prompt, output, selection = preparation.prompt, preparation.output, found.selection
-    start, end = output.target
-    return Attribution(
-        model=preparation.model.identity,
-        prompt=prompt.text,
-        input_ids=prompt.ids,
-        units=prompt.units,
-        output=output.text,
-        output_ids=output.ids,
-        target=output.target,
-        removal=removal,
-        k=k if search.until_pr is None else len(found.removed),
-        removed=found.removed,
-        log_prob=found.score,
-        log_prob_removed=found.score - found.joint,
-        probability_ratio=probability_ratio(found.score, found.score - found.joint, end - start),
-        individual=found.individual,
-        synergy=found.joint - sum(found.individual),
-        counterfactual_output=counterfactual,
-        method=method.settings,
-        seed=search.seed,
-        evaluations=found.evaluations,
-        ffe=found.ffe,
-        seconds=found.seconds,
-        trace=selection.trace,
-        stop=selection.stop,
-        certificate=found.certificate,
-        versions=versions(),
-        effects=found.effects,
-        scores=selection.scores,
-        details=_details(preparation, found),
-        fixed=prompt.fixed,
-        rendered=prompt.rendered,
-    )
-
-
-def attribute_text(
-    preparation: Preparation,
-    *,
-    k: int,
-    method: Method,
-    removal: Removal,
-    search: SearchOptions | None = None,
-    callbacks: Callbacks | None = None,
-) -> TextAttribution:
-    """The same over a model that gives texts alone: what counts is how alike its answers are.
-
-    Raises:
-        SettingError: `until_pr` is asked for, which needs log-probabilities.
-        JopaError: as `attribute`.
-    """
-    search, callbacks, started = search or SearchOptions(), callbacks or Callbacks(), time.perf_counter()
-    if search.until_pr is not None:
-        raise SettingError("until_pr needs log-probabilities, and this model gives texts alone; give k instead")
-    found = search_units(preparation, k, method, removal, search, callbacks)
-    counterfactual = _answer_without(found, preparation, search, callbacks, started)
-    scorer = found.problem.scorer
-    details = _details(preparation, found)
-    return TextAttribution(
-        model=preparation.model.identity,
-        prompt=preparation.prompt.text,
-        units=tuple(TextUnit(unit.text, unit.start, unit.end) for unit in preparation.prompt.units),
-        output=preparation.output.text,
-        removal=removal,
-        k=k,
-        removed=found.removed,
-        measure=details.get("similarity", {}).get("measure", ""),
-        similarity=found.score,
-        similarity_removed=found.score - found.joint,
-        noise=scorer.noise if isinstance(scorer, NoisyScorer) else 0.0,
-        individual=found.individual,
-        synergy=found.joint - sum(found.individual),
-        counterfactual_output=counterfactual,
-        method=method.settings,
-        seed=search.seed,
-        evaluations=found.evaluations,
-        ffe=found.ffe,
-        seconds=found.seconds,
-        stop=found.selection.stop,
-        certificate=found.certificate,
-        versions=versions(),
-        effects=found.effects,
-        details=details,
-    )
 
 
 @dataclass(frozen=True)
@@ -282,30 +156,6 @@ def search_units(
     )
 
 
-def _answer_without(
-    found: Searched, preparation: Preparation, search: SearchOptions, callbacks: Callbacks, started: float
-) -> str:
-    """The answer without what was found; then the profile of all that was done since `started`."""
-    model, problem = preparation.model, found.problem
-    scorer = cast(PromptScorer, problem.scorer)
-    began = time.perf_counter()
-    generation = search.counterfactual or preparation.generation
-    counterfactual = answer_without(model, scorer, problem.keep_mask(found.removed), generation, callbacks)
-    if callbacks.on_profile:
-        now = time.perf_counter()
-        profile = Profile(
-            scorer.work,
-            problem.ffe,
-            found.repeats,
-            now - started,
-            generating=now - began,
-            products=model.packed.description if isinstance(model, PackedModel) else "",
-            slow_paths=slow_paths_of(scorer),
-        )
-        callbacks.on_profile(profile)
-    return model.decode(counterfactual)
-
-
 @contextmanager
 def _room_for_evidence(scorer: PromptScorer, masks: int) -> Iterator[None]:
     """During a search, reserve enough of the token limit for `masks` masks and one answer."""
@@ -332,30 +182,6 @@ def select_within_limit(problem: Problem, method: Method, k: int, *, seed: int =
         if best is None:
             raise
         return Selection(best, f"{SENDING_LIMIT}; the best set by the {problem.evaluations:,} masks scored")
-
-
-def _details(preparation: Preparation, found: Searched) -> dict[str, Any]:
-    return {
-        **found.selection.details,
-        "unit": preparation.prompt.unit_kind,
-        **preparation.prompt.recorded,
-        **_scorer_details(cast(PromptScorer, found.problem.scorer)),
-        **_sampling(preparation.generation),
-        **({"answer": "kept from an earlier run"} if preparation.kept else {}),
-    }
-
-
-def _scorer_details(scorer: PromptScorer) -> dict[str, Any]:
-    """What is recorded of a scorer: requests that it sent, fast paths that it could not take."""
-    details = dict(scorer.details) if isinstance(scorer, DetailedScorer) else {}
-    if slow := slow_paths_of(scorer):
-        details["slow_paths"] = list(slow)
-    return details
-
-
-def _sampling(generation: Generation) -> dict[str, Any]:
-    """How the output was sampled; nothing for a greedy one, which needs no seed."""
-    return {"generation": asdict(generation)} if generation.temperature else {}
 
 
 def smallest_sufficient(problem: Problem, method: Method, until_pr: float, max_k: int, *, seed: int = 0) -> Selection:

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from jopa.attributing import SearchOptions
 from jopa.choices import checked_removal, whole_number
 from jopa.errors import SettingError
+from jopa.explanation.level import require_finer
+from jopa.explanation.searching import SearchOptions
 from jopa.prompt.building import AUTO, Message, require_prompt
 from jopa.prompt.options import PromptOptions
 from jopa.prompt.segmentation import Span
-from jopa.refinement.level import require_finer
 
 
 @dataclass(frozen=True)

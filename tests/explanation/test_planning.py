@@ -6,9 +6,9 @@ import pytest
 
 import jopa
 import tiny_models
+from jopa.explanation.planning import default_kinds, level_kinds, planned
+from jopa.explanation.request import ExplanationRequest
 from jopa.prompt.options import PromptOptions
-from jopa.refinement.planning import default_kinds, level_kinds, planned
-from jopa.refinement.request import ExplanationRequest
 from jopa.web.limits import RequestLimits
 from jopa.web.requests import read_request
 from jopa.web.work import run_request
@@ -25,8 +25,8 @@ def model():
 @pytest.fixture
 def short_limits(monkeypatch):
     """Long inputs of a hundredth of the usual size."""
-    monkeypatch.setattr("jopa.refinement.planning.LONG_METHOD_TOKENS", 60)
-    monkeypatch.setattr("jopa.refinement.planning.REFINED_TOKENS", 200)
+    monkeypatch.setattr("jopa.explanation.planning.LONG_METHOD_TOKENS", 60)
+    monkeypatch.setattr("jopa.explanation.planning.REFINED_TOKENS", 200)
 
 
 def plan(model, text, methods=(), unit="auto", k=1, **search):
@@ -78,7 +78,7 @@ def test_python_and_page_choose_alike_and_say_so(model, short_limits):
 
 
 def test_the_limits_are_those_of_the_help_and_the_docs(model):
-    from jopa.refinement import planning
+    from jopa.explanation import planning
 
     assert (planning.LONG_METHOD_TOKENS, planning.REFINED_TOKENS) == (1500, 5000)
 
