@@ -1,8 +1,9 @@
 """Requests to a server: several at once, tried again where that can help, each failure one clear line.
 
 A request is tried again after a lost connection, an answer that ends in the middle, a timeout, and the statuses of
-`tried_again`; the wait doubles each time, and a server's own `Retry-After` is obeyed up to `MAX_WAIT_SECONDS`. The requests of one call run in an event
-loop in a thread of their own, so that whatever ends the call (Ctrl-C too) cancels those that are in flight.
+`tried_again`; the wait doubles each time, and a server's own `Retry-After` is obeyed up to `MAX_WAIT_SECONDS`. The
+requests of one call run in an event loop in a thread of their own, so that whatever ends the call (Ctrl-C too) cancels
+those that are in flight.
 
 The key is read from an environment variable. It is sent in the header alone, and is cut out of whatever the server
 says. Knows HTTP and JSON, nothing of tokens.
