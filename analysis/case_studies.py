@@ -29,6 +29,7 @@ from typing import NamedTuple
 from jopa.benchmark.records import ExampleRecord, ExperimentRecord, FinishedCell, Run, read_run
 from jopa.evaluation.regeneration import Evaluation, Evaluator
 from jopa.json_lines import json_lines
+from jopa.json_values import parse_json
 from jopa.model.language_model import LanguageModel
 from jopa.model.loading import load
 from jopa.prompt.building import build_prompt
@@ -36,7 +37,7 @@ from jopa.prompt.output import Output
 from jopa.prompt.records import PromptRecord
 from jopa.reports.gallery import escaped, extremes, quote
 from jopa.reports.wording import nats, unit_name
-from jopa.storage import parse_json, write_text
+from jopa.storage import write_text
 
 JOINT, ALONE, PAPER = "joint", "ablation", "jopa"
 NAMES = {JOINT: "joint", ALONE: "leave-one-out", PAPER: "jopa"}

@@ -35,7 +35,8 @@ from detection_tables import BENIGN, EVERYDAY, SEED, UNMATCHED, Table, fitting, 
 from jopa.detection.hostility import gather, read_prompt
 from jopa.detection.rivals import highlighted, perturbed
 from jopa.detection.settings import DetectionConfig
-from jopa.storage import Journal, Record, locked, read_lines, write_text
+from jopa.json_values import Record
+from jopa.storage import Journal, locked, read_lines, write_text
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 FAMILIES = {

@@ -11,7 +11,7 @@ from detection_tables import UNMATCHED, Table, median_and_range
 
 from jopa.detection.answer_kinds import KINDS
 from jopa.detection.verdict import Evidence
-from jopa.storage import Record
+from jopa.json_values import Record
 
 
 def where_units_lie(table: Table) -> list[str]:

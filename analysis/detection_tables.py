@@ -19,7 +19,8 @@ from jopa.detection.scoring import BIAS, WEIGHTS
 from jopa.detection.settings import DetectionConfig
 from jopa.detection.verdict import Answer, Evidence, Segment, numbers
 from jopa.errors import SettingError
-from jopa.storage import Record, read_lines
+from jopa.json_values import Record
+from jopa.storage import read_lines
 
 BENIGN = "JailbreakBench benign"
 """Short harmless prompts on the attacks' own subjects; matched to nothing."""

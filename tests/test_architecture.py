@@ -14,7 +14,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "jopa"
 
 LAYERS = [
-    {"errors", "storage", "json_lines", "ordering", "choices"},
+    {"errors", "json_values", "storage", "json_lines", "ordering", "choices"},
     {"plugins"},
     {"prompt", "evaluation.metric", "evaluation.metrics"},
     {"model"},

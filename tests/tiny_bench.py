@@ -8,10 +8,11 @@ from pathlib import Path
 import tiny_models
 from jopa.benchmark.experiment import DataSpec, Experiment, MethodSpec
 from jopa.benchmark.model_spec import ModelSpec
+from jopa.json_values import Record
 from jopa.method import Method
 from jopa.methods import make_method
 from jopa.model.language_model import LanguageModel
-from jopa.storage import Record, read_lines
+from jopa.storage import read_lines
 
 JOURNALS = ("examples", "selections", "cells")
 PROMPTS = (

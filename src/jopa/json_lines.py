@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from jopa.errors import InputFileError
-from jopa.storage import parse_json
+from jopa.json_values import parse_json
 
 _GZIP = b"\x1f\x8b"
 """The first bytes of a gzip file."""

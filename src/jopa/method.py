@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from jopa.choices import LOG_PROBABILITY, real_number, whole_number
 from jopa.errors import ScoringError, SettingError
+from jopa.json_values import json_value
 from jopa.ordering import ranked
 from jopa.problem import Problem, ProblemShape
-from jopa.storage import json_value
 
 if TYPE_CHECKING:
     from jopa.scoring.protocols import Capability

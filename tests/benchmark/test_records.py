@@ -7,7 +7,7 @@ import pytest
 
 from jopa.benchmark.records import CellKey, cell_key, read_run, read_searches
 from jopa.errors import InputFileError
-from jopa.storage import encoded
+from jopa.json_values import encoded
 from synthetic_run import cell, example, experiment, failed, session, write_run
 
 

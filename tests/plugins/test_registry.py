@@ -17,9 +17,9 @@ from jopa.datasets.examples import load_dataset
 from jopa.datasets.sources import DATASETS, Source
 from jopa.evaluation.metric import Metric, measured
 from jopa.evaluation.metrics import METRICS
+from jopa.json_values import converted
 from jopa.methods import METHODS, find_method
 from jopa.reports.benchmark_report import write_report
-from jopa.storage import converted
 from jopa.testing import check_method
 from plugins.outside_package import install
 

@@ -19,10 +19,10 @@ pytest.importorskip("matplotlib")
 import jopa
 from jopa.benchmark.records import ExampleRecord, FinishedCell, cell_key, read_run
 from jopa.errors import InputFileError
+from jopa.json_values import converted
 from jopa.reports import benchmark_report
 from jopa.reports.benchmark_report import chosen_prompts, joined, slug, write_report
 from jopa.reports.cells_csv import cells_csv
-from jopa.storage import converted
 from synthetic_run import HOSTILE, cell, example, experiment, failed, made_up_run, session, write_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

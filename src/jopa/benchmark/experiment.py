@@ -40,10 +40,10 @@ from jopa.benchmark.records import SCHEMA
 from jopa.choices import BUNDLED, UNIT_KINDS, checked_removal
 from jopa.errors import InputFileError, SettingError
 from jopa.explanation.searching import SEED_LIMIT
+from jopa.json_values import Record, encoded
 from jopa.method import Method
 from jopa.methods import find_method
 from jopa.prompt.building import AUTO
-from jopa.storage import Record, encoded
 
 
 @dataclass(frozen=True)

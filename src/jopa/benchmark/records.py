@@ -24,8 +24,9 @@ from msgspec import Meta, Struct, field
 
 from jopa.choices import Certificate, Removal
 from jopa.errors import InputFileError
+from jopa.json_values import Record, converted, encoded, parse_json, read_json, require_schema
 from jopa.prompt.records import Cost, Count, OutputRecord, Positive, PromptRecord
-from jopa.storage import Record, converted, encoded, numbered_lines, parse_json, read_json, require_schema
+from jopa.storage import numbered_lines
 
 SCHEMA = 1
 

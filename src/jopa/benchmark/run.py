@@ -32,10 +32,11 @@ from jopa.benchmark.records import (
 )
 from jopa.datasets.examples import Dataset, load_dataset
 from jopa.errors import InputFileError, SettingError
+from jopa.json_values import Record
 from jopa.model.language_model import versions
 from jopa.model.machine import processor_name, usable_cores
 from jopa.scoring.batched_runner import BatchedRunner
-from jopa.storage import Journal, Record, is_partial, locked, write_text
+from jopa.storage import Journal, is_partial, locked, write_text
 
 Mapper = Callable[[Experiment, Sequence[Task]], Iterator[JournalEntry]]
 """Runs tasks and yields each journal entry as soon as it is known."""

@@ -22,12 +22,12 @@ from msgspec import Meta, Struct
 
 from jopa.choices import Removal
 from jopa.evaluation.metrics import probability_ratio
+from jopa.json_values import Record, converted, plain
 from jopa.prompt.answer_parts import Part
 from jopa.prompt.building import Source, Unit
 from jopa.prompt.fixed_parts import FixedPart
 from jopa.prompt.records import Cost, Count, OutputRecord, Positive, PromptRecord, result_fields
 from jopa.results.result import Result, printable, require_readable
-from jopa.storage import Record, converted, plain
 
 SCHEMA = 1
 Status = Literal["cited", "spread", "elsewhere"]

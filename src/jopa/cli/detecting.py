@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from jopa.detection.screening import ScreeningPrompt
-    from jopa.storage import Record
+    from jopa.json_values import Record
 
 
 _OR_CALIBRATION = "; with --calibration, as its prompts were judged"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from jopa.errors import InputFileError, PromptError, SettingError
-from jopa.storage import parse_json
+from jopa.json_values import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

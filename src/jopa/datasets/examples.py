@@ -27,7 +27,7 @@ from jopa.datasets.fields import MalformedError, SourceRow, identity, optional_t
 from jopa.datasets.sources import DATASETS, Source, load_from_hub
 from jopa.errors import InputFileError, SettingError, reason_of
 from jopa.json_lines import json_lines
-from jopa.storage import parse_json
+from jopa.json_values import parse_json
 
 
 @dataclass(frozen=True)

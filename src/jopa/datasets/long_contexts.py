@@ -23,8 +23,8 @@ from jopa.datasets.fields import MalformedError, identity, optional_text, text_f
 from jopa.datasets.planted_facts import Fact, draw_facts
 from jopa.errors import InputFileError, SettingError
 from jopa.json_lines import json_lines
+from jopa.json_values import parse_json
 from jopa.prompt.segmentation import Span, sentences
-from jopa.storage import parse_json
 
 Kind = Literal["planted", "natural"]
 

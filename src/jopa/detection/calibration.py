@@ -26,7 +26,8 @@ import msgspec
 from jopa.detection.scoring import weights_digest
 from jopa.detection.settings import DetectionConfig
 from jopa.errors import InputFileError, SettingError
-from jopa.storage import Record, converted, read_json, write_text
+from jopa.json_values import Record, converted, read_json
+from jopa.storage import write_text
 
 SCHEMA = 1
 RATE = 0.05

@@ -32,19 +32,11 @@ from jopa.detection.settings import DetectionConfig
 from jopa.detection.verdict import SCHEMA, Verdict
 from jopa.errors import InputFileError, JopaError
 from jopa.json_lines import json_lines
+from jopa.json_values import Record, converted, parse_json, read_json
 from jopa.preparation import loaded
 from jopa.prompt.records import Cost, Count, Nats
 from jopa.scoring.protocols import Model
-from jopa.storage import (
-    Journal,
-    Record,
-    converted,
-    locked,
-    numbered_lines,
-    parse_json,
-    read_json,
-    write_text,
-)
+from jopa.storage import Journal, locked, numbered_lines, write_text
 
 VERDICTS = "verdicts.jsonl"
 SETTINGS = "settings.json"

@@ -7,8 +7,8 @@ from typing import Any
 
 from jopa.choices import whole_number
 from jopa.errors import SettingError
+from jopa.json_values import Record
 from jopa.prompt.options import PromptOptions
-from jopa.storage import Record
 
 MAX_TOKENS = 1024
 """The longest prompt, in tokens with its template, unless the caller gives another limit."""

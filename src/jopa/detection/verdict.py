@@ -18,10 +18,10 @@ from jopa.detection.calibration import Calibration
 from jopa.detection.scoring import TUNED_FOR, fitted_on, order, score
 from jopa.detection.settings import DetectionConfig
 from jopa.evaluation.metrics import probability_ratio
+from jopa.json_values import Record, converted, plain
 from jopa.prompt.building import Prompt
 from jopa.prompt.records import Cost, Count, Nats, PromptRecord
 from jopa.results.result import Result, printable, require_readable
-from jopa.storage import Record, converted, plain
 
 SCHEMA = 2
 BEGINNING = 120  # characters of the prompt that a record holds

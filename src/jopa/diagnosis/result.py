@@ -30,13 +30,13 @@ from msgspec import Struct
 
 from jopa.choices import Removal
 from jopa.evaluation.metrics import probability_ratio
+from jopa.json_values import Record, converted, plain
 from jopa.ordering import ranked
 from jopa.prompt.answer_parts import Part
 from jopa.prompt.building import Unit
 from jopa.prompt.fixed_parts import FixedPart
 from jopa.prompt.records import Cost, Count, Nats, OutputRecord, PromptRecord, result_fields
 from jopa.results.result import Result, printable, require_readable
-from jopa.storage import Record, converted, plain
 
 SCHEMA = 2
 DRIVE_NATS = 0.2

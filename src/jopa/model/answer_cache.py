@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from jopa.errors import InputFileError, ModelError
+from jopa.json_values import read_json
 from jopa.model.generation import Generation
 from jopa.model.language_model import LanguageModel, versions
 from jopa.model.loading import cache_folder, only_ours
-from jopa.storage import read_json, write_text
+from jopa.storage import write_text
 
 MAX_ANSWERS = 1000
 """Answers that are kept."""

@@ -18,7 +18,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from jopa.storage import parse_json
+from jopa.json_values import parse_json
 
 TEXT_PARTS = ("text", "input_text", "output_text")
 """What chat APIs call a part that is text; the last two are those of https://platform.openai.com/docs/api-reference."""

@@ -22,9 +22,9 @@ from typing import Any
 
 from jopa.errors import InputFileError, PromptError
 from jopa.json_lines import json_lines
+from jopa.json_values import parse_json
 from jopa.prompt.chat_formats import listed, mapped
 from jopa.prompt.messages import require_text
-from jopa.storage import parse_json
 
 PLAIN_FRAME = "Document ID: TITLE\nTEXT\n\n"
 """The frame of a document where the chat template has none; without a title its first line is "Document ID"."""

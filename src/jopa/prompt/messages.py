@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jopa.errors import PromptError, SettingError
+from jopa.json_values import parse_json
 from jopa.prompt.chat_formats import TEXT_PARTS, joined_calls, listed, messages_of, request_tools, system_of
 from jopa.prompt.options import PromptOptions
-from jopa.storage import parse_json
 
 Message = Mapping[str, Any]
 _CONVERSATIONS = ("messages", "input", "conversations", "contents")

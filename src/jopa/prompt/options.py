@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from jopa.errors import SettingError
+from jopa.json_values import require_plain
 from jopa.prompt.attributable import Attribute
 from jopa.prompt.chat_formats import tools_of
-from jopa.storage import require_plain
 
 _RESERVED = frozenset(
     {

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from msgspec import Struct
 
 from jopa.errors import InputFileError
+from jopa.json_values import converted
 from jopa.prompt.records import Count
 from jopa.reports.wording import HEADING, Piece, one_line, unit_name
-from jopa.storage import converted
 
 if TYPE_CHECKING:
     from jopa.prompt.building import Source, Unit

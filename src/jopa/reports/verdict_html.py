@@ -15,7 +15,7 @@ from jopa.reports.wording import Piece, environment, glossary_of, made_with, nat
 
 if TYPE_CHECKING:
     from jopa.detection.verdict import Verdict
-    from jopa.storage import Record
+    from jopa.json_values import Record
 
 
 def verdict_html(verdict: Verdict, *, standalone: bool = True, title: str | None = None) -> str:

@@ -18,13 +18,13 @@ from msgspec import Struct
 from jopa.choices import TEXT_SIMILARITY, Certificate, Removal
 from jopa.errors import InputFileError, SettingError
 from jopa.explanation.level import Level, require_levels
+from jopa.json_values import converted, plain
 from jopa.method import TraceStep
 from jopa.prompt.building import Unit
 from jopa.prompt.fixed_parts import FixedPart
 from jopa.prompt.records import Cost, Count, OutputRecord, Positive, PromptRecord, require_set, result_fields
 from jopa.results.result import Result, json_object, json_text, printable, require_readable
 from jopa.results.text_attribution import TextAttribution
-from jopa.storage import converted, plain
 
 SCHEMA = 1
 

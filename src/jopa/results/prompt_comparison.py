@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jopa.errors import InputFileError
+from jopa.json_values import Record
 from jopa.results.attribution import Attribution
 from jopa.results.result import Result, require_readable
-from jopa.storage import Record
 
 SCHEMA = 1
 

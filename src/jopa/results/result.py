@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, TypeVar
 
 from jopa.errors import InputFileError
-from jopa.storage import Record, parse_json, require_plain, require_schema
+from jopa.json_values import Record, parse_json, require_plain, require_schema
 
 R = TypeVar("R", bound="Result")
 """Any kind of result. `typing.Self` would do, if what checks types while the tests run understood it."""

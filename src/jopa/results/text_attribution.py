@@ -17,9 +17,9 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from jopa.choices import TEXT_SIMILARITY
+from jopa.json_values import Record, converted
 from jopa.prompt.records import Cost, Count, require_set
 from jopa.results.result import Result, printable, require_readable
-from jopa.storage import Record, converted
 
 SCHEMA = 1
 

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from jopa.errors import JopaError
-from jopa.storage import NotFiniteError, require_plain
+from jopa.json_values import NotFiniteError, require_plain
 
 MAX_BYTES = 2_000_000
 """Of a body; more than any request needs that keeps within the limits and brings a result along."""

@@ -16,10 +16,10 @@ from dataclasses import replace
 from typing import Any
 
 from jopa.errors import PromptError, SettingError
+from jopa.json_values import parse_json
 from jopa.prompt.documents import checked_documents
 from jopa.prompt.messages import Message, chat_of
 from jopa.prompt.options import PromptOptions
-from jopa.storage import parse_json
 from jopa.web.limits import RequestLimits
 
 ROLES = ("user", "assistant", "tool")

@@ -12,6 +12,7 @@ from typing import Any
 from jopa.citation.result import Citations
 from jopa.diagnosis.result import Diagnosis
 from jopa.errors import InputFileError
+from jopa.json_values import parse_json
 from jopa.prompt.building import Prompt, Source
 from jopa.prompt.continuation import shown_by_tokens
 from jopa.prompt.output import Output
@@ -26,7 +27,6 @@ from jopa.reports.wording import unit_name, visible
 from jopa.results.attribution import Attribution, comparison_from_json, comparison_json
 from jopa.results.prompt_comparison import PromptComparison
 from jopa.scoring.protocols import Model
-from jopa.storage import parse_json
 from jopa.web.jobs import JobEvent
 from jopa.web.limits import RequestLimits
 from jopa.web.models import vocabulary_size
