@@ -163,3 +163,19 @@ def test_a_whole_request_as_it_was_sent_is_taken(run, tmp_path):
     record = json.loads(out)
     assert record["prompt"]["text"] == "a story"
     assert record["details"]["rendering"]["tools"] == [tool]
+
+
+@pytest.mark.parametrize("words", [("explain", QUESTION), ("detect", QUESTION)])
+def test_a_page_does_not_go_to_a_file_called_dash(nothing_loads, words):
+    assert nothing_loads(*words, "--html", "-") == (
+        1,
+        "",
+        "jopa: cannot write '-': only --json goes to stdout; name a file\n",
+    )
+
+
+def test_a_prompt_that_cannot_be_read_is_named(nothing_loads, tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9")
+    code, out, err = nothing_loads("detect", "--file", tmp_path / "a.txt")
+    assert (code, out) == (1, "")
+    assert err == "jopa: cannot judge 'a.txt': not UTF-8: byte 4 cannot be read; save it as UTF-8\n"

@@ -126,7 +126,7 @@ def detect(
         raise typer.BadParameter("--false-alarm-rate needs --calibrate: a threshold that is set has its rate")
     connection = Connection(endpoint, endpoint_model, api, tokenizer, key_variable, max_tokens_sent, score_cache)
     connection.check(model=model, device=device, dtype=dtype)
-    require_writable(json_path)
+    require_writable(json_path, stdout=True)
     require_writable(html_path)
     if html_path is not None and out is not None:
         raise typer.BadParameter("--html needs all that was measured, and --out keeps summaries: leave one of them out")
@@ -143,6 +143,8 @@ def detect(
 
     harmless = read_prompts(calibrate) if calibrate is not None else []
     require_unique_ids([*asked, *harmless])
+    if len(asked) == 1 and asked[0].text is None and not harmless:
+        fail(f"cannot judge '{asked[0].id}': {asked[0].problem}")
     rate = RATE if rate is None else rate
     threshold, saved = None, calibration
     if calibrate is not None:

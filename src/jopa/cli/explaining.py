@@ -187,8 +187,8 @@ def explain(
     other, other_tools = (None, None) if against is None else _second_prompt(source, against)
     if other_tools and other_tools != tools:
         raise typer.BadParameter("--against explains both prompts with the same tools: give both files the same")
-    for path in (json_path, html_path):
-        require_writable(path)
+    require_writable(json_path, stdout=True)
+    require_writable(html_path)
     spans = unit_from(unit or ("sentence" if diagnose or cite else "auto"))
     if against is not None and not isinstance(spans, str):
         raise typer.BadParameter("--against needs units that fit both prompts: give --unit a name, not spans")

@@ -50,12 +50,14 @@ def sigterm_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def require_writable(path: Path | None) -> None:
-    """Find out before the work whether a result can be written."""
+def require_writable(path: Path | None, *, stdout: bool = False) -> None:
+    """Find out before the work whether a result can be written; '-' is stdout where `stdout` says so."""
     import tempfile
 
-    if path is None or str(path) == "-":
+    if path is None or (stdout and str(path) == "-"):
         return
+    if str(path) == "-":
+        raise InputFileError("cannot write '-': only --json goes to stdout; name a file")
     try:
         if path.is_dir():
             raise InputFileError(f"cannot write '{path}': it is a folder")
