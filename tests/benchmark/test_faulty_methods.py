@@ -1,6 +1,7 @@
 """What a faulty method gives is the record of a failed cell: the run goes on, and the folder can be read."""
 
 import json
+import sys
 from dataclasses import replace
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ import pytest
 import tiny_bench
 from faulty_selections import FAULTS, RANKING_FAULTS, Giving, Scoring, giving, made
 from jopa.benchmark.records import read_run, read_searches
-from jopa.benchmark.run import run_bench
+from jopa.benchmark.run import batched_map, run_bench, serial_map
 from jopa.evaluation.regeneration import Evaluator
 from jopa.method import Method, Selection
 from jopa.methods import make_method
@@ -91,3 +92,30 @@ def test_a_selection_of_an_older_version_that_is_none_is_searched_again(home, tm
     outcome = run_bench(wanted, tmp_path, retry_failed=True)
     assert (outcome.done, outcome.failed) == (1, 0)
     assert [search.answers[0].removed for search in read_searches(tmp_path)][-1] == (0, 1)
+
+
+class Leaving(Method):
+    """Ends the process, as a command's own main function does where its input is wrong."""
+
+    name: ClassVar[str] = "leaving"
+    summary: ClassVar[str] = "exits"
+    cost: ClassVar[str] = "0"
+
+    def run(self, problem, k, *, seed=0):
+        sys.exit("no data")
+
+
+class LeavingEarly(Leaving):
+    """The same before any work."""
+
+    def validate(self, shape, k):
+        sys.exit(3)
+
+
+@pytest.mark.parametrize("mapper", [serial_map, batched_map(2)], ids=["serial", "batched"])
+def test_a_method_that_exits_is_a_failed_cell(home, tmp_path, mapper):
+    wanted = wanted_of(home, {"run": Leaving(), "validate": LeavingEarly()})
+    outcome = run_bench(wanted, tmp_path, mapper=mapper)
+    assert (outcome.done, outcome.failed) == (1, 2)
+    errors = {cell.key.method: cell.error for cell in read_run(tmp_path).failed}
+    assert errors == {"run": "SystemExit: no data", "validate": "SystemExit: 3"}

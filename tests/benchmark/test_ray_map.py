@@ -181,6 +181,16 @@ def test_a_task_whose_workers_die_is_given_to_others_and_then_given_up(cluster, 
     same_as_serial(alone, tmp_path / "run", tmp_path / "serial", but=["p0"])
 
 
+def test_a_worker_that_is_told_to_end_is_replaced(cluster, home, tmp_path):
+    """As where a machine leaves the cluster: its search is done by another worker, and is no failed cell."""
+    (tmp_path / "marks").mkdir()
+    deadly = Deadly(units=11, times=1, marks=str(tmp_path / "marks"), by=int(signal.SIGTERM))
+    wanted = tiny_bench.experiment(home, [deadly], limit=3, ks=(1,))
+    outcome = run_bench(wanted, tmp_path / "run", mapper=RayMap(workers=1))
+    assert len(list((tmp_path / "marks").iterdir())) == 1
+    assert (outcome.done, outcome.failed) == (3, 0)
+
+
 def test_a_model_that_cannot_be_loaded_is_one_error(cluster, home, tmp_path):
     wanted = tiny_bench.experiment(home)
     wanted = replace(wanted, models=(replace(wanted.models[0], id=str(tmp_path)),))

@@ -199,11 +199,14 @@ def test_a_name_that_two_packages_offer_is_refused(outside):
     assert {"jopa-outside", "jopa-faulty"} <= set(METHODS.faults["last-units"].split())
 
 
-def test_a_data_set_that_fails_says_so(site):
-    install(site, name="faulty", module="def rows():\n  yield {'prompt': 'a'}\n  yield 3\n  raise OSError('gone')",
+@pytest.mark.parametrize(
+    ("end", "words"), [("raise OSError('gone')", "OSError: gone"), ("raise SystemExit(3)", "SystemExit: 3")]
+)
+def test_a_data_set_that_fails_says_so(site, end, words):
+    install(site, name="faulty", module=f"def rows():\n  yield {{'prompt': 'a'}}\n  yield 3\n  {end}",
             points="[jopa.datasets]\nrows = faulty:rows\n")  # fmt: skip
     DATASETS.reload()
-    with pytest.raises(jopa.InputFileError, match=r"data set 'rows' cannot give its records .* OSError: gone"):
+    with pytest.raises(jopa.InputFileError, match=f"data set 'rows' cannot give its records .* {words}"):
         load_dataset("rows")
 
 

@@ -190,7 +190,7 @@ def run_task(experiment: Experiment, task: Task, models: ModelCache) -> Iterator
                 try:
                     record = _search(task, spec, seed, ks, preparation, models.runner)
                     require_recordable(record)  # what nobody could read again fails this search, not the folder
-                except Exception as error:  # a method may be a user's own: its cells record the error
+                except (Exception, SystemExit) as error:  # a method may be a user's own: its cells record the error
                     yield from (failed_cell(CellKey(*task.names, spec.label, k, seed), error) for k in ks)
                 else:
                     yield JournalEntry("selections", record)
@@ -370,7 +370,7 @@ def _cell_record(
     )
 
 
-def failed_cell(key: CellKey, error: Exception) -> JournalEntry:
+def failed_cell(key: CellKey, error: BaseException) -> JournalEntry:
     """The record of a cell that ended in an error."""
     reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
     return JournalEntry("cells", FailedCell(schema=SCHEMA, key_record=KeyRecord(*key), error=reason, **_stamp()))

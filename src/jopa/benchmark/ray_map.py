@@ -83,8 +83,12 @@ class _Worker:
     """A worker: runs tasks in a process of its own."""
 
     def __init__(self, experiment: Experiment, settings: RayMap) -> None:
+        import signal
+
         import torch
 
+        # Ray's own handler raises SystemExit, which would be recorded as an error of the method at work.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         torch.set_num_threads(settings.cpus)
         self._experiment = experiment
         self._models = ModelCache(BatchedRunner(settings.together) if settings.together > 1 else None)

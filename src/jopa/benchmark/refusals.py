@@ -43,7 +43,7 @@ def require_same_prompt(recorded: ExampleRecord, prompt: Prompt) -> None:
 
 def refused_cells(
     experiment: Experiment, keys: Sequence[CellKey], model: Model, prompt: Prompt
-) -> dict[CellKey, Exception]:
+) -> dict[CellKey, BaseException]:
     """The cells whose method refuses this prompt or its k, each with the error; generates and scores nothing.
 
     Args:
@@ -57,11 +57,11 @@ def refused_cells(
     """
     require_removal(model, prompt, checked_removal(experiment.removal))
     specs = {spec.label: spec for spec in experiment.methods}
-    refused: dict[CellKey, Exception] = {}
+    refused: dict[CellKey, BaseException] = {}
     for key in keys:
         spec = specs[key.method]
         try:
             spec.method.validate(shape_of(model, prompt, checked_removal(spec.removal)), key.k)
-        except Exception as error:  # a method may be a user's own: its cells record the error
+        except (Exception, SystemExit) as error:  # a method may be a user's own: its cells record the error
             refused[key] = error
     return refused

@@ -294,7 +294,7 @@ def _given_rows(spec: Source) -> Iterator[_Row]:
     try:
         for number, record in enumerate(spec.rows(), start=1):
             yield f"{spec.name}:{number}", lambda record=record: _checked_row(record)
-    except Exception as error:  # of whatever kind: the code is somebody else's
+    except (Exception, SystemExit) as error:  # of whatever kind: the code is somebody else's
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputFileError(f"data set '{spec.name}' cannot give its records ({spec}): {reason}") from error
 
