@@ -134,6 +134,51 @@ def test_a_search_that_the_limit_ended_says_so_whatever_set_it_gives():
     assert selection.stop.endswith(f"; {SENDING_LIMIT}")
 
 
+class FewMasks(TableScorer):
+    """Takes a number of masks and no more."""
+
+    def __init__(self, n_units, log_prob, most):
+        super().__init__(n_units, log_prob)
+        self.most = most
+
+    @property
+    def ffe_left(self):
+        return self.most - self.ffe
+
+    def reserve(self, masks):
+        """Keeps nothing."""
+
+    def log_probs(self, keep):
+        if len(keep) > self.ffe_left:
+            raise LimitError("no more")
+        return super().log_probs(keep)
+
+
+@pytest.mark.parametrize(
+    ("name", "most", "tried"),
+    [("exhaustive", 4, [1]), ("exhaustive", 9, [1, 2]), ("ablation", 4, [1]), ("greedy", 4, [1]), ("trac-llm", 6, [1])],
+)
+def test_what_was_scored_before_the_limit_is_an_answer_also_without_a_selection(name, most, tried):
+    def log_prob(removed):
+        return -1.0 - 0.1 * len(removed) - 0.2 * (1 in removed)
+
+    problem = jopa.Problem(FewMasks(6, log_prob, most))
+    selection = smallest_sufficient(problem, jopa.make_method(name), 1e-9, 5)
+    record = selection.details["until_pr"]
+    assert [step["k"] for step in record["tried"]] == tried and not record["reached"]
+    assert selection.stop.endswith(f"; {SENDING_LIMIT}")
+    scored = {units: score for units, score in problem.scored.items() if 1 <= len(units) <= 5}
+    assert problem.log_prob(selection.removed) == pytest.approx(min(scored.values()))
+
+
+def test_a_set_that_was_scored_before_the_limit_may_be_sufficient():
+    problem = jopa.Problem(FewMasks(6, needs_three, 10))
+    selection = smallest_sufficient(problem, jopa.make_method("exhaustive"), 0.95, 5)
+    assert selection.removed == (1,) and selection.details["until_pr"]["reached"]
+    with pytest.raises(LimitError):
+        smallest_sufficient(jopa.Problem(FewMasks(6, needs_three, 1)), jopa.make_method("exhaustive"), 0.5, 5)
+
+
 def test_the_lowest_of_very_small_ratios_is_found():
     problem = jopa.Problem(TableScorer(6, lambda removed: -1.0 - 13.0 * len(removed)))
     selection = smallest_sufficient(problem, jopa.make_method("exhaustive"), 1e-30, 3)

@@ -6,7 +6,7 @@ selection (of k units, or the smallest that brings PR below a value) → joint a
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -188,8 +188,12 @@ def smallest_sufficient(problem: Problem, method: Method, until_pr: float, max_k
     """The smallest set whose removal brings PR below `until_pr`, of those that a method finds for k = 1 to `max_k`.
 
     A method that answers several k with the work of one run does so; any other method runs k by k until a set is
-    sufficient. That no smaller set is sufficient is proved where `certificate` says "optimal" for every
-    smaller k; otherwise the method found none.
+    sufficient. Where the limit of tokens ends it, the best set that was scored stands for each k that it did not
+    answer; a k of which none was scored is left out. That no smaller set is sufficient is proved where `certificate`
+    says "optimal" for every smaller k; otherwise the method found none.
+
+    Raises:
+        LimitError: the limit ended it before any set of up to `max_k` units was scored.
 
     Returns:
         The selection, or where none is sufficient, that with the lowest PR, the smaller one of equals; its `stop` says
@@ -199,13 +203,20 @@ def smallest_sufficient(problem: Problem, method: Method, until_pr: float, max_k
     n_tokens = problem.token_log_probs([()]).shape[1]
     tried: list[tuple[float, Selection]] = []
     ended = ""
-    try:
-        for selection in checked_selections(method, problem, range(1, max_k + 1), seed=seed):
+
+    def sufficient(selections: Iterator[Selection]) -> bool:
+        """Add selections to those tried, until one is sufficient; whether one is."""
+        for selection in selections:
             ratio = probability_ratio(problem.log_prob(), problem.log_prob(selection.removed), n_tokens)
             tried.append((ratio, selection))
             if ratio < until_pr:
-                break
-    except LimitError:  # what was tried before stands
+                return True
+        return False
+
+    try:
+        sufficient(checked_selections(method, problem, range(1, max_k + 1), seed=seed))
+    except LimitError:  # what was scored before stands
+        sufficient(_best_scored(problem, range(len(tried) + 1, max_k + 1)))
         if not tried:
             raise
         ended = f"; {SENDING_LIMIT}"
@@ -223,3 +234,11 @@ def smallest_sufficient(problem: Problem, method: Method, until_pr: float, max_k
         ],
     }
     return replace(chosen, stop=f"{found}; {chosen.stop}{ended}", details={**chosen.details, "until_pr": record})
+
+
+def _best_scored(problem: Problem, ks: Iterable[int]) -> Iterator[Selection]:
+    """The best set of each size that was scored; nothing of a size of which none was."""
+    for k in ks:
+        best = problem.best_known(k)
+        if best is not None and frozenset(best) in problem.scored:
+            yield Selection(best, f"the best set of {k} by the {problem.evaluations:,} masks scored")
