@@ -90,7 +90,7 @@ def ends_nothing(said: str, following: str, language: str) -> bool:
     if "." not in said:
         return False
     language = language.replace("_", "-").split("-")[0].lower()
-    small, number = following[:1].islower(), following[:1].isdigit()
+    small, number = following[:1].islower(), following.lstrip("(+#")[:1].isdigit()
     return bool(
         _after("never", language).search(said)
         or (small and _after("small", language).search(said))

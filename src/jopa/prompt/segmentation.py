@@ -54,6 +54,9 @@ _WHOLE = re.compile(
     r"|(?<![\w.+-])[\w.+-]++@[\w-]++(?:\.[\w-]++)+"
     r"|(?<!\d)\d++(?:[.,:]\d++)+"
     r"|(?<!\w)\w{1,3}\.[ºª]"
+    r"|(?<!\S)\.+[\w/]+"  # what begins with a full stop: .NET, ./run
+    r"|(?<![\w.])\w++\.(?-i:[a-z_])\w*+(?:\.\w+)+"  # names in parts: java.util.List
+    r"|\$\$[^$\n]+\$\$"
     r"|!\[[^\]\n]{0,300}+\]\([^)\s]{0,300}+\)",
     re.IGNORECASE,
 )
@@ -65,8 +68,13 @@ _ORDINAL = re.compile(r"\b(?:[ai]m|zu[mr]|vom|beim|de[rmns]|die|das|ein(?:e[rmns
 """A German ordinal number; `sentencex` knows them before months only ("im 19. Jahrhundert")."""
 _STOPS_OF_SCRIPTS = re.compile("(?:[\u17d4\u17d5]|[\u0f0d\u0f0e](?:\\s*[\u0f0d\u0f0e])*)\\s*")
 """Full stops of Khmer and Tibetan, which `sentencex` leaves out."""
-_CLOSING = re.compile(r"(?:[*_~\"'”’»)\]]|</\w+>)+(?:\s+|\Z)")
-_IN_BRACKETS = re.compile(r"[.!?\u2026][\"'”’»]?[)\]]\s+(?=[^\W\d_a-z]|[(\[])|[.!?]\s+(?=\((?:\d{1,3}|[A-Za-z])\)\s)")
+_CLOSING = re.compile(
+    r"(?:[*_~\"'”’»)\]\u00b9\u00b2\u00b3\u2070-\u2079]|\[[^\[\]]{1,30}\]|</\w{1,10}>)*(?:\s+|\Z|(?<=>)(?=<))"
+)
+"""What goes with the sentence before it: quotation marks, numbers of sources, tags that close."""
+_IN_BRACKETS = re.compile(
+    r"[.!?\u2026][\"'”’»]?[)\]]\s+(?=[^\W\d_a-z]|[(\[])|[.!?]\s+(?=\((?:\d{1,3}|[A-Za-z]|[ivx]+)\)\s)"
+)
 """The end of a sentence that stands in brackets, which `sentencex` leaves out, and what stands before "(b) …"."""
 _NO_ABBREVIATION = re.compile(r"(?<![\w.])т\. ?[дп]\.\s+(?=[^\W\d_a-zа-я])|\.\s+(?=[¿¡])")
 """What `sentencex` takes for an abbreviation everywhere: "and so on" in Russian at the end, and a letter before a
@@ -75,7 +83,10 @@ _CONTINUED = (re.compile(r"[\"'”’»“]\s*\Z"), re.compile(r"[—–]\s*(?![
 """A quotation, and what goes on with its sentence behind a dash."""
 _WINDOW = 4000
 """Characters of a line that `sentencex` sees at once: its time grows faster than their number."""
-_NUMBER_OF_ITEM = re.compile(r"\s*(?:[-*+•]\s+)?\(?(?:\d{1,3}|[A-Za-z])[.)]\s*")
+_NUMBER_OF_ITEM = re.compile(
+    r"\s*(?:(?:[-*+•>§]|#{1,6}|\[[ xX]\])\s+)*(?:\*\*|__)?\(?(?:\d{1,3}(?:\.\d{1,3})*|[A-Za-z]|[IVXLC]+|[ivxlc]+)[.)]"
+    r"(?:\*\*|__)?\s*"
+)
 """What stands before an item of a list: no sentence of its own."""
 
 
@@ -198,7 +209,7 @@ def _cuts_of_line(line: str, language: str, small: bool) -> Iterator[int]:
             following = line[cut : cut + CONTEXT_CHARACTERS].lstrip()
             unfinished = unfinished or (_QUOTED[0].search(tail) and _QUOTED[1].match(following))
             unfinished = unfinished or (_CONTINUED[0].search(tail) and _CONTINUED[1].match(following))
-            unfinished = unfinished or (line[cut - 1] == "." and line[cut] == "-")  # "Dipl.-Ing."
+            unfinished = unfinished or (line[cut - 1] == "." and line[cut] in "-~")  # "Dipl.-Ing.", "Eq.~3"
             unfinished = unfinished or ends_nothing(tail, following, language)
             if said.strip() and cut <= last and not unfinished and not _inside(cut, whole):
                 yield cut

@@ -1,6 +1,8 @@
 """A line of text as `sentencex` has to see it to part it right. Each character keeps its place.
 
     faces, signs for feet and inches    it sees the beginning of a quotation in them
+    "(a)" and "(1)"                     where they begin a sentence, it ends no further one
+    "5 g", "km/h"                       it takes one letter for an initial
     words such as "me", "det", "bien"   it takes them for abbreviations: a state, a title, a place
     small letters after a full stop     in some languages no sentence begins with one for it; in chats many do
 
@@ -14,6 +16,9 @@ from functools import cache
 
 _MARKS = re.compile(r"(?<!\w)[:;=8][-'’]?[()\[\]](?![\w])|(?<=\d)[\"'′″](?=[\s.,;!?]|\Z)")
 """Brackets of faces and signs for feet and inches."""
+_ITEM = re.compile(r"(?<!\S)\((\w{1,2})\)(?=\s)")
+_UNIT = re.compile(r"(?:(?<=\d)[ \u00a0\u202f]?[gmslh]|(?<=\w)/[hs])(?=\.\s+[^\W\d_a-z])")
+"""A number's unit of measure that is one letter, at the end of a sentence, and what stands before it."""
 _ANY = "*"
 _WORDS = {
     _ANY: r"me|[oO][kK]|[nN]o|ga|pa|ia|va|fa|mi|ne|tu|nem|bien|mich|dat|det|etc(?=\.\s+[A-Z])",
@@ -68,7 +73,7 @@ def masked_line(line: str, language: str, small: bool) -> str:
     """
     language = language.replace("_", "-").split("-")[0].lower()
     language = "da" if language in ("nb", "nn", "no") else language
-    line = _MARKS.sub(_masked, line)
+    line = _UNIT.sub(_masked, _MARKS.sub(_masked, _ITEM.sub(lambda item: f"[{'a' * len(item[1])}]", line)))
     line = _no_abbreviations(language).sub(_masked, line)
     if small:
         starts = _AFTER_ANY if language in _CAPITALS_ONLY else _AFTER_MARK
