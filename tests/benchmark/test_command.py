@@ -2,14 +2,14 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from jopa import cli
+from forked import forked
+from jopa import cli, storage
 from tiny_bench import cells, same_run
 
 pytestmark = pytest.mark.usefixtures("loaded")
@@ -107,38 +107,34 @@ def test_the_command_refuses_in_a_line(command, toml, tmp_path, arguments, code,
     assert not (tmp_path / "run").exists()
 
 
-SLOWLY = """
-import signal
-import time
-from jopa import cli
-from jopa import storage
+def slowly(words) -> None:
+    """`jopa`, so slow that a busy machine sees it at work."""
+    append = storage.Journal.append
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored
+    def wait_and_append(*arguments):
+        time.sleep(0.05)
+        append(*arguments)
 
-append = storage.Journal.append
-
-def wait_and_append(*arguments):
-    time.sleep(0.05)
-    append(*arguments)
-
-storage.Journal.append = wait_and_append
-cli.main()
-"""
-"""`jopa`, so slow that a busy machine sees it at work."""
+    storage.Journal.append = wait_and_append
+    sys.argv = ["jopa", *words]
+    cli.main()
 
 
 @pytest.mark.parametrize(("together", "how"), [(1, signal.SIGINT), (3, signal.SIGINT), (1, signal.SIGTERM)])
 def test_a_signal_is_one_line_and_the_same_command_goes_on(command, toml, tmp_path, reference, together, how):
-    folder = tmp_path / "run"
-    words = [sys.executable, "-c", SLOWLY, "bench", str(toml), "--out", str(folder), "--together", str(together)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    folder, said = tmp_path / "run", tmp_path / "said"
+    words = ["bench", str(toml), "--out", str(folder), "--together", str(together)]
+    process = forked(lambda: slowly(words), said)
+    try:
         deadline = time.monotonic() + 60
-        while not cells(folder) and process.poll() is None and time.monotonic() < deadline:
+        while not cells(folder) and process.is_alive() and time.monotonic() < deadline:
             time.sleep(0.002)
-        process.send_signal(how)
-        err = process.stderr.read()
-        assert process.wait(30) == 1, err
+        os.kill(process.pid, how)
+        process.join(60)
+        err = said.read_text()
+        assert process.exitcode == 1, err
+    finally:
+        process.kill()
     assert err.splitlines()[-1].startswith(f"jopa: stopped; what is done is in '{folder}'")
     assert "Traceback" not in err
     assert 1 <= len(cells(folder)) < 32
