@@ -1,4 +1,4 @@
-"""The tests check the types and shapes of what functions get, those of functions inside functions too; see conftest."""
+"""The tests check the types and shapes of what functions get, those of inner functions too; see checked_fixtures."""
 
 from typing import Any
 
