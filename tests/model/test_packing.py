@@ -91,6 +91,11 @@ def test_a_weight_changed_in_place_or_replaced_is_packed_again(product):
     assert agree()
     first.weight.data = torch.randn(8, 8)
     assert agree()
+    second.weight.data += 1
+    assert agree()
+    second.weight.data[0, 1:] += 1  # a row of it, but all of another
+    first.weight.data *= 2
+    assert agree()
     model.double()
     inputs = inputs.double()
     computes_double = product in [other.name for other in available(torch.float64)]

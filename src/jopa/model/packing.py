@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _MEMORY_SHARE = 0.25
 """The most of the memory now free that packed weights may take."""
+_SAMPLED = 64
+"""Values of each packed weight that are compared before each use."""
 _CONTAINER = Path("/sys/fs/cgroup")
 """Where Linux tells a container what it may use."""
 
@@ -32,8 +34,10 @@ _CONTAINER = Path("/sys/fs/cgroup")
 class PackedWeights:
     """The products of a model's linear layers on the CPU, with packed copies of their weights where these are faster.
 
-    Copies are made when first needed, and made again of a weight that was replaced or changed in place. Where memory is
-    short there are none; where no product is faster than the plain one, the layers compute as they always do.
+    Copies are made when first needed, and made again of a weight that was replaced or changed in place. Changes through
+    `weight.data`, as PEFT makes them, leave no mark on the weight; they are found in a sample of its values. Where
+    memory is short there are no copies; where no product is faster than the plain one, the layers compute as they
+    always do.
 
     Args:
         model: any module.
@@ -87,6 +91,8 @@ class PackedWeights:
     def active(self) -> Iterator[None]:
         """Let the layers compute by these products for the time of a block, which must be without gradients."""
         changed = []
+        if self._samples_differ():
+            self._products.clear()  # all: what changed some weights may have changed others where no sample shows it
         try:
             # Set in the instances' own dictionaries: through `nn.Module` it would take milliseconds a forward.
             for layer in self._choices:
@@ -97,6 +103,19 @@ class PackedWeights:
         finally:
             for layer in changed:
                 del vars(layer)["forward"]
+
+    def _samples_differ(self) -> bool:
+        """Whether a packed copy was made of other values than its weight has now."""
+        import torch
+
+        pairs: dict[torch.dtype, list[tuple[Tensor, Tensor]]] = {}
+        for product in self._products.values():
+            if product and product.sample:
+                pairs.setdefault(product.sample[0].dtype, []).append(product.sample)
+        return any(
+            not torch.equal(*map(torch.cat, zip(*of_dtype, strict=True)))  # one comparison for all layers
+            for of_dtype in pairs.values()
+        )
 
     def _product(self, layer: nn.Linear) -> _LayerProduct | None:
         """The function to call in place of the layer's forward, if its weight can be packed as it is now."""
@@ -115,11 +134,15 @@ class _LayerProduct:
         import torch
 
         self.made_of = _contents(layer)
+        self.sample: tuple[Tensor, Tensor] | None
         self._layer, self._weight = layer, layer.weight  # while the weight is kept, no other tensor gets its address
-        packed = None
+        packed, self.sample = None, None
         if choice.packed and choice.packed.pack:
             with torch.inference_mode():
                 packed = choice.packed.pack(layer.weight.detach())
+                values = layer.weight.detach().diagonal()
+                values = values[:: max(1, len(values) // _SAMPLED)]
+                self.sample = (values, values.clone())  # as they are, and as they were
         self._limits = [(most, product.multiply, packed if product.pack else None) for most, product in choice.limits()]
 
     def __call__(self, inputs: Float[Tensor, "*rows in"]) -> Float[Tensor, "*rows out"]:
