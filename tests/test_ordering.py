@@ -96,8 +96,8 @@ def test_noise_on_what_is_expected_changes_no_search(name, monkeypatch):
             return noisy
 
         with monkeypatch.context() as patched:
-            gain, alone = gaussian_process._expected_improvement, SubsetGP.lowest_alone
-            patched.setattr(gaussian_process, "_expected_improvement", with_noise(gain))
+            gain, alone = gaussian_process.expected_improvement, SubsetGP.lowest_alone
+            patched.setattr(gaussian_process, "expected_improvement", with_noise(gain))
             patched.setattr(SubsetGP, "lowest_alone", with_noise(alone))
             found = run_table(name)
         assert found == expected

@@ -9,6 +9,7 @@ import torch
 import jopa
 import tiny_models
 from jopa.methods.proxy_search import ProxySearch
+from jopa.prompt.repeated_tokens import RepeatedToken
 from table_scorer import TableScorer, TableWhiteBoxScorer, best_sets
 
 N = 24
@@ -129,6 +130,30 @@ def test_without_a_proxy_a_small_budget_holds_and_some_unit_always_stays(n_units
     assert len(set(found.removed)) == k
     assert problem.ffe <= method.most_ffe(n_units, k)
     assert all(len(units) < n_units for units in scorer.asked)  # a prompt without a template has nothing else
+
+
+class Repeating(TableScorer):
+    """An answer that repeats words of the prompt: units 7 and 9 hold one each, unit 9 the one it says twice."""
+
+    def repeated_tokens(self):
+        return [RepeatedToken(frozenset({7}), (0,)), RepeatedToken(frozenset({9}), (2, 3))]
+
+
+@pytest.mark.parametrize(("budget", "n_sets"), [(1, 1), (2, 1), (3, 2)])
+def test_without_a_proxy_a_tiny_budget_tries_repeated_words_first_and_says_so(budget, n_sets):
+    scorer = Repeating(N, lambda removed: -1.0 - 2.0 * (9 in removed))
+    found = ProxySearch(budget=budget).run(jopa.Problem(scorer), 2)
+    assert found.removed == (7, 9)
+    assert scorer.asked == [frozenset(), *[frozenset({9, 7}), frozenset({0, 1})][:n_sets]]
+    assert "too little to compare units without a proxy" in found.stop
+    assert found.stop.count("words that the answer repeats first") == 1
+
+
+def test_without_a_proxy_and_words_a_tiny_budget_keeps_the_better_of_two_sets():
+    scorer = TableScorer(N, sources(3))
+    found = ProxySearch(budget=3).run(jopa.Problem(scorer), 2)
+    assert found.removed == (2, 3)
+    assert "2 sets scored, the prompt's beginning first" in found.stop
 
 
 def test_a_gradient_guides_the_sweep_where_there_are_more_units_than_masks():

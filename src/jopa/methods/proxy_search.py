@@ -26,13 +26,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from jopa.choices import whole_number
 from jopa.errors import SettingError
 from jopa.method import Method, Selection, TraceStep
+from jopa.methods.acquisition import ATTENTION_INSIDE, ATTENTION_OUTSIDE, NEGLIGIBLE_SHARE, expected_improvement
 from jopa.ordering import NAT, LowestSet, falls, ranked
 from jopa.problem import Problem
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
-    from numpy import ndarray
-
     from jopa.scoring.protocols import Approximation
 
 Units = frozenset[int]
@@ -46,17 +44,12 @@ _EXPANDED_GROUPS = 4
 _MIN_SWEEP = 12
 """Masks of a sweep at least; where the budget allows fewer, a sweep chooses several units."""
 _MIN_EXACT = 3
-"""Exact masks that a sweep without a proxy takes at least: two halves of the units, and a set; with fewer, the first k
-units are scored."""
+"""Exact masks that a sweep without a proxy takes at least: two halves of the units, and a set."""
 _FINALISTS = 96
 """Sets that exact scores are considered for: those with the lowest proxy."""
-_OUTSIDE, _INSIDE = 0.5, math.exp(-5)
-"""The attention paid to units outside and inside of the chosen set, where the gradient is taken."""
 _ERROR_SHARE, _MIN_ERROR = 0.1, 0.2
 """Standard deviation of the proxy's error, as a share of the largest change that it predicts; at least this
 many nats."""
-_NEGLIGIBLE = 1e-3
-"""Expected improvement that is not worth a mask, as a share of the best set's effect."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +57,8 @@ class ProxySearch(Method):
     """For long inputs: the best set of k units that a small budget finds with the help of a cheap proxy.
 
     If the budget affords all C(T, k) sets, they are all scored. Without a proxy (a black box, or a model whose cache
-    cannot be cut) exact scores take its place and the search says so (`details`). What is reported is always exact.
+    cannot be cut) exact scores take its place and the search says so (`details`); where the budget affords fewer than
+    three of them, sets are taken as `stop` says: words that the answer repeats first. What is reported is always exact.
     `details` has the proxy's masks and its share of the FFE. Nothing is random: the seed does not matter.
 
     Attributes:
@@ -102,6 +96,8 @@ class ProxySearch(Method):
             sets = [frozenset(units) for units in combinations(range(problem.n_units), k)]
             search.score(sets)
             return search.selection(f"all {len(sets):,} sets of {k} scored")
+        if search.compares_nothing:
+            return search.selection(search.repeated_words_first())
         search.sweeps()
         search.sets_of_the_strongest()
         return search.selection(search.finalists())
@@ -137,11 +133,33 @@ class _Search:
         self._trace.append(TraceStep(len(self._trace), self._best.log_prob, problem.evaluations, problem.ffe))
         problem.progress(round(problem.ffe - self._ffe_before), self._budget)
 
+    @property
+    def compares_nothing(self) -> bool:
+        """Whether there is no proxy, and too few exact masks for a sweep in its place."""
+        return self._proxy.exact and self.affordable() < _MIN_EXACT
+
+    def repeated_words_first(self) -> str:
+        """Score as many sets as the budget affords, one at least, no unit in two of them; why that is all.
+
+        Nothing tells units apart but the words that the answer repeats, which cost nothing: the units that hold the
+        most of them come first, the others in the prompt's order. A gradient would cost more than these sets.
+        """
+        n_units, k = self._problem.n_units, self._k
+        words = [0.0] * n_units
+        for token in self._problem.repeated_tokens():
+            for unit in token.units:
+                words[unit] += len(token.targets) / len(token.units)
+        order = ranked(words)
+        n_sets = max(1, min(self.affordable(), n_units // k))
+        self.score([frozenset(order[i * k : (i + 1) * k]) for i in range(n_sets)])
+        first = "words that the answer repeats" if any(words) else "the prompt's beginning"
+        return (
+            f"budget of {self._budget} full-forward equivalents spent, too little to compare units without a proxy: "
+            f"{n_sets} set{'s' * (n_sets > 1)} scored, {first} first"
+        )
+
     def sweeps(self) -> None:
         """Choose k units by the proxy, those of a sweep given all before."""
-        if self._proxy.exact and self.affordable() < _MIN_EXACT:
-            self._chosen = frozenset(range(self._k))
-            return
         n_masks = self._proxy_masks()
         least = self._problem.n_units if self._proxy.exact else _MIN_SWEEP
         n_sweeps = max(1, min(self._k, n_masks // least - (not self._proxy.exact)))
@@ -220,7 +238,7 @@ class _Search:
             gains = _expected_improvements(sets, proxy, self._exact, scale)
             best = max(gains)
             lowest = min(self._exact.values(), default=0.0)
-            if self._exact and best <= _NEGLIGIBLE * abs(lowest):
+            if self._exact and best <= NEGLIGIBLE_SHARE * abs(lowest):
                 return "little improvement is expected of the other sets that the proxy proposes"
             self.score([sets[ranked(gains, 1, least_scale=NAT)[0]]])
         return f"budget of {self._budget} full-forward equivalents spent"
@@ -284,8 +302,8 @@ class _Proxy:
 
         if self._approximation is None:
             return None
-        factors = torch.full((n_units,), _OUTSIDE)
-        factors[list(inside)] = _INSIDE
+        factors = torch.full((n_units,), ATTENTION_OUTSIDE)
+        factors[list(inside)] = ATTENTION_INSIDE
         gradient = self._approximation.gradient(factors)
         if gradient is None:
             return None
@@ -301,30 +319,21 @@ def _expected_improvements(
     The proxy's errors have mean 0 and cov(error(A), error(B)) = scale² (1 + |A ∩ B| / k) / 2: a part that all sets
     share, and one that each unit brings along.
     """
-    import numpy as np
+    import torch
 
     known = [i for i, units in enumerate(sets) if units in exact]
-    rows = np.zeros((len(sets), 1 + max(max(units) for units in sets)))
-    for row, units in enumerate(sets):
-        rows[row, list(units)] = 1.0
+    rows = torch.zeros(len(sets), 1 + max(max(units) for units in sets), dtype=torch.double)
+    for row, units in zip(rows, sets, strict=True):
+        row[list(units)] = 1.0
     prior = scale**2 * (1 + rows @ rows.T / rows[0].sum()) / 2
-    mean, variance = np.asarray(proxy, dtype=float), prior.diagonal().copy()
+    mean, variance = torch.tensor(proxy, dtype=torch.double), prior.diagonal().clone()
+    lowest = float(mean.max())
     if known:
-        error = np.array([exact[sets[i]] - proxy[i] for i in known])
-        gram = prior[np.ix_(known, known)] + 1e-6 * scale**2 * np.eye(len(known))
-        cross = np.linalg.solve(gram, prior[known])
-        mean, variance = mean + cross.T @ error, variance - (prior[known] * cross).sum(axis=0)
-    lowest = min((exact[sets[i]] for i in known), default=float(mean.max()))
-    gains = _improvement(lowest - mean, np.sqrt(variance.clip(min=1e-12)))
+        error = torch.tensor([exact[sets[i]] - proxy[i] for i in known], dtype=torch.double)
+        gram = prior[known][:, known] + 1e-6 * scale**2 * torch.eye(len(known), dtype=torch.double)
+        cross = torch.linalg.solve(gram, prior[known])
+        mean, variance = mean + cross.T @ error, variance - (prior[known] * cross).sum(dim=0)
+        lowest = min(exact[sets[i]] for i in known)
+    gains = expected_improvement(mean, variance.clamp(min=1e-12).sqrt(), lowest)
     gains[known] = 0.0
     return gains.tolist()
-
-
-def _improvement(difference: Float[ndarray, "sets"], deviation: Float[ndarray, "sets"]) -> Float[ndarray, "sets"]:
-    """E[max(0, X)] of X with these means and standard deviations."""
-    import numpy as np
-
-    z = difference / deviation
-    density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
-    below = np.array([math.erfc(-value / math.sqrt(2)) / 2 for value in z.tolist()])
-    return difference * below + deviation * density

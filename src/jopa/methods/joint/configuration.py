@@ -1,13 +1,15 @@
 """The constants of the default search, each with its unit, in one frozen value.
 
 They were chosen by the sweep that `docs/research/search-notebook.md` describes; nothing else in this folder holds a
-number that could be tuned. Users set `JointSearch`; these are for people who study the search itself.
+number that could be tuned, and those that `proxy-search` shares stand in `jopa.methods.acquisition`. Users set
+`JointSearch`; these are for people who study the search itself.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+
+from jopa.methods.acquisition import ATTENTION_INSIDE, ATTENTION_OUTSIDE, NEGLIGIBLE_SHARE
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,14 @@ class SearchConfiguration:
     pool_sets: int = 6000
     beam_sets: int = 12
     contender_sets: int = 128
-    negligible_share: float = 1e-3
+    negligible_share: float = NEGLIGIBLE_SHARE
     paired_units: int = 6
     last_share: float = 0.4
     evidence_sets: int = 300
     gradient_ffe: float = 3.0
     rounds_between_gradients: int = 4
-    attention_outside: float = 0.5
-    attention_inside: float = math.exp(-5)
+    attention_outside: float = ATTENTION_OUTSIDE
+    attention_inside: float = ATTENTION_INSIDE
     removal_step: float = 3.0
     return_step: float = 0.35
     pseudo_observations: int = 1000

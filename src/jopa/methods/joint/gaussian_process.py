@@ -8,9 +8,8 @@ f(S) = log p(y|x without S) − log p(y|x), in nats,
 Multiplied out, the product gives each unit an effect of its own, of variance τ w_i, each pair an interaction, of
 variance τ λ w_i w_j, and so on for larger groups; δ is a drift that all units share; w is a prior guess of how much
 each unit may matter. τ and λ have the largest marginal likelihood. So a unit without an effect of its own is still
-expected to have one together with others, in proportion to what is not known about it. Expected improvement is the
-criterion of Jones, Schonlau & Welch 1998 (https://doi.org/10.1023/A:1008306431147); the sets of a batch are chosen one
-after another, each as if the scores of the earlier ones were their expected scores.
+expected to have one together with others, in proportion to what is not known about it. The sets of a batch are chosen
+one after another by expected improvement, each as if the scores of the earlier ones were their expected scores.
 
 Besides scored sets it takes pseudo-observations, which a gradient predicts: f of a scored set with one unit more or
 less. Their error has a share of the variance that this step has in the process.
@@ -25,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from jopa.methods.acquisition import expected_improvement
 from jopa.methods.joint.configuration import STANDARD, SearchConfiguration
 from jopa.ordering import first_highest
 
@@ -94,7 +94,7 @@ class SubsetGP:
         """E[max(0, best − f(S))] of each set S, in nats."""
         mean, towards = self._condition(pool, columns)
         variance = self._variance(pool, columns) - towards.square().sum(dim=0)
-        return _expected_improvement(mean, (self._scale * variance).clamp(min=1e-12).sqrt(), best)
+        return expected_improvement(mean, (self._scale * variance).clamp(min=1e-12).sqrt(), best)
 
     def batch(self, pool: Float[Tensor, "pool columns"], columns: Sequence[int], best: float, n: int) -> list[int]:
         """n sets of a small pool, each with the largest expected improvement if those before it score as expected."""
@@ -105,7 +105,7 @@ class SubsetGP:
         chosen: list[int] = []
         while len(chosen) < min(n, len(pool)):
             deviation = (self._scale * covariance.diagonal()).clamp(min=1e-12).sqrt()
-            gain = _expected_improvement(mean, deviation, best)
+            gain = expected_improvement(mean, deviation, best)
             gain[chosen] = -1
             chosen.append(first_highest(gain.tolist()))
             column = covariance[:, chosen[-1]]
@@ -169,13 +169,3 @@ def fit(
     """
     processes = [SubsetGP(masks, changes, weights, rate, predicted, config) for rate in config.rates]
     return processes[first_highest([process.log_likelihood for process in processes])]
-
-
-def _expected_improvement(
-    mean: Float[Tensor, "pool"], deviation: Float[Tensor, "pool"], best: float
-) -> Float[Tensor, "pool"]:
-    import torch
-
-    z = (best - mean) / deviation
-    density = torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi)
-    return deviation * (z * torch.special.ndtr(z) + density)
