@@ -1,5 +1,6 @@
 """What real servers, gateways and environments do besides what their documents say."""
 
+import asyncio
 import copy
 import json
 import socket
@@ -117,6 +118,19 @@ def test_a_body_that_cannot_be_read_is_one_line(raw, said):
         Client(url, attempts=2, first_wait=0.01).get("/v1/models")
 
 
+def test_a_server_that_sends_blanks_while_it_works_is_not_waited_for_without_end():
+    """OpenRouter does so, lest a proxy cuts the connection."""
+
+    async def blanks():
+        while True:
+            yield b" "
+            await asyncio.sleep(0.01)
+
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, content=blanks()))
+    with pytest.raises(jopa.ModelError, match=r"did not answer within 0.1 s; tried 2 times"):
+        Client("http://fake", timeout=0.1, attempts=2, first_wait=0.01, transport=transport).get("/v1/models")
+
+
 def test_an_empty_refusal_and_another_address_are_said():
     empty = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
     with real_server(empty) as (url, _), pytest.raises(jopa.ModelError, match=r"status 404\): Not Found"):
@@ -189,8 +203,27 @@ def test_a_list_of_models_without_its_frame_and_with_many():
     cards = [{"id": f"maker/model-{number}"} for number in range(300)]
     server = FakeChat(lambda _: "yes", fault=models(httpx.Response(200, json=[*cards, {"id": "tiny"}])))
     assert ask(connect_chat(server)) == "yes"
-    with pytest.raises(jopa.ModelError, match=r"no model 'model-217'; it offers 'maker/model-217'"):
-        connect_chat(server, model="model-217")
+
+
+def test_a_chat_api_takes_more_names_than_it_lists():
+    """OpenRouter's `:nitro`, a deployment at Azure; llama.cpp's server would answer to a misspelt name, too."""
+
+    def fault(request, number):
+        unknown = json.loads(request.content or b"{}").get("model") == "model-217"
+        if unknown:
+            return httpx.Response(404, json={"error": {"message": "The model does not exist"}})
+        return httpx.Response(200, json={"data": cards}) if request.url.path == "/v1/models" else None
+
+    cards = [{"id": "maker/model-217", "owned_by": "somebody"}]
+    server = FakeChat(lambda _: "yes", fault=fault)
+    assert ask(connect_chat(server, model="maker/model-217:nitro")) == "yes"
+    with pytest.raises(
+        jopa.ModelError, match=r"not exist; its list has no model 'model-217'; it offers 'maker/model-217'"
+    ):
+        ask(connect_chat(server, model="model-217"))
+    cards[0]["owned_by"] = "llamacpp"
+    with pytest.raises(jopa.ModelError, match=r"no model 'maker/model'; it offers 'maker/model-217'"):
+        connect_chat(server, model="maker/model")
 
 
 @pytest.mark.parametrize(
@@ -218,6 +251,8 @@ def test_what_the_model_says_in_other_forms(message, reason, said):
         ({"content": "", "reasoning": "hm, let me"}, "length", "raise max_new_tokens"),
         ({"content": None, "reasoning_content": "hm"}, "length", "raise max_new_tokens"),
         ({"content": "\n\n"}, "length", "raise max_new_tokens"),
+        ({"content": "", "reasoning_content": "It is Paris."}, "stop", "took all that the model said for thoughts"),
+        ({"content": "\n", "reasoning": "It is Paris."}, "stop", "took all that the model said for thoughts"),
         ({"content": "Once there"}, "content_filter", "a filter of the server"),
         ({"content": None, "tool_calls": [{"id": "x"}]}, "tool_calls", "called a tool"),
         ({"content": [{"type": "thinking"}]}, "length", "raise max_new_tokens"),
@@ -353,3 +388,13 @@ def test_a_tokenizer_that_cannot_be_read_is_one_line(llama, tmp_path):
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     with pytest.raises(jopa.ModelError, match="cannot load the tokenizer"):
         connect(FakeServer(llama), tokenizer=tmp_path)
+
+
+@pytest.mark.parametrize("shift", [5.0, -40.0])
+def test_logits_are_not_taken_for_log_probabilities(llama, shift):
+    """vLLM with `--logprobs-mode raw_logits` gives them as it writes and as a prompt alike."""
+    server = FakeServer(llama)
+    logits = server._log_softmax
+    server._log_softmax = lambda ids: logits(ids) + shift
+    with pytest.raises(jopa.ModelError, match=r"gives no log-probabilities.*raw_logprobs"):
+        connect(server)

@@ -41,6 +41,7 @@ _NO_ANSWER = {
     "error": "the server failed while it wrote",
 }
 """Why an answer holds no text that the model would say, by its `finish_reason`."""
+_ALL_THOUGHTS = "the server took all that the model said for thoughts; switch off that it takes them apart"
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class ChatModel(ServedModel):
         cache: of scores; None keeps none.
         served: names server and model, for the cache.
         max_tokens_sent: a search that would send more ends; None for no limit. Answers count, too, since they are paid.
+        unlisted: that the server's list lacks the model, and what it holds; said where the server refuses a request.
     """
 
     objective = "text-similarity"
@@ -104,8 +106,10 @@ class ChatModel(ServedModel):
         cache: ScoreCache | None = None,
         served: str = "",
         max_tokens_sent: int | None = None,
+        unlisted: str = "",
     ) -> None:
         super().__init__(client, id, "chat", max_tokens_sent)
+        self._unlisted = unlisted
         self.tokenizer = character_tokenizer()
         self.cache = cache
         self.served = served or f"{client.url} chat {id}"
@@ -201,8 +205,11 @@ class ChatModel(ServedModel):
                     self.client.post_all(PATH, [request.body(self.id, *way) for request in requests], read)
                 except RefusedError as error:
                     greedy = not any(request.temperature for request in requests)
-                    if answers or not self._adapt(way, str(error), greedy):
-                        raise
+                    if not answers and self._adapt(way, str(error), greedy):
+                        continue
+                    if self._unlisted:
+                        raise RefusedError(f"{error}; {self._unlisted}") from error
+                    raise
         finally:
             self.allowance.give_back(expected - used)
         return [answers[number] for number in range(len(requests))]
@@ -245,9 +252,13 @@ class ChatModel(ServedModel):
     def _read(self, request: ChatRequest, found: Any) -> ChatAnswer:
         choices = found.get("choices") if isinstance(found, dict) else None
         choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
-        text, reason = _text_of(choice.get("message")), str(choice.get("finish_reason") or "")
-        why = _NO_ANSWER.get(reason, "raise max_new_tokens if the model thinks first")
-        cut = reason in _NO_ANSWER and not (text or "").strip()  # by the limit, while it still thought
+        message = choice.get("message")
+        text, reason = _text_of(message), str(choice.get("finish_reason") or "")
+        why = _NO_ANSWER.get(
+            reason, _ALL_THOUGHTS if _thinks(message) else "raise max_new_tokens if the model thinks first"
+        )
+        # By the limit, while it still thought; or the server took all that it said for thoughts.
+        cut = (reason in _NO_ANSWER or _thinks(message)) and not (text or "").strip()
         if text is None or cut or reason in ("content_filter", "error"):
             named = f" (finish_reason: {reason})" if reason else ""
             raise ScoringError(f"the answer of '{self.id}' at {self.client.url} has no text{named}: {why}")
@@ -271,6 +282,11 @@ def _text_of(message: Any) -> str | None:
         content = message.get("refusal")
     # Half a surrogate pair, of a character that the limit cut, cannot be written to any file.
     return content.encode("utf-8", "replace").decode() if isinstance(content, str) else None
+
+
+def _thinks(message: Any) -> bool:
+    """Whether the server says that the model thought first."""
+    return isinstance(message, dict) and any(message.get(name) for name in ("reasoning_content", "reasoning"))
 
 
 def _count(usage: Any, name: str) -> int | None:

@@ -195,13 +195,13 @@ class Client:
             await pause(wait)
             wait = min(self._first_wait * 2**attempt, MAX_WAIT_SECONDS)
             try:
-                async with self._in_flight:
+                async with self._in_flight, asyncio.timeout(self._timeout):  # httpx's own begins anew with every byte
                     self.requests += 1
                     response = await self._http.request(method, path, json=body)
                 status = _status(response)
                 if not tried_again(status):
                     return self._read(response, path, status)
-            except httpx.TimeoutException:
+            except (httpx.TimeoutException, TimeoutError):
                 reason = f"did not answer within {self._timeout:g} s"
             except httpx.RequestError as error:
                 reason = f"cannot be reached or cut the connection ({self._hidden(error)})"

@@ -3,8 +3,9 @@
 A chat API (`CHAT`) gives texts alone; it has to be asked for by name, because its scores are of another kind.
 
 Once, at the beginning: the server's own count of a probe's tokens must be the tokenizer's, and the log-probabilities of
-a greedy answer, which the server gave as it wrote, must be those that it gives for the same ids as a prompt. What it
-gives for the probe tells the cache of scores which weights are served: others may take the same name later.
+a greedy answer, which the server gave as it wrote, must be those that it gives for the same ids as a prompt, and such
+as the likeliest tokens can have, for servers can give logits in their place. What it gives for the probe tells the
+cache of scores which weights are served: others may take the same name later.
 
 Knows no units or masks.
 """
@@ -12,6 +13,7 @@ Knows no units or masks.
 from __future__ import annotations
 
 import hashlib
+import math
 from difflib import get_close_matches
 from itertools import count
 from pathlib import Path
@@ -36,12 +38,17 @@ PROBE = "Why is the sky blue? Çok güzel: 你好, 3.14159 — and so on."
 _PROBE_TOKENS = 8
 _MAX_DISAGREEMENT = 0.25
 """Nats a token, in the mean, by which a server's two ways to a log-probability may differ; bfloat16 rounds coarsely."""
+_PADDED_VOCABULARY = 2.0
+"""Nats by which the likeliest token may be less likely than one of all that the tokenizer knows: models know more."""
 _SAME_WEIGHTS = 0.01
 """Nats a token, in the mean over the probe, by which the same weights differ from connection to connection at most."""
 CHAT = "chat"
 APIS = (*SERVERS, CHAT)
 _TEXT_ONLY = {"llamacpp": "llama.cpp's server", "library": "Ollama"}
 """Servers that give no log-probabilities of a prompt, by what they call the owner of their models."""
+_ANY_NAME = "llamacpp"
+"""The owner of models whose server answers to any name with the model that it has."""
+_UNLISTED = "unlisted"
 
 
 def connect(
@@ -99,7 +106,14 @@ def connect(
         scores = ScoreCache(cache_folder() / "scores.sqlite3") if cache else None
         if api == CHAT:
             served = f"{client.url} {CHAT} {model} {card.get('root')}"
-            return ChatModel(client, model, cache=scores, served=served, max_tokens_sent=max_tokens_sent)
+            return ChatModel(
+                client,
+                model,
+                cache=scores,
+                served=served,
+                max_tokens_sent=max_tokens_sent,
+                unlisted=str(card.get(_UNLISTED, "")),
+            )
         server = SERVERS[api or _api_of(client, card)]()
         remote = RemoteModel(
             client,
@@ -128,7 +142,11 @@ def connect(
 
 
 def _model_card(client: Client, model: str, *, required: bool) -> dict[str, Any]:
-    """What the server says of the model; nothing, where it keeps no list and none is required."""
+    """What the server says of the model.
+
+    Unless a list is required: nothing where it keeps none, and only that the model is not there where it keeps one, for
+    gateways take more names than they list (`openai/gpt-5.2:nitro` at OpenRouter, deployments at Azure).
+    """
     try:
         answer = client.get("/v1/models")
     except RefusedError:
@@ -139,11 +157,13 @@ def _model_card(client: Client, model: str, *, required: bool) -> dict[str, Any]
     if not isinstance(cards, list):
         raise ModelError(f"the server {client.url} lists no models at /v1/models; is this the address of its API?")
     by_id = {card["id"]: card for card in cards if isinstance(card, dict) and isinstance(card.get("id"), str)}
-    if model not in by_id:
-        closest = get_close_matches(model, by_id, 5, cutoff=0.0)
-        offered = ", ".join(f"'{name}'" for name in closest) or "none"
-        raise ModelError(f"the server {client.url} has no model '{model}'; it offers {offered}")
-    return by_id[model]
+    if model in by_id:
+        return by_id[model]
+    closest = get_close_matches(model, by_id, 5, cutoff=0.0)
+    offered = ", ".join(f"'{name}'" for name in closest) or "none"
+    if not required and not any(card.get("owned_by") == _ANY_NAME for card in by_id.values()):
+        return {_UNLISTED: f"its list has no model '{model}'; it offers {offered}"}
+    raise ModelError(f"the server {client.url} has no model '{model}'; it offers {offered}")
 
 
 def _api_of(client: Client, card: dict[str, Any]) -> str:
@@ -217,6 +237,13 @@ def _check(remote: RemoteModel) -> tuple[tuple[int, ...], list[float]]:
         raise SettingError(
             f"the tokenizer '{name}' reads an answer as {decoded!r:.60} and the served model '{remote.id}' as "
             f"{said!r:.60}; give the served model's own tokenizer"
+        )
+    least = -math.log(len(tokenizer)) - _PADDED_VOCABULARY
+    if any(not least <= value <= _MAX_DISAGREEMENT for value in answer.log_probs):
+        raise ModelError(
+            f"the server {client.url} gives no log-probabilities: those of a greedy answer of '{remote.id}' are from "
+            f"{min(answer.log_probs):.2f} to {max(answer.log_probs):.2f}, beyond what likely tokens can have; it must "
+            "give raw ones (vLLM: --logprobs-mode raw_logprobs)"
         )
     row = (*ids, *answer.ids)
     (scores,), _ = remote.score([Row(row, len(row) - 1)])
