@@ -1,9 +1,6 @@
 """Many prompts: what is read, what is on record, and that a run survives its own death."""
 
 import json
-import os
-import signal
-import subprocess
 import sys
 import time
 
@@ -11,6 +8,8 @@ import pytest
 
 import jopa
 import tiny_models
+from forked import forked
+from jopa import cli
 from jopa.detection import scoring, screening
 from jopa.detection.hostility import detect
 from jopa.detection.screening import ScreeningPrompt, read_prompts, screen
@@ -230,7 +229,7 @@ def test_a_stopped_run_keeps_what_is_done(llama, tmp_path, monkeypatch):
     assert [line["id"] for line in lines(tmp_path)] == ["0", "1", "2", "3"]
 
 
-def test_a_folder_of_500_goes_on_after_a_kill(llama, tmp_path, counted):
+def test_a_folder_of_500_goes_on_after_a_kill(llama, tmp_path, counted, monkeypatch):
     model, prompts, out = tmp_path / "model", tmp_path / "prompts", tmp_path / "out"
     llama.model.save_pretrained(model)
     llama.tokenizer.save_pretrained(model)
@@ -238,18 +237,18 @@ def test_a_folder_of_500_goes_on_after_a_kill(llama, tmp_path, counted):
     for i in range(500):  # most of them are refused at once, which keeps this test short
         text = " ".join(["rain", "birds", "doctor", "story"][: 1 + i % 4]) if i % 25 == 0 else "rain " * 110
         (prompts / f"{i:03d}.txt").write_text(text)
-    command = [sys.executable, "-m", "jopa", "detect", "--file", str(prompts), "--model", str(model)]
+    command = ["jopa", "detect", "--file", str(prompts), "--model", str(model)]
     command += ["--out", str(out), "--budget", "4", "--max-new-tokens", "3", "--most-tokens", "100"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    monkeypatch.setattr(sys, "argv", command)
+    process = forked(cli.main, tmp_path / "said")
     try:
         deadline = time.monotonic() + 90
         records = out / "verdicts.jsonl"
         while time.monotonic() < deadline and not (records.exists() and records.read_bytes().count(b"\n") >= 60):
             time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
     finally:
         process.kill()
-        process.wait()
+        process.join()
     before = records.read_bytes().count(b"\n")
     assert 60 <= before < 500
 
