@@ -1,5 +1,6 @@
 """A browser for the tests of the page, from which no request may leave this machine; jobs that take long."""
 
+import importlib.util
 import time
 from urllib.parse import urlsplit
 
@@ -7,6 +8,15 @@ import pytest
 from page_browser import CHROMIUM, KEEP_WORDS, PATIENCE, is_fault
 from page_client import call, submitted
 from server_cases import REQUEST, until
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _events_are_sent_soon():
+    """The server looks for new events more often: nearly every test waits for some."""
+    with pytest.MonkeyPatch.context() as patch:
+        if importlib.util.find_spec("starlette") is not None:
+            patch.setattr("jopa.web.endpoints._POLL_SECONDS", 0.01)
+        yield
 
 
 @pytest.fixture(scope="module")
