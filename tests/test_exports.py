@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+from functools import cache
 from pathlib import Path
 
 import jopa
@@ -27,11 +28,12 @@ def public_functions(node, where):
             yield f"{where}.{inner.name}", names, inner.args.kwarg
 
 
+@cache
 def all_public_functions():
-    for path in sorted(SOURCE.rglob("*.py")):
-        # Functions of `cli` are commands: their parameters are the flat options of the command line.
-        if path.parent.name != "cli":
-            yield from public_functions(ast.parse(path.read_text()), str(path.relative_to(SOURCE)))
+    # Functions of `cli` are commands: their parameters are the flat options of the command line.
+    paths = [path for path in sorted(SOURCE.rglob("*.py")) if path.parent.name != "cli"]
+    trees = {str(path.relative_to(SOURCE)): ast.parse(path.read_text()) for path in paths}
+    return [function for where, tree in trees.items() for function in public_functions(tree, where)]
 
 
 def test_public_functions_have_few_parameters():
