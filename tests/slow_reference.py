@@ -5,6 +5,14 @@ import torch
 
 def reference(model, prompt, output, removal, removed):
     """One full forward, all logits, no cache, no batch: log p of each target token."""
+    target = range(*output.target)
+    return reference_distributions(model, prompt, output, removal, removed)[
+        range(len(target)), [output.ids[i] for i in target]
+    ]
+
+
+def reference_distributions(model, prompt, output, removal, removed):
+    """The same forward: log p of every token of the vocabulary at each target position."""
     gone = [position for i in removed for position in prompt.units[i].positions]
     ids = torch.tensor([[*prompt.ids, *output.ids]])
     positions = torch.arange(ids.shape[1])[None]
@@ -23,8 +31,7 @@ def reference(model, prompt, output, removal, removed):
         arguments = {"input_ids": ids, "attention_mask": attention, "position_ids": positions}
     with torch.no_grad():
         logits = model.model(**arguments, use_cache=False).logits[0].double()
-    log_probs = logits.log_softmax(-1)[torch.arange(start - 1, start - 1 + len(output.ids)), list(output.ids)]
-    return log_probs[slice(*output.target)]
+    return logits.log_softmax(-1)[start - 1 : start - 1 + len(output.ids)][slice(*output.target)]
 
 
 def keep_masks(n_units, sets):

@@ -19,12 +19,14 @@ def case(model, *, unit: Any = "token", system=None, target=None, text=TEXT):
     return prompt, output
 
 
-def check_against_reference(model, prompt, output, removal, sets, **settings):
-    scorer = jopa.ModelScorer(model, prompt, output, removal, **settings)
-    scores = scorer.log_probs(keep_masks(len(prompt.units), sets))
-    for row, removed in zip(scores, sets, strict=True):
-        expected = reference(model, prompt, output, removal, removed)
-        assert torch.allclose(row.double(), expected, atol=1e-4, rtol=0), (removal, removed)
+def check_against_reference(model, prompt, output, removal, sets, settings=({},)):
+    """With all of these settings of the scorer, the score of each set is that of its own plain forward."""
+    right = [reference(model, prompt, output, removal, removed) for removed in sets]
+    for given in settings:
+        scorer = jopa.ModelScorer(model, prompt, output, removal, **given)
+        scores = scorer.log_probs(keep_masks(len(prompt.units), sets))
+        for row, removed, expected in zip(scores, sets, right, strict=True):
+            assert torch.allclose(row.double(), expected, atol=1e-4, rtol=0), (removal, given, removed)
 
 
 def plain_log_prob(model, prompt, output, factor):
