@@ -68,6 +68,10 @@ def test_a_unit_is_put_back_with_the_keyboard_and_all_of_it_restored(open_page):
     for unit in found:
         page.click(f"#units [data-unit='{unit}']")
     wait_for(page, "Nothing is taken out")
+    drawn = "parseFloat(getComputedStyle(document.querySelector('#verdict')).opacity)"
+    assert page.evaluate(drawn) < 1  # it speaks of units that are back
+    page.click("#back")
+    assert page.evaluate(drawn) == 1
 
 
 def test_a_part_of_the_answer_is_selected_with_the_mouse(open_page):
@@ -336,3 +340,39 @@ def test_a_selected_character_takes_all_of_its_tokens(open_page):
         }"""
     )
     assert found == [2, 5]
+
+
+def test_the_first_screen_says_what_the_page_does_until_there_is_a_result(open_page):
+    page = open_page(width=390, height=844)
+    assert "made the model say this" in page.inner_text("h1")
+    assert "press Explain the answer" in page.inner_text("#intro")
+    assert page.evaluate(WEAK) == []
+    ask(page)
+    wait_for(page, "Done.")
+    assert page.is_hidden("#intro")
+
+
+def test_twelve_units_and_their_sum_are_seen_without_scrolling(open_page):
+    page = open_page()
+    page.fill("#k", "12")
+    ask(page, f"{PROMPT} the rain and story", budget=14)
+    wait_for(page, "Done.")
+    assert page.locator("#effects tbody tr").count() == 12
+    assert page.evaluate(
+        "(({ scrollHeight, clientHeight }) => scrollHeight <= clientHeight)(document.querySelector('.sums'))"
+    )
+
+
+def test_a_curve_of_one_prompt_speaks_of_one(open_page):
+    page = open_page()
+    drawn = page.evaluate(
+        """async () => {
+            const { Curve } = await import("./curve.js");
+            const box = document.createElement("div");
+            const curve = new Curve(box);
+            curve.clear(["joint"]);
+            curve.add({ units: [], method: 0, evaluations: 1, log_prob: -2 });
+            return [...box.querySelectorAll(".axis span")].map((one) => one.textContent);
+        }"""
+    )
+    assert drawn == ["−2.00", "", "0", "1 prompt tried"]

@@ -240,6 +240,8 @@ def test_two_prompts_side_by_side(open_page):
     assert page.evaluate("document.activeElement.id") == "prompt"
     explained(page, PROMPT.replace("doctor", "birds"), 8)
     assert "The second prompt" in page.inner_text("#prompts")
+    top = "id => document.getElementById(id).getBoundingClientRect().top"
+    assert page.evaluate(top, "prompts") < page.evaluate(top, "verdict")  # which speaks of the second alone
     record = json_of(page)
     assert (record["kind"], record["first"]["prompt"]["text"]) == ("prompts", PROMPT)
     assert record["first"]["removed"] == first["removed"]
@@ -332,7 +334,7 @@ def test_the_time_left_is_shown(open_page):
         }"""
     )
     explained(page, PROMPT, 4)
-    assert re.fullmatch(r"(10:00|9:5\d) left of 10:00", page.evaluate("window.clocks[0]"))
+    assert re.fullmatch(r"at most (10:00|9:5\d) left", page.evaluate("window.clocks[0]"))
     assert page.inner_text("#clock") == ""
 
 

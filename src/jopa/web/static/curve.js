@@ -60,6 +60,7 @@ export class Curve {
     const low = Math.min(...values);
     const across = (x) => ((100 * x) / right).toFixed(2);
     const down = (y) => (96 * ((high - y) / (high - low || 1)) + 2).toFixed(2);
+    const tries = `${tried} ${tried === 1 ? "prompt" : "prompts"} tried`;
     const svg = shape("svg", { viewBox: "0 0 100 100", preserveAspectRatio: "none", role: "img" });
     svg.setAttribute("aria-label", this.#words());
     svg.append(shape("line", { x1: 0, x2: 100, y1: down(this.whole), y2: down(this.whole) }));
@@ -78,7 +79,7 @@ export class Curve {
     }
     this.container.replaceChildren(
       element("div", { className: "frame", ariaHidden: "false" },
-        axis("up", nats(high), nats(low)), svg, axis("along", "0", `${tried} prompts tried`)),
+        axis("up", nats(high), nats(low) === nats(high) ? "" : nats(low)), svg, axis("along", "0", tries)),
       legend,
     );
   }
@@ -87,7 +88,7 @@ export class Curve {
     return this.lines
       .map((line, i) => line.length &&
         `${this.methods[i]}: log-probability of the answer from ${nats(line[0][1])} down to ${nats(line.at(-1)[1])} nats ` +
-        `after ${line.at(-1)[0]} prompts`)
+        `after ${line.at(-1)[0]} ${line.at(-1)[0] === 1 ? "prompt" : "prompts"}`)
       .filter(Boolean)
       .join("; ");
   }

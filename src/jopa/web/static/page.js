@@ -53,7 +53,7 @@ function startClock() {
   const began = performance.now();
   const tick = () => {
     const left = setup.limits.seconds - (performance.now() - began) / 1000;
-    $("clock").textContent = `${minutes(left)} left of ${minutes(setup.limits.seconds)}`;
+    $("clock").textContent = `at most ${minutes(left)} left`;
   };
   clearInterval(clock);
   clock = setInterval(tick, 1000);
@@ -97,6 +97,7 @@ function finish(text, bad = false) {
   clearInterval(clock);
   $("clock").textContent = "";
   document.body.classList.remove("busy");
+  document.body.classList.toggle("outdated", stage.isOutdated);
   $("go").disabled = false;
   $("stop").hidden = $("bar").hidden = true;
   stage.board.enable(Boolean(stage.found && stage.answer?.ids.length));

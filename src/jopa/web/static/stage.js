@@ -21,6 +21,7 @@ export class Stage {
     this.found = null; // the result event of the search
     this.shown = 0; // which of its results, if two methods were compared
     this.pressed = new Set(); // units taken out, or marked as requests
+    this.drawn = []; // those that the result below them is about
     this.files = null; // { json, html } to download
     this.texts = { said: "", without: "" };
     $("json").addEventListener("click", () => download("jopa.json", "application/json", this.files.json));
@@ -31,12 +32,18 @@ export class Stage {
     return this.request?.task === "diagnose";
   }
 
+  /** Whether the result that is shown is about other units than those that are pressed. */
+  get isOutdated() {
+    return Boolean(this.found) && (this.drawn.length !== this.pressed.size || this.drawn.some((unit) => !this.pressed.has(unit)));
+  }
+
   /** Begin a run: everything of the last one goes, its answer excepted if it is kept. */
   begin(request, pieces, methods, spans = null) {
     this.request = request;
     this.spans = spans;
     this.found = this.files = this.answer = null;
     this.pressed = new Set();
+    $("intro").hidden = true;
     $("stage").hidden = false;
     $("stage").className = request.task;
     for (const id of PARTS) $(id).replaceChildren();
@@ -133,7 +140,8 @@ export class Stage {
   /** A diagnosis or citations. */
   #showReport(event, follows) {
     if (!follows) this.found = event;
-    this.pressed = new Set(event.requests ?? []);
+    this.drawn = event.requests ?? [];
+    this.pressed = new Set(this.drawn);
     this.board.press([...this.pressed]);
     showPart($("report"), event.report);
     $("tools").hidden = false;
@@ -146,7 +154,8 @@ export class Stage {
   #showResult(result, searched) {
     for (const name of ["verdict", "effects", "levels", "outputs", "found"]) showPart($(name), result.parts[name]);
     showPart($("in-place"), result.parts.in_place);
-    this.pressed = new Set(result.removed);
+    this.drawn = result.removed;
+    this.pressed = new Set(this.drawn);
     this.board.press(result.removed, true);
     $("tools").hidden = $("more").hidden = false;
     $("back").hidden = searched;
