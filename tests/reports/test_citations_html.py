@@ -98,3 +98,9 @@ def test_the_terminal_says_the_same(citations):
 
 def test_citations_of_no_sentence_are_a_page_too(citations):
     assert "0.00 nats with the documents" in citations_html(replace(citations, citations=()))
+
+
+def test_how_it_was_found_is_open_in_a_report_and_closed_below_the_page(citations):
+    titled = re.compile(r"<details class=\"more\"( open)?>\s*<summary><h\d class=\"title\">How this was found")
+    assert titled.search(citations_html(citations)).group(1)
+    assert not titled.search(citations_html(citations, standalone=False)).group(1)

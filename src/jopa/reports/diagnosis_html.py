@@ -194,12 +194,10 @@ def diagnosis_facts(diagnosis: Diagnosis) -> list[tuple[str, str]]:
     d, (low, high) = diagnosis, diagnosis.band
     single = sum(d.individual[i] for i in d.without_influence)
     marked = "".join(piece.text for piece in _listed([unit_title(d, i) for i in d.requests]))
-    together = (
-        "fewer than two units have none"
-        if d.together is None
-        else f"{nats(d.together, signed=True)} nats, PR {ratio_text(d.together_ratio or 0.0)}; "
-        f"their single effects add up to {nats(single, signed=True)} nats"
-    )
+    together: list[tuple[str, str]] = []
+    if d.together is not None:
+        measured = f"{nats(d.together, signed=True)} nats, PR {ratio_text(d.together_ratio or 0.0)}"
+        together = [("These at once", f"{measured}; their single effects add up to {nats(single, signed=True)} nats")]
     return [
         (
             "log p(output)",
@@ -219,7 +217,7 @@ def diagnosis_facts(diagnosis: Diagnosis) -> list[tuple[str, str]]:
             + f": {marked}",
         ),
         ("No influence", f"PR from {low:g} to {high:g} when the unit is removed alone; of this answer only"),
-        ("These at once", together),
+        *together,
         (
             "Share",
             "of the joint effect of all units; with the synergy, shares make 100 %"

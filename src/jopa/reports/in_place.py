@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 _NAMES = {
     "system": "System message",
     "developer": "Developer message",
-    "user": "Other turn, user",
-    "assistant": "Other turn, assistant",
+    "user": "Message of the user",
+    "assistant": "Message of the assistant",
     "tool": "Result of a tool",
     "tools": "Tools that the model could call",
     "prefix": "Fixed instruction before the prompt",
