@@ -6,6 +6,7 @@ The limit is on the number of masks asked for, never on time.
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import pytest
@@ -39,6 +40,13 @@ class EndlessError(Exception):
     """More was asked than any search needs."""
 
 
+@cache
+def drawn(n_units, seed):
+    """What each unit does alone, and each pair together."""
+    random = torch.Generator().manual_seed(seed)
+    return torch.rand(n_units, generator=random).tolist(), torch.randn(n_units, n_units, generator=random).tolist()
+
+
 @dataclass(frozen=True)
 class Table:
     """A function of the removed units."""
@@ -48,9 +56,7 @@ class Table:
     seed: int
 
     def __call__(self, removed: frozenset[int]) -> float:
-        random = torch.Generator().manual_seed(self.seed)
-        alone = torch.rand(self.n_units, generator=random).tolist()
-        together = torch.randn(self.n_units, self.n_units, generator=random).tolist()
+        alone, together = drawn(self.n_units, self.seed)
         size, effect = len(removed), sum(alone[unit] for unit in sorted(removed))
         pairs = sum(together[i][j] for i in sorted(removed) for j in sorted(removed))
         return {
