@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -350,6 +351,28 @@ def test_another_model_under_the_same_name_is_refused(home, tmp_path, monkeypatc
     monkeypatch.setattr("jopa.benchmark.cells.load", lambda source, **_: replace(model_of(source), revision="another"))
     with pytest.raises(SettingError, match="come from another model \\(revision None, now another"):
         run_bench(replace(wanted, ks=(1, 2, 3)), tmp_path)
+    assert len(cells(tmp_path)) == 2
+    with pytest.raises(SettingError, match="come from another model"):  # also where all its prompts are new ones
+        run_bench(tiny_bench.experiment(home, [make_method("random")], limit=2), tmp_path)
+    assert len(cells(tmp_path)) == 2
+
+
+def test_other_weights_in_the_same_folder_are_refused(home, tmp_path):
+    """As of a checkpoint that was trained further: a folder has no revision."""
+    shutil.copytree(home, tmp_path / "home")
+    wanted = tiny_bench.experiment(tmp_path / "home", [make_method("random")], limit=1)
+    run_bench(wanted, tmp_path / "run")
+    weights = tmp_path / "home" / "model" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1000:-900] = bytes(100)
+    weights.write_bytes(data)
+    with pytest.raises(SettingError, match="come from another model \\(weights "):
+        run_bench(replace(wanted, ks=(1, 2, 3)), tmp_path / "run")
+    path = tmp_path / "run" / "examples.jsonl"
+    record = json.loads(path.read_text())
+    del record["language_model"]["weights"]  # as older versions wrote it
+    path.write_text(json.dumps(record) + "\n")
+    assert run_bench(replace(wanted, ks=(1, 2, 3)), tmp_path / "run").done == 1
 
 
 def test_a_folder_of_something_else_is_refused(home, tmp_path):

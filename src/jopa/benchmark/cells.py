@@ -33,7 +33,7 @@ from jopa.benchmark.records import (
     is_sound,
     require_recordable,
 )
-from jopa.benchmark.refusals import refused_cells, require_same_model, require_same_prompt
+from jopa.benchmark.refusals import refused_cells, require_same_model, require_same_prompt, weights_sample
 from jopa.choices import checked_removal
 from jopa.datasets.examples import Example
 from jopa.evaluation.regeneration import Evaluation, Evaluator
@@ -85,6 +85,7 @@ class Task:
         pending: the cells to do.
         recorded: the example's record, if there is one.
         selections: the records of its finished searches.
+        of_model: the record of some example for the same model, of an earlier start, if there is one.
     """
 
     model: ModelSpec
@@ -93,6 +94,7 @@ class Task:
     pending: tuple[CellKey, ...]
     recorded: ExampleRecord | None = None
     selections: tuple[SearchRecord, ...] = ()
+    of_model: ExampleRecord | None = None
 
     @property
     def names(self) -> Names:
@@ -111,6 +113,7 @@ class ModelCache:
         self.runner = runner or Runner()
         self._spec: ModelSpec | None = None
         self._model: Model | None = None
+        self._weights: str | None = None
         self._similarity: SentenceBert | None = None
 
     def model(self, spec: ModelSpec) -> Model:
@@ -118,8 +121,13 @@ class ModelCache:
         if self._model is None or spec != self._spec:
             self._model = None  # free the memory of the last model before the next is loaded
             self._model = self._connected(spec) if spec.endpoint else self._loaded(spec)
+            self._weights = None if spec.endpoint else weights_sample(spec.id)
             self._spec = spec
         return self._model
+
+    def identity(self, spec: ModelSpec) -> dict[str, str | None]:
+        """What records say of the model of a spec."""
+        return {**self.model(spec).identity, **({"weights": self._weights} if self._weights else {})}
 
     def _loaded(self, spec: ModelSpec) -> Model:
         return replace(load(spec.id, **spec.loading), runner=self.runner)
@@ -156,8 +164,9 @@ def run_task(experiment: Experiment, task: Task, models: ModelCache) -> Iterator
         JopaError: a model cannot be loaded, or is not the one on record; then no cell can be done.
     """
     model = models.model(task.model)
-    if task.recorded is not None:
-        require_same_model(task.recorded, model)
+    identity = models.identity(task.model)
+    for record in filter(None, (task.recorded, task.of_model)):
+        require_same_model(record, identity)
     try:
         prompt = _prompt(experiment, task, model)
         found = {name: it for record in task.selections for name, it in _answers(record, len(prompt.units))}
@@ -181,7 +190,7 @@ def run_task(experiment: Experiment, task: Task, models: ModelCache) -> Iterator
         return
     output = preparation.output
     if task.recorded is None:
-        yield JournalEntry("examples", _example_record(task, model, prompt, output))
+        yield JournalEntry("examples", _example_record(task, identity, prompt, output))
 
     for spec in experiment.methods:
         for seed in experiment.seeds:
@@ -320,12 +329,12 @@ def _evaluate_sets(
     return lambda units: done[frozenset(units)]
 
 
-def _example_record(task: Task, model: Model, prompt: Prompt, output: Output) -> ExampleRecord:
+def _example_record(task: Task, identity: dict[str, str | None], prompt: Prompt, output: Output) -> ExampleRecord:
     return ExampleRecord(
         **task.names._asdict(),
         prompt=PromptRecord(prompt.text, prompt.ids, prompt.units, prompt.fixed, prompt.rendered),
         output=OutputRecord(output.text, output.ids, output.target),
-        language_model=model.identity,
+        language_model=identity,
         versions=versions(),
     )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from jopa.benchmark.experiment import Experiment
 from jopa.benchmark.records import CellKey, ExampleRecord
@@ -12,16 +14,41 @@ from jopa.preparation import require_removal, shape_of
 from jopa.prompt.building import Prompt
 from jopa.scoring.protocols import Model
 
+_WEIGHT_FILES = (".safetensors", ".bin")
+_SAMPLES, _SAMPLE_BYTES = 16, 2**16
 
-def require_same_model(recorded: ExampleRecord, model: Model) -> None:
+
+def weights_sample(source: str | None) -> str | None:
+    """A checksum of samples of the weights in a model's folder, which has no revision; None of what is no folder.
+
+    Any training changes them; reading all of the weights would take as long as loading them.
+    """
+    if source is None or not Path(source).is_dir():
+        return None
+    digest = hashlib.sha256()
+    for path in sorted(path for path in Path(source).iterdir() if path.suffix in _WEIGHT_FILES):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            for number in range(_SAMPLES):
+                file.seek(size * number // _SAMPLES)
+                digest.update(file.read(_SAMPLE_BYTES))
+    return digest.hexdigest()[:12]
+
+
+def require_same_model(recorded: ExampleRecord, identity: Mapping[str, str | None]) -> None:
     """Refuse to mix results of two models under one name.
+
+    Args:
+        recorded: an example on record.
+        identity: the model's, with the checksum of its weights where it comes from a folder.
 
     Raises:
         SettingError: the model is not the one on record.
     """
-    for what in ("id", "revision", "dtype"):
-        before, now = recorded.language_model.get(what), model.identity[what]
-        if before != now:
+    for what in ("id", "revision", "dtype", "weights"):
+        before, now = recorded.language_model.get(what), identity.get(what)
+        if before != now and (what != "weights" or before is not None):  # older records lack it
             raise SettingError(
                 f"the cells on record for model '{recorded.model}' come from another model ({what} {before}, now "
                 f"{now}); give another folder (--out), or the model another name"

@@ -214,6 +214,7 @@ def _tasks(
     searched: dict[tuple[str, str, str], list[SearchRecord]] = defaultdict(list)
     for search in searches:
         searched[search.names].append(search)
+    of_model = {example.model: example for example in on_record.examples.values()}
     for model in experiment.models:
         for dataset in datasets:
             for example in dataset.examples:
@@ -226,7 +227,8 @@ def _tasks(
                     )
                 mine = tuple(key for key in cells_of(experiment, *names) if key in pending)
                 if mine:
-                    yield Task(model, dataset.name, example, mine, recorded, tuple(searched[names]))
+                    done = tuple(searched[names])
+                    yield Task(model, dataset.name, example, mine, recorded, done, of_model.get(model.name))
 
 
 def _session(datasets: Iterable[Dataset]) -> SessionRecord:
