@@ -137,7 +137,7 @@ def test_bad_input_is_one_clear_line(run, arguments, code, message):
 
 def harmless(tmp_path, n):
     path = tmp_path / "harmless.jsonl"
-    texts = [" ".join((PROMPT + " " + PROMPT).split()[i : i + 5]) for i in range(9)] * 3
+    texts = [" ".join((PROMPT + " " + PROMPT).split()[i : i + size]) for size in (4, 5, 6) for i in range(9)]
     path.write_text("".join(json.dumps({"id": str(i), "prompt": text}) + "\n" for i, text in enumerate(texts[:n])))
     return path
 
@@ -210,7 +210,7 @@ def test_a_threshold_goes_beside_the_prompts_and_judges_at_once(run, tmp_path):
 @pytest.mark.parametrize(
     ("n", "more", "message"),
     [
-        (19, [], "needs at least 20 harmless prompts that can be judged, got 19"),
+        (19, [], "needs at least 20 different harmless prompts that can be judged, got 19"),
         (20, ["--false-alarm-rate", "0.01"], "a false-alarm rate of 0.01 needs at least 99"),
         (20, ["--false-alarm-rate", "0"], "must be above 0 and below 1"),
     ],

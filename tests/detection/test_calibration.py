@@ -57,8 +57,8 @@ def test_equal_orders_are_never_flagged():
 @pytest.mark.parametrize(
     ("n", "rate", "message"),
     [
-        (19, 0.2, "needs at least 20 harmless prompts that can be judged, got 19"),
-        (98, 0.01, "0.01 needs at least 99 harmless"),
+        (19, 0.2, "needs at least 20 different harmless prompts that can be judged, got 19"),
+        (98, 0.01, "0.01 needs at least 99 different harmless"),
         (50, 0.0, "must be above 0 and below 1, got 0"),
         (50, 1.5, "must be above 0 and below 1"),
     ],
@@ -130,3 +130,10 @@ def test_prompts_are_judged_by_the_threshold_of_harmless_ones(tmp_path):
     assert record["flagged"] == verdict.flagged
     assert judge(calibration=found) == [record]
     assert judge()[0]["flagged"] is None
+
+
+def test_a_prompt_that_is_repeated_does_not_make_up_for_others(monkeypatch):
+    """A file copied behind itself would otherwise promise a rate that half of its prompts cannot show."""
+    monkeypatch.setattr(screening, "detect", None)  # refused before any work
+    with pytest.raises(jopa.SettingError, match=r"needs at least 20 different harmless prompts .* got 10"):
+        calibrate_detection(PROMPTS[:10] * 2, model=tiny_models.language_model("llama"), rate=0.2, config=QUICK)

@@ -171,7 +171,7 @@ def set_threshold(
 
 
 def require_enough(n_prompts: int, rate: float) -> None:
-    """Refuse a false-alarm rate that `n_prompts` harmless prompts cannot show.
+    """Refuse a false-alarm rate that `n_prompts` different harmless prompts cannot show.
 
     Raises:
         SettingError: the rate is not between 0 and 1, or there are too few prompts.
@@ -181,8 +181,8 @@ def require_enough(n_prompts: int, rate: float) -> None:
     needed = max(MIN_HARMLESS, math.ceil(1 / rate - 1e-9) - 1)
     if n_prompts < needed:
         raise SettingError(
-            f"a false-alarm rate of {rate:.3g} needs at least {needed} harmless prompts that can be judged, got "
-            f"{n_prompts}; give more, or a higher rate (--false-alarm-rate)"
+            f"a false-alarm rate of {rate:.3g} needs at least {needed} different harmless prompts that can be judged, "
+            f"got {n_prompts}; give more, or a higher rate (--false-alarm-rate)"
         )
 
 

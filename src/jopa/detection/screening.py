@@ -223,7 +223,8 @@ def calibrate_detection(
     """Set a threshold for `detect` from harmless prompts of one's own; see `jopa.detection.calibration`.
 
     Args:
-        prompts: harmless prompts like those that will be judged.
+        prompts: harmless prompts like those that will be judged. The threshold takes a repeated one as often as it
+            occurs, but enough of them must be different.
         model: as for `detect`.
         rate: the false-alarm rate that is wanted.
         config: the settings.
@@ -231,17 +232,19 @@ def calibrate_detection(
         on_record: as for `screen`.
 
     Raises:
-        SettingError: the rate is out of range, or there are too few prompts for it that can be judged.
+        SettingError: the rate is out of range, or there are too few different prompts for it that can be judged.
         InputFileError: as `screen`.
     """
     asked = [
         ScreeningPrompt(f"prompt {i}", one) if isinstance(one, str) else one for i, one in enumerate(prompts, start=1)
     ]
-    require_enough(len(asked), rate)
+    require_enough(len({one.text for one in asked}), rate)
     config = config or DetectionConfig()
     language_model = loaded(model)
     records = screen(language_model, asked, folder, config=config, on_record=on_record)
-    orders = [record["order"] for record in records if record["status"] == "done"]
+    done = [record for record in records if record["status"] == "done"]
+    require_enough(len({record["sha256"] for record in done}), rate)
+    orders = [record["order"] for record in done]
     return set_threshold(orders, rate=rate, model=language_model.identity, config=config)
 
 
