@@ -116,6 +116,13 @@ def test_a_set_that_screening_alone_tried_is_cited_although_nothing_left_at_all_
     assert beyond.status == "elsewhere"
 
 
+def test_a_set_that_was_scored_for_a_later_sentence_counts_for_an_earlier_one():
+    found, scorer = sources(6, lambda removed: 3.0 * (removed == {0, 1}), either(0, 1))
+    assert [set(citation.sources) for citation in found] == [{0, 1}, {0, 1}]
+    assert [citation.status for citation in found] == ["cited", "cited"]
+    assert len(scorer.asked) == len(set(scorer.asked))
+
+
 def test_what_a_larger_set_does_not_need_is_left_out():
     def fall(removed):
         return 0.3 * len(removed & {0, 1}) + either(3, 4)(removed)

@@ -69,6 +69,10 @@ def find_sources(
         found.append(search.sources_of(part))
         if on_sentence:
             on_sentence(part + 1)
+    # A set that was scored for a later sentence may bring an earlier one below.
+    while late := [part for part, citation in enumerate(found) if citation.proof == "none" and search.reaching(part)]:
+        for part in late:
+            found[part] = search.cited_from(part, search.reaching(part)[0])
     return found
 
 
@@ -150,13 +154,13 @@ class _Search:
             best = first_lowest(scores)
             chain = sets[best]
             if self._reaches(scores[best], part):
-                return self._cited(part, self._pruned(part, chain))
-        if reaching := self._scored_that_reach(part):  # as keeping a unit alone removes all others
-            return self._cited(part, self._pruned(part, reaching[0]))
+                return self.cited_from(part, chain)
+        if reaching := self.reaching(part):  # as keeping a unit alone removes all others
+            return self.cited_from(part, reaching[0])
         spread = lowest.units if by_kept and lowest.units is not None else frozenset[int]()
         return self._measured(part, spread, "none")
 
-    def _scored_that_reach(self, part: int) -> list[Units]:
+    def reaching(self, part: int) -> list[Units]:
         """The sets within the limit, scored for whatever reason, that bring a sentence below; the smallest first."""
         sets = [units for units in self._problem.scored if 0 < len(units) <= self._max_sources]
         reaching = [units for units, row in zip(sets, self._of(sets), strict=True) if self._reaches(row[part], part)]
@@ -185,8 +189,9 @@ class _Search:
             units = smaller[best]
         return units
 
-    def _cited(self, part: int, units: Units) -> Citation:
-        """A set that brings PR below the value, and no unit of which can be left out."""
+    def cited_from(self, part: int, units: Units) -> Citation:
+        """A sentence that a set brings below the value, cited from what of the set cannot be left out."""
+        units = self._pruned(part, units)
         n_units = self._problem.n_units
         singles_scored = n_units <= EXACT_UNITS  # and none of them is enough, or it would have been taken
         smallest = len(units) == 1 or (len(units) == 2 and singles_scored)
