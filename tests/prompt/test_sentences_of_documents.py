@@ -47,7 +47,8 @@ def test_numbers_of_sources_go_with_the_sentence_before(expected):
         ["It ended.", "Then it began.", "Wow.", "Cool."],
         ["<p>One.</p>", "<p>Two is here. ", "Three.</p>"],
         ["See Eq.~(3). ", "Then $$x_i. Y$$ holds. ", "It costs $5. ", "Or $6."],
-        ["Tel. +1 (555) 123. ", "Call now."],
+        ["Tel. +1 (555) 123. ", "Call now. ", "It costs approx. $5. ", "See att.: a file."],
+        ["It was p < 0.05. ", "Then n <30. ", "But x > 5 held. ", "So be it."],
     ],
 )
 def test_names_tags_and_formulas(expected):
@@ -55,5 +56,12 @@ def test_names_tags_and_formulas(expected):
 
 
 def test_one_letter_that_is_a_unit_of_measure():
-    expected = ["It weighs 5 g. ", "It took 10s. ", "At 50 km/h. ", "In 5 h. ", "In 1950 J. Smith left."]
+    expected = [
+        "It weighs 5 g. ",
+        "It took 10s. ",
+        "At 50 km/h. ",
+        "In 5 h. ",
+        "Bake 20 min. ",
+        "In 1950 J. Smith left.",
+    ]
     assert cut("".join(expected)) == expected

@@ -70,6 +70,13 @@ def test_words_that_are_abbreviations_elsewhere_end_a_sentence(text, expected):
     assert len(cut(sentences, text)) == expected
 
 
+@pytest.mark.parametrize("language", ["nb", "nn", "no-NO"])
+def test_norwegian_has_the_abbreviations_of_danish(language):
+    expected = ["Møtet er kl. 10 den 17. mai. ", "Kari m.fl. kom. ", "Dvs. nei, det er min. ", "Vi ses."]
+    text = "".join(expected)
+    assert [text[start:end] for start, end in sentences(text, language)] == expected
+
+
 @pytest.mark.parametrize(
     ("text", "language"),
     [

@@ -24,22 +24,21 @@ _NEVER = {
     "th": r"กทม|[พค]\. ?ศ|ดร|ผศ|รศ|จ|ต|น",
     "ta": "திரு|திருமதி|ரூ",
     "fr": "MM|Mgr|Av|St",
-    "it": "Sig|Sigg|Ing|Geom|Av|Prof|Dr|ad es|es|p\\. es",
+    "it": "Sig|Sigg|Ing|Geom|Av|es",
     "es": "Ud|Av|Ma",
-    "pt": "Av|Sr|Dr",
+    "pt": "Av|Sr",
     "nl": "o\\.a",
     "pl": "ul|np|m\\. ?in|im|dr|prof|al|os",
     "cs": "ul|tj|mj|na nám",
     "sr": "др",
     "hu": "kb|dr|pl",
-    "tr": "Prof",
     "ro": "Dl|Str",
 }
 # They may end a sentence, which the next letter tells.
 _BEFORE_SMALL = {
     _ANY: r"etc|usw|usf|uvm|osv|enz|ecc|itd|itp|atd|atp|apod|stb|dll|jne|др|млн|млрд|тыс|руб|чел|т\. ?д|т\. ?п|"
     r"Mon|Tue|Tues|Wed|Thu|Thurs|Fri|[ap]\. ?m",
-    "de": "gem|allg|bez|bspw|insb|insbes|ehem|mind|max|min|einschl|urspr|entspr|vorauss|gest|verh",
+    "de": "gem|allg|bez|bspw|insb|insbes|ehem|mind|max|einschl|urspr|entspr|vorauss|gest|verh",
     "cs": "popř|zejm|příp",
     "fi": "ym|yms|ns|ks|vrt",
     "tr": "vb|yy",
@@ -55,7 +54,6 @@ _BEFORE_NUMBER = {
     "pt": "art|cap",
     "pl": "art|ust|r|m",
     "sv": "kl",
-    "nb": "kl",
     "da": "kl",
     "et": "lk|nt",
 }
@@ -64,7 +62,7 @@ _FIRST_OF_SEVERAL = re.compile(r"(?<![\w.-])[^\W\d_]\.\s*\Z")
 _SHORT = re.compile(r"[^\W\d_]{1,3}\.")
 _NUMBER = re.compile(r"(?<![\w.,])(?:\d{1,4}|[IVXLC]+)\.\s*\Z")
 _MONTH = re.compile("Januar|Jänner|Februar|März|April|Mai|Juni|Juli|August|September|Oktober|November|Dezember")
-_ORDINALS = re.compile("bs|cs|da|de|et|fi|hr|hu|is|lt|lv|nb|nn|no|pl|sk|sl|sr|tr")
+_ORDINALS = re.compile("bs|cs|da|de|et|fi|hr|hu|is|lt|lv|pl|sk|sl|sr|tr")
 """Languages that write an ordinal number with a full stop."""
 CONTEXT_CHARACTERS = 24
 """Characters at a sentence's end that decide."""
@@ -85,12 +83,11 @@ def ends_nothing(said: str, following: str, language: str) -> bool:
     Args:
         said: a sentence so far, the blanks behind it included; its last `CONTEXT_CHARACTERS` characters are enough.
         following: what comes next, without blanks before it.
-        language: the text's, as a code.
+        language: the text's, as `base_language` gives it.
     """
     if "." not in said:
         return False
-    language = language.replace("_", "-").split("-")[0].lower()
-    small, number = following[:1].islower(), following.lstrip("(+#")[:1].isdigit()
+    small, number = following[:1].islower(), following.lstrip("(+#$€£")[:1].isdigit()
     return bool(
         _after("never", language).search(said)
         or (small and _after("small", language).search(said))

@@ -96,6 +96,12 @@ def is_language_code(code: object) -> bool:
     return isinstance(code, str) and _CODE.fullmatch(code) is not None
 
 
+def base_language(code: str) -> str:
+    """The language of a code, without script and country; Norwegian is taken as Danish, whose abbreviations it has."""
+    base = code.replace("_", "-").split("-")[0].lower()
+    return "da" if base in ("nb", "nn", "no") else base
+
+
 def guessed_language(text: str) -> str:
     """The code of the language that a text is probably written in; "en" where nothing tells."""
     sample = text[:_SAMPLE]

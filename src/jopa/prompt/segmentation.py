@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate, pairwise
 
 from jopa.prompt.abbreviations import CONTEXT_CHARACTERS, ends_nothing
-from jopa.prompt.language import guessed_language
+from jopa.prompt.language import base_language, guessed_language
 from jopa.prompt.sentencex_input import lower_case_starts, masked_line
 
 Span = tuple[int, int]
@@ -167,7 +167,7 @@ def sentences(text: str, language: str | None = None) -> list[Span]:
         text: what to part.
         language: its code, which decides what an abbreviation is; guessed by default.
     """
-    language = language or guessed_language(text)
+    language = base_language(language or guessed_language(text))
     small = lower_case_starts(text)
     ends: list[int] = []
     for (start, end), in_code in _marked_lines(text):
@@ -205,11 +205,13 @@ def _cuts_of_line(line: str, language: str, small: bool) -> Iterator[int]:
             said = line[begun:cut]
             tail = said[-CONTEXT_CHARACTERS:]
             unfinished = _NUMBER_OF_ITEM.fullmatch(said) or _TITLE.search(tail)
-            unfinished = unfinished or (language.startswith("de") and _ORDINAL.search(tail))
+            unfinished = unfinished or (language == "de" and _ORDINAL.search(tail))
             following = line[cut : cut + CONTEXT_CHARACTERS].lstrip()
             unfinished = unfinished or (_QUOTED[0].search(tail) and _QUOTED[1].match(following))
             unfinished = unfinished or (_CONTINUED[0].search(tail) and _CONTINUED[1].match(following))
-            unfinished = unfinished or (line[cut - 1] == "." and line[cut] in "-~")  # "Dipl.-Ing.", "Eq.~3"
+            unfinished = unfinished or (
+                line[cut - 1] == "." and line[cut] in "-~:,"
+            )  # "Dipl.-Ing.", "Eq.~3", "att.: a"
             unfinished = unfinished or ends_nothing(tail, following, language)
             if said.strip() and cut <= last and not unfinished and not _inside(cut, whole):
                 yield cut

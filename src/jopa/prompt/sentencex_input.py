@@ -1,8 +1,8 @@
 """A line of text as `sentencex` has to see it to part it right. Each character keeps its place.
 
-    faces, signs for feet and inches    it sees the beginning of a quotation in them
+    faces, "<", feet and inches         it sees the beginning of a quotation in them
     "(a)" and "(1)"                     where they begin a sentence, it ends no further one
-    "5 g", "km/h"                       it takes one letter for an initial
+    "5 g", "km/h", "20 min"             it takes one letter for an initial, "min" for "minimum"
     words such as "me", "det", "bien"   it takes them for abbreviations: a state, a title, a place
     small letters after a full stop     in some languages no sentence begins with one for it; in chats many do
 
@@ -14,11 +14,11 @@ from __future__ import annotations
 import re
 from functools import cache
 
-_MARKS = re.compile(r"(?<!\w)[:;=8][-'’]?[()\[\]](?![\w])|(?<=\d)[\"'′″](?=[\s.,;!?]|\Z)")
-"""Brackets of faces and signs for feet and inches."""
+_MARKS = re.compile(r"(?<!\w)[:;=8][-'’]?[()\[\]](?![\w])|(?<=\d)[\"'′″](?=[\s.,;!?]|\Z)|<(?=[\s=\d.-])")
+"""Brackets of faces, signs for feet and inches, "less than"."""
 _ITEM = re.compile(r"(?<!\S)\((\w{1,2})\)(?=\s)")
-_UNIT = re.compile(r"(?:(?<=\d)[ \u00a0\u202f]?[gmslh]|(?<=\w)/[hs])(?=\.\s+[^\W\d_a-z])")
-"""A number's unit of measure that is one letter, at the end of a sentence, and what stands before it."""
+_UNIT = re.compile(r"(?:(?<=\d)[ \u00a0\u202f]?(?:[gmslh]|min|sec|oz)|(?<=\w)/[hs])(?=\.\s+[^\W\d_a-z])")
+"""A unit of measure that looks like an initial or a shortened word, at the end of a sentence."""
 _ANY = "*"
 _WORDS = {
     _ANY: r"me|[oO][kK]|[nN]o|ga|pa|ia|va|fa|mi|ne|tu|nem|bien|mich|dat|det|etc(?=\.\s+[A-Z])",
@@ -28,12 +28,12 @@ _WORDS = {
     "it": "te|ha|re|ore|tv|post|nato|li|so|sa|sai|fai|mai|vi|ci|ce|lo|si|sol|mar|via|usa|bar|file|app|mica|top",
     "nl": "it|best|hand|top|vol|pas|bel|app",
     "sv": "min|med|kan|ut|hon|del|ord|sen|jul|maj",
-    "da": "min|din|to|ti|par|tv|med|kan|ut|var|ned|form|del|vær|sort|ord|jul",
+    "da": "din|to|ti|par|tv|med|var|ned|form|del|vær|sort|jul",
     "hu": "ma",
     "ro": "loc|sens|ore",
     "tr": "sen|kan|ver",
     "ru": "муж",
-    "hr": "del|maj|sa",
+    "hr": "del|maj",
     "sl": "med|del|maj|res",
     "ca": "cap|contra|sobre|vol|nos|mar",
     "cs": "nám|co|pod",
@@ -68,11 +68,9 @@ def masked_line(line: str, language: str, small: bool) -> str:
 
     Args:
         line: the line or a part of it.
-        language: its code.
+        language: of the text, as `base_language` gives it.
         small: whether sentences of the text begin with small letters.
     """
-    language = language.replace("_", "-").split("-")[0].lower()
-    language = "da" if language in ("nb", "nn", "no") else language
     line = _UNIT.sub(_masked, _MARKS.sub(_masked, _ITEM.sub(lambda item: f"[{'a' * len(item[1])}]", line)))
     line = _no_abbreviations(language).sub(_masked, line)
     if small:
