@@ -47,6 +47,27 @@ def test_offloaded_models_score_and_answer_as_they_do_when_they_are_not(llama, p
     assert next(moved.parameters()).device.type == "meta"
 
 
+@pytest.mark.parametrize("way", ["in place", "forward"])
+def test_compiled_code_is_left_aside_and_put_back(llama, way):
+    """It keeps the hooks that were there when it was made, and so the positions whose logits were wanted then."""
+    graphs = []
+
+    def backend(graph, _inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    model = copy.deepcopy(llama.model)
+    if way == "in place":
+        model.compile(backend=backend)
+    else:
+        model.forward = torch.compile(model.forward, backend=backend)
+    made = {name: vars(model).get(name) for name in ("_compiled_call_impl", "forward")}
+    compiled = jopa.LanguageModel(model, llama.tokenizer, "compiled")
+    require_plain_scores(compiled, llama, "delete")
+    assert {name: vars(model).get(name) for name in made} == made
+    assert not graphs
+
+
 class Int8Linear(torch.nn.Module):
     """Weights in int8 with a scale for each output, as bitsandbytes and GPTQ have them: nothing is differentiated.
 

@@ -111,12 +111,16 @@ def _is_steady_in_long_rows(model: Any, device: torch.device, size: int) -> bool
 
 
 def without_replicas(model: Any) -> Any:
-    """The model inside torch's wrappers that run copies of it on several devices; any other model as it is."""
+    """The model inside torch's wrappers that compile it or run copies of it on several devices; else it itself."""
     import torch
 
-    while isinstance(model, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel):
-        model = model.module
-    return model
+    while True:
+        if isinstance(model, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif isinstance(plain := getattr(model, "_orig_mod", None), torch.nn.Module):  # of `torch.compile`
+            model = plain
+        else:
+            return model
 
 
 def without_peft(model: Any, name: str) -> Any:

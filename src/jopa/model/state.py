@@ -20,6 +20,8 @@ _QUIET: list[None] = []
 _QUIET_BEFORE: list[tuple[int, int, bool]] = []
 _QUIET_GUARD = threading.Lock()
 _HOOKED = "_output_capturing_hooks_installed"
+_COMPILED_CALL, _PLAIN_CALLABLE = "_compiled_call_impl", "_torchdynamo_orig_callable"
+"""Where `module.compile()` keeps its code; where `torch.compile(function)` keeps the function."""
 
 
 def model_lock(model: object) -> Any:
@@ -30,15 +32,34 @@ def model_lock(model: object) -> Any:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode (no dropout) for the time of a block; each module's own mode comes back."""
+    """Evaluation mode (no dropout), without what `torch.compile` made, for the time of a block; both come back.
+
+    Compiled code does not notice that hooks have changed, and is made anew for many lengths of rows.
+    """
     training = [module for module in model.modules() if module.training]
+    compiled = [found for module in model.modules() for found in _compiled(module)]
     if training:
         model.eval()
+    for module, name, _made, plain in compiled:
+        vars(module)[name] = plain
     try:
         yield
     finally:
         for module in training:
             module.training = True
+        for module, name, made, _plain in compiled:
+            vars(module)[name] = made
+
+
+def _compiled(module: nn.Module) -> Iterator[tuple[nn.Module, str, Any, Any]]:
+    """The attributes of a module that hold compiled code: its name, that code, and what runs without it."""
+    own = vars(module)
+    if (made := own.get(_COMPILED_CALL)) is not None:
+        yield module, _COMPILED_CALL, made, None
+    made = own.get("forward")
+    is_wrapper = getattr(made, "_torchdynamo_wrapper_id", id(made)) == id(made)  # `functools.wraps` copies attributes
+    if is_wrapper and (plain := getattr(made, _PLAIN_CALLABLE, None)) is not None:
+        yield module, "forward", made, plain
 
 
 @contextmanager
