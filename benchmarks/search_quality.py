@@ -32,10 +32,11 @@ from typing import Any
 
 import jopa
 from jopa.method import Method, RankingMethod, top_units
+from jopa.methods.context_cite import ContextCite
+from jopa.methods.interactions import Interactions
 from jopa.methods.joint.search import JointSearch
 from jopa.methods.paper_search import PaperSearch
 from jopa.methods.perturbation import Ablation, Greedy
-from jopa.methods.surrogate import ContextCite, Interactions
 from jopa.model.generation import Generation
 from jopa.preparation import answer
 from jopa.problem import Problem

@@ -13,8 +13,10 @@ pytest.importorskip("sklearn")
 
 import jopa
 import tiny_models
-from jopa.methods import surrogate
-from jopa.methods.surrogate import ContextCite, Interactions
+from jopa.methods import context_cite, interactions
+from jopa.methods.context_cite import ContextCite
+from jopa.methods.interactions import Interactions
+from jopa.methods.random_removals import random_removals, token_log_probs
 from table_scorer import TableScorer, best_sets, redundant_pair
 
 TEXT = "write a story about the doctor and his patient"
@@ -112,12 +114,12 @@ def test_logit_is_exact_far_from_one_half(log_prob):
         context.prec = 1000
         p = Decimal(log_prob).exp()
         expected = float((p / (1 - p)).ln())
-    assert surrogate._logit(np.array([log_prob])) == pytest.approx([expected], rel=1e-12)
+    assert context_cite._logit(np.array([log_prob])) == pytest.approx([expected], rel=1e-12)
 
 
 def test_logit_of_certainty_is_finite():
     """float32 may say log p = 0, or a little more."""
-    assert surrogate._logit(np.array([0.0, 1e-7, -1e-9])) == pytest.approx([16.6] * 3, abs=0.1)
+    assert context_cite._logit(np.array([0.0, 1e-7, -1e-9])) == pytest.approx([16.6] * 3, abs=0.1)
 
 
 def published_solver():
@@ -135,7 +137,7 @@ def published_solver():
 def test_equals_the_published_package(llama, alpha):
     question = on_model(llama)
     ranking = ContextCite(alpha=alpha).rank(question, seed=5)
-    removed = surrogate._random_removals(question.n_units, 64, 0.5, seed=5)
+    removed = random_removals(question.n_units, 64, 0.5, seed=5)
     log_prob = np.array(question.log_probs([row.nonzero()[0].tolist() for row in removed]))
     weight, _ = published_solver()(alpha).fit(~removed, log_prob - np.log1p(-np.exp(log_prob)), len(ANSWER))
     assert ranking.scores == pytest.approx(weight, abs=1e-6 * np.abs(weight).max())
@@ -176,15 +178,15 @@ def test_triples_need_order_three():
 
 def test_a_sparse_table_is_fitted_exactly():
     question = black_box(10, redundant_pair)
-    removed = surrogate._random_removals(10, 128, 0.25, seed=0, distinct=True)
-    values = surrogate._token_log_probs(question, removed).sum(axis=1)
-    fitted = surrogate._fit_interactions(removed, values, 2)
+    removed = random_removals(10, 128, 0.25, seed=0, distinct=True)
+    values = token_log_probs(question, removed).sum(axis=1)
+    fitted = interactions._fit_interactions(removed, values, 2)
     coefficients = dict(zip(fitted.terms, fitted.coefficients, strict=True))
     assert fitted.intercept == pytest.approx(-1.0, abs=1e-2)
     assert coefficients[2, 5] == pytest.approx(-5.0, abs=1e-2)
     assert coefficients[0,] == pytest.approx(-0.3, abs=1e-2)
-    other = surrogate._random_removals(10, 128, 0.5, seed=1)
-    truth = surrogate._token_log_probs(question, other).sum(axis=1)
+    other = random_removals(10, 128, 0.5, seed=1)
+    truth = token_log_probs(question, other).sum(axis=1)
     assert fitted.predict(other) == pytest.approx(truth, abs=0.05)
 
 
@@ -192,7 +194,7 @@ def random_surrogate(seed, n_units):
     random = np.random.default_rng(seed)
     terms = [(unit,) for unit in range(n_units) if random.random() < 0.6]
     terms += [pair for pair in combinations(range(n_units), 2) if random.random() < 0.2]
-    return surrogate._Surrogate(-3.0, tuple(terms), tuple(random.normal(size=len(terms)).tolist()))
+    return interactions._Surrogate(-3.0, tuple(terms), tuple(random.normal(size=len(terms)).tolist()))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -205,22 +207,22 @@ def test_the_best_sets_of_a_surrogate_are_those_of_enumeration(seed, k):
         return fitted.intercept + sum(on)
 
     expected = sorted(value(chosen) for chosen in combinations(range(11), k))[:5]
-    found = surrogate._best_sets(fitted, 11, k, 5)
+    found = interactions._best_sets(fitted, 11, k, 5)
     assert [value(chosen) for chosen in found] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_swaps_find_what_enumeration_finds(seed, monkeypatch):
     fitted = random_surrogate(seed, 14)
-    expected = [surrogate._best_sets(fitted, 14, k, 8)[0] for k in (1, 2, 3, 5)]
-    monkeypatch.setattr(surrogate, "_ENUMERABLE", 0)
-    assert [surrogate._best_sets(fitted, 14, k, 8)[0] for k in (1, 2, 3, 5)] == expected
+    expected = [interactions._best_sets(fitted, 14, k, 8)[0] for k in (1, 2, 3, 5)]
+    monkeypatch.setattr(interactions, "_ENUMERABLE", 0)
+    assert [interactions._best_sets(fitted, 14, k, 8)[0] for k in (1, 2, 3, 5)] == expected
 
 
 def test_units_without_a_term_fill_up():
-    fitted = surrogate._Surrogate(0.0, ((1,), (2, 3)), (-1.0, 5.0))
-    assert surrogate._best_sets(fitted, 40, 4, 1) == [(0, 1, 2, 4)]
-    assert surrogate._best_sets(surrogate._Surrogate(0.0, (), ()), 40, 3, 4) == [(0, 1, 2)]
+    fitted = interactions._Surrogate(0.0, ((1,), (2, 3)), (-1.0, 5.0))
+    assert interactions._best_sets(fitted, 40, 4, 1) == [(0, 1, 2, 4)]
+    assert interactions._best_sets(interactions._Surrogate(0.0, (), ()), 40, 3, 4) == [(0, 1, 2)]
 
 
 def test_hundreds_of_units():
@@ -237,9 +239,9 @@ def test_hundreds_of_units():
 def test_the_terms_looked_at_are_limited(n_masks, order, expected, monkeypatch):
     """Pairs of 20 units are within 2 × 100, triples of 11; pairs of 32 units within 512."""
     looked_at = []
-    monkeypatch.setattr(surrogate, "_lasso", lambda features, _: looked_at.append(features.shape) or np.zeros(1))
-    removed = surrogate._random_removals(60, n_masks, 0.25, seed=0)
-    surrogate._fit_interactions(removed, removed @ np.arange(60.0), order)
+    monkeypatch.setattr(interactions, "_lasso", lambda features, _: looked_at.append(features.shape) or np.zeros(1))
+    removed = random_removals(60, n_masks, 0.25, seed=0)
+    interactions._fit_interactions(removed, removed @ np.arange(60.0), order)
     assert looked_at == [(n_masks, 60 + expected)]
 
 

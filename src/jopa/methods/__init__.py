@@ -14,14 +14,15 @@ from jopa.errors import SettingError
 from jopa.method import Method
 from jopa.methods.attention import Attention, AttnTrace, LastAttention
 from jopa.methods.context_attribution import ARCJSD, CAMAB, TracLLM
+from jopa.methods.context_cite import ContextCite
 from jopa.methods.gradient import AttentionGradient, ContinuousMask, GradientTimesInput, IntegratedGradients
+from jopa.methods.interactions import Interactions
 from jopa.methods.joint.search import JointSearch
 from jopa.methods.paper_search import PaperSearch
 from jopa.methods.peers import Captum, ReAGent
 from jopa.methods.perturbation import Ablation, Exhaustive, Greedy, Random, Shapley
 from jopa.methods.proxy_search import ProxySearch
 from jopa.methods.proxy_spex import ProxySPEX
-from jopa.methods.surrogate import ContextCite, Interactions
 from jopa.plugins.registry import Registry, imported
 from jopa.scoring.protocols import Capability
 

@@ -1,16 +1,14 @@
-"""Surrogates: a sparse model is fitted to the scores of random removals, and the k units are read from it.
+"""Interactions: a sparse surrogate with pairs of units is fitted to random removals, and proposes sets to score.
 
-    ContextCite    logit p(y | x ⊙ m) ≈ b + Σ_i w_i m_i                         the k largest w_i
-    Interactions   log p(y | x without S) ≈ b + Σ_{t ⊆ S, |t| ≤ order} c_t      the S of k units that minimises it
+    log p(y | x without S) ≈ b + Σ_{t ⊆ S, |t| ≤ order} c_t      the S of k units that minimises it
 
-`ContextCite` follows Cohen-Wang et al. 2024 (arXiv 2409.00729) and its package `context-cite`. `Interactions` takes
-from ProxySPEX (arXiv 2505.17495) that interactions of prompts are few and hierarchical: it looks for them among the
-units that have strong main effects, and fits again those it finds. ProxySPEX itself (`proxy_spex.py`) needs twelve
-packages, removes half of the prompt where a removal of k units is of interest, and gives interaction indices rather
-than a best set. The same idea is a screening, a Lasso and a ridge regression in scikit-learn.
+From ProxySPEX (arXiv 2505.17495) it takes that interactions of prompts are few and hierarchical: it looks for them
+among the units that have strong main effects, and fits again those it finds. ProxySPEX itself (`proxy_spex.py`) needs
+twelve packages, removes half of the prompt where a removal of k units is of interest, and gives interaction indices
+rather than a best set. The same idea is a screening, a Lasso and a ridge regression in scikit-learn.
 
-A surrogate only predicts the score of a set that was not scored, so `Interactions` lets the model score the sets with
-the best predictions. Sees units and scores, never a tokenizer.
+A surrogate only predicts the score of a set that was not scored, so the model scores the sets with the best
+predictions. Sees units and scores, never a tokenizer.
 """
 
 from __future__ import annotations
@@ -22,7 +20,8 @@ from itertools import combinations, islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from jopa.errors import SettingError, require_package
-from jopa.method import Method, Ranking, RankingMethod, Selection
+from jopa.method import Method, Selection
+from jopa.methods.random_removals import FOLDS, MIN_ABLATIONS, explained, random_removals, token_log_probs, units_of
 from jopa.ordering import NAT, first_lowest, ranked
 from jopa.problem import Problem, ProblemShape
 
@@ -30,12 +29,6 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
     from numpy import ndarray
 
-_CHUNK = 128
-"""Masks scored in one call: enough to fill any batch of the scorer, few enough to report progress often."""
-_MIN_ABLATIONS = 8
-_NEAREST_TO_CERTAIN = 2.0**-24
-"""−log p is at least this: float32 has no probability between this one and 1."""
-_FOLDS = 5
 _TERMS_PER_MASK = 2
 """Pairs, and as many triples, that the fit may choose from, for each mask."""
 _MAX_TERMS = 512
@@ -44,72 +37,9 @@ _ENUMERABLE = 200_000
 """Up to this many sets, the surrogate predicts all of them to find the best."""
 _PREDICTED_AT_ONCE = 20_000
 """Sets that the surrogate predicts at once, so that memory stays small."""
-_ROUNDS = 20
-"""How often masks are drawn again to replace those that cannot be used."""
 
 Term = tuple[int, ...]
 """Units whose removal together has a coefficient."""
-
-
-@dataclass(frozen=True)
-class ContextCite(RankingMethod):
-    """ContextCite: the k largest coefficients of a sparse linear surrogate (Cohen-Wang et al. 2024).
-
-    Masks keep each unit with probability 1/2; the value of a mask is logit p = log p − log(1 − p), where p is the
-    probability of the whole target. A Lasso on standardised masks fits logit p divided by the number of target tokens;
-    its coefficients, scaled back, are the scores, in nats: how much keeping a unit raises logit p. So does the
-    package `context-cite` 0.0.4 (https://github.com/MadryLab/context-cite), with two differences: a mask that removes
-    every unit is drawn again, because nothing may be left of a prompt without a template; and if there are no more
-    masks than `ablations`, each of them is taken once. A mask drawn twice counts twice in the fit and is scored once.
-
-    `details` has the number of coefficients that are not zero, R² on the masks of the fit, and the Spearman
-    correlation of values with predictions by a fit that left them out (0 where either is constant).
-
-    It measures mean effects with half of the prompt removed. Of redundant units it finds that each matters, but not
-    that they belong together, nor what the removal of only k units does.
-
-    Attributes:
-        ablations: masks drawn; the paper takes 32 to 256.
-        alpha: weight of the Lasso's penalty; the larger it is, the fewer coefficients differ from 0.
-    """
-
-    ablations: int = 64
-    alpha: float = 0.01
-
-    name: ClassVar[str] = "context-cite"
-    summary: ClassVar[str] = "ContextCite: the largest coefficients of a sparse linear surrogate"
-    cost: ClassVar[str] = "ablations / 2"
-    needs_log_probs: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        if self.ablations < _MIN_ABLATIONS:
-            raise SettingError(f"ablations must be at least {_MIN_ABLATIONS}, got {self.ablations}")
-        if not 0 < self.alpha < math.inf:
-            raise SettingError(f"alpha must be a positive number, got {self.alpha}")
-
-    def with_budget(self, budget: int) -> ContextCite:
-        """The same fit to `budget` masks."""
-        return replace(self, ablations=budget)
-
-    def most_masks(self, n_units: int, k: int) -> int:
-        """See `Method.most_masks`."""
-        return 1 + self.ablations
-
-    def validate(self, shape: ProblemShape, k: int) -> None:
-        """Refuse to work without scikit-learn, too; see `Method.validate`."""
-        super().validate(shape, k)
-        require_package(f"method '{self.name}'", "scikit-learn", "baselines", module="sklearn")
-
-    def rank(self, problem: Problem, *, seed: int = 0) -> Ranking:
-        """The surrogate's coefficient of every unit, in nats."""
-        removed = _random_removals(problem.n_units, self.ablations, 0.5, seed)
-        log_probs = _token_log_probs(problem, removed)
-        values = _logit(log_probs.sum(axis=1)) / log_probs.shape[1]
-        scores, quality = _sparse_linear_fit(~removed, values, self.alpha)
-        details = {"nonzero": int((scores != 0).sum()), **quality}
-        return Ranking(
-            tuple((scores * log_probs.shape[1]).tolist()), f"linear surrogate fitted to {len(removed)} masks", details
-        )
 
 
 @dataclass(frozen=True)
@@ -147,8 +77,8 @@ class Interactions(Method):
     cost: ClassVar[str] = "3/4 × ablations + candidates"
 
     def __post_init__(self) -> None:
-        if self.ablations < _MIN_ABLATIONS:
-            raise SettingError(f"ablations must be at least {_MIN_ABLATIONS}, got {self.ablations}")
+        if self.ablations < MIN_ABLATIONS:
+            raise SettingError(f"ablations must be at least {MIN_ABLATIONS}, got {self.ablations}")
         if not 1 <= self.order <= 3:
             raise SettingError(f"order must be between 1 and 3, got {self.order}")
         if self.candidates < 1:
@@ -156,9 +86,9 @@ class Interactions(Method):
 
     def with_budget(self, budget: int) -> Interactions:
         """The same fit with `budget` masks in all; the number of candidates does not change."""
-        least = _MIN_ABLATIONS + self.candidates
+        least = MIN_ABLATIONS + self.candidates
         if budget < least:
-            said = f"{_MIN_ABLATIONS} ablations and {self.candidates} candidates"
+            said = f"{MIN_ABLATIONS} ablations and {self.candidates} candidates"
             raise SettingError(f"budget must be at least {least} ({said}), got {budget}")
         return replace(self, ablations=budget - self.candidates)
 
@@ -177,16 +107,16 @@ class Interactions(Method):
         if k == problem.n_units:
             return Selection(tuple(range(k)), "every unit is removed")
         rate = max(0.25, min(0.5, k / problem.n_units))
-        removed = _random_removals(problem.n_units, self.ablations, rate, seed, distinct=True)
-        values = _token_log_probs(problem, removed).sum(axis=1)
+        removed = random_removals(problem.n_units, self.ablations, rate, seed, distinct=True)
+        values = token_log_probs(problem, removed).sum(axis=1)
         surrogate = _fit_interactions(removed, values, self.order)
         proposed = _best_sets(surrogate, problem.n_units, k, self.candidates)
-        scored = [_units(row) for row in removed if row.sum() == k]
+        scored = [units_of(row) for row in removed if row.sum() == k]
         sets = list(dict.fromkeys([*proposed, *scored]))
         best = sets[first_lowest(problem.log_probs(sets))]
         details = {
             "terms": len(surrogate.terms),
-            "r2": _explained(values, surrogate.predict(removed)),
+            "r2": explained(values, surrogate.predict(removed)),
             "predicted_log_prob": float(surrogate.predict(_as_masks([best], problem.n_units))[0]),
         }
         return Selection(best, f"{len(sets)} sets of {k} units scored", details=details)
@@ -211,43 +141,6 @@ class _Surrogate:
         return total
 
 
-def _random_removals(
-    n_units: int, n_masks: int, rate: float, seed: int, *, distinct: bool = False
-) -> Bool[ndarray, "masks units"]:
-    """Random sets, each unit in them with probability `rate`, never all units; every possible set if they are few."""
-    import numpy as np
-
-    random = np.random.default_rng(seed)
-    if 2**n_units - 1 <= n_masks:
-        every = np.arange(2**n_units - 1)[:, None] >> np.arange(n_units) & 1
-        return random.permutation(every.astype(bool))
-    removed = np.empty((0, n_units), dtype=bool)
-    for _ in range(_ROUNDS):
-        drawn = random.random((n_masks, n_units)) < rate
-        removed = np.concatenate([removed, drawn[~drawn.all(axis=1)]])
-        if distinct:
-            removed = removed[np.sort(np.unique(removed, axis=0, return_index=True)[1])]
-        if len(removed) >= n_masks:
-            break
-    return removed[:n_masks]
-
-
-def _token_log_probs(problem: Problem, removed: Bool[ndarray, "masks units"]) -> Float[ndarray, "masks out"]:
-    """Log-probability of each target token under each removal, in nats."""
-    import numpy as np
-
-    chunks = []
-    for start in range(0, len(removed), _CHUNK):
-        rows = removed[start : start + _CHUNK]
-        chunks.append(problem.token_log_probs([_units(row) for row in rows]).double().numpy())
-        problem.progress(start + len(rows), len(removed))
-    return np.concatenate(chunks)
-
-
-def _units(removed: Bool[ndarray, "units"]) -> Term:
-    return tuple(removed.nonzero()[0].tolist())
-
-
 def _as_masks(sets: Sequence[Term] | Int[ndarray, "sets k"], n_units: int) -> Bool[ndarray, "sets units"]:
     """One row a set, True at its units; all sets have the same size."""
     import numpy as np
@@ -255,53 +148,6 @@ def _as_masks(sets: Sequence[Term] | Int[ndarray, "sets k"], n_units: int) -> Bo
     masks = np.zeros((len(sets), n_units), dtype=bool)
     np.put_along_axis(masks, np.asarray(sets), True, axis=1)
     return masks
-
-
-def _logit(log_prob: Float[ndarray, "masks"]) -> Float[ndarray, "masks"]:
-    """log p − log(1 − p) from log p, exact for p near 0 and near 1."""
-    import numpy as np
-
-    log_prob = np.minimum(log_prob, -_NEAREST_TO_CERTAIN)
-    return log_prob - np.log(-np.expm1(log_prob))
-
-
-def _sparse_linear_fit(
-    keep: Bool[ndarray, "masks units"], values: Float[ndarray, "masks"], alpha: float
-) -> tuple[Float[ndarray, "units"], dict[str, float]]:
-    """Coefficients of a Lasso on standardised masks, scaled back to masks of 0 and 1; and how well it fits."""
-    from sklearn.linear_model import Lasso
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    lasso: Any = Lasso(alpha=alpha)
-    scaler = StandardScaler()
-    pipeline = make_pipeline(scaler, lasso).fit(keep, values)
-    quality = {
-        "r2": _explained(values, pipeline.predict(keep)),
-        "held_out_correlation": _held_out_correlation(pipeline, keep, values),
-    }
-    return lasso.coef_ / scaler.scale_, quality
-
-
-def _explained(values: Float[ndarray, "masks"], predicted: Float[ndarray, "masks"]) -> float:
-    """R²: the share of the values' variance that the predictions explain; 1 if the values do not vary."""
-    variance = values.var()
-    return float(1 - ((values - predicted) ** 2).mean() / variance) if variance > 0 else 1.0
-
-
-def _held_out_correlation(pipeline: Any, keep: Bool[ndarray, "masks units"], values: Float[ndarray, "masks"]) -> float:
-    """Spearman correlation of values and their cross-validated predictions; 0 where either is constant."""
-    import numpy as np
-    from scipy.stats import spearmanr
-    from sklearn.model_selection import cross_val_predict
-
-    if len(values) < 2:
-        return 0.0
-    predicted: Any = cross_val_predict(pipeline, keep, values, cv=min(_FOLDS, len(values)))
-    if np.ptp(values) == 0 or np.ptp(predicted) == 0:
-        return 0.0
-    correlation: Any = spearmanr(values, predicted)
-    return float(correlation.statistic)
 
 
 def _fit_interactions(removed: Bool[ndarray, "masks units"], values: Float[ndarray, "masks"], order: int) -> _Surrogate:
@@ -335,7 +181,7 @@ def _lasso(features: Bool[ndarray, "masks features"], values: Float[ndarray, "ma
     from sklearn.linear_model import LassoCV
     from sklearn.preprocessing import StandardScaler
 
-    lasso = LassoCV(alphas=30, cv=min(_FOLDS, len(values)), tol=1e-3, max_iter=2000)
+    lasso = LassoCV(alphas=30, cv=min(FOLDS, len(values)), tol=1e-3, max_iter=2000)
     return lasso.fit(StandardScaler().fit_transform(features), values).coef_
 
 
