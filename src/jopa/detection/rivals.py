@@ -93,7 +93,7 @@ def highlighted(model: LanguageModel, prompt: Prompt) -> Highlighted:
     norms = scorer.gradient_norms()
     n_critical = max(1, math.ceil(CRITICAL * len(norms)))
     critical = sorted(torch.topk(norms, n_critical).indices.tolist())
-    factors = torch.ones(2, len(norms))
+    factors = torch.ones(2, len(norms), dtype=torch.float32)
     factors[1, critical] = SHRINKING
     whole, shrunk = (scorer.relaxed_log_probs(factors).double() / len(ids)).tolist()
     return Highlighted(whole, tuple(norms.tolist()), tuple(critical), whole - shrunk, scorer.ffe)

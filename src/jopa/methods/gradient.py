@@ -87,7 +87,7 @@ class AttentionGradient(RankingMethod):
         """Score every unit by its derivative; the seed changes nothing."""
         import torch
 
-        gradient = problem.attention_gradient(torch.full((problem.n_units,), float(self.factor)))
+        gradient = problem.attention_gradient(torch.full((problem.n_units,), float(self.factor), dtype=torch.float32))
         return Ranking(tuple(gradient.tolist()), "one gradient")
 
 
@@ -199,7 +199,9 @@ class ContinuousMask(Method):
         """The last mask, and log p(y) under the mask before the first and after every step."""
         import torch
 
-        logits = torch.full((problem.n_units,), 1 - k / (problem.n_units + 1)).logit().requires_grad_()
+        logits = (
+            torch.full((problem.n_units,), 1 - k / (problem.n_units + 1), dtype=torch.float32).logit().requires_grad_()
+        )
         adam = torch.optim.Adam([logits], lr=self.learning_rate)
         trace: list[TraceStep] = []
         for step in range(self.steps + 1):
@@ -219,7 +221,9 @@ def _completeness(problem: Problem, total: float) -> float:
     """How far the sum of all scores is from F(1) − F(0), in nats."""
     import torch
 
-    full, empty = problem.relaxed_log_probs(torch.tensor([[1.0], [0.0]]).expand(-1, problem.n_units)).tolist()
+    full, empty = problem.relaxed_log_probs(
+        torch.tensor([[1.0], [0.0]], dtype=torch.float32).expand(-1, problem.n_units)
+    ).tolist()
     return total - (full - empty)
 
 

@@ -130,7 +130,7 @@ def unit_input(problem: Problem, scorer: LocalModelScorer) -> InterpretableInput
         asked = 0
 
         def to_tensor(self) -> Tensor:
-            return torch.ones(1, problem.n_units)
+            return torch.ones(1, problem.n_units, dtype=torch.float32)
 
         def to_model_input(self, perturbed_tensor: Tensor | None = None) -> Tensor:
             present = self.to_tensor() if perturbed_tensor is None else perturbed_tensor
@@ -256,7 +256,7 @@ class ReAGent(RankingMethod):
         updates = torch.zeros(self.chains, dtype=torch.long)
         running = torch.arange(self.chains)
         for step in range(1, self.steps + 1):
-            chosen = _highest(torch.rand(len(running), n_units, generator=random), n_replaced)
+            chosen = _highest(torch.rand(len(running), n_units, generator=random, dtype=torch.float32), n_replaced)
             update = torch.logit((1 + original - probability(chosen)) / 2, eps=_LOGIT_EPS)[:, None]
             importance[running] += torch.where(chosen, update, -update)
             updates[running] += 1

@@ -302,7 +302,7 @@ class _Proxy:
 
         if self._approximation is None:
             return None
-        factors = torch.full((n_units,), ATTENTION_OUTSIDE)
+        factors = torch.full((n_units,), ATTENTION_OUTSIDE, dtype=torch.float32)
         factors[list(inside)] = ATTENTION_INSIDE
         gradient = self._approximation.gradient(factors)
         if gradient is None:

@@ -297,7 +297,7 @@ def _rounds(
     """The seconds of each shape and product in several rounds, until the two lowest of each agree or time is up."""
     import torch
 
-    flushed = torch.ones(_FLUSHED_BYTES // 4)
+    flushed = torch.ones(_FLUSHED_BYTES // 4, dtype=torch.float32)
     first = next(iter(weights))
     other = weights[first].clone()
     packed = {

@@ -93,7 +93,7 @@ class ContextForward:
         import torch
 
         self._begin()
-        scores = torch.empty(len(keep), self.forward.n_targets)
+        scores = torch.empty(len(keep), self.forward.n_targets, dtype=torch.float32)
 
         def work(rows: list[int]) -> Float[Tensor, "rows out"]:
             return self.forward.log_probs(self._logits(self._masked.visible(keep[rows])))
@@ -129,7 +129,7 @@ class ContextForward:
         with self.forward.timed("gradients"), torch.enable_grad():
             log_factors = factors.log().requires_grad_()
             by_position = torch.where(unit_of >= 0, log_factors[unit_of.clamp(min=0)], 0.0)
-            inputs = self.forward.embedded(self._rest[None], torch.ones(1, len(self._rest)))
+            inputs = self.forward.embedded(self._rest[None], torch.ones(1, len(self._rest), dtype=torch.float32))
             total = self.forward(inputs, [len(self._rest)], log_factors=by_position).sum()
             with self.forward.in_model():
                 (gradient,) = torch.autograd.grad(total, log_factors)

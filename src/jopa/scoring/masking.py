@@ -123,7 +123,7 @@ class MaskedForward:
         import numpy as np
         import torch
 
-        results = torch.empty(len(keep), *shape)
+        results = torch.empty(len(keep), *shape, dtype=torch.float32)
         visible = self.visible(keep)
         rows = visible[:, : self.n_prompt].numpy()
         if self._removal != "zero" and not rows.any(axis=1).all():
@@ -183,7 +183,7 @@ class MaskedForward:
         start = self.forward.prefix().length
         by_position = torch.where(self.unit_of >= 0, log_factors[self.unit_of.clamp(min=0)], 0.0)
         ids = self.ids[start:]
-        inputs = self.forward.embedded(ids[None], torch.ones(1, len(ids)))
+        inputs = self.forward.embedded(ids[None], torch.ones(1, len(ids), dtype=torch.float32))
         return self.forward(inputs, [len(ids)], log_factors=by_position)[0]
 
     def attention(self, keep: Bool[Tensor, "units"]) -> Float[Tensor, "layers tokens"]:
@@ -201,7 +201,7 @@ class MaskedForward:
         if not visible[: self.n_prompt].any():
             raise _nothing_left(keep)
         layers = self.forward.attentions(self.ids[visible])
-        weights = torch.zeros(len(layers), len(visible))
+        weights = torch.zeros(len(layers), len(visible), dtype=torch.float32)
         weights[:, visible] = torch.stack([layer.mean(dim=(0, 1)) for layer in layers])
         return weights
 

@@ -180,7 +180,7 @@ class ModelScorer:
         ids, units = self._masked.ids[start:], self._masked.unit_of[start:]
 
         def differentiate(_batch: list[int]) -> Float[Tensor, "1 tokens"]:
-            inputs = self._forward.embedded(ids[None], torch.ones(1, len(ids)))
+            inputs = self._forward.embedded(ids[None], torch.ones(1, len(ids), dtype=torch.float32))
             embeddings = inputs["inputs_embeds"].requires_grad_()
             with torch.enable_grad():
                 total = self._forward(inputs, [len(ids)]).sum()
@@ -192,7 +192,9 @@ class ModelScorer:
         squares = self._batched("gradients", [0], _GRADIENT_ROW_COST * len(ids), differentiate, (len(ids),))[0]
         if not squares.isfinite().all():
             raise ScoringError("the gradient of the log-probability is not finite; try dtype float32")
-        return torch.zeros(self.n_units).index_add(0, units[units >= 0], squares[units >= 0]).sqrt()
+        return (
+            torch.zeros(self.n_units, dtype=torch.float32).index_add(0, units[units >= 0], squares[units >= 0]).sqrt()
+        )
 
     def attention_gradient(self, factors: Float[Tensor, "units"]) -> Float[Tensor, "units"]:
         """Derivative of Σ log p(y) by log a, where a multiplies the attention paid to each unit.
@@ -297,7 +299,7 @@ class ModelScorer:
         with self._forward.timed("attention"):
             of_tokens = self._masked.attention(torch.ones(self.n_units, dtype=torch.bool))
         inside = self._masked.unit_of >= 0
-        of_units = torch.zeros(len(of_tokens), self.n_units)
+        of_units = torch.zeros(len(of_tokens), self.n_units, dtype=torch.float32)
         return of_units.index_add(1, self._masked.unit_of[inside], of_tokens[:, inside])
 
     def token_attention(self, keep: Bool[Tensor, "units"]) -> list[Float[Tensor, "tokens"]]:
@@ -375,7 +377,7 @@ class ModelScorer:
 
         positions = torch.arange(self._forward.prefix().length, len(self._masked.ids))
         units = self._masked.unit_of[positions]
-        scale = torch.where(units >= 0, factors[:, units.clamp(min=0)], torch.ones(()))
+        scale = torch.where(units >= 0, factors[:, units.clamp(min=0)], torch.ones((), dtype=torch.float32))
         ids = self._masked.ids[positions].expand(len(factors), -1)
         return self._forward(self._forward.embedded(ids, scale), [len(positions)] * len(factors)).sum(dim=1)
 
@@ -390,7 +392,7 @@ class ModelScorer:
         """What `work` gives for each row, `shape` numbers each, in batches, in the rows' own order, on the CPU."""
         import torch
 
-        results = torch.empty(len(rows), *shape)
+        results = torch.empty(len(rows), *shape, dtype=torch.float32)
         with self._forward.timed(phase):
             for batch, result in self._forward.in_batches(rows, length, work):
                 results[batch] = result.float().cpu()

@@ -382,7 +382,7 @@ class ModelProbe:
         row = self._rows[0]
         part = self._forwards.part([row[prefix.length :]], self.cached_options, [prefix], embedded=True)
         others = torch.tensor([i for i in range(prefix.length, len(row)) if i != _HIDDEN])
-        log_factors = torch.zeros(len(row))
+        log_factors = torch.zeros(len(row), dtype=torch.float32)
         log_factors[_HIDDEN] = _TINY_LOG_FACTOR
         with torch.inference_mode(False), torch.enable_grad():
             log_factors = log_factors.clone().requires_grad_()

@@ -101,7 +101,7 @@ class GradientObserver:
         """The derivative of log p(y) by the log of each unit's attention factor, at a set, in nats."""
         import torch
 
-        factors = torch.full((self._problem.n_units,), self._config.attention_outside)
+        factors = torch.full((self._problem.n_units,), self._config.attention_outside, dtype=torch.float32)
         factors[list(units)] = self._config.attention_inside
         return self._problem.attention_gradient(factors).double()
 
