@@ -47,6 +47,10 @@ def test_the_endpoint_is_asked(run, monkeypatch, llama):
         (["--endpoint-model", "m"], "--endpoint"),
         (["--endpoint", "http://host", "--endpoint-model", "m", "--model", "x"], "--model"),
         (["--endpoint", "http://host", "--endpoint-model", "m", "--batch-size", "2"], "--batch-size"),
+        (
+            ["--endpoint", "http://host", "--endpoint-model", "m", "--trust-remote-code"],
+            "leave out --trust-remote-code",
+        ),
         (["--dry-run"], "--endpoint"),
     ],
 )

@@ -196,6 +196,13 @@ def test_what_cannot_be_judged_is_said(llama, text, message):
         detect(text, model=llama, config=replace(QUICK, most_tokens=50))
 
 
+def test_a_prompt_without_which_nothing_is_left_is_named():
+    plain = tiny_models.language_model("llama", chat=False)
+    with pytest.raises(jopa.PromptError, match="one token without a chat template cannot be judged"):
+        detect("write", model=plain, config=QUICK)
+    assert math.isfinite(detect("write a", model=plain, config=QUICK).order)
+
+
 def test_a_model_that_gives_no_number_is_an_error(llama):
     broken = copy.deepcopy(llama.model)
     with torch.no_grad():

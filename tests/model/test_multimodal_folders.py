@@ -82,6 +82,22 @@ def test_a_model_that_reads_images_too_is_loaded_from_its_folder(tmp_path, build
     assert found.log_prob == pytest.approx(expected, abs=1e-3)
 
 
+def test_parts_with_attention_of_their_own_come_back_as_they_were():
+    model = llava().float().eval()
+    inside = model.model
+    inside.vision_tower.config._attn_implementation = "eager"
+    inside.language_model.config._attn_implementation = "sdpa"
+    jopa.explain(
+        "write a story about the doctor",
+        model=jopa.LanguageModel(model, tiny_models.tokenizer(chat=True)),
+        k=1,
+        method="last-attention",
+        output="once upon time",
+    )
+    assert inside.vision_tower.config._attn_implementation == "eager"
+    assert inside.language_model.config._attn_implementation == "sdpa"
+
+
 def t5():
     return T5ForConditionalGeneration(
         T5Config(vocab_size=39, d_model=32, d_kv=8, d_ff=48, num_layers=1, num_heads=4, decoder_start_token_id=0)

@@ -150,6 +150,20 @@ def test_a_metric_may_give_a_number_of_numpy_or_torch(value):
     assert measured(metric, cell) == float(value) and type(measured(metric, cell)) is float
 
 
+@pytest.mark.parametrize(
+    ("module", "line", "words"),
+    [("exits", "raise SystemExit(3)", "SystemExit: 3"), ("divides", "1 / 0", "ZeroDivisionError")],
+)
+def test_a_method_that_cannot_be_made_is_named(site, module, line, words):
+    (site / f"{module}.py").write_text(
+        "import jopa\nclass Last(jopa.Method):\n    name = 'last'\n    summary = 'the last'\n    cost = '1'\n"
+        f"    def __init__(self):\n        {line}\n"
+        "    def run(self, problem, k, *, seed=0):\n        return jopa.Selection((0,), 'one')\n"
+    )
+    with pytest.raises(jopa.SettingError, match=f"method 'last' cannot be made: {words}"):
+        find_method(f"{module}:Last")
+
+
 def test_a_path_to_a_module_that_exits_is_refused(site):
     (site / "leaving.py").write_text("raise SystemExit(3)")
     with pytest.raises(jopa.SettingError, match=r"cannot import 'leaving' \(SystemExit: 3\)"):

@@ -132,7 +132,7 @@ def test_segments_rebuild_the_text(kind, text):
     "text", ["你好。" * 30_000, "x" * 100_000, "1.2" * 30_000, "a@" * 40_000, "http://." * 10_000, ".) " * 20_000]
 )
 def test_long_lines_take_no_quadratic_time(text):
-    began = time.perf_counter()
+    began = time.process_time()
     for segment in SEGMENTERS.values():
         segment(text, None)
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10

@@ -31,6 +31,13 @@ def test_the_limit_ends_a_search_as_a_budget_does(server, name):
     assert len(found.removed) == 2
 
 
+def test_a_limit_below_one_is_refused_before_the_server_is_asked(server):
+    asked = len(server.headers)
+    with pytest.raises(jopa.SettingError, match="max_tokens_sent must be at least 1, got 0"):
+        connect(server, max_tokens_sent=0)
+    assert len(server.headers) == asked
+
+
 def test_a_limit_that_leaves_nothing_is_one_line(server):
     remote = connect(server, max_tokens_sent=40)
     with pytest.raises(StoppedError, match=r"40 tokens.*raise the limit"):

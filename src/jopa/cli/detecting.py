@@ -125,7 +125,7 @@ def detect(
     if rate is not None and calibrate is None:
         raise typer.BadParameter("--false-alarm-rate needs --calibrate: a threshold that is set has its rate")
     connection = Connection(endpoint, endpoint_model, api, tokenizer, key_variable, max_tokens_sent, score_cache)
-    connection.check(model=model, device=device, dtype=dtype)
+    connection.check(model=model, device=device, dtype=dtype, trust_remote_code=trust_remote_code or None)
     require_writable(json_path, stdout=True)
     require_writable(html_path)
     if html_path is not None and out is not None:

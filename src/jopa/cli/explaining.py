@@ -180,7 +180,9 @@ def explain(
 ) -> None:
     """Find the k units of a prompt that together made the model answer as it did."""
     connection = Connection(endpoint, endpoint_model, api, tokenizer, key_variable, max_tokens_sent, score_cache)
-    connection.check(model=model, device=device, dtype=dtype, batch_size=batch_size)
+    connection.check(
+        model=model, device=device, dtype=dtype, trust_remote_code=trust_remote_code or None, batch_size=batch_size
+    )
     require_consistent(context)
     source = first_given(context, {"prompt": prompt, "file": file, "messages": messages})
     text, tools = prompt_from(**source)

@@ -69,7 +69,7 @@ def serve(
 ) -> None:
     """Open the web page: type a prompt, watch the search, take units out and put them back."""
     connection = Connection(endpoint, endpoint_model, api, tokenizer, key_variable, max_tokens_sent, score_cache)
-    connection.check(model=model, device=device, dtype=dtype)
+    connection.check(model=model, device=device, dtype=dtype, trust_remote_code=trust_remote_code or None)
     from jopa.model.loading import load
     from jopa.model.threads import use_threads
     from jopa.prompt.options import PromptOptions

@@ -72,7 +72,7 @@ def read_prompt(model: Model, text: str, config: DetectionConfig) -> Prompt:
     """The prompt in token units.
 
     Raises:
-        PromptError: it is empty or too long.
+        PromptError: it is empty, too long, or one token alone.
     """
     prompt = prepare_prompt(model, text, config.options, unit="token")
     if len(prompt.ids) > config.most_tokens:
@@ -80,6 +80,8 @@ def read_prompt(model: Model, text: str, config: DetectionConfig) -> Prompt:
             f"the prompt has {len(prompt.ids)} tokens with its template, more than the limit of {config.most_tokens}; "
             "shorten it or raise the limit"
         )
+    if len(prompt.ids) == len(prompt.units) == 1:
+        raise PromptError("a prompt of one token without a chat template cannot be judged: nothing is left without it")
     require_room(model, prompt, config.max_new_tokens)
     return prompt
 

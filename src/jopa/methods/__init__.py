@@ -160,7 +160,12 @@ def _made(kind: type[Method], settings: dict[str, Any]) -> Method:
             raise SettingError(
                 f"setting '{setting}' of method '{name}' must be of type {kinds[setting]}, got {value!r}"
             )
-    method = kind(**settings)
+    try:
+        method = kind(**settings)
+    except SettingError:
+        raise
+    except (Exception, SystemExit) as error:  # of whatever kind: the class may be somebody else's
+        raise SettingError(f"method '{name}' cannot be made: {type(error).__name__}: {error}") from error
     if budget is None:
         return method
     if not isinstance(budget, int) or isinstance(budget, bool):

@@ -124,9 +124,16 @@ def hooks_kept(model: PreTrainedModel) -> Iterator[None]:
 @contextmanager
 def eager_attention(model: PreTrainedModel) -> Iterator[None]:
     """An attention implementation that returns its weights, for the time of a block."""
-    implementation: Any = model.config._attn_implementation
+    from transformers import PreTrainedModel
+
+    # The parts of a model, such as its text and its vision, may differ; what holds a part comes before it.
+    configs: list[Any] = [module.config for module in model.modules() if isinstance(module, PreTrainedModel)]
+    before = [config._attn_implementation for config in configs]
+    whole: Any = model.config._attn_implementation
     try:
         model.set_attn_implementation("eager")
         yield
     finally:
-        model.set_attn_implementation(implementation)
+        model.set_attn_implementation(whole)
+        for config, implementation in zip(configs, before, strict=True):
+            config._attn_implementation = implementation

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from jopa.errors import ModelError, SettingError, reason_of
 from jopa.model.language_model import quiet_transformers
 from jopa.model.loading import cache_folder
+from jopa.remote.allowance import Allowance
 from jopa.remote.chat_model import ChatModel
 from jopa.remote.client import KEY_VARIABLE, Client, RefusedError
 from jopa.remote.remote_model import RemoteModel
@@ -93,6 +94,7 @@ def connect(
         raise SettingError(f"unknown api '{api}': choose one of {', '.join(APIS)}")
     if api == CHAT and tokenizer is not None:
         raise SettingError("a chat API is sent texts, which need no tokenizer: leave it out")
+    Allowance(max_tokens_sent)  # refuses a limit before anything is sent
     client = Client(
         url,
         key_variable=key_variable,
