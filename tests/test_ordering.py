@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import jopa
 from jopa.methods.joint import gaussian_process
 from jopa.methods.joint.gaussian_process import SubsetGP
-from jopa.ordering import NAT, TOLERANCE, LowestSet, falls, first_highest, first_lowest, ranked, tolerance
+from jopa.ordering import NAT, TOLERANCE, LowestSet, first_highest, first_lowest, is_lower, ranked, tolerance
 from planted_runs import TABLES, run_table
 from table_scorer import TableScorer
 
@@ -54,9 +54,9 @@ def test_ties_do_not_grow_from_one_to_the_next():
 
 
 def test_a_fall_is_more_than_rounding():
-    assert falls(-2.001, -2.0)
-    assert not falls(-2.0 - 1e-6, -2.0)
-    assert not falls(-1e9 - 1.0, -1e9)
+    assert is_lower(-2.001, -2.0)
+    assert not is_lower(-2.0 - 1e-6, -2.0)
+    assert not is_lower(-1e9 - 1.0, -1e9)
     assert tolerance(-3.0, 2.0) == 3 * TOLERANCE
     assert tolerance(0.1) == TOLERANCE
     assert tolerance(math.inf) == TOLERANCE

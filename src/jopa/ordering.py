@@ -32,7 +32,7 @@ def tolerance(*values: float, least_scale: float = NAT) -> float:
     return TOLERANCE * max(least_scale, *(abs(value) for value in values if math.isfinite(value)), 0.0)
 
 
-def falls(value: float, before: float) -> bool:
+def is_lower(value: float, before: float) -> bool:
     """Whether a log-probability is lower than another by more than rounding."""
     return value < before - tolerance(value, before)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from jopa.choices import LOG_PROBABILITY, Certificate, Objective, Removal
 from jopa.errors import ScoringError
-from jopa.ordering import NAT, LowestSet, falls, ranked
+from jopa.ordering import NAT, LowestSet, is_lower, ranked
 from jopa.prompt.repeated_tokens import RepeatedToken
 from jopa.scoring.protocols import (
     Approximation,
@@ -314,11 +314,11 @@ class Problem:
         scores = {units: score for units, score in self.scored.items() if len(units) == len(chosen)}
         value = scores[chosen] + (self.scorer.noise if isinstance(self.scorer, NoisyScorer) else 0.0)
         if len(scores) == math.comb(self.n_units, len(chosen)):
-            better = any(falls(score, value) for units, score in scores.items() if units != chosen)
+            better = any(is_lower(score, value) for units, score in scores.items() if units != chosen)
             return "none" if better else "optimal"
         others = set(range(self.n_units)) - chosen
         swaps = [chosen - {out} | {into} for out in chosen for into in others]
-        if all(swap in scores and not falls(scores[swap], value) for swap in swaps):
+        if all(swap in scores and not is_lower(scores[swap], value) for swap in swaps):
             return "one-swap-optimal"
         return "none"
 

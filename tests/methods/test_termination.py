@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import jopa
 from jopa.methods.joint.search import JointSearch
-from jopa.ordering import falls
+from jopa.ordering import is_lower
 from table_scorer import TableScorer, TableWhiteBoxScorer
 
 HARMLESS = "makes the output less likely"
@@ -106,7 +106,7 @@ def check(problem, selection, k):
     value = problem.log_prob(selection.removed)
     scored = {units: problem.log_prob(units) for units in set(problem.scorer.asked) if len(units) == k}
     certificate = problem.certificate(selection.removed)
-    better = [units for units, other in scored.items() if falls(other, value)]
+    better = [units for units, other in scored.items() if is_lower(other, value)]
     if certificate == "optimal":
         assert len(scored) == math.comb(problem.n_units, k)
         assert not better
@@ -121,8 +121,8 @@ def check_search(problem, selection, k):
     if not selection.trace:
         return
     assert selection.trace[-1].log_prob == pytest.approx(problem.log_prob(selection.removed), rel=1e-6)
-    assert not any(falls(earlier.log_prob, later.log_prob) for earlier, later in pairwise(selection.trace))
-    helps = falls(problem.log_prob(selection.removed), problem.log_prob())
+    assert not any(is_lower(earlier.log_prob, later.log_prob) for earlier, later in pairwise(selection.trace))
+    helps = is_lower(problem.log_prob(selection.removed), problem.log_prob())
     assert helps == (HARMLESS not in selection.stop)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from jopa.benchmark.records import read_run
 from jopa.reports import typesetting
-from jopa.reports.comparisons import comparison_tables, corrected, separation, visible
+from jopa.reports.comparisons import comparison_tables, corrected, reliability_table, visible
 from jopa.reports.inference import holm, reliability, sign_flip_p, visible_difference
 from synthetic_run import cell, experiment, made_up_run, write_run
 
@@ -106,7 +106,7 @@ def test_a_metric_that_cannot_separate_the_methods_is_named(tmp_path):
         for place, name in enumerate(("joint", "ablation", "random"))
     ]
     run = read_run(write_run(tmp_path, experiment(["joint", "ablation", "random"]), cells))
-    table = there(separation(run, 3))
+    table = there(reliability_table(run, 3))
     said = " ".join(table.notes)
     assert "tiny, alpaca: BLEU cannot separate" in said
     only_two = there(reliability(np.array([series(run, name) for name in ("joint", "ablation")])))  # chance is left out
@@ -119,7 +119,7 @@ def test_without_a_baseline_or_with_one_prompt_there_is_less(tmp_path):
     run = read_run(write_run(tmp_path / "a", plan, [cell("joint"), cell("random")]))
     assert corrected(run, 3) is None and visible(run, 3) is None
     run = read_run(write_run(tmp_path / "b", experiment(["joint", "random"]), [cell("joint"), cell("random")]))
-    assert corrected(run, 3) is None and visible(run, 3) is None and separation(run, 3) is None
+    assert corrected(run, 3) is None and visible(run, 3) is None and reliability_table(run, 3) is None
     assert math.isinf(there(reliability(np.array([[1.0, -1.0], [-1.0, 1.0]]))).prompts_needed)
 
 

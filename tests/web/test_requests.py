@@ -5,7 +5,7 @@ import pytest
 import jopa
 from jopa.methods import METHODS
 from jopa.web.limits import RequestLimits
-from jopa.web.requests import ByHand, read_request
+from jopa.web.requests import ChosenUnits, read_request
 from table_scorer import TableScorer, redundant_pair
 
 LIMITS = RequestLimits(characters=300, max_new_tokens=12, k=4, budget=30, seconds=60)
@@ -54,5 +54,5 @@ def test_what_is_left_out_has_a_default():
 def test_by_hand_refuses_what_is_no_unit():
     problem = jopa.Problem(TableScorer(6, redundant_pair))
     with pytest.raises(jopa.SettingError, match="units 0 to 5"):
-        ByHand((6,)).run(problem, 1)
-    assert ByHand((2, 5)).run(problem, 2).removed == (2, 5)
+        ChosenUnits((6,)).run(problem, 1)
+    assert ChosenUnits((2, 5)).run(problem, 2).removed == (2, 5)

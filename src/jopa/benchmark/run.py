@@ -142,7 +142,7 @@ def run_bench(
     except OSError as error:
         raise InputFileError(f"cannot make the folder '{folder}': {error.strerror}") from error
     with locked(folder), ExitStack() as stack:
-        on_record, adopted = _adopted(experiment, folder, sets)
+        on_record, adopted = _opened(experiment, folder, sets)
         open_cells = {cell.key for cell in on_record.failed if retry_failed}
         closed = {cell.key for cell in on_record.cells} - open_cells
         wanted = {
@@ -187,7 +187,7 @@ def _require_known(what: str, names: Sequence[str], known: Sequence[str]) -> Non
             raise SettingError(f"the experiment has no {what} '{name}': it has {', '.join(known)}")
 
 
-def _adopted(experiment: Experiment, folder: Path, sets: Sequence[str]) -> tuple[Run, Record]:
+def _opened(experiment: Experiment, folder: Path, sets: Sequence[str]) -> tuple[Run, Record]:
     """What is on record in the folder, and the experiment to write there."""
     path = folder / "experiment.json"
     new = experiment.to_dict()

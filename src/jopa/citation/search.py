@@ -87,10 +87,10 @@ class _Search:
         self._below, self._max_sources = below, min(max_sources, problem.n_units)
         self._all: Units = frozenset(range(problem.n_units))
         self._groups = [list(group) for group in groups]
-        self._whole, self._none = self._of([frozenset(), self._all])
+        self._whole, self._none = self._log_probs([frozenset(), self._all])
         self._candidates, self._dropped, self._kept = self._screened()
 
-    def _of(self, sets: Sequence[Units]) -> list[list[float]]:
+    def _log_probs(self, sets: Sequence[Units]) -> list[list[float]]:
         """log p of each sentence with each set removed, in nats."""
         return self._by_sentence(self._problem.token_log_probs(sets))
 
@@ -106,8 +106,8 @@ class _Search:
         if len(units) > EXACT_UNITS and dropped is None:
             candidates = self._of_documents()
             units = sorted({unit for of_part in candidates for unit in of_part})
-        dropped = dropped or self._of([frozenset({unit}) for unit in units])
-        kept = self._of([self._all - {unit} for unit in units])
+        dropped = dropped or self._log_probs([frozenset({unit}) for unit in units])
+        kept = self._log_probs([self._all - {unit} for unit in units])
         return candidates, dict(zip(units, dropped, strict=True)), dict(zip(units, kept, strict=True))
 
     def _proxy(self, units: Sequence[int]) -> list[list[float]] | None:
@@ -123,7 +123,7 @@ class _Search:
     def _of_documents(self) -> list[list[int]]:
         """For each sentence the units of the documents that matter to it: removed, or kept alone."""
         groups = [frozenset(group) for group in self._groups]
-        without, alone = self._of(groups), self._of([self._all - group for group in groups])
+        without, alone = self._log_probs(groups), self._log_probs([self._all - group for group in groups])
         candidates = []
         for part in range(len(self._lengths)):
             whole, none = self._whole[part], self._none[part]
@@ -148,7 +148,7 @@ class _Search:
             sets = self._grown(chain, by_drop, by_kept, size)
             if not sets:
                 break
-            scores = [row[part] for row in self._of(sets)]
+            scores = [row[part] for row in self._log_probs(sets)]
             for tried, score in zip(sets, scores, strict=True):
                 lowest.add(tried, score)
             best = first_lowest(scores)
@@ -163,7 +163,9 @@ class _Search:
     def reaching(self, part: int) -> list[Units]:
         """The sets within the limit, scored for whatever reason, that bring a sentence below; the smallest first."""
         sets = [units for units in self._problem.scored if 0 < len(units) <= self._max_sources]
-        reaching = [units for units, row in zip(sets, self._of(sets), strict=True) if self._reaches(row[part], part)]
+        reaching = [
+            units for units, row in zip(sets, self._log_probs(sets), strict=True) if self._reaches(row[part], part)
+        ]
         return sorted(reaching, key=lambda units: (len(units), sorted(units)))
 
     def _grown(self, chain: Units, by_drop: Sequence[int], by_kept: Sequence[int], size: int) -> list[Units]:
@@ -182,7 +184,7 @@ class _Search:
         """The set without units that need not be in it: repeatedly the one whose absence leaves PR lowest."""
         while len(units) > 1:
             smaller = sorted((units - {unit} for unit in units), key=sorted)
-            scores = [row[part] for row in self._of(smaller)]
+            scores = [row[part] for row in self._log_probs(smaller)]
             best = first_lowest(scores)
             if not self._reaches(scores[best], part):
                 break
@@ -200,10 +202,10 @@ class _Search:
     def _measured(self, part: int, units: Units, proof: Proof) -> Citation:
         """All that is reported of a set, scored exactly."""
         whole = self._whole[part]
-        dropped, kept = (row[part] for row in self._of([units, self._all - units]))
+        dropped, kept = (row[part] for row in self._log_probs([units, self._all - units]))
         each = sorted(units)
-        alone_dropped = [row[part] for row in self._of([frozenset({unit}) for unit in each])] if each else []
-        alone_kept = [row[part] for row in self._of([self._all - {unit} for unit in each])] if each else []
+        alone_dropped = [row[part] for row in self._log_probs([frozenset({unit}) for unit in each])] if each else []
+        alone_kept = [row[part] for row in self._log_probs([self._all - {unit} for unit in each])] if each else []
         order = ranked([whole - score for score in alone_dropped], least_scale=NAT)
         return Citation(
             part=self._parts[part],

@@ -130,7 +130,7 @@ def detect(
     require_writable(html_path)
     if html_path is not None and out is not None:
         raise typer.BadParameter("--html needs all that was measured, and --out keeps summaries: leave one of them out")
-    asked = _asked(prompts or [], files or [], out)
+    asked = _prompts_asked(prompts or [], files or [], out)
     for option, path in (("--json", json_path), ("--html", html_path)):
         if path is not None and len(asked) != 1:
             raise typer.BadParameter(f"{option} takes one prompt, got {len(asked)}; use --out for the records of many")
@@ -200,7 +200,7 @@ def detect(
         _deliver(records, json_path, html_path, out)
 
 
-def _asked(prompts: Sequence[str], files: Sequence[Path], out: Path | None) -> list[ScreeningPrompt]:
+def _prompts_asked(prompts: Sequence[str], files: Sequence[Path], out: Path | None) -> list[ScreeningPrompt]:
     """The prompts of arguments, files and folders, in this order; texts are numbered."""
     from jopa.detection.screening import ScreeningPrompt, read_prompts
 
@@ -240,7 +240,7 @@ def _deliver(records: Sequence[Record], json_path: Path | None, html_path: Path 
         record = {name: value for name, value in records[0].items() if name not in ("status", "sha256")}
         # an id may hold half a surrogate pair, which no file takes but as JSON's escape
         text = json.dumps(record, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace").decode("utf-8")
-        write_results(text, _one(records[0]), lambda: Verdict.from_dict(record).to_html(), json_path, html_path)
+        write_results(text, _one_verdict(records[0]), lambda: Verdict.from_dict(record).to_html(), json_path, html_path)
     else:
         from rich.console import Console
 
@@ -253,7 +253,7 @@ def _deliver(records: Sequence[Record], json_path: Path | None, html_path: Path 
         raise typer.Exit(1)
 
 
-def _one(record: Record) -> RenderableType:
+def _one_verdict(record: Record) -> RenderableType:
     """One verdict in words."""
     from rich.console import Group
     from rich.padding import Padding

@@ -202,7 +202,7 @@ def screen(
             if record is None:
                 record, new = judged(model, one, config, calibration, whole=folder is None), True
             else:
-                record, new = _rejudged(record, calibration)
+                record, new = _judged_again(record, calibration)
             if journal is not None and new:
                 journal.append(record)
             found.append(record)
@@ -278,7 +278,7 @@ def judged(
     return {**key, "status": "done", **(verdict.to_dict() if whole else verdict.summary())}
 
 
-def _rejudged(record: Record, calibration: Calibration | None) -> tuple[Record, bool]:
+def _judged_again(record: Record, calibration: Calibration | None) -> tuple[Record, bool]:
     """A finished record under the present weights and threshold, and whether they changed it."""
     value, is_fitted = order(record["numbers"]), fitted_on(record["model"]["id"])
     judged_again = {
@@ -340,7 +340,7 @@ def _earlier_settings(folder: Path, settings: Record) -> Record | None:
 
 def _with_present_weights(folder: Path, found: dict[tuple[str, str], Record]) -> dict[tuple[str, str], Record]:
     """The finished records with the order of the present weights, which is on record before the work continues."""
-    again = {key: _rejudged(record, None) for key, record in found.items()}
+    again = {key: _judged_again(record, None) for key, record in found.items()}
     with Journal(folder / VERDICTS) as journal:
         for record, changed in again.values():
             if changed:

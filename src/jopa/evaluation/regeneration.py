@@ -108,7 +108,7 @@ class Evaluator:
     def _evaluate(self, sets: Sequence[tuple[int, ...]]) -> list[Evaluation]:
         import torch
 
-        keep = torch.stack([self._keep(units) for units in sets])
+        keep = torch.stack([self._keep_mask(units) for units in sets])
         whole, tokens_removed, divergences = self._scored(keep)
         kept_alone = self._scorer.log_probs(~keep).double().sum(dim=1).tolist()
         log_prob = log_likelihood(whole)
@@ -160,10 +160,10 @@ class Evaluator:
         if not isinstance(self._scorer, ModelScorer):
             import torch
 
-            whole, *removed = self._scorer.log_probs(torch.cat([self._keep(())[None], keep]))
+            whole, *removed = self._scorer.log_probs(torch.cat([self._keep_mask(())[None], keep]))
             return whole, removed, [None] * len(removed)
         if self._original is None:
-            self._original = self._scorer.log_distributions(self._keep(())[None])[0]
+            self._original = self._scorer.log_distributions(self._keep_mask(())[None])[0]
         original = self._original
         distributions = self._scorer.log_distributions(keep)
         tokens = [self._of_output(distribution) for distribution in distributions]
@@ -182,7 +182,7 @@ class Evaluator:
 
         new = sorted(set(units) - self._alone.keys())
         if new:
-            scores = self._scorer.log_probs(torch.stack([self._keep((unit,)) for unit in new])).double().sum(dim=1)
+            scores = self._scorer.log_probs(torch.stack([self._keep_mask((unit,)) for unit in new])).double().sum(dim=1)
             self._alone.update((unit, log_prob - score) for unit, score in zip(new, scores.tolist(), strict=True))
         return self._alone
 
@@ -192,7 +192,7 @@ class Evaluator:
 
         return distribution.gather(1, torch.tensor(self._output.ids)[:, None])[:, 0]
 
-    def _keep(self, removed: Iterable[int]) -> Bool[Tensor, "units"]:
+    def _keep_mask(self, removed: Iterable[int]) -> Bool[Tensor, "units"]:
         import torch
 
         keep = torch.ones(self._scorer.n_units, dtype=torch.bool)

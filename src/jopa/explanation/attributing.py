@@ -12,7 +12,7 @@ from typing import Any, cast
 from jopa.choices import Removal
 from jopa.errors import SettingError
 from jopa.evaluation.metrics import probability_ratio
-from jopa.explanation.searching import Searched, SearchOptions, search_units
+from jopa.explanation.searching import SearchOptions, SearchOutcome, search_units
 from jopa.method import Method
 from jopa.model.generation import Generation
 from jopa.model.language_model import versions
@@ -139,7 +139,7 @@ def attribute_text(
 
 
 def _answer_without(
-    found: Searched, preparation: Preparation, search: SearchOptions, callbacks: Callbacks, started: float
+    found: SearchOutcome, preparation: Preparation, search: SearchOptions, callbacks: Callbacks, started: float
 ) -> str:
     """The answer without what was found; then the profile of all that was done since `started`."""
     model, problem = preparation.model, found.problem
@@ -162,7 +162,7 @@ def _answer_without(
     return model.decode(counterfactual)
 
 
-def _details(preparation: Preparation, found: Searched) -> dict[str, Any]:
+def _details(preparation: Preparation, found: SearchOutcome) -> dict[str, Any]:
     return {
         **found.selection.details,
         "unit": preparation.prompt.unit_kind,

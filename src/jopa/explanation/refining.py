@@ -24,7 +24,7 @@ from jopa.choices import Removal
 from jopa.evaluation.metrics import probability_ratio
 from jopa.explanation.attributing import attribute
 from jopa.explanation.level import Level
-from jopa.explanation.searching import Searched, SearchOptions, search_units
+from jopa.explanation.searching import SearchOptions, SearchOutcome, search_units
 from jopa.method import Method
 from jopa.ordering import NAT, ranked
 from jopa.preparation import Callbacks, Preparation, prepare_output
@@ -75,7 +75,7 @@ def attribute_levels(
     preparations = [preparation, *(_in_finer_units(preparation, prompt) for prompt in finer)]
     scores: dict[frozenset[int], Tensor] = {}
     levels: list[Level] = []
-    found: list[Searched] = []
+    found: list[SearchOutcome] = []
 
     def level_of(number: int) -> tuple[Preparation, tuple[int, ...], Method, SharedScores]:
         """What a level can remove, in which unit of the level before each of it lies, the method, and known scores."""
@@ -168,7 +168,7 @@ def _restricted(prompt: Prompt, before: Level) -> tuple[Prompt, tuple[int, ...]]
     return replace(prompt, units=units), tuple(home[unit.positions[0]] for unit in units)
 
 
-def _runners_up(found: Searched) -> list[int]:
+def _runners_up(found: SearchOutcome) -> list[int]:
     """The strongest units that were not chosen."""
     problem, removed = found.problem, set(found.selection.removed)
     others = [unit for unit in range(problem.n_units) if unit not in removed]
@@ -189,7 +189,7 @@ def _additive_fit(scored: Mapping[frozenset[int], float], n_units: int) -> list[
     return np.linalg.solve(rows.T @ rows + _RIDGE * np.eye(n_units), rows.T @ effects).tolist()
 
 
-def _with_levels(callbacks: Callbacks, found: Sequence[Searched]) -> Callbacks:
+def _with_levels(callbacks: Callbacks, found: Sequence[SearchOutcome]) -> Callbacks:
     """Callbacks whose profile counts the levels before the last, too."""
     on_profile = callbacks.on_profile
     if on_profile is None:

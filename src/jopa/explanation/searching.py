@@ -79,7 +79,7 @@ class SearchOptions:
 
 
 @dataclass(frozen=True)
-class Searched:
+class SearchOutcome:
     """What a method chose, and what was measured of it; scores are log-probabilities in nats or similarities.
 
     Attributes:
@@ -112,7 +112,7 @@ def search_units(
     callbacks: Callbacks,
     shared: SharedScores | None = None,
     stage: str = "searching",
-) -> Searched:
+) -> SearchOutcome:
     """Search, then measure what was found; `stage` is the name that the callback for progress gets."""
     k = search.largest_k(k, len(preparation.prompt.units))
 
@@ -140,7 +140,7 @@ def search_units(
     effect_of = dict(zip(alone, effects, strict=True))
     chosen = sorted(selection.removed)
     removed = tuple(chosen[i] for i in ranked([effect_of[i] for i in chosen], least_scale=NAT))
-    return Searched(
+    return SearchOutcome(
         problem=problem,
         selection=selection,
         removed=removed,

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from jopa.errors import SettingError
 from jopa.method import Method, Selection, TraceStep
-from jopa.ordering import falls, ranked
+from jopa.ordering import is_lower, ranked
 from jopa.problem import Problem
 from jopa.scoring.protocols import Capability
 
@@ -169,13 +169,13 @@ class _Chain:
             log_prob = self.scores.get(frozenset(proposal))
             if log_prob is None:
                 new.add(frozenset(proposal))
-            elif falls(log_prob, self.log_prob):
+            elif is_lower(log_prob, self.log_prob):
                 break
         return swaps
 
     def decide(self, swap: _Swap) -> bool:
         """Accept a scored proposal if log p(y) falls by more than rounding, and restore its random state."""
-        if not falls(self.scores[frozenset(swap.proposal)], self.log_prob):
+        if not is_lower(self.scores[frozenset(swap.proposal)], self.log_prob):
             self.rejected += 1
             return False
         self.kept[swap.into], self.removed = self.removed[swap.out], swap.proposal

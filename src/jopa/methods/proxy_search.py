@@ -27,7 +27,7 @@ from jopa.choices import whole_number
 from jopa.errors import SettingError
 from jopa.method import Method, Selection, TraceStep
 from jopa.methods.acquisition import ATTENTION_INSIDE, ATTENTION_OUTSIDE, NEGLIGIBLE_SHARE, expected_improvement
-from jopa.ordering import NAT, LowestSet, falls, ranked
+from jopa.ordering import NAT, LowestSet, is_lower, ranked
 from jopa.problem import Problem
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ class _Search:
     def selection(self, stop: str) -> Selection:
         """The best set that was scored exactly."""
         assert self._best.units is not None
-        if not falls(self._best.log_prob, self._whole):
+        if not is_lower(self._best.log_prob, self._whole):
             stop += "; no removal tried makes the output less likely"
         details: dict[str, Any] = {"finalists": len(self._exact)}
         if self._proxy.exact:

@@ -143,8 +143,8 @@ def complete(path: Path, model: Any, tokenizer: Any) -> None:
     reader = GGUFReader(path)
     _require_places(path, model, reader)
     _complete_config(path, model.config, reader)
-    _split_as_said(path, tokenizer, reader)
-    _put_blank_first_as_said(tokenizer, reader)
+    _set_pre_tokenizer(path, tokenizer, reader)
+    _set_space_prefix(tokenizer, reader)
 
 
 def set_attention_scale(config: Any) -> None:
@@ -158,29 +158,29 @@ def set_attention_scale(config: Any) -> None:
 
 def _complete_config(path: Path, config: Any, reader: GGUFReader) -> None:
     architecture = str(reader.fields["general.architecture"].contents()) + "."
-    said = {
+    metadata = {
         key.removeprefix(architecture): field.contents()
         for key, field in reader.fields.items()
         if key.startswith(architecture)
     }
-    if said.get("attention.causal") is False:
+    if metadata.get("attention.causal") is False:
         raise ModelError(f"'{path}' is a model whose tokens attend to later ones; jopa explains causal language models")
-    _scale_rotary(path, config, said, _factors(reader))
+    _scale_rotary(path, config, metadata, _factors(reader))
     for key in _SCALES:
-        if said.get(key, 0) not in (0, 1):
-            raise _unread(path, key, said[key])
+        if metadata.get(key, 0) not in (0, 1):
+            raise _unread_error(path, key, metadata[key])
     for key, setting in _SAME.items():
-        if key not in said or said[key] == getattr(config, f"global_{setting}", None):
+        if key not in metadata or metadata[key] == getattr(config, f"global_{setting}", None):
             continue
-        has = getattr(config, setting, said[key])
+        has = getattr(config, setting, metadata[key])
         if has is None and not getattr(config, "layer_types", None):  # which say what each layer sees
-            setattr(config, setting, said[key])
-        elif has != said[key]:
-            raise _unread(path, f"{key} (not {has})", said[key])
+            setattr(config, setting, metadata[key])
+        elif has != metadata[key]:
+            raise _unread_error(path, f"{key} (not {has})", metadata[key])
     set_attention_scale(config)
 
 
-def _split_as_said(path: Path, tokenizer: Any, reader: GGUFReader) -> None:
+def _set_pre_tokenizer(path: Path, tokenizer: Any, reader: GGUFReader) -> None:
     """Let a byte-level tokenizer split text before its merges, and take words whole, as its GGUF file says.
 
     Raises:
@@ -213,7 +213,7 @@ def _split_as_said(path: Path, tokenizer: Any, reader: GGUFReader) -> None:
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(splits)
 
 
-def _put_blank_first_as_said(tokenizer: Any, reader: GGUFReader) -> None:
+def _set_space_prefix(tokenizer: Any, reader: GGUFReader) -> None:
     """Let a SentencePiece tokenizer put no blank before the first word where its GGUF file says so."""
     from tokenizers import decoders, normalizers, pre_tokenizers
 
@@ -255,33 +255,33 @@ def _factors(reader: GGUFReader) -> dict[str, list[float]]:
     return {name: factors for name, factors in found.items() if set(factors) != {1.0}}
 
 
-def _scale_rotary(path: Path, config: Any, said: Mapping[str, Any], factors: Mapping[str, list[float]]) -> None:
+def _scale_rotary(path: Path, config: Any, metadata: Mapping[str, Any], factors: Mapping[str, list[float]]) -> None:
     """Scale rotary positions as a file says, if the configuration does not yet.
 
     Raises:
         ModelError: the kind of scaling is unknown here.
     """
-    scaling = _scaling(path, config, said, factors)
+    scaling = _scaling(path, config, metadata, factors)
     if scaling is None:
         return
     rope = getattr(config, "rope_parameters", None)
     if rope is None:
-        raise _unread(path, "rope.scaling", scaling["rope_type"])
+        raise _unread_error(path, "rope.scaling", scaling["rope_type"])
     own = rope.get("full_attention", rope)  # where layers differ, only those that see everything are scaled
     if own.get("rope_type", "default") == "default":
         own |= scaling
 
 
 def _scaling(
-    path: Path, config: Any, said: Mapping[str, Any], factors: Mapping[str, list[float]]
+    path: Path, config: Any, metadata: Mapping[str, Any], factors: Mapping[str, list[float]]
 ) -> dict[str, Any] | None:
     """How rotary positions are scaled, in transformers' words; None for not at all.
 
     Raises:
         ModelError: the kind of scaling is unknown here.
     """
-    kind, factor = said.get("rope.scaling.type", "none"), said.get("rope.scaling.factor", 0)
-    length = said.get("rope.scaling.original_context_length", getattr(config, "max_position_embeddings", None))
+    kind, factor = metadata.get("rope.scaling.type", "none"), metadata.get("rope.scaling.factor", 0)
+    length = metadata.get("rope.scaling.original_context_length", getattr(config, "max_position_embeddings", None))
     if factors:
         short = factors.get(_FACTORS[1]) or factors.get(_FACTORS[0]) or [1.0] * len(next(iter(factors.values())))
         return {
@@ -289,21 +289,21 @@ def _scaling(
             "short_factor": short,
             "long_factor": factors.get(_FACTORS[2], short),
             "original_max_position_embeddings": length,
-            "attention_factor": said.get("rope.scaling.attn_factor", 1.0),
+            "attention_factor": metadata.get("rope.scaling.attn_factor", 1.0),
         }
-    if "rope.scale_linear" in said:  # how older files say it
-        kind, factor = "linear", said["rope.scale_linear"]
+    if "rope.scale_linear" in metadata:  # how older files say it
+        kind, factor = "linear", metadata["rope.scale_linear"]
     if kind == "none" or factor in (0, 1):
         return None
     if kind == "linear":
         return {"rope_type": "linear", "factor": factor}
-    own_settings = any(key.startswith("rope.scaling.yarn_") for key in said)
-    if kind == "yarn" and not own_settings and said.get("rope.scaling.attn_factor", 1) == 1:
+    own_settings = any(key.startswith("rope.scaling.yarn_") for key in metadata)
+    if kind == "yarn" and not own_settings and metadata.get("rope.scaling.attn_factor", 1) == 1:
         return {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": length}
-    raise _unread(path, "rope.scaling.type", kind)
+    raise _unread_error(path, "rope.scaling.type", kind)
 
 
-def _unread(path: Path, key: str, value: object) -> ModelError:
+def _unread_error(path: Path, key: str, value: object) -> ModelError:
     return ModelError(
         f"cannot load the model '{path}': transformers does not read what it says of {key}, {value}, and without that "
         "it would be another model; give its folder of safetensors or its hub id instead"

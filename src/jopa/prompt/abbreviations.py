@@ -69,7 +69,7 @@ CONTEXT_CHARACTERS = 24
 
 
 @cache
-def _after(table: str, language: str) -> re.Pattern[str]:
+def _ending_with(table: str, language: str) -> re.Pattern[str]:
     """What ends like an abbreviation of a table, in some language."""
     words = {"never": _NEVER, "small": _BEFORE_SMALL, "number": _BEFORE_NUMBER}[table]
     known = "|".join((words[_ANY], words.get(language, words[_ANY]))).split("|")
@@ -77,7 +77,7 @@ def _after(table: str, language: str) -> re.Pattern[str]:
     return re.compile(rf"(?<![\w.-])(?:{'|'.join(either)})\.\s*\Z")
 
 
-def ends_nothing(said: str, following: str, language: str) -> bool:
+def ends_no_sentence(said: str, following: str, language: str) -> bool:
     """Whether the full stop at the end of a text ends no sentence.
 
     Args:
@@ -89,9 +89,9 @@ def ends_nothing(said: str, following: str, language: str) -> bool:
         return False
     small, number = following[:1].islower(), following.lstrip("(+#$€£")[:1].isdigit()
     return bool(
-        _after("never", language).search(said)
-        or (small and _after("small", language).search(said))
-        or (number and _after("number", language).search(said))
+        _ending_with("never", language).search(said)
+        or (small and _ending_with("small", language).search(said))
+        or (number and _ending_with("number", language).search(said))
         or (small and _ORDINALS.fullmatch(language) and _NUMBER.search(said))
         or (language == "de" and _MONTH.match(following) and _NUMBER.search(said))
         or (small and _SHORT.match(following) and _FIRST_OF_SEVERAL.search(said))

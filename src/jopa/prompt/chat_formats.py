@@ -97,22 +97,22 @@ def joined_calls(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     after_item = False
     for message in messages:
-        is_item = message.pop(_ITEM, False) or _is_thought(message)
+        is_item = message.pop(_ITEM, False) or _is_reasoning(message)
         last = found[-1] if found and found[-1]["role"] == message["role"] == "assistant" else None
         if last is not None and (is_item or after_item) and not (last["content"] and message["content"]):
-            found[-1] = _as_one(last, message)
+            found[-1] = _merged(last, message)
         else:
             found.append(message)
         after_item = is_item
     return found
 
 
-def _is_thought(message: Mapping[str, Any]) -> bool:
+def _is_reasoning(message: Mapping[str, Any]) -> bool:
     """Whether a message holds reasoning alone, as that of a client that sends each block by itself."""
     return message.keys() == {"role", "content", "reasoning_content"} and message["content"] is None
 
 
-def _as_one(last: Mapping[str, Any], message: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(last: Mapping[str, Any], message: Mapping[str, Any]) -> dict[str, Any]:
     """Two messages of the assistant, of which one says nothing, as one."""
     both = {**last, **message, "content": last["content"] or message["content"]}
     if thoughts := [each["reasoning_content"] for each in (last, message) if each.get("reasoning_content")]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from jopa.errors import PromptError
 from jopa.prompt.options import PromptOptions
-from jopa.prompt.rendering import ContentForm, Renderer, content_forms, marker_for
+from jopa.prompt.rendering import ContentForm, Renderer, content_forms, unused_marker
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -47,7 +47,7 @@ def joined_as_shown(
 
 def _between_parts(renderer: Renderer, messages: Sequence[dict[str, Any]], place: int, form: ContentForm) -> str | None:
     """What the template writes between two parts of a message; None if it takes no parts."""
-    marker = marker_for("".join(message["content"] or "" for message in messages))
+    marker = unused_marker("".join(message["content"] or "" for message in messages))
     try:
         shown = _shown_with(renderer, messages, place, form, [marker + "1", marker + "2"])
     except PromptError:

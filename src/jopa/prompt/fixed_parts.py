@@ -60,19 +60,19 @@ def fixed_parts(
     """
     left_out = left_out or Unshown()
     question = question_of(messages)
-    said: list[FixedPart] = []
+    parts: list[FixedPart] = []
     for i, message in enumerate(messages):
         if i == question:
-            said += [FixedPart("document", document.heading + document.text) for document in documents]
-            said.append(FixedPart("prefix", prefix))
+            parts += [FixedPart("document", document.heading + document.text) for document in documents]
+            parts.append(FixedPart("prefix", prefix))
         if i not in whole:
-            said += _said(message if i not in attributable else {**message, "content": None}, i, left_out)
+            parts += _parts_of_message(message if i not in attributable else {**message, "content": None}, i, left_out)
     offered = FixedPart("tools", _json(list(tools)) if tools else "", not left_out.tools)
-    said.append(FixedPart("reasoning", prefill_reasoning, len(messages) not in left_out.reasoning))
-    return tuple(part for part in (offered, *said, FixedPart("prefill", prefill)) if part.text.strip())
+    parts.append(FixedPart("reasoning", prefill_reasoning, len(messages) not in left_out.reasoning))
+    return tuple(part for part in (offered, *parts, FixedPart("prefill", prefill)) if part.text.strip())
 
 
-def _said(message: Message, place: int, left_out: Unshown) -> list[FixedPart]:
+def _parts_of_message(message: Message, place: int, left_out: Unshown) -> list[FixedPart]:
     """A message's reasoning, its text and the tools that it calls; the last two in one part if the model reads both."""
     role, calls = str(message["role"]), message.get("tool_calls")
     text, called = message.get("content") or "", _json(calls) if calls else ""

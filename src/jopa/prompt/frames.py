@@ -88,7 +88,7 @@ def _cut(
     that may open a message is preferred; else the last.
     """
     length = len(ids) - len(shorter)
-    alike_before, alike_after = _n_alike(ids, shorter), _n_alike(ids[::-1], shorter[::-1])
+    alike_before, alike_after = _common_length(ids, shorter), _common_length(ids[::-1], shorter[::-1])
     lowest = max(len(shorter) - alike_after, room[0], text[1] - length)
     highest = min(alike_before, text[0], room[1] - length)
     if length <= 0 or lowest > highest:
@@ -97,7 +97,7 @@ def _cut(
     return start, start + length
 
 
-def _n_alike(one: Sequence[int], other: Sequence[int]) -> int:
+def _common_length(one: Sequence[int], other: Sequence[int]) -> int:
     """How many ids two sequences begin with alike."""
     shortest = min(len(one), len(other))
     return next((i for i in range(shortest) if one[i] != other[i]), shortest)

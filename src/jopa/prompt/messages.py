@@ -206,14 +206,14 @@ def _checked(prompt: object) -> tuple[list[dict[str, Any]], dict[int, list[str]]
     for number, given in enumerate(prompt, start=1):
         for message in messages_of(given):
             if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-                raise _misshapen(number, given)
+                raise _shape_error(number, given)
             content = message.get("content")
             if isinstance(content, Sequence) and not isinstance(content, str | bytes):
                 texts = [_text_of(part, number) for part in content]
                 content = texts[0] if len(texts) == 1 and texts[0] == texts[0].strip() else texts
             require_text(f"message at place {len(messages)}", json.dumps(message, ensure_ascii=False, default=str))
             if not isinstance(content, str | list) and not (content is None and message["role"] == "assistant"):
-                raise _misshapen(number, given)
+                raise _shape_error(number, given)
             messages.append({**message, "content": content})
     if not messages:
         raise PromptError("nothing attributable: there are no messages; give at least one of role 'user'")
@@ -245,5 +245,5 @@ def _text_of(part: object, number: int) -> str:
     )
 
 
-def _misshapen(number: int, message: object) -> PromptError:
+def _shape_error(number: int, message: object) -> PromptError:
     return PromptError(f'message {number} is not of the form {{"role": "user", "content": "text"}}: {message!r:.80}')

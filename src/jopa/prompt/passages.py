@@ -104,7 +104,7 @@ class Layout:
             passages=(),
         )
 
-    def said(self) -> str:
+    def all_texts(self) -> str:
         """Every text in it, for finding a marker that occurs in none."""
         documents = "".join(document.text + document.id + (document.title or "") for document in self.documents)
         return documents + self.prefill + "".join(message["content"] or "" for message in self.messages)

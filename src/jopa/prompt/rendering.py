@@ -75,7 +75,7 @@ class Renderer:
             return "".join(message["content"] for message in layout.messages) + layout.prefill
         if not layout.prefill:
             return self.shown(layout.messages, layout.documents, add_generation_prompt=True)
-        marker = marker_for(layout.said())
+        marker = unused_marker(layout.all_texts())
         if mark := leading_mark(self.tokenizer, layout.prefill):  # of a trace: it stands before the mark of an answer
             shown = self.shown(layout.messages, layout.documents, add_generation_prompt=True)
             has_mark = shown.rstrip().endswith(mark)
@@ -218,7 +218,7 @@ def takes_documents(renderer: Renderer, layout: Layout) -> Renderer | None:
         return None
     templates = renderer.tokenizer.chat_template
     names = [None, *(name for name in ("rag",) if isinstance(templates, dict) and name in templates)]
-    first = marker_for(layout.said())
+    first = unused_marker(layout.all_texts())
     probes = (Document(first + "1", "1", "a"), Document(first + "2", "2"))
     probe = replace(layout, documents=probes, passages=())
     for name in names:
@@ -295,10 +295,10 @@ def _joined(head: str, prefill: str) -> str:
     return head + prefill
 
 
-def marker_for(said: str) -> str:
-    """A word that does not occur in what was said."""
+def unused_marker(text: str) -> str:
+    """A word that does not occur in a text."""
     marker = "jopa\N{LATIN SMALL LETTER THORN}marker"
-    while marker in said:
+    while marker in text:
         marker += "x"
     return marker
 
@@ -313,7 +313,7 @@ def _locate(renderer: Renderer, layout: Layout, slot: Slot, rendered: str) -> Pl
     if not renderer.by_template:
         return Place((0, len(content)), 0)  # the only message, at the very beginning
     core = content.strip()
-    marker = marker_for(layout.said())
+    marker = unused_marker(layout.all_texts())
     before, after = core[: len(core) // 2], core[len(core) // 2 :]
     around = renderer.text(layout.with_content(slot, before + marker + after)).split(marker)
     which = _name_of(layout, slot)
@@ -341,7 +341,7 @@ def _locate(renderer: Renderer, layout: Layout, slot: Slot, rendered: str) -> Pl
 
 def _without_some_blanks(renderer: Renderer, layout: Layout, slot: Slot, rendered: str) -> Place | None:
     """Where a content is that the template shows without some of its blanks, as Falcon's does with empty lines."""
-    content, marker = layout.content(slot), marker_for(layout.said())
+    content, marker = layout.content(slot), unused_marker(layout.all_texts())
     head, _, tail = renderer.text(layout.with_content(slot, marker)).partition(marker)
     if not (rendered.startswith(head) and rendered.endswith(tail) and len(head) + len(tail) < len(rendered)):
         return None

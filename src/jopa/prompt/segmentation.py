@@ -15,7 +15,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate, pairwise
 
-from jopa.prompt.abbreviations import CONTEXT_CHARACTERS, ends_nothing
+from jopa.prompt.abbreviations import CONTEXT_CHARACTERS, ends_no_sentence
 from jopa.prompt.language import base_language, guessed_language
 from jopa.prompt.sentencex_input import lower_case_starts, masked_line
 
@@ -196,7 +196,7 @@ def _cuts_of_line(line: str, language: str, small: bool) -> Iterator[int]:
         parts = segment(language, read)
         if "".join(parts) != read:
             return  # it left out characters, so its places mean nothing: the rest of the line stays whole
-        ends = {*accumulate(map(len, parts)), *_ends_left_out(window)}
+        ends = {*accumulate(map(len, parts)), *_missed_ends(window)}
         cuts = [start + end for end in sorted(ends)]
         start = cuts[-2] if len(cuts) > 1 and cuts[-1] < len(line) else cuts[-1]  # the last may be longer
         for cut in cuts[:-1]:
@@ -212,13 +212,13 @@ def _cuts_of_line(line: str, language: str, small: bool) -> Iterator[int]:
             unfinished = unfinished or (
                 line[cut - 1] == "." and line[cut] in "-~:,"
             )  # "Dipl.-Ing.", "Eq.~3", "att.: a"
-            unfinished = unfinished or ends_nothing(tail, following, language)
+            unfinished = unfinished or ends_no_sentence(tail, following, language)
             if said.strip() and cut <= last and not unfinished and not _inside(cut, whole):
                 yield cut
                 begun = cut
 
 
-def _ends_left_out(window: str) -> Iterator[int]:
+def _missed_ends(window: str) -> Iterator[int]:
     """Where sentences end that `sentencex` does not see."""
     for pattern in (_STOPS_OF_SCRIPTS, _IN_BRACKETS, _NO_ABBREVIATION):
         for match in pattern.finditer(window):

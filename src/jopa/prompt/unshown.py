@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jopa.errors import PromptError
 from jopa.prompt.messages import REASONING_FIELDS, reasoning_of
 from jopa.prompt.passages import Layout, Slot
-from jopa.prompt.rendering import Renderer, marker_for
+from jopa.prompt.rendering import Renderer, unused_marker
 from jopa.prompt.trace_marks import trace_marks
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def unshown(renderer: Renderer, layout: Layout, rendered: str, attributed: Colle
         return {name: marker for name in REASONING_FIELDS if fields.get(name)}
 
     texts, calls, reasoning, traces = set(), set(), set(), {}
-    marker = marker_for(layout.said())
+    marker = unused_marker(layout.all_texts())
     for place, message in enumerate(layout.messages):
         said = (message["content"] or "").strip()
         found = place in attributed or (len(said) >= _MIN_DISTINCT_CHARACTERS and said in rendered)

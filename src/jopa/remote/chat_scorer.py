@@ -162,7 +162,7 @@ class ChatScorer:
 
     def _measure(self, whole: ChatRequest) -> None:
         """Ask the unchanged prompt again."""
-        answers = self._asked([whole] * REPEATS)
+        answers = self._counted_answers([whole] * REPEATS)
         self._repeats = tuple(self._similarity(answer.text) for answer in answers)
         self._whole = math.fsum(answer.tokens for answer in answers) / REPEATS
         self.noise = max(self._repeats) - min(self._repeats)
@@ -185,10 +185,10 @@ class ChatScorer:
             if cache:
                 cache.put([(keys[request], [scores[request]])])
 
-        self._asked(new, note)
+        self._counted_answers(new, note)
         return scores
 
-    def _asked(
+    def _counted_answers(
         self, requests: Sequence[ChatRequest], note: Callable[[int, ChatAnswer], None] | None = None
     ) -> list[ChatAnswer]:
         """Answers, whose cost is counted."""

@@ -206,8 +206,8 @@ class Client:
             except httpx.RequestError as error:
                 reason = f"cannot be reached or cut the connection ({self._hidden(error)})"
             else:
-                reason = f"answers with status {status}: {self._said(response)}"
-                wait = _asked_wait(response.headers.get("Retry-After"), wait)
+                reason = f"answers with status {status}: {self._error_text(response)}"
+                wait = _retry_after(response.headers.get("Retry-After"), wait)
         raise ModelError(
             f"the server {self.url} {reason}; tried {self._attempts} times. Check that it runs, then run the same "
             "again: what was scored is not asked for twice (unless the cache is off)"
@@ -228,7 +228,7 @@ class Client:
             to = self._hidden(response.headers["Location"])
             raise ModelError(f"the server {self.url} sends a request to {path} on to {to}; give that address instead")
         if not 200 <= status < 300:
-            said = self._said(response)
+            said = self._error_text(response)
             message = f"the server {self.url} refuses a request to {path} (status {status}): {said}"
             if status in (400, 413, 422) and any(
                 word in said.lower() for word in ("context", "max_model_len", "too long")
@@ -244,7 +244,7 @@ class Client:
                 f"the server {self.url} answers {path} with what is no JSON; is this the address of its API?"
             ) from None
 
-    def _said(self, response: httpx.Response) -> str:
+    def _error_text(self, response: httpx.Response) -> str:
         """The server's own words, in one line, without the key."""
         with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
             found = response.json()
@@ -362,7 +362,7 @@ async def _all(works: Sequence[Awaitable[Any]]) -> list[Any]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _asked_wait(asked: str | None, otherwise: float) -> float:
+def _retry_after(asked: str | None, otherwise: float) -> float:
     """Seconds to wait as a `Retry-After` header asks (seconds or a date), never longer than `MAX_WAIT_SECONDS`."""
     if asked is None:
         return otherwise

@@ -32,7 +32,7 @@ _REQUEST_TOKENS = 16384
 
 
 @dataclass(frozen=True)
-class Spent:
+class RequestCost:
     """What a call cost.
 
     Attributes:
@@ -181,7 +181,7 @@ class RemoteModel(ServedModel):
             return new[:-1]
         return new
 
-    def score(self, rows: Sequence[Row]) -> tuple[list[list[float]], Spent]:
+    def score(self, rows: Sequence[Row]) -> tuple[list[list[float]], RequestCost]:
         """The log-probabilities of each row's scored ids in nats, in the rows' order; what is in the cache is not sent.
 
         Raises:
@@ -212,7 +212,7 @@ class RemoteModel(ServedModel):
         finally:
             self.allowance.give_back(unsent)
         reused = sum(len(row.ids) for row in rows) - to_send
-        return [scores[key] for key in keys], Spent(len(bodies), to_send, reused)
+        return [scores[key] for key in keys], RequestCost(len(bodies), to_send, reused)
 
     def _batches(self, new: dict[bytes, Row]) -> Iterator[list[bytes]]:
         """The rows of each request."""

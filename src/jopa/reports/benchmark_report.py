@@ -46,7 +46,7 @@ MAX_DECIMALS = 9
 _ERRORS = 50  # different errors that the page lists
 
 
-class Linked(NamedTuple):
+class LinkedPrompt(NamedTuple):
     """A prompt whose explanations have pages: for each method, the text and address of each link."""
 
     model: str
@@ -147,7 +147,7 @@ def without_retired(run: Run) -> Run:
 
 
 def to_page(
-    run: Run, tables: Sequence[Table], figures: Sequence[tuple[Picture, Path, Path]], linked: Sequence[Linked]
+    run: Run, tables: Sequence[Table], figures: Sequence[tuple[Picture, Path, Path]], linked: Sequence[LinkedPrompt]
 ) -> str:
     """The page that holds all of it; figures are drawn in it, links lead to the files beside it."""
     from markupsafe import Markup
@@ -259,9 +259,9 @@ def chosen_prompts(run: Run, most: int) -> list[list[FinishedCell]]:
     for turn, prompts in enumerate(turns if most > 0 else ()):
         for cells in filter(None, prompts):
             if turn and sum(map(len, taken)) + len(cells) > most:
-                return _in_groups(taken, by_prompt)
+                return _in_order(taken, by_prompt)
             taken.append(cells)
-    return _in_groups(taken, by_prompt)
+    return _in_order(taken, by_prompt)
 
 
 def joined(example: ExampleRecord, cell: FinishedCell) -> Attribution:
@@ -321,7 +321,7 @@ def _write_table(table: Table, folder: Path, metrics: Sequence[str], decimals: i
     return [write_text(folder / f"{table.stem}.{ending}", text) for ending, text in forms.items()]
 
 
-def _write_prompt(run: Run, cells: Sequence[FinishedCell], folder: Path) -> Linked:
+def _write_prompt(run: Run, cells: Sequence[FinishedCell], folder: Path) -> LinkedPrompt:
     """Write the page of each cell of a prompt."""
     first = cells[0].key
     example = run.examples[first[:3]]
@@ -336,7 +336,7 @@ def _write_prompt(run: Run, cells: Sequence[FinishedCell], folder: Path) -> Link
         ]
         text = f"{attribution.probability_ratio:.3f}" + (f" ({', '.join(where)})" if where else "")
         links.setdefault(key.method, []).append((text, f"explanations/{slug(key)}.html"))
-    return Linked(first.model, first.data, first.example, example.prompt.text, links)
+    return LinkedPrompt(first.model, first.data, first.example, example.prompt.text, links)
 
 
 def slug(key: Sequence[str | int]) -> str:
@@ -345,7 +345,7 @@ def slug(key: Sequence[str | int]) -> str:
     return f"{plain}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:8]}"
 
 
-def _in_groups(taken: Iterable[list[FinishedCell]], order: Iterable[tuple[str, str]]) -> list[list[FinishedCell]]:
+def _in_order(taken: Iterable[list[FinishedCell]], order: Iterable[tuple[str, str]]) -> list[list[FinishedCell]]:
     """Prompts of one model and data set together."""
     places = list(order)
     return sorted(taken, key=lambda cells: places.index(cells[0].key[:2]))

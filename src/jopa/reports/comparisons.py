@@ -28,14 +28,14 @@ from jopa.reports.inference import (
     sign_flip_p,
     visible_difference,
 )
-from jopa.reports.notes import few, partial_note
+from jopa.reports.notes import few_prompts_note, partial_note
 from jopa.reports.tables import ks, metric_groups
 from jopa.reports.typesetting import LESS, MORE, Column, Number, Row, Table
 
 
 def comparison_tables(run: Run) -> tuple[Table, ...]:
     """Every table of this file that the records can fill, those of one k together."""
-    made = [make(run, k) for k in ks(run) for make in (corrected, visible, separation)]
+    made = [make(run, k) for k in ks(run) for make in (corrected, visible, reliability_table)]
     return tuple(table for table in made if table is not None)
 
 
@@ -69,7 +69,7 @@ def corrected(run: Run, k: int) -> Table | None:
         f"Two-sided p-values of the paired difference from {baseline}: sign-flip permutation test over prompts (all "
         f"patterns up to {EXACT} prompts, {FLIPS:,} seeded ones beyond). Corrected by Holm for all methods and data "
         f"sets of a model within one metric. Below {LEVEL}: {LESS} less faithful than {baseline}, {MORE} more faithful."
-        f"{few(number.n for row in rows for number in row.numbers if number)}"
+        f"{few_prompts_note(number.n for row in rows for number in row.numbers if number)}"
     )
     title = f"Corrected p-values of the differences from {baseline}, k = {k}"
     columns = tuple(replace(column, above_zero=True) for column in _columns(names))
@@ -98,7 +98,7 @@ def visible(run: Run, k: int) -> Table | None:
     return Table(f"visible-k{k}", title, _columns(names), tuple(rows), "none", (note, *partial_note(rows)), k=k)
 
 
-def separation(run: Run, k: int) -> Table | None:
+def reliability_table(run: Run, k: int) -> Table | None:
     """How reliably each metric puts the methods in an order, chance left out."""
     names, found = metric_groups(run, k)
     rows, weak = [], []

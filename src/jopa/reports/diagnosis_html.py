@@ -32,7 +32,7 @@ NONE_ON_THE_WHOLE = "no measurable influence on the whole of it"
 """Of a unit that drives a sentence all the same."""
 
 
-class Heat(NamedTuple):
+class HeatCell(NamedTuple):
     """A cell of a heat map.
 
     Its value, its strength as a fraction of the largest, and the unit's rank among those that drive the sentence, or 0.
@@ -133,7 +133,7 @@ def _listed(names: Sequence[str]) -> list[Piece]:
 
 def _findings_of(d: Diagnosis, unit: int) -> str:
     """What the table says of a unit."""
-    driven = list(_driven(d, unit))
+    driven = list(_driven_sentences(d, unit))
     silent = [NONE_ON_THE_WHOLE if driven else NO_INFLUENCE] if unit in d.without_influence else []
     return "; ".join([*driven, *silent]) or "–"
 
@@ -161,7 +161,7 @@ def requests(diagnosis: Diagnosis) -> tuple[list[str], list[list[str]]]:
     return ["#", "unit", "nats", "share", "PR", "what was measured"], rows
 
 
-def _driven(diagnosis: Diagnosis, unit: int) -> list[str]:
+def _driven_sentences(diagnosis: Diagnosis, unit: int) -> list[str]:
     """The sentences that a unit drives, with how much each falls per token."""
     row = diagnosis.per_token[unit]
     named = [
@@ -176,13 +176,13 @@ def _percent(share: float | None) -> str:
     return "–" if share is None or not math.isfinite(100 * share) else f"{round(100 * share) + 0:,} %".replace("-", "−")
 
 
-def heat(diagnosis: Diagnosis) -> list[list[Heat]]:
+def heat(diagnosis: Diagnosis) -> list[list[HeatCell]]:
     """One row a sentence of the answer, one column a request: nats per token."""
     columns, drivers = diagnosis.per_token, diagnosis.drivers
     most = max(abs(value) for column in columns for value in column) or 1.0
     return [
         [
-            Heat(column[part], abs(column[part]) / most, units.index(i) + 1 if i in units else 0)
+            HeatCell(column[part], abs(column[part]) / most, units.index(i) + 1 if i in units else 0)
             for i, column in enumerate(columns)
         ]
         for part, units in enumerate(drivers)

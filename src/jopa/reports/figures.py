@@ -96,7 +96,7 @@ def pr_by_k(run: Run) -> Iterator[Picture]:
     for model, data in dict.fromkeys((g.model, g.data) for _, found in by_k.values() for g in found):
         points: dict[str, dict[int, Estimate]] = {}
         here = {k: (names, _find(found, model, data)) for k, (names, found) in by_k.items()}
-        shared = _shared([group for _, group in here.values() if group])
+        shared = _shared_prompts([group for _, group in here.values() if group])
         for k, (names, group) in here.items():
             for method in group.full if group and "pr" in names else ():
                 assert group is not None
@@ -128,7 +128,7 @@ def convergence(run: Run) -> Iterator[Picture]:
             by_seed[key.seed] = cell.trace
     panels: dict[str, list[Panel]] = {}
     for group in grouped(run, cells, []) if cells else []:
-        shared = _shared([group])
+        shared = _shared_prompts([group])
         if not shared:
             continue
         for column, axis in AXES.items():
@@ -162,7 +162,7 @@ def _curve(method: str, prompts: Sequence[Sequence[Sequence[Sequence[float]]]], 
     return Curve(method, tuple(places), tuple(value for value in means if value is not None))
 
 
-def _shared(found: Sequence[Group]) -> list[str]:
+def _shared_prompts(found: Sequence[Group]) -> list[str]:
     """The prompts that every compared method of every group finished."""
     return [
         prompt

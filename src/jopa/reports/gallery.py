@@ -89,7 +89,7 @@ def write_gallery(folder: Path, out: Path | None = None, *, methods: Sequence[st
     out = folder / "gallery" if out is None else out
     title = f"{pair[0]} and {pair[1]} on the same prompts, k = {k}"
     template = environment().get_template("gallery.html.j2")
-    notes = [*rule(pair), remark(examples, pair)]
+    notes = [*rule(pair), lead_note(examples, pair)]
     made = run_facts(run)
     page = template.render(title=title, notes=notes, examples=examples, facts=made, nothing=NOTHING)
     with staged_folder(out) as staged:
@@ -110,7 +110,7 @@ def rule(pair: tuple[str, str]) -> list[str]:
     ]
 
 
-def remark(examples: Sequence[GalleryEntry], pair: tuple[str, str]) -> str:
+def lead_note(examples: Sequence[GalleryEntry], pair: tuple[str, str]) -> str:
     """Whether the first method is no better on one of the examples; if not, it is nowhere in the run."""
     n_worse = sum(example.lead <= 0 for example in examples)
     if n_worse:

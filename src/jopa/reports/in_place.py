@@ -58,7 +58,7 @@ def in_place(value: Attribution | Diagnosis | Citations) -> InPlace:
 
 def in_place_of(prompt: Prompt) -> InPlace:
     """What stays in place while the units of a prompt are removed."""
-    rest = _between(prompt.text, prompt.units)
+    rest = _text_outside_units(prompt.text, prompt.units)
     parts = [(_title(part), part.text) for part in prompt.fixed]
     if rest:
         parts.append(("Text of the prompt that belongs to no unit", rest))
@@ -93,7 +93,7 @@ def _beginning(text: str) -> str:
     return line if len(line) <= _WIDTH else f"{line[:_WIDTH]}… ({len(text):,} characters)"
 
 
-def _between(prompt: str, units: Sequence[Unit]) -> str:
+def _text_outside_units(prompt: str, units: Sequence[Unit]) -> str:
     """The text of a prompt that lies outside its units, its pieces on lines of their own."""
     ordered = sorted((unit.start, unit.end) for unit in units)
     gaps = pairwise([(0, 0), *ordered, (len(prompt), len(prompt))])

@@ -41,10 +41,10 @@ class Branch(NamedTuple):
 def tree(attribution: Attribution) -> list[Branch]:
     """The tree line by line, each unit followed by what lies in it; nothing where there was one level."""
     levels = attribution.levels
-    return _below(levels, 0, None) if levels else []
+    return _branches(levels, 0, None) if levels else []
 
 
-def _below(levels: tuple[Level, ...], depth: int, parent: int | None) -> list[Branch]:
+def _branches(levels: tuple[Level, ...], depth: int, parent: int | None) -> list[Branch]:
     """The lines of one level inside one unit of the level before."""
     if depth == len(levels):
         return []
@@ -56,7 +56,7 @@ def _below(levels: tuple[Level, ...], depth: int, parent: int | None) -> list[Br
         note = f"alone {nats(level.individual[level.removed.index(i)], signed=True)} nats" if chosen else "runner-up"
         unit = level.units[i]
         name = f"{unit.document}: " if unit.document is not None and level.unit in ("document", "message") else ""
-        inner = _below(levels, depth + 1, i) if i in level.opened else []
+        inner = _branches(levels, depth + 1, i) if i in level.opened else []
         found += [Branch(depth, name + unit_name(unit.text, _WIDTH), note, chosen), *inner]
     return found
 

@@ -17,11 +17,11 @@ def bold(found: Sequence[Group]) -> str:
     compared = (len(group.common(i)) for group in found if len(group.full) > 1 for i in range(group.n_measures))
     return (
         "Bold: better than every other compared method of its group, and each paired 95 % bootstrap interval of the "
-        f"difference over prompts leaves out zero.{few(filter(None, compared))}"
+        f"difference over prompts leaves out zero.{few_prompts_note(filter(None, compared))}"
     )
 
 
-def few(numbers_of_prompts: Iterable[int]) -> str:
+def few_prompts_note(numbers_of_prompts: Iterable[int]) -> str:
     """What is to be said where a comparison has so few prompts that it can show nothing; empty elsewhere."""
     if min(numbers_of_prompts, default=MIN_PROMPTS) >= MIN_PROMPTS:
         return ""

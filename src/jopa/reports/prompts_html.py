@@ -54,7 +54,7 @@ def prompts_html(
         answered=word_diff(p.first.output, p.second.output),
         nothing=NOTHING,
         rows=prompts_rows(p),
-        alike=_alike(p),
+        alike=_settings_note(p),
         words=glossary_of("nats", "joint effect", "synergy", "PR"),
         parts=parts,
     )
@@ -80,7 +80,7 @@ def prompts_rows(prompts: PromptComparison) -> list[tuple[str, str, str]]:
     return [(term, words, each[1][term]) for term, words in each[0].items()]
 
 
-def _alike(prompts: PromptComparison) -> str:
+def _settings_note(prompts: PromptComparison) -> str:
     """Whether both were explained in the same way: the page lets a visitor change every setting between the two."""
     first, second = (_settings(attribution) for attribution in (prompts.first, prompts.second))
     differ = [name for name, value in first.items() if value != second[name]]

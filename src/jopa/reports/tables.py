@@ -20,7 +20,7 @@ from jopa.benchmark.records import CellRecord, FinishedCell, Run
 from jopa.evaluation.metrics import METRICS
 from jopa.reports.estimates import RESAMPLES, Group, Measure, bootstrap_intervals, groups, trace_value
 from jopa.reports.inference import MIN_PROMPTS
-from jopa.reports.notes import bold, few, left_out, partial_note
+from jopa.reports.notes import bold, few_prompts_note, left_out, partial_note
 from jopa.reports.typesetting import APART, LESS, MORE, Column, Number, Row, Spread, Table
 
 ITERATIONS = (1, 5, 10, 15, 20, 30, 40, 50)
@@ -120,7 +120,7 @@ def differences(run: Run, k: int) -> Table | None:
         f"Mean of method − {baseline} over the prompts that both finished [95 % percentile interval, paired bootstrap "
         f"over prompts, {RESAMPLES:,} resamples, seed 0]. {LESS} less faithful than {baseline}, {MORE} more faithful: "
         "the interval leaves out zero. Not corrected for the number of comparisons: the p-values, in a table of their "
-        f"own, are.{few(number.n for row in rows for number in row.numbers if number)}"
+        f"own, are.{few_prompts_note(number.n for row in rows for number in row.numbers if number)}"
     )
     title = f"Difference from {baseline}, k = {k} {_units(run, k)} removed"
     return _table(f"differences-k{k}", title, columns, rows, "interval", [note, *partial_note(rows)], k=k)

@@ -92,7 +92,7 @@ class ContextForward:
         """
         import torch
 
-        self._begin()
+        self._run_context()
         scores = torch.empty(len(keep), self.forward.n_targets, dtype=torch.float32)
 
         def work(rows: list[int]) -> Float[Tensor, "rows out"]:
@@ -120,7 +120,7 @@ class ContextForward:
         """
         import torch
 
-        self._begin()
+        self._run_context()
         config = self._model.model.config.get_text_config()
         weights = config.num_hidden_layers * config.num_attention_heads * len(self._rest) * len(self._masked.ids)
         if not self.forward.scales_attention or weights > _ATTENTION_WEIGHTS[self.forward.kind]:
@@ -136,7 +136,7 @@ class ContextForward:
         self.forward.count_backward(len(self._rest))
         return gradient if bool(gradient.isfinite().all()) else None
 
-    def _begin(self) -> None:
+    def _run_context(self) -> None:
         """Take the context's cache from an exact forward that has it, else run it once; a phase of its own."""
         cached = self._masked.cache_of_whole(self.start)
         if cached is not None:

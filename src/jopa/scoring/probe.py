@@ -137,7 +137,7 @@ class ModelProbe:
     @cached_property
     def batches(self) -> bool:
         """Whether rows of different length can share a forward, padded at the right."""
-        return self._caches_of_fast_batch is not None or self._found("batches", lambda: self._agrees(self._rows))
+        return self._caches_of_fast_batch is not None or self._works("batches", lambda: self._agrees(self._rows))
 
     @cached_property
     def _cache(self) -> tuple[str | None, bool]:
@@ -173,38 +173,38 @@ class ModelProbe:
     @cached_property
     def mixes_prefixes(self) -> bool:
         """Whether rows of one forward can begin with caches of different lengths, padded at the left."""
-        return self._found("mixes", lambda: self.options.positions and self.crops_caches and self._mixes())
+        return self._works("mixes", lambda: self.options.positions and self.crops_caches and self._mixes())
 
     @cached_property
     def takes_embeddings(self) -> bool:
         """Whether input embeddings stand for ids."""
         rows = self._rows if self.batches else self._rows[:1]
-        return self._found("embeddings", lambda: self._agrees(rows, embedded=True))
+        return self._works("embeddings", lambda: self._agrees(rows, embedded=True))
 
     @cached_property
     def continues_embedded(self) -> bool:
         """Whether embeddings can follow a cached beginning."""
-        return self._found("embedded prefix", lambda: self.takes_embeddings and self._continues(embedded=True))
+        return self._works("embedded prefix", lambda: self.takes_embeddings and self._continues(embedded=True))
 
     @cached_property
     def gradients(self) -> bool:
         """Whether log-probabilities can be differentiated by every token's input embedding."""
-        return self._found("gradients", self._differentiates)
+        return self._works("gradients", self._differentiates)
 
     @cached_property
     def hides(self) -> bool:
         """Whether a mask hides a token from all others and moves none."""
-        return self._found("hide", self._hides)
+        return self._works("hide", self._hides)
 
     @cached_property
     def hides_behind_prefix(self) -> bool:
         """Whether it does so after a cached beginning, and in it."""
-        return self._found("hidden prefix", lambda: self.hides and self._hides_behind_prefix())
+        return self._works("hidden prefix", lambda: self.hides and self._hides_behind_prefix())
 
     @cached_property
     def scales_attention(self) -> bool:
         """Whether attention to single tokens can be made weaker, and scores be differentiated by how much."""
-        return self._found("scaled attention", lambda: self.hides and self._scales())
+        return self._works("scaled attention", lambda: self.hides and self._scales())
 
     def verify_prefix(self, prefix: PrefixCache, ids: Tensor) -> bool:
         """Whether a few tokens after this cache, which cannot be cut, score as in a plain forward.
@@ -225,7 +225,7 @@ class ModelProbe:
             self._refused["crops"] = SLOW_PATHS["no cache"]
         return agreed
 
-    def _found(self, name: str, attempt: Callable[[], bool]) -> bool:
+    def _works(self, name: str, attempt: Callable[[], bool]) -> bool:
         found = self._tried(attempt)
         if not found:
             self._refused[name] = SLOW_PATHS[name]

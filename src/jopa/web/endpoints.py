@@ -166,7 +166,7 @@ async def _stream(jobs: JobQueue[Any], job: Job[Any]) -> AsyncIterator[bytes]:
     job.is_connected = True
     try:
         while True:
-            events = [*positions.news(loop.time()), *job.read()]
+            events = [*positions.new_events(loop.time()), *job.read()]
             for event in events:
                 message = b"data: " + json.dumps(event, ensure_ascii=False).encode(errors="replace") + b"\n\n"
                 for start in range(0, len(message), _CHUNK_BYTES):
@@ -191,7 +191,7 @@ class _Positions:
         self.next_look = 0.0
         self.is_waiting = True
 
-    def news(self, now: float) -> list[JobEvent]:
+    def new_events(self, now: float) -> list[JobEvent]:
         """What is new at a time in seconds: the position, or that the job has started."""
         if not self.is_waiting or (self.job.started is None and now < self.next_look):
             return []

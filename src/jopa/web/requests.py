@@ -34,7 +34,7 @@ TASKS: tuple[Task, ...] = get_args(Task)
 
 
 @dataclass(frozen=True)
-class ByHand(Method):
+class ChosenUnits(Method):
     """Units that a person chose, scored like any method's answer.
 
     Attributes:
@@ -127,7 +127,7 @@ def read_request(
     chosen = _whole_numbers("units", record.get("units"))
     budget = _within(record, "budget", None, limits.budget)
     if chosen is not None:
-        methods: tuple[Method, ...] = (ByHand(tuple(sorted(set(chosen)))),)
+        methods: tuple[Method, ...] = (ChosenUnits(tuple(sorted(set(chosen)))),)
         k = len(set(chosen))
         if not k:
             raise SettingError("no unit is taken out: the answer without them is the answer itself")

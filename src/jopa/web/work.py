@@ -46,7 +46,7 @@ from jopa.results.prompt_comparison import PromptComparison
 from jopa.scoring.protocols import Model
 from jopa.web.jobs import JobEvent
 from jopa.web.limits import RequestLimits
-from jopa.web.requests import ByHand, PageRequest
+from jopa.web.requests import ChosenUnits, PageRequest
 from jopa.web.results import answer_event, attributions_event, level_event, prompt_event, prompts_event, report_event
 
 Emit = Callable[[JobEvent], None]
@@ -203,4 +203,4 @@ def kind_of(request: PageRequest) -> str:
 
 def _is_by_hand(request: PageRequest) -> bool:
     """Whether a person chose the units."""
-    return bool(request.methods) and isinstance(request.methods[0], ByHand)
+    return bool(request.methods) and isinstance(request.methods[0], ChosenUnits)

@@ -38,7 +38,7 @@ from jopa.methods.joint.initial_sets import repeated_sets, segments
 from jopa.methods.joint.priors import repeated_words, segment_strengths, unit_weights
 from jopa.methods.joint.proposer import Proposer, lowest_units
 from jopa.methods.joint.state import SearchState, Units
-from jopa.ordering import falls, ranked
+from jopa.ordering import is_lower, ranked
 from jopa.problem import Problem
 
 
@@ -190,7 +190,7 @@ class _Run:
         best = state.best(k)
         if best is None:
             return Selection(tuple(sorted(ranked(self._weights.tolist(), k))), stop, details=details)
-        if not falls(state.best_log_prob(k), state.whole):
+        if not is_lower(state.best_log_prob(k), state.whole):
             tried = "" if state.all_scored(k) else "tried "
             stop += f"; no removal {tried}makes the output less likely"
         return Selection(tuple(sorted(best)), stop, tuple(state.traces[k]), details=details)
