@@ -12,21 +12,19 @@ from jopa.method import Method, Selection
 
 @dataclass(frozen=True)
 class Deadly(Method):
-    """Kills its own process on prompts of `units` units, `times` times in all; otherwise chooses the first units."""
+    """Ends its own process on prompts of `units` units: first SIGTERM, then SIGKILL; otherwise the first units."""
 
     name: ClassVar[str] = "deadly"
     summary: ClassVar[str] = "kills its worker"
     cost: ClassVar[str] = "0"
     units: int = 11
-    times: int = 1_000
     marks: str = ""
-    by: int = int(signal.SIGKILL)
 
     def run(self, problem, k, *, seed=0):
-        fallen = len(list(Path(self.marks).iterdir()))
-        if problem.n_units == self.units and fallen < self.times:
+        if problem.n_units == self.units:
+            is_first = not any(Path(self.marks).iterdir())
             Path(self.marks, f"{os.getpid()}-{time.time_ns()}").touch()
-            os.kill(os.getpid(), self.by)
+            os.kill(os.getpid(), signal.SIGTERM if is_first else signal.SIGKILL)
         return Selection(tuple(range(k)), "lived")
 
 

@@ -85,25 +85,8 @@ def same_as_serial(wanted, over_ray, folder, but=()) -> None:
         close(found[key], record)
 
 
-def test_the_same_records_as_in_this_process(cluster, home, tmp_path):
-    """Two tasks at a time in each of two workers; one at a time, see the next tests."""
-    wanted = tiny_bench.experiment(home)
-    outcome = run_bench(wanted, tmp_path / "ray", mapper=RayMap(together=2))
-    assert (outcome.done, outcome.failed) == (32, 0)
-    assert len(cells(tmp_path / "ray")) == len(by_key(cells(tmp_path / "ray"))) == 32
-    same_as_serial(wanted, tmp_path / "ray", tmp_path / "serial")
-    examples = [
-        sorted(timeless(read_lines(tmp_path / name / "examples.jsonl")), key=lambda it: it["example"])
-        for name in ("ray", "serial")
-    ]
-    close(*examples)
-    workers = {cell["worker"] for cell in cells(tmp_path / "ray")}
-    assert len(workers) == 2  # both had work, and neither was this process
-    assert all(not worker.endswith(f":{os.getpid()}") for worker in workers)
-    assert run_bench(wanted, tmp_path / "ray", mapper=RayMap()).before == 32
-
-
-def test_a_worker_that_is_killed_at_work_loses_no_cell(cluster, home, tmp_path):
+def test_the_same_records_as_in_this_process_though_a_worker_is_killed(cluster, home, tmp_path):
+    """Two tasks at a time in each of two workers; one at a time, see the next test."""
     random, ablation, folder = make_method("random"), make_method("ablation"), tmp_path / "ray"
     wanted = tiny_bench.experiment(home, [random, Slow(), ablation])
     killed = []
@@ -121,7 +104,7 @@ def test_a_worker_that_is_killed_at_work_loses_no_cell(cluster, home, tmp_path):
     thread = threading.Thread(target=kill)
     thread.start()
     try:
-        outcome = run_bench(wanted, folder, mapper=RayMap(workers=2))
+        outcome = run_bench(wanted, folder, mapper=RayMap(workers=2, together=2))
     finally:
         over.set()
         thread.join()
@@ -131,9 +114,16 @@ def test_a_worker_that_is_killed_at_work_loses_no_cell(cluster, home, tmp_path):
     assert len(cells(folder)) == 24
     searches = [(it["example"], it["method"], *it["ks"]) for it in read_lines(folder / "selections.jsonl")]
     assert len(searches) == len(set(searches)) == 4 * (2 + 2 + 1)  # what was on record was not searched again
-    assert len(read_lines(folder / "examples.jsonl")) == 4
     assert not any(cell["worker"].endswith(f":{killed[0]}") for cell in cells(folder)[-6:])
+    assert all(not cell["worker"].endswith(f":{os.getpid()}") for cell in cells(folder))
     same_as_serial(tiny_bench.experiment(home, [random, ablation]), folder, tmp_path / "serial")
+    examples = [
+        sorted(timeless(read_lines(tmp_path / name / "examples.jsonl")), key=lambda it: it["example"])
+        for name in ("ray", "serial")
+    ]
+    assert len(examples[0]) == 4
+    close(*examples)
+    assert run_bench(wanted, folder, mapper=RayMap()).before == 24
 
 
 def _workers() -> list[int]:
@@ -162,6 +152,7 @@ def _is_ours(process: Path) -> bool:
 
 
 def test_a_task_whose_workers_die_is_given_to_others_and_then_given_up(cluster, home, tmp_path, monkeypatch):
+    """One worker is killed and one is told to end, as where a machine leaves the cluster."""
     monkeypatch.setattr(
         "jopa.benchmark.ray_map.MAX_ATTEMPTS", 2
     )  # each life takes seconds to begin; that it is 3, see below
@@ -179,16 +170,6 @@ def test_a_task_whose_workers_die_is_given_to_others_and_then_given_up(cluster, 
     assert len(cells(tmp_path / "run")) == 9
     alone = tiny_bench.experiment(home, others, limit=3, ks=(1,))
     same_as_serial(alone, tmp_path / "run", tmp_path / "serial", but=["p0"])
-
-
-def test_a_worker_that_is_told_to_end_is_replaced(cluster, home, tmp_path):
-    """As where a machine leaves the cluster: its search is done by another worker, and is no failed cell."""
-    (tmp_path / "marks").mkdir()
-    deadly = Deadly(units=11, times=1, marks=str(tmp_path / "marks"), by=int(signal.SIGTERM))
-    wanted = tiny_bench.experiment(home, [deadly], limit=3, ks=(1,))
-    outcome = run_bench(wanted, tmp_path / "run", mapper=RayMap(workers=1))
-    assert len(list((tmp_path / "marks").iterdir())) == 1
-    assert (outcome.done, outcome.failed) == (3, 0)
 
 
 def test_a_model_that_cannot_be_loaded_is_one_error(cluster, home, tmp_path):
