@@ -7,6 +7,7 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the hub
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # processes that tests start round alike, whatever else is at work
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # or tokenizers write a warning in processes that are forked
 os.environ.setdefault("JOPA_LINEAR", "plain")  # no test depends on which product this machine computes fastest
 
 os.fsync = lambda _: None  # what a test writes need not survive a loss of power, and a disk takes its time each time

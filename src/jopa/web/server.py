@@ -45,7 +45,7 @@ EXAMPLES = (
     "I have eggs, rice and an old banana. What can I cook tonight?",
 )
 UNIT_WORDS = {
-    **{"auto": "parts: the kind that fits", "token": "tokens (word pieces)", "word": "words", "sentence": "sentences"},
+    **{"auto": "parts that fit", "token": "tokens (word pieces)", "word": "words", "sentence": "sentences"},
     **{"line": "lines", "paragraph": "paragraphs", "message": "whole messages", "document": "whole documents"},
 }
 ATTRIBUTE_WORDS = {
