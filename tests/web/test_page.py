@@ -206,11 +206,12 @@ def test_a_hostile_prompt_is_shown_or_refused(open_page, prompt, words):
     wait_for(page, "Done.")
 
 
-def test_ten_at_once_each_get_their_own(open_page):
+def test_ten_at_once_each_get_their_own(open_page, llama):
     colours = "write story about doctor patient rain green birds time day".split()
     pages = [open_page() for _ in colours]
-    for page, word in zip(pages, colours, strict=True):
-        ask(page, f"please tell me of {word} and {word} number <{word}>", length=6, budget=5)
+    with llama.lock:  # the first waits for the model until all have asked
+        for page, word in zip(pages, colours, strict=True):
+            ask(page, f"please tell me of {word} and {word} number <{word}>", length=6, budget=5)
     for page, word in zip(pages, colours, strict=True):
         wait_for(page, "Done.")
         text = page.inner_text("#units")
