@@ -13,7 +13,7 @@ import tiny_models
 
 peft = pytest.importorskip("peft")
 pytestmark = [  # of PEFT's own calls, and of what it decides when a test saves an adapter
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning"),
     pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`"),
 ]
 LORA = {"target_modules": ["q_proj", "v_proj"], "r": 4, "init_lora_weights": False}

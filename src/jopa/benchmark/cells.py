@@ -33,7 +33,7 @@ from jopa.benchmark.records import (
     is_sound,
     require_recordable,
 )
-from jopa.benchmark.refusals import refused_cells, require_same_model, require_same_prompt, weights_sample
+from jopa.benchmark.refusals import identity_of, refused_cells, require_same_model, require_same_prompt
 from jopa.choices import checked_removal
 from jopa.datasets.examples import Example
 from jopa.evaluation.regeneration import Evaluation, Evaluator
@@ -113,7 +113,7 @@ class ModelCache:
         self.runner = runner or Runner()
         self._spec: ModelSpec | None = None
         self._model: Model | None = None
-        self._weights: str | None = None
+        self._identity: dict[str, str | None] = {}
         self._similarity: SentenceBert | None = None
 
     def model(self, spec: ModelSpec) -> Model:
@@ -121,13 +121,14 @@ class ModelCache:
         if self._model is None or spec != self._spec:
             self._model = None  # free the memory of the last model before the next is loaded
             self._model = self._connected(spec) if spec.endpoint else self._loaded(spec)
-            self._weights = None if spec.endpoint else weights_sample(spec.id)
+            self._identity = identity_of(self._model)
             self._spec = spec
         return self._model
 
     def identity(self, spec: ModelSpec) -> dict[str, str | None]:
         """What records say of the model of a spec."""
-        return {**self.model(spec).identity, **({"weights": self._weights} if self._weights else {})}
+        self.model(spec)
+        return self._identity
 
     def _loaded(self, spec: ModelSpec) -> Model:
         return replace(load(spec.id, **spec.loading), runner=self.runner)

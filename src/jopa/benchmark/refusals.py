@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from jopa.benchmark.experiment import Experiment
 from jopa.benchmark.records import CellKey, ExampleRecord
 from jopa.choices import checked_removal
 from jopa.errors import SettingError
+from jopa.model.answer_cache import weights_sample
+from jopa.model.language_model import LanguageModel
 from jopa.preparation import require_removal, shape_of
 from jopa.prompt.building import Prompt
 from jopa.scoring.protocols import Model
 
-_WEIGHT_FILES = (".safetensors", ".bin")
-_SAMPLES, _SAMPLE_BYTES = 16, 2**16
 
-
-def weights_sample(source: str | None) -> str | None:
-    """A checksum of samples of the weights in a model's folder, which has no revision; None of what is no folder.
-
-    Any training changes them; reading all of the weights would take as long as loading them.
-    """
-    if source is None or not Path(source).is_dir():
-        return None
-    digest = hashlib.sha256()
-    for path in sorted(path for path in Path(source).iterdir() if path.suffix in _WEIGHT_FILES):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
-        with path.open("rb") as file:
-            for number in range(_SAMPLES):
-                file.seek(size * number // _SAMPLES)
-                digest.update(file.read(_SAMPLE_BYTES))
-    return digest.hexdigest()[:12]
+def identity_of(model: Model) -> dict[str, str | None]:
+    """A model's identity; of one without a revision, as from a folder, also a checksum of samples of its weights."""
+    known = model.identity
+    if known["revision"] is not None or not isinstance(model, LanguageModel):
+        return known
+    weights = weights_sample(model)
+    return known if weights is None else {**known, "weights": weights[:12]}
 
 
 def require_same_model(recorded: ExampleRecord, identity: Mapping[str, str | None]) -> None:
@@ -41,7 +29,7 @@ def require_same_model(recorded: ExampleRecord, identity: Mapping[str, str | Non
 
     Args:
         recorded: an example on record.
-        identity: the model's, with the checksum of its weights where it comes from a folder.
+        identity: the model's, with the checksum of its weights where it has no revision.
 
     Raises:
         SettingError: the model is not the one on record.

@@ -288,7 +288,7 @@ def _with_adapter(name: str, model: Any, folder: str, where: Mapping[str, Any]) 
         name, model, [_n_tokens(weights, own, len(end.weight)) for own, end in zip(names, ends, strict=True)]
     )
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning)  # what PEFT itself has to change
+        warnings.filterwarnings("ignore", message=".is_gradient_checkpointing.")  # what PEFT asks transformers for
         warnings.filterwarnings("error", message=".*missing adapter keys.*")
         adapted = PeftModel.from_pretrained(model, folder, **place)
     inside = without_peft(adapted, name)
